@@ -1,0 +1,69 @@
+"""Every error that a person can meet, each with one sentence that names the thing and what to do.
+
+An exception is made from its sentence alone, so that Celery's JSON results can carry it to the caller and build
+it again there.
+"""
+
+
+class TerraslotError(Exception):
+    """Base of all errors with a sentence meant for people."""
+
+
+class InvalidRequest(TerraslotError):
+    """A request, message or setting that makes no sense."""
+
+
+class UnknownWorkspace(InvalidRequest):
+    """No workspace has this name."""
+
+
+class UnknownPool(InvalidRequest):
+    """No pool has this name."""
+
+
+class UnknownRun(InvalidRequest):
+    """No run, or more than one, has this id."""
+
+
+class NameTaken(InvalidRequest):
+    """Something of that kind has this name already."""
+
+
+class StillInUse(TerraslotError):
+    """It can't be deleted while runs depend on it."""
+
+
+class IllegalTransition(TerraslotError):
+    """The run is not in a status in which this can happen."""
+
+
+class NotWaiting(TerraslotError):
+    """A confirmation or refusal of a run that waits for none."""
+
+
+class AgentGone(TerraslotError):
+    """The agent that kept the plan is gone, so there is nothing left to apply."""
+
+
+class Unavailable(TerraslotError):
+    """A server that is needed does not answer: Redis, the database, a cluster."""
+
+
+class RunError(TerraslotError):
+    """The run ended in another way than with success. The base of what ``AsyncResult.get()`` raises for a run."""
+
+
+class RunFailed(RunError):
+    """Terraform, or the platform, could not do what was asked; the message has Terraform's own words."""
+
+
+class RunCancelled(RunError):
+    """Somebody cancelled the run."""
+
+
+class RunDiscarded(RunError):
+    """Somebody looked at the plan and refused it."""
+
+
+class RunExpired(RunError):
+    """Nobody confirmed the plan in time."""

@@ -1,0 +1,46 @@
+"""Names that processes share: queues, tasks, and what may be used as a name at all."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+# Any Celery client that knows nothing but the broker's address sends here, so runs are taken from here.
+SUBMIT_QUEUE = "celery"
+CONTROL_QUEUE = "terraslot.control"
+REPORTS_QUEUE = "terraslot.reports"
+
+PLAN = "terraform.plan"
+PLAN_AND_APPLY = "terraform.plan_and_apply"
+CONFIRM = "terraform.confirm"
+DISCARD = "terraform.discard"
+CANCEL = "terraform.cancel"
+
+DISPATCH = "terraslot.dispatch"
+CYCLE = "terraslot.cycle"
+CYCLES = "terraslot.cycles"
+DISPATCHES = "terraslot.dispatches"
+REPORT = "terraslot.report"
+
+EXECUTE_ORDER = "agent.execute"
+CANCEL_ORDER = "agent.cancel"
+
+# A name becomes a part of keys, queues, pods and paths: nothing in it may mean anything there.
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$", max_length=63)]
+AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")]
+RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
+
+
+def orders_queue(pool: str, agent: str) -> str:
+    """Return the name of the queue on which one agent takes its orders."""
+    return f"ts:{{{pool}}}:orders:{agent}"
+
+
+def node_name(pool: str, agent: str) -> str:
+    """Return the Celery node name of an agent, as Flower and remote control show it."""
+    return f"{pool}@{agent}"

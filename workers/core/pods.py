@@ -1,0 +1,32 @@
+"""A pod as its cluster lists it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PodPhase(StrEnum):
+    """Kubernetes' pod phases; a local process uses the same words."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod. ``uid`` names this life of it: a deletion states the uid it expects.
+
+    ``created_at`` is in seconds since the epoch. ``deleting``: its deletion was asked for and is under way.
+    ``reason``: why it waits or failed, in the cluster's words.
+    """
+
+    name: str
+    uid: str
+    pool: str
+    created_at: float
+    phase: PodPhase
+    deleting: bool = False
+    reason: str | None = None

@@ -1,0 +1,70 @@
+"""A pool's configuration: what kind of pods it has, how many, and how long things may take."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from workers.core.names import Name
+
+
+class PoolLimits(BaseModel):
+    """How far and how fast a pool scales. Times are seconds.
+
+    ``idle_timeout``: an agent that nobody needs is removed once it was idle for so long. ``start_deadline``: a pod
+    that has not registered by then is replaced. ``step``: how many pods one decision adds at most.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_agents: int = Field(default=0, ge=0, le=10_000)
+    max_agents: int = Field(default=3, ge=1, le=10_000)
+    step: int = Field(default=1, ge=1, le=1_000)
+    idle_timeout: float = Field(default=300, ge=0)
+    start_deadline: float = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _min_fits_max(self) -> Self:
+        if self.min_agents > self.max_agents:
+            raise ValueError(
+                f"min_agents ({self.min_agents}) is above max_agents ({self.max_agents}): lower one or raise the other"
+            )
+        return self
+
+
+class PoolTimeouts(BaseModel):
+    """How long each part of a run may take, in seconds.
+
+    ``redeem``: from the order's sending until the agent must have claimed it. ``interrupt``: from SIGINT until
+    SIGKILL after a timeout. ``confirm``: how long a plan waits for a person. ``silent``: without a heartbeat for so
+    long, an agent is given nothing; after ``dead`` its pod is deleted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: float = Field(default=3600, gt=0)
+    apply: float = Field(default=4 * 3600, gt=0)
+    interrupt: float = Field(default=300, gt=0)
+    redeem: float = Field(default=60, gt=0)
+    confirm: int = Field(default=24 * 3600, ge=60, le=30 * 86400)
+    silent: float = Field(default=30, gt=0)
+    dead: float = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _silent_before_dead(self) -> Self:
+        if self.silent >= self.dead:
+            raise ValueError(f"silent ({self.silent} s) must be shorter than dead ({self.dead} s)")
+        return self
+
+
+class PoolSpec(BaseModel):
+    """What a person says of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    type: Literal["local"] = "local"
+    limits: PoolLimits = PoolLimits()
+    timeouts: PoolTimeouts = PoolTimeouts()
+    attempts: int = Field(default=3, ge=1, le=20)

@@ -1,0 +1,92 @@
+"""A workspace's configuration: where its Terraform code is, and the variables it is given."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from workers.core.names import Name
+
+_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]{0,254}")
+_URL = re.compile(r"(?:https://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:|/)[^\s\x00-\x1f]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,254}")
+_RESERVED_ENVIRONMENT = ("TERRASLOT_", "LD_", "PYTHON", "CELERY_")
+
+
+def _inside(path: str) -> str:
+    parts = path.replace("\\", "/").split("/")
+    if path.startswith("/") or ".." in parts or "\x00" in path:
+        raise ValueError("a subdirectory is relative and stays inside its source: remove the leading '/' or '..'")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _git_url(url: str) -> str:
+    if not _URL.fullmatch(url):
+        raise ValueError("a git URL starts with https://, ssh://, file:///, / or user@host:")
+    return url
+
+
+def _git_ref(ref: str) -> str:
+    if not _REF.fullmatch(ref) or ".." in ref:
+        raise ValueError("a git ref is a branch, a tag or a commit, and does not start with '-'")
+    return ref
+
+
+def _variable_names(variables: dict[str, Any]) -> dict[str, Any]:
+    for name in variables:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is not a variable name: letters, digits, '_' and '-', no digit first")
+    return variables
+
+
+def _environment_names(environment: dict[str, str]) -> dict[str, str]:
+    for name in _variable_names(environment):
+        if name.upper().startswith(_RESERVED_ENVIRONMENT):
+            raise ValueError(f"the environment variable {name} is the agent's own and can't be set by a workspace")
+    return environment
+
+
+Subdirectory = Annotated[str, AfterValidator(_inside)]
+Variables = Annotated[dict[str, Any], AfterValidator(_variable_names)]
+Environment = Annotated[dict[str, str], AfterValidator(_environment_names)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DirectorySource(_Value):
+    """A directory on the machine (or the volume) that the agents share; copied for every run.
+
+    ``subdir`` is where Terraform runs; the whole ``path`` is copied, so that modules beside it are found.
+    """
+
+    type: Literal["directory"] = "directory"
+    path: str = Field(pattern=r"^/[^\x00]*$")
+    subdir: Subdirectory = ""
+
+
+class GitSource(_Value):
+    """A git repository. The ref is resolved to a commit once, when the run is first planned."""
+
+    type: Literal["git"] = "git"
+    url: Annotated[str, AfterValidator(_git_url)]
+    ref: Annotated[str, AfterValidator(_git_ref)] = "HEAD"
+    subdir: Subdirectory = ""
+
+
+Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
+
+
+class WorkspaceSpec(_Value):
+    """What a person says of a workspace. ``confirm_timeout`` is in seconds; None means the pool's."""
+
+    name: Name
+    pool: Name = "default"
+    source: Source
+    variables: Variables = {}
+    environment: Environment = {}
+    auto_apply: bool = False
+    confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)

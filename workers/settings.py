@@ -1,0 +1,105 @@
+"""What the control plane reads from its environment; the only module that reads it.
+
+Precedence: ``TERRASLOT_*`` variables, then the file that ``terraslot up`` leaves under ``TERRASLOT_HOME`` while the
+embedded system runs, then defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from workers.core.errors import InvalidRequest
+
+PREFIX = "TERRASLOT_"
+SYSTEM_FILE = "system.json"
+
+
+def home() -> Path:
+    """Return the directory of everything that lasts: ``TERRASLOT_HOME``, or ``~/.terraslot``."""
+    return Path(os.environ.get(f"{PREFIX}HOME") or "~/.terraslot").expanduser().absolute()
+
+
+class Settings(BaseSettings):
+    """Everything configurable of the control plane. Intervals are seconds.
+
+    ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
+    set). ``log_format`` is ``console`` or ``json``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=home)
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str = ""
+    database_url: str = ""
+    terraform: str | None = None
+    autoscale_seconds: float = Field(default=10, gt=0)
+    reconcile_seconds: float = Field(default=30, gt=0)
+    heartbeat_seconds: float = Field(default=5, gt=0)
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="console", pattern="^(console|json)$")
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _redis_scheme(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, url: str) -> str:
+        if url and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+            raise ValueError("must start with sqlite:/// or postgresql://")
+        return url
+
+    @property
+    def broker(self) -> str:
+        """The URL of Celery's broker."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database: SQLite under ``home`` unless set; PostgreSQL by psycopg 3."""
+        url = self.database_url or f"sqlite:///{self.home / 'terraslot.db'}"
+        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment before the running system's file."""
+        system = JsonConfigSettingsSource(settings_cls, json_file=home() / SYSTEM_FILE)
+        return init_settings, env_settings, system
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises :class:`InvalidRequest` with one line for each variable that makes no sense.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}={problem['input']!r}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise InvalidRequest(f"The environment makes no sense: {problems}.") from None
