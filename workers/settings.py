@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     """Everything configurable of the control plane. Intervals are seconds.
 
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
-    set). ``log_format`` is ``console`` or ``json``.
+    set). Every ``cycle_seconds`` each pool is reconciled and scaled; ``dispatch_seconds`` is the safety net for wake-ups
+    that were lost. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -43,8 +44,8 @@ class Settings(BaseSettings):
     broker_url: str = ""
     database_url: str = ""
     terraform: str | None = None
-    autoscale_seconds: float = Field(default=10, gt=0)
-    reconcile_seconds: float = Field(default=30, gt=0)
+    cycle_seconds: float = Field(default=30, gt=0)
+    dispatch_seconds: float = Field(default=10, gt=0)
     heartbeat_seconds: float = Field(default=5, gt=0)
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field(default="console", pattern="^(console|json)$")

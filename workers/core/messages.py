@@ -122,7 +122,5 @@ class AgentStopped(_Message):
     incarnation: str
 
 
-Report = Annotated[
-    PhaseStarted | PhaseFinished | AgentRegistered | AgentStopped, Field(discriminator="type")
-]
+Report = Annotated[PhaseStarted | PhaseFinished | AgentRegistered | AgentStopped, Field(discriminator="type")]
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

@@ -22,6 +22,7 @@ DISPATCH = "terraslot.dispatch"
 CYCLE = "terraslot.cycle"
 CYCLES = "terraslot.cycles"
 DISPATCHES = "terraslot.dispatches"
+DELIVERIES = "terraslot.deliveries"
 REPORT = "terraslot.report"
 
 EXECUTE_ORDER = "agent.execute"

@@ -1,0 +1,85 @@
+"""The Celery app of the control plane: broker, queues, routes and the settings that keep work from being lost.
+
+Control tasks are short and safe to run twice, so they are acknowledged late: a message that a killed worker held is
+delivered again after ``VISIBILITY_TIMEOUT``. Orders to agents never pass through these queues.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Exchange, Queue
+
+from beat_schedule import BEAT_SCHEDULE
+from workers.core import names
+from workers.settings import Settings, settings
+
+VISIBILITY_TIMEOUT = 600
+RESULT_LIFETIME = timedelta(days=30)  # a result has to outlive the longest wait for a person
+
+
+def direct_queue(name: str) -> Queue:
+    """Return a queue on the default exchange: it leaves no binding behind in Redis, and is faster to send to."""
+    return Queue(name, Exchange(""), routing_key=name)
+
+
+def build_app(name: str, queues: list[str], include: list[str], config: Settings | None = None) -> Celery:
+    """Return a Celery app of the control plane that consumes ``queues`` and knows the tasks of ``include``."""
+    config = config or settings()
+    app = Celery(name, broker=config.broker, backend=config.redis_url, include=include, set_as_current=False)
+    app.conf.update(_configuration(config), task_queues=[direct_queue(queue) for queue in queues])
+    return app
+
+
+def _configuration(config: Settings) -> dict[str, Any]:
+    return {
+        "task_default_queue": names.SUBMIT_QUEUE,
+        "task_default_exchange": "",
+        "task_default_routing_key": names.SUBMIT_QUEUE,
+        "task_routes": {
+            names.PLAN: {"queue": direct_queue(names.SUBMIT_QUEUE)},
+            names.PLAN_AND_APPLY: {"queue": direct_queue(names.SUBMIT_QUEUE)},
+            names.REPORT: {"queue": direct_queue(names.REPORTS_QUEUE)},
+            "terraform.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
+            "terraslot.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
+        },
+        "task_acks_late": True,
+        "task_create_missing_queues": True,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_expires": RESULT_LIFETIME,
+        "result_backend_always_retry": True,
+        "worker_disable_prefetch": True,
+        "worker_pool": "threads",
+        "worker_concurrency": 8,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_TIMEOUT,
+            # Of its own, so that no other Celery on this database ever takes these messages for lost.
+            "unacked_key": "terraslot.unacked",
+            "unacked_index_key": "terraslot.unacked_index",
+            "unacked_mutex_key": "terraslot.unacked_mutex",
+            "priority_steps": [0],
+            "socket_keepalive": True,
+            "health_check_interval": 30,
+        },
+        "beat_schedule": BEAT_SCHEDULE,
+        "beat_schedule_filename": str(config.home / "beat-schedule"),
+        "timezone": "UTC",
+    }
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    from workers.logs import configure  # noqa: PLC0415 - only a worker configures its process's logging
+
+    configure(settings())
+
+
+app = build_app("terraslot", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], ["workers.tasks"])

@@ -1,0 +1,213 @@
+"""What to do where three views disagree: pods listed, agents in the slot map, runs in the database.
+
+:func:`reconcile` compares and names actions; workers.services.reconcile performs them. The views are read in the
+order runs, agents, pods: what holds a slot was in the map before it was in the database, and an agent that
+registered had a pod, so that reading in this order never makes something look gone that is only new.
+
+An apply that may have started is never repeated (F9). A workspace is freed only when the processes of its run are
+known to be gone (F12): runs are ended once their pod is no longer listed, and a pod is listed while any process of
+it lives. Silence is counted from when somebody last began to watch, so that neither an unreachable nor an emptied
+Redis makes anybody look dead (F8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolSpec
+from workers.core.runs import RunStatus
+from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
+
+# How long two views may differ since one write follows the other, in seconds.
+SETTLE = 10.0
+# How long an agent may take beyond a phase's deadline before somebody else acts, in seconds.
+OVERTIME = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run that holds a slot, by the database. ``changed_at``, ``deadline``, ``confirm_until``: epoch seconds."""
+
+    id: str
+    status: RunStatus
+    agent: str
+    token: str
+    attempt: int
+    changed_at: float
+    started: bool = False
+    deadline: float | None = None
+    confirm_until: float | None = None
+    cancel: CancelMode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete a pod that failed, never registered or has been silent for too long."""
+
+    pod: Pod
+    reason: str
+    failed_to_start: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetAgent:
+    """Remove an agent whose pod is gone from the map, which ends or requeues the runs it held."""
+
+    agent: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoseRun:
+    """A run holds a slot in the database and nowhere else: plan it anew, or fail it."""
+
+    run: RunView
+    reason: str
+    may_have_started: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeOrder:
+    """An order was not redeemed in time: take its lease back and plan the run anew."""
+
+    run: RunView
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ResendOrder:
+    """An order was not redeemed yet and may have been lost: send it again. Its token lets it start once at most."""
+
+    run: RunView
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveAgain:
+    """A confirmation stopped half-way: its slot is running in the map while the run still waits."""
+
+    run: RunView
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLease:
+    """A slot is held for a run that does not hold it by the database."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireRun:
+    """Nobody confirmed in time."""
+
+    run: RunView
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    """A cancel was asked for, or the time is over, and the lease does not say so yet."""
+
+    run: RunView
+    mode: CancelMode
+    reason: str
+
+
+Action = (
+    DeletePod | ForgetAgent | LoseRun | RevokeOrder | ResendOrder | ReserveAgain | ReleaseLease | ExpireRun | CancelRun
+)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The three views of one pool. ``watched_since``: since when the map was looked at without a gap."""
+
+    runs: Sequence[RunView]
+    agents: Sequence[AgentRecord]
+    pods: Sequence[Pod]
+    watched_since: float
+    leases: dict[str, Lease] = field(init=False)
+
+    def __post_init__(self) -> None:
+        leases = {lease.run: lease for agent in self.agents for lease in agent.leases}
+        object.__setattr__(self, "leases", leases)
+
+
+def reconcile(views: Views, spec: PoolSpec, now: float) -> list[Action]:
+    """Return what has to be done so that the three views agree. An empty list means that they do."""
+    return [
+        *_pods(views, spec, now),
+        *_agents(views),
+        *_runs(views, spec, now),
+        *_leases(views, now),
+    ]
+
+
+def _pods(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
+    agents = {agent.name: agent for agent in views.agents}
+    for pod in views.pods:
+        if pod.deleting:
+            continue
+        agent = agents.get(pod.name)
+        if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
+            yield DeletePod(pod, pod.reason or f"it has {pod.phase}", failed_to_start=agent is None)
+        elif agent is None:
+            waited = now - max(pod.created_at, views.watched_since)
+            if waited > spec.limits.start_deadline:
+                reason = f"it did not register within {spec.limits.start_deadline:g} s"
+                detail = f" ({pod.reason})" if pod.reason else ""
+                yield DeletePod(pod, reason + detail, failed_to_start=True)
+        else:
+            silence = now - max(agent.heartbeat_at, views.watched_since)
+            if silence > spec.timeouts.dead:
+                yield DeletePod(pod, f"it has been silent for {silence:.0f} s")
+
+
+def _agents(views: Views) -> Iterator[Action]:
+    listed = {pod.name for pod in views.pods}
+    for agent in views.agents:
+        if agent.name not in listed:
+            yield ForgetAgent(agent.name, agent.incarnation)
+
+
+def _runs(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
+    listed = {pod.name for pod in views.pods}
+    registered = {agent.name for agent in views.agents}
+    for run in views.runs:
+        lease = views.leases.get(run.id)
+        if lease is not None:
+            yield from _held(run, lease, spec, now)
+        elif run.agent not in listed and run.agent not in registered:
+            yield LoseRun(run, f"its agent {run.agent} is gone")
+        elif run.agent in registered and now - run.changed_at > SETTLE:
+            yield LoseRun(run, f"its agent {run.agent} no longer knows of it")
+
+
+def _held(run: RunView, lease: Lease, spec: PoolSpec, now: float) -> Iterator[Action]:
+    if run.status is RunStatus.APPLY_PENDING:
+        if run.confirm_until is not None and now >= run.confirm_until:
+            yield ExpireRun(run)
+        elif lease.state is SlotState.RUNNING and not lease.redeemed and now - lease.since > SETTLE:
+            yield ReserveAgain(run, lease)
+        return
+    if run.cancel is not None and lease.cancel is None:
+        yield CancelRun(run, run.cancel, "its cancel was asked for")
+    elif not lease.redeemed and lease.token == run.token:
+        waited = now - lease.since
+        if waited > spec.timeouts.redeem:
+            yield RevokeOrder(run, lease)
+        elif waited > min(SETTLE, spec.timeouts.redeem / 2):
+            yield ResendOrder(run, lease)
+    elif run.deadline is not None and now > run.deadline + spec.timeouts.interrupt + OVERTIME:
+        if lease.cancel is not CancelMode.KILL:
+            yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
+
+
+def _leases(views: Views, now: float) -> Iterator[Action]:
+    holding = {run.id for run in views.runs}
+    for run, lease in views.leases.items():
+        if run not in holding and now - lease.since > SETTLE:
+            yield ReleaseLease(lease)

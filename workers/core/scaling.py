@@ -1,0 +1,151 @@
+"""How many agents a pool should have: one pure decision from a handful of facts.
+
+The founding arithmetic, (running + reserved) / slots, mixes two kinds of slot and starves applies while plan-only
+slots are free (FAILURES F32). Here each kind is looked at by itself, starting pods count as the capacity they are
+about to be (F4, F5), and an agent is removed on its own idleness (F33).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from workers.core.pools import PoolLimits
+from workers.core.slots import PLAN_ONLY_SLOTS, SLOTS_PER_AGENT
+
+HIGH_UTILISATION = 0.80
+LOW_UTILISATION = 0.20
+FAILURE_WINDOW = 600.0
+FIRST_BACK_OFF = 10.0
+LONGEST_BACK_OFF = 300.0
+
+
+class ScalingReason(StrEnum):
+    """Why the desired number is what it is, in the order in which the rules are asked."""
+
+    BACKING_OFF = "pods failed to start lately: creation is held back"
+    BELOW_MINIMUM = "fewer agents than the minimum"
+    ABOVE_MAXIMUM = "more agents than the maximum"
+    COLD_START = "runs wait and there is no agent"
+    APPLIES_WAIT = "more applies wait than there are free apply slots"
+    PLANS_WAIT = "more plans wait than there are free slots"
+    HIGH_UTILISATION = "utilisation above 80 %"
+    LOW_UTILISATION = "utilisation below 20 % and an agent idle long enough"
+    IDLE_AGENT = "an agent was idle long enough and the others can do without it"
+    STEADY = "the agents fit the work"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """What a decision knows of a pool. Times are seconds since the epoch.
+
+    ``ready`` agents accept runs; ``starting`` pods have not registered yet and are within their start deadline.
+    Draining and silent agents are in neither (F3). ``used`` counts running and reserved slots of ready agents.
+    ``pending_*`` count only runs that a free slot would let start (F6). ``idle_since`` has one entry for each
+    ready agent whose slots are all idle, ``failures`` one for each pod that failed or never registered lately.
+    """
+
+    ready: int = 0
+    starting: int = 0
+    free_apply: int = 0
+    free_plan_only: int = 0
+    used: int = 0
+    reserved: int = 0
+    pending_plans: int = 0
+    pending_applies: int = 0
+    idle_since: tuple[float, ...] = ()
+    failures: tuple[float, ...] = ()
+
+    @property
+    def current(self) -> int:
+        """Agents that are there or about to be."""
+        return self.ready + self.starting
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many agents a pool should have, and why. ``refused`` says what kept a wish from being granted."""
+
+    current: int
+    desired: int
+    reason: ScalingReason
+    refused: str | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be created or removed."""
+        return self.desired != self.current
+
+    @property
+    def noteworthy(self) -> bool:
+        """Whether it is worth storing: it changes something, or was kept from it."""
+        return self.changes or self.refused is not None
+
+
+def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
+    """Return how many agents the pool should have at ``now``, never above ``limits.max_agents``."""
+    missing, reason = _shortage(facts, limits)
+    if missing:
+        return _grow(facts, limits, missing, reason, now)
+    if facts.current > limits.max_agents:
+        return Decision(facts.current, limits.max_agents, ScalingReason.ABOVE_MAXIMUM)
+    return _shrink(facts, limits, now)
+
+
+def back_off_until(failures: tuple[float, ...], now: float) -> float:
+    """Return the time before which no pod should be created after ``failures`` (times of failed pods).
+
+    Doubles from 10 s with every failure of the last ten minutes, up to five minutes after the newest.
+    """
+    recent = [failed for failed in failures if now - failed < FAILURE_WINDOW]
+    if not recent:
+        return 0.0
+    return max(recent) + min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2.0 ** (len(recent) - 1))
+
+
+def _shortage(facts: PoolFacts, limits: PoolLimits) -> tuple[int, ScalingReason]:
+    if facts.current < limits.min_agents:
+        return limits.min_agents - facts.current, ScalingReason.BELOW_MINIMUM
+    wanting_applies = facts.pending_applies - facts.free_apply - facts.starting
+    # Slots 0 that no waiting apply will take are open to plans as well.
+    spare_apply = max(0, facts.free_apply + facts.starting - facts.pending_applies)
+    free_plans = spare_apply + facts.free_plan_only + facts.starting * len(PLAN_ONLY_SLOTS)
+    wanting_plans = facts.pending_plans - free_plans
+    agents_for_plans = -(-wanting_plans // SLOTS_PER_AGENT)
+    if facts.current == 0 and facts.pending_applies + facts.pending_plans > 0:
+        return min(limits.step, max(wanting_applies, agents_for_plans)), ScalingReason.COLD_START
+    if wanting_applies > 0:
+        return min(limits.step, max(wanting_applies, agents_for_plans)), ScalingReason.APPLIES_WAIT
+    if wanting_plans > 0:
+        return min(limits.step, agents_for_plans), ScalingReason.PLANS_WAIT
+    if facts.current and facts.used / (facts.current * SLOTS_PER_AGENT) > HIGH_UTILISATION:
+        return 1, ScalingReason.HIGH_UTILISATION
+    return 0, ScalingReason.STEADY
+
+
+def _grow(facts: PoolFacts, limits: PoolLimits, missing: int, reason: ScalingReason, now: float) -> Decision:
+    if now < back_off_until(facts.failures, now):
+        return Decision(facts.current, facts.current, ScalingReason.BACKING_OFF, reason.value)
+    desired = min(facts.current + missing, limits.max_agents)
+    if desired > facts.current:
+        return Decision(facts.current, desired, reason)
+    return Decision(facts.current, facts.current, reason, f"already at the maximum of {limits.max_agents}")
+
+
+def _shrink(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
+    steady = Decision(facts.current, facts.current, ScalingReason.STEADY)
+    rested = any(now - since >= limits.idle_timeout for since in facts.idle_since)
+    if facts.current <= limits.min_agents or facts.starting or not rested:
+        return steady
+    if facts.used < LOW_UTILISATION * facts.ready * SLOTS_PER_AGENT:
+        return Decision(facts.current, facts.current - 1, ScalingReason.LOW_UTILISATION)
+    if _others_suffice(facts):
+        return Decision(facts.current, facts.current - 1, ScalingReason.IDLE_AGENT)
+    return steady
+
+
+def _others_suffice(facts: PoolFacts) -> bool:
+    """Whether the next apply and the next plan would still find a slot without one idle agent, with air to spare."""
+    others = facts.ready - 1
+    free_apply = facts.free_apply - 1 - facts.pending_applies
+    return others > 0 and free_apply >= 1 and facts.used <= HIGH_UTILISATION * others * SLOTS_PER_AGENT

@@ -1,0 +1,32 @@
+"""The worker that reads what agents say: ``celery -A workers.reports worker``.
+
+Agents may write to the reports queue. The app that reads it knows one task, so that a forged message can name no
+other; and what is said counts only with the token of the lease it is about.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from workers.app import build_app
+from workers.core import names
+from workers.core.errors import UnknownRun
+from workers.core.messages import REPORT
+from workers.services import reports
+from workers.services.system import system
+
+log = structlog.get_logger(__name__)
+
+app = build_app("terraslot-reports", [names.REPORTS_QUEUE], [])
+
+
+@app.task(name=names.REPORT, ignore_result=True)
+def report(payload: dict[str, Any]) -> None:
+    """Take one report of an agent; one that makes no sense is logged and dropped."""
+    try:
+        reports.take(system(), REPORT.validate_python(payload))
+    except (ValidationError, UnknownRun) as error:
+        log.warning("report dropped", error=str(error)[:500])

@@ -1,0 +1,65 @@
+"""One look at a pool: reconcile, then scale, then give out what is free. Beat fires it for every pool."""
+
+from __future__ import annotations
+
+import uuid
+
+import structlog
+
+from workers.core import names
+from workers.services.dispatch import dispatch
+from workers.services.pods import autoscale_pods, ensure_pods_for_pool
+from workers.services.reconcile import reconcile_pods
+from workers.services.system import System
+from workers.store import pools
+
+log = structlog.get_logger(__name__)
+
+LOCK_TTL = 120.0
+
+
+def cycle(system: System, pool: str) -> bool:
+    """Reconcile, fill up and scale one pool; False where another process is at it (F5, F28).
+
+    Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked; nothing is scaled then.
+    """
+    lock = system.lock(pool, "cycle")
+    owner = uuid.uuid4().hex
+    if not lock.request(owner, LOCK_TTL):
+        return False
+    try:
+        while True:
+            _look(system, pool)
+            if lock.finish(owner, LOCK_TTL):
+                break
+    except BaseException:
+        lock.drop(owner)
+        raise
+    dispatch(system, pool)
+    return True
+
+
+def cycles(system: System) -> list[str]:
+    """Send one cycle task for every pool, so that an error in one stops no other; return the pools."""
+    return _for_every_pool(system, names.CYCLE, system.settings.cycle_seconds)
+
+
+def dispatches(system: System) -> list[str]:
+    """Send one dispatch task for every pool: the safety net under wake-ups that were lost."""
+    return _for_every_pool(system, names.DISPATCH, system.settings.dispatch_seconds)
+
+
+def _look(system: System, pool: str) -> None:
+    with system.database.begin() as session:
+        spec = pools.get(session, pool)
+    reconcile_pods(system, spec)
+    ensure_pods_for_pool(system, spec)
+    autoscale_pods(system, spec)
+
+
+def _for_every_pool(system: System, task: str, interval: float) -> list[str]:
+    with system.database.begin() as session:
+        names_of_pools = [spec.name for spec in pools.all(session)]
+    for pool in names_of_pools:
+        system.celery.send_task(task, args=[pool], expires=interval)
+    return names_of_pools

@@ -1,0 +1,95 @@
+"""How a caller learns of its run: Celery states while it lasts, and a Celery result when it is over.
+
+The task that enqueued a run ends with ``Ignore``, and Celery forgets it. When the run is over, the very same
+message (name, arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and
+returns or raises the outcome, and Celery's own tracer stores it and continues the workflow. The message may be sent
+twice: a result that was delivered is not delivered again.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from workers.app import direct_queue
+from workers.core import names
+from workers.core.errors import RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
+from workers.core.runs import RunStatus
+from workers.services.system import System
+from workers.store import runs
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+OVERDUE = timedelta(seconds=60)
+BATCH = 500
+
+_ENDINGS: dict[RunStatus, tuple[type[RunError], str]] = {
+    RunStatus.FAILED: (RunFailed, "failed"),
+    RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
+    RunStatus.DISCARDED: (RunDiscarded, "was discarded: its plan was refused"),
+    RunStatus.EXPIRED: (RunExpired, "expired: nobody confirmed its plan in time"),
+}
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """Return a run as the dict that callers get."""
+    return {
+        "run_id": run.id,
+        "workspace": run.workspace,
+        "status": run.status.value,
+        "changes": {"add": run.changes_add, "change": run.changes_change, "destroy": run.changes_destroy},
+        "outputs": run.outputs or {},
+        "agent": run.agent,
+        "slot": run.slot,
+    }
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """Return the result of a run that succeeded; raise the :class:`RunError` of one that ended otherwise."""
+    if run.status is RunStatus.SUCCEEDED:
+        return result_of(run)
+    error, ending = _ENDINGS[run.status]
+    sentence = f"Run {run.id} of workspace {run.workspace} {ending}"
+    if run.reason:
+        sentence += f" ({run.reason})"
+    raise error(f"{sentence}: {run.error}" if run.error else f"{sentence}.")
+
+
+def announce(system: System, run: Run) -> None:
+    """Let ``AsyncResult.state`` and ``.info`` say where a run that is not over stands.
+
+    Called before the message that lets the run go on, so that a later state is never overwritten by an earlier one.
+    """
+    meta = result_of(run)
+    system.celery.backend.store_result(run.id, meta, run.status.value.upper())
+
+
+def complete(system: System, run: Run) -> None:
+    """Send the task of a run that is over once more, so that Celery delivers the outcome."""
+    task = run.task
+    system.celery.send_task(
+        task["name"],
+        args=task["args"],
+        kwargs=task["kwargs"],
+        queue=direct_queue(names.SUBMIT_QUEUE),
+        **task["options"],
+    )
+    log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
+
+
+def deliver_overdue(system: System) -> int:
+    """Send again what should have been delivered a minute ago; return how many."""
+    with system.database.begin() as session:
+        overdue = runs.undelivered(session, system.now() - OVERDUE, BATCH)
+    for run in overdue:
+        complete(system, run)
+    return len(overdue)
+
+
+def delivered(system: System, run_id: str) -> None:
+    """Remember that Celery has stored the outcome of a run."""
+    with system.database.begin() as session:
+        runs.mark_delivered(session, run_id, system.now())

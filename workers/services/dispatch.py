@@ -1,0 +1,119 @@
+"""The dispatcher: gives free slots to the oldest runnable runs of a pool.
+
+One process at a time works on a pool; a wake-up that arrives meanwhile makes it go round once more, so that none is
+lost. Whoever adds a run or frees a slot calls :func:`dispatch`; beat does so too, as a safety net.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import structlog
+
+from workers.core.pools import PoolSpec
+from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
+from workers.services import delivery, orders
+from workers.services.system import System
+from workers.slots.slot_map import SlotMap
+from workers.store import pools, runs, workspaces
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+LOCK_TTL = 30.0
+BATCH = 100
+
+
+def dispatch(system: System, pool: str) -> int:
+    """Give every free slot of ``pool`` that can be used to a run that waits; return how many were given.
+
+    Returns 0 at once where another process is at it: that one sees the wish.
+    """
+    lock = system.lock(pool, "dispatch")
+    owner = uuid.uuid4().hex
+    if not lock.request(owner, LOCK_TTL):
+        return 0
+    given = 0
+    try:
+        while True:
+            given += _give_all(system, pool)
+            if lock.finish(owner, LOCK_TTL):
+                return given
+    except BaseException:
+        lock.drop(owner)
+        raise
+
+
+def _give_all(system: System, pool: str) -> int:
+    slots = system.slots(pool)
+    given = 0
+    while kinds := _kinds_with_room(slots):
+        with system.database.begin() as session:
+            spec = pools.get(session, pool)
+            waiting = runs.runnable(session, pool, kinds, BATCH)
+        batch = _give(system, slots, spec, waiting)
+        given += batch
+        if not batch:
+            break
+    return given
+
+
+def _kinds_with_room(slots: SlotMap) -> set[RunKind]:
+    stats = slots.stats()
+    kinds = set()
+    if stats.free_plan:
+        kinds.add(RunKind.PLAN)
+    if stats.free_apply:
+        kinds.add(RunKind.PLAN_AND_APPLY)
+    return kinds
+
+
+def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) -> int:
+    given = 0
+    full: set[RunKind] = set()
+    for run in waiting:
+        if run.kind in full:
+            continue
+        taken = start(system, slots, spec, run)
+        if taken is None:
+            full.add(RunKind(run.kind))
+        given += bool(taken)
+    return given
+
+
+def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
+    """Take a slot for a pending run, commit, send the order.
+
+    Returns None where no slot is free, False where somebody else decided the run's fate first, else True.
+    """
+    lease = slots.acquire(run.id, RunKind(run.kind), orders.new_token())
+    if lease is None:
+        return None
+    now = system.now()
+    try:
+        with system.database.begin() as session:
+            workspace = workspaces.get(session, run.workspace)
+            updated = runs.record(
+                session,
+                run.id,
+                RunEvent.DISPATCHED,
+                expect=RunStatus.PENDING,
+                now=now,
+                detail={"agent": lease.agent, "slot": lease.slot},
+                agent=lease.agent,
+                slot=lease.slot,
+                token=lease.token,
+                attempt=run.attempt + 1,
+                started_at=None,
+                deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
+            )
+    except runs.WorkspaceBusy:
+        updated = None
+    if updated is None:
+        slots.release(run.id, lease.token)
+        return False
+    delivery.announce(system, updated)
+    orders.send(system, updated, lease, Phase.PLAN, spec, workspace)
+    log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
+    return True

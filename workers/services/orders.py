@@ -1,0 +1,68 @@
+"""Orders to agents: what one phase of a run needs, sent to the queue of the agent that holds its slot."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from workers.app import direct_queue
+from workers.core import names
+from workers.core.messages import CancelRequest, Order
+from workers.core.pools import PoolSpec
+from workers.core.runs import Phase, RunKind
+from workers.core.slots import CancelMode, Lease
+from workers.core.workspaces import WorkspaceSpec
+from workers.services.system import System
+from workers.store.models import Run
+
+
+def new_token() -> str:
+    """Return a fencing token that nobody can guess."""
+    return secrets.token_urlsafe(24)
+
+
+def send(system: System, run: Run, lease: Lease, phase: Phase, pool: PoolSpec, workspace: WorkspaceSpec) -> None:
+    """Send the order for ``phase``. Sending it twice is harmless: its token is redeemed once."""
+    timeout = pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply
+    order = Order(
+        run=run.id,
+        workspace=run.workspace,
+        kind=RunKind(run.kind),
+        phase=phase,
+        slot=lease.slot,
+        token=lease.token,
+        source=workspace.source,
+        commit=run.commit,
+        variables=workspace.variables,
+        environment=workspace.environment,
+        destroy=run.destroy,
+        timeout=timeout,
+        interrupt_grace=pool.timeouts.interrupt,
+        state_path=_state_path(system, run, pool),
+    )
+    _send(system, names.EXECUTE_ORDER, pool.name, lease.agent, run.id, {"order": order.model_dump(mode="json")})
+
+
+def send_cancel(system: System, run: Run, agent: str, token: str, mode: CancelMode) -> None:
+    """Tell an agent at once what its next heartbeat would tell it too."""
+    request = CancelRequest(run=run.id, token=token, mode=mode)
+    _send(system, names.CANCEL_ORDER, run.pool, agent, run.id, {"request": request.model_dump(mode="json")})
+
+
+def _send(system: System, task: str, pool: str, agent: str, run_id: str, kwargs: dict[str, Any]) -> None:
+    system.celery.send_task(
+        task,
+        kwargs=kwargs,
+        queue=direct_queue(names.orders_queue(pool, agent)),
+        ignore_result=True,
+        # What Flower and logs show: variables never leave the message itself.
+        argsrepr="()",
+        kwargsrepr=f"{{'run': '{run_id}'}}",
+    )
+
+
+def _state_path(system: System, run: Run, pool: PoolSpec) -> str | None:
+    """Return where a local pool keeps the state of a workspace without a remote backend."""
+    if pool.type != "local":
+        return None
+    return str(system.settings.home / "state" / run.workspace / "terraform.tfstate")

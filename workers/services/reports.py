@@ -1,0 +1,147 @@
+"""What agents say: a phase started, a phase ended, an agent came or went.
+
+A report counts only with the token of its run (or an agent's incarnation), and may arrive twice: the agent repeats
+it until the slot map shows that it was taken. Everything here is therefore safe twice, and a late report of a run
+that went on without it changes nothing (F11, F26).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, assert_never
+
+import structlog
+
+from workers.core.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
+from workers.core.runs import EXECUTING, FailureReason, Phase, RunEvent, RunKind, RunStatus
+from workers.services import delivery, orders
+from workers.services.dispatch import dispatch
+from workers.services.losses import lose
+from workers.services.runs import apply_deadline, end, record
+from workers.services.system import System
+from workers.store import pools, runs, workspaces
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+
+def take(system: System, report: Report) -> None:
+    """Take a report of an agent."""
+    match report:
+        case AgentRegistered():
+            log.info("agent registered", pool=report.pool, agent=report.agent)
+            dispatch(system, report.pool)
+        case AgentStopped():
+            agent_gone(system, report.pool, report.agent, report.incarnation, "it stopped")
+        case PhaseStarted():
+            _phase_started(system, report)
+        case PhaseFinished():
+            _phase_finished(system, report)
+        case _:
+            assert_never(report)
+
+
+def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str) -> None:
+    """Remove an agent that is known to be gone, and decide about the runs it held."""
+    leases = system.slots(pool).forget(agent, incarnation)
+    log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
+    for lease in leases:
+        with system.database.begin() as session:
+            run = runs.get(session, lease.run)
+        if run.token == lease.token and run.status.holds_slot:
+            lose(system, run, f"its agent {agent} is gone ({why})", may_have_started=lease.redeemed)
+    dispatch(system, pool)
+
+
+def _phase_started(system: System, report: PhaseStarted) -> None:
+    now = system.now()
+    expected = RunStatus.PLANNING if report.phase is Phase.PLAN else RunStatus.APPLYING
+    with system.database.begin() as session:
+        runs.note(
+            session, report.run, f"{report.phase} started", expect=expected, expect_token=report.token, now=now,
+            detail={"agent": report.agent, "commit": report.commit}, started_at=now, commit=report.commit,
+        )  # fmt: skip
+
+
+def _phase_finished(system: System, report: PhaseFinished) -> None:
+    with system.database.begin() as session:
+        run = runs.get(session, report.run)
+    if run.token != report.token:
+        log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
+    elif run.status in EXECUTING:
+        _advance(system, run, report)
+    else:
+        _repeat_last_step(system, run)
+
+
+def _advance(system: System, run: Run, report: PhaseFinished) -> None:
+    if report.outcome == "failed":
+        end(system, run, RunEvent.FAILED, reason=report.reason, error=report.error, **_facts(report))
+    elif report.outcome == "cancelled" and run.cancel_mode is None:
+        error = report.error or f"Its {report.phase} took longer than it may."
+        end(system, run, RunEvent.FAILED, reason=FailureReason.TIMED_OUT, error=error, **_facts(report))
+    elif report.outcome == "cancelled":
+        end(system, run, RunEvent.CANCELLED, error=report.error, **_facts(report))
+    elif report.phase is Phase.APPLY:
+        end(system, run, RunEvent.APPLIED, outputs=report.outputs)
+    elif run.kind is RunKind.PLAN or not report.changed:
+        end(system, run, RunEvent.PLAN_FINISHED, **_facts(report))
+    elif run.cancel_mode is not None:
+        end(system, run, RunEvent.CANCELLED, **_facts(report))
+    elif run.auto_apply:
+        _apply_at_once(system, run, report)
+    else:
+        _wait_for_confirmation(system, run, report)
+
+
+def _facts(report: PhaseFinished) -> dict[str, Any]:
+    """Return what a plan told; an apply keeps the counts that its plan had."""
+    if report.phase is Phase.APPLY:
+        return {}
+    return {
+        "changes_add": report.changes.add,
+        "changes_change": report.changes.change,
+        "changes_destroy": report.changes.destroy,
+        "outputs": report.outputs,
+        "commit": report.commit,
+    }
+
+
+def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> None:
+    with system.database.begin() as session:
+        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+    patience = workspace.confirm_timeout or spec.timeouts.confirm
+    until = system.now() + timedelta(seconds=patience)
+    updated = record(system, run, RunEvent.PLANNED, confirm_until=until, deadline=None, **_facts(report))
+    if updated is None:
+        return
+    system.slots(run.pool).reserve(run.id, run.token or "", until.timestamp())
+    delivery.announce(system, updated)
+    log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=until.isoformat())
+
+
+def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
+    with system.database.begin() as session:
+        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+    slots = system.slots(run.pool)
+    lease = slots.resume(run.id, report.token, orders.new_token())
+    if lease is None:
+        return  # its agent is silent, or the lease went on without this report: reconcile decides
+    updated = record(
+        system, run, RunEvent.PLANNED_AUTO_APPLY, token=lease.token, started_at=None,
+        deadline=apply_deadline(system.now(), spec), **_facts(report),
+    )  # fmt: skip
+    if updated is None:
+        slots.release(run.id, lease.token)
+        return
+    delivery.announce(system, updated)
+    orders.send(system, updated, lease, Phase.APPLY, spec, workspace)
+
+
+def _repeat_last_step(system: System, run: Run) -> None:
+    """Do again what follows the commit, in case the process died between the two."""
+    slots = system.slots(run.pool)
+    if run.status is RunStatus.APPLY_PENDING and run.token and run.confirm_until:
+        slots.reserve(run.id, run.token, run.confirm_until.timestamp())
+    elif run.status.is_over and run.token and slots.release(run.id, run.token):
+        dispatch(system, run.pool)

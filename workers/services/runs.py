@@ -1,0 +1,189 @@
+"""What people and programs do with a run: ask for it, confirm it, discard it, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from workers.core import names
+from workers.core.errors import AgentGone, IllegalTransition, InvalidRequest, NotWaiting
+from workers.core.messages import RunRequest
+from workers.core.pools import PoolSpec
+from workers.core.runs import EXECUTING, Phase, RunEvent, RunKind, RunStatus
+from workers.core.slots import CancelMode, CancelOutcome, SlotState
+from workers.services import delivery, orders
+from workers.services.dispatch import dispatch
+from workers.services.losses import lose
+from workers.services.system import System
+from workers.store import pools, runs, workspaces
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+
+def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task: Mapping[str, Any]) -> Run:
+    """Enter a run and try to start it at once. The same id again returns the run that is there.
+
+    ``task`` is what :func:`delivery.complete` needs to send the Celery task again. Raises
+    :class:`InvalidRequest` for an id that can't be used, :class:`UnknownWorkspace` for a workspace that isn't there.
+    """
+    if not names.RUN_ID.fullmatch(run_id):
+        raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
+    with system.database.begin() as session:
+        workspace = workspaces.get(session, request.workspace)
+        run, new = runs.add(
+            session,
+            id=run_id,
+            workspace=workspace.name,
+            pool=workspace.pool,
+            kind=kind,
+            priority=request.priority,
+            auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
+            destroy=request.destroy,
+            task=dict(task),
+            now=system.now(),
+        )
+    if new:
+        delivery.announce(system, run)
+        log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
+    if not run.status.is_over:
+        dispatch(system, run.pool)
+        _ask_for_agents(system, run.pool)
+    return run
+
+
+def confirm(system: System, run_id: str) -> Run:
+    """Let the plan of a waiting run be applied, by the agent that made it.
+
+    Raises :class:`NotWaiting` where the run waits for nobody, and :class:`AgentGone` where the agent that kept the
+    plan is gone: the run is then planned anew, and its new plan wants a confirmation of its own.
+    """
+    slots, run, pool, workspace = _waiting(system, run_id, "confirmed")
+    lease = slots.find(run.id)
+    if lease is not None and lease.state is not SlotState.RESERVED:
+        raise NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
+    resumed = lease and slots.resume(run.id, lease.token, orders.new_token())
+    if resumed is None:
+        lose(system, run, f"the agent {run.agent} that kept its plan is gone", may_have_started=False)
+        raise AgentGone(
+            f"The agent {run.agent} that kept the plan of run {run.id} is gone, so the plan is made anew. "
+            "Look at the new plan and confirm that."
+        )
+    updated = record(
+        system, run, RunEvent.CONFIRMED, token=resumed.token, started_at=None, confirm_until=None,
+        deadline=apply_deadline(system.now(), pool),
+    )  # fmt: skip
+    if updated is None:
+        slots.release(run.id, resumed.token)
+        raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
+    delivery.announce(system, updated)
+    orders.send(system, updated, resumed, Phase.APPLY, pool, workspace)
+    log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
+    return updated
+
+
+def discard(system: System, run_id: str) -> Run:
+    """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where it waits for nobody."""
+    _, run, _, _ = _waiting(system, run_id, "discarded")
+    updated = end(system, run, RunEvent.DISCARDED)
+    if updated is None:
+        raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
+    return updated
+
+
+def cancel(system: System, run_id: str, *, force: bool = False) -> Run:
+    """End a run: at once while it waits, by one SIGINT to terraform (SIGKILL with ``force``) while it executes.
+
+    A run that executes is over, and its workspace free, only when its agent reports that terraform is gone.
+    Raises :class:`IllegalTransition` where the run is over already.
+    """
+    mode = CancelMode.KILL if force else CancelMode.INTERRUPT
+    while True:
+        run = get(system, run_id)
+        if run.status.is_over:
+            raise IllegalTransition(f"Run {run.id} is over already: it {run.status}.")
+        asked = _interrupt(system, run, mode) if run.status in EXECUTING else end(system, run, RunEvent.CANCELLED)
+        if asked is not None:
+            log.info("run cancel", run=run.id, status=asked.status.value, mode=mode.value)
+            return asked
+
+
+def expire(system: System, run: Run) -> Run | None:
+    """End a run that nobody confirmed in time; None where somebody decided first."""
+    return end(system, run, RunEvent.EXPIRED)
+
+
+def get(system: System, run_id: str) -> Run:
+    """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
+    with system.database.begin() as session:
+        return runs.find(session, run_id)
+
+
+def record(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
+    """Write ``event`` in a transaction of its own, expecting the run as it was read; None if it has changed since."""
+    with system.database.begin() as session:
+        return runs.record(
+            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(), **changes
+        )
+
+
+def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
+    """End a run: commit, then free its slot, deliver its outcome, and let others start."""
+    now = system.now()
+    updated = record(system, run, event, finished_at=now, deadline=None, confirm_until=None, **changes)
+    if updated is None:
+        return None
+    _release(system, updated)
+    delivery.complete(system, updated)
+    dispatch(system, updated.pool)
+    return updated
+
+
+def apply_deadline(now: datetime, pool: PoolSpec) -> datetime:
+    """Return when an apply that is ordered now has to be over."""
+    return now + timedelta(seconds=pool.timeouts.redeem + pool.timeouts.apply)
+
+
+def _release(system: System, run: Run) -> None:
+    slots = system.slots(run.pool)
+    lease = slots.find(run.id)
+    if lease is not None:
+        slots.release(run.id, lease.token)
+
+
+def _interrupt(system: System, run: Run, mode: CancelMode) -> Run | None:
+    """Ask for the end of an executing run; None where it has gone on meanwhile."""
+    with system.database.begin() as session:
+        asked = runs.note(
+            session, run.id, "cancel requested", expect=run.status, expect_token=run.token, now=system.now(),
+            detail={"mode": mode.value}, cancel_mode=mode,
+        )  # fmt: skip
+    if asked is None:
+        return None
+    outcome = system.slots(run.pool).cancel(run.id, mode)
+    if outcome is CancelOutcome.REVOKED:
+        return end(system, asked, RunEvent.CANCELLED)
+    if outcome is CancelOutcome.REQUESTED and asked.agent and asked.token:
+        orders.send_cancel(system, asked, asked.agent, asked.token, mode)
+    return asked
+
+
+def _waiting(system: System, run_id: str, verb: str) -> tuple[Any, Run, PoolSpec, Any]:
+    with system.database.begin() as session:
+        run = runs.find(session, run_id)
+        if run.status is not RunStatus.APPLY_PENDING:
+            raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
+        pool, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+    return system.slots(run.pool), run, pool, workspace
+
+
+def _ask_for_agents(system: System, pool: str) -> None:
+    """Have the pool looked at now, not at the next tick, where nobody is there to take the run."""
+    if system.slots(pool).stats().available:
+        return
+    # A thousand runs at once ask once: the lock is left to its time.
+    if system.lock(pool, "cold-start").request("cold-start", ttl=1):
+        system.celery.send_task(names.CYCLE, args=[pool])

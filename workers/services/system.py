@@ -1,0 +1,81 @@
+"""The parts that every use case works on, put together once a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+from celery import Celery
+
+from workers.cluster.backend import PodBackend
+from workers.cluster.local import LocalPods
+from workers.core.pools import PoolSpec
+from workers.settings import Settings, settings
+from workers.slots.connection import connect
+from workers.slots.locks import PoolLock
+from workers.slots.slot_map import SlotMap
+from workers.store.database import Database
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+@dataclass(frozen=True)
+class System:
+    """Settings, database, slot maps, pod backends by pool type, and the Celery app that carries messages."""
+
+    settings: Settings
+    database: Database
+    redis: Redis
+    celery: Celery
+    backends: Mapping[str, PodBackend]
+
+    def slots(self, pool: str) -> SlotMap:
+        """Return the slot map of a pool."""
+        return SlotMap(self.redis, pool)
+
+    def lock(self, pool: str, job: str) -> PoolLock:
+        """Return the lock that lets one process at a time do ``job`` for a pool."""
+        return PoolLock(self.redis, pool, job)
+
+    def pods(self, spec: PoolSpec) -> PodBackend:
+        """Return what creates, deletes and lists the pods of a pool."""
+        return self.backends[spec.type]
+
+    def now(self) -> datetime:
+        """Return the time, for records."""
+        return datetime.fromtimestamp(time.time(), UTC)
+
+
+def build(config: Settings, celery: Celery) -> System:
+    """Put a system together. Nothing connects before it is used."""
+    return System(
+        settings=config,
+        database=Database(config.database),
+        redis=connect(config.redis_url),
+        celery=celery,
+        backends={"local": LocalPods(config.home, _agent_environment(config))},
+    )
+
+
+@cache
+def system() -> System:
+    """Return this process's system, from its settings."""
+    from workers.app import app  # noqa: PLC0415 - a test builds its own
+
+    return build(settings(), app)
+
+
+def _agent_environment(config: Settings) -> dict[str, str]:
+    environment = {
+        "TERRASLOT_REDIS_URL": config.redis_url,
+        "TERRASLOT_BROKER_URL": config.broker,
+        "TERRASLOT_HEARTBEAT_SECONDS": str(config.heartbeat_seconds),
+        "TERRASLOT_LOG_LEVEL": config.log_level,
+        "TERRASLOT_LOG_FORMAT": config.log_format,
+    }
+    return environment | ({"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {})

@@ -1,0 +1,129 @@
+"""The Celery tasks of the control plane: a few lines each over a service.
+
+All of them are safe twice. ``terraform.plan`` and ``terraform.plan_and_apply`` are executed once when they are
+enqueued and once more when their run is over; see :mod:`workers.services.delivery`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
+from pydantic import ValidationError
+
+from workers.app import app
+from workers.core import names
+from workers.core.errors import InvalidRequest
+from workers.core.messages import RunRequest
+from workers.core.runs import RunKind
+from workers.services import cycle as cycles_of_pools
+from workers.services import delivery, runs
+from workers.services import dispatch as dispatcher
+from workers.services.system import system
+
+_NOT_SENT_AGAIN = ("expires", "headers", "origin", "soft_time_limit", "time_limit")
+
+
+class RunTask(Task):
+    """A task that lasts as long as its run."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+        """Remember the delivery once Celery has stored the result."""
+        delivery.delivered(system(), task_id)
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
+        """Remember the delivery once Celery has stored the error."""
+        delivery.delivered(system(), task_id)
+
+
+@app.task(name=names.PLAN, bind=True, base=RunTask)
+def plan(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Plan a workspace: ``plan(workspace, priority=0, destroy=False)``. The result is the run's."""
+    return _enter(self, RunKind.PLAN, args, kwargs)
+
+
+@app.task(name=names.PLAN_AND_APPLY, bind=True, base=RunTask)
+def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Plan a workspace, wait for a confirmation (unless ``auto_apply``), and apply that plan."""
+    return _enter(self, RunKind.PLAN_AND_APPLY, args, kwargs)
+
+
+@app.task(name=names.CONFIRM)
+def confirm(run_id: str) -> dict[str, Any]:
+    """Let the plan of a waiting run be applied."""
+    return delivery.result_of(runs.confirm(system(), run_id))
+
+
+@app.task(name=names.DISCARD)
+def discard(run_id: str) -> dict[str, Any]:
+    """Refuse the plan of a waiting run."""
+    return delivery.result_of(runs.discard(system(), run_id))
+
+
+@app.task(name=names.CANCEL)
+def cancel(run_id: str, force: bool = False) -> dict[str, Any]:
+    """End a run; ``force`` kills terraform instead of interrupting it."""
+    return delivery.result_of(runs.cancel(system(), run_id, force=force))
+
+
+@app.task(name=names.DISPATCH, ignore_result=True)
+def dispatch(pool: str) -> None:
+    """Give out the free slots of a pool."""
+    dispatcher.dispatch(system(), pool)
+
+
+@app.task(name=names.DISPATCHES, ignore_result=True)
+def dispatches() -> None:
+    """Give out the free slots of every pool."""
+    cycles_of_pools.dispatches(system())
+
+
+@app.task(name=names.CYCLE, ignore_result=True)
+def cycle(pool: str) -> None:
+    """Reconcile and scale a pool."""
+    cycles_of_pools.cycle(system(), pool)
+
+
+@app.task(name=names.CYCLES, ignore_result=True)
+def cycles() -> None:
+    """Reconcile and scale every pool, a task each."""
+    cycles_of_pools.cycles(system())
+
+
+@app.task(name=names.DELIVERIES, ignore_result=True)
+def deliveries() -> None:
+    """Deliver outcomes that were not delivered in time."""
+    delivery.deliver_overdue(system())
+
+
+def _enter(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    request = _request(args, kwargs)
+    message = {"name": task.name, "args": list(args), "kwargs": kwargs, "options": _options(task)}
+    run = runs.submit(system(), task.request.id, kind, request, message)
+    if run.status.is_over:
+        return delivery.outcome(run)
+    raise Ignore
+
+
+def _request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRequest:
+    """Return what a message asks for: a workspace, by position or by name, and options by name.
+
+    In a chain, Celery puts the result of the task before in front of the arguments; it is not a workspace.
+    """
+    named = dict(kwargs)
+    positional = [arg for arg in args if not isinstance(arg, dict | list)]
+    if len(positional) == 1 and "workspace" not in named:
+        named["workspace"] = positional[0]
+    elif positional:
+        raise InvalidRequest(f"One workspace is expected, and options by name; got the arguments {args!r}.")
+    try:
+        return RunRequest.model_validate(named)
+    except ValidationError as error:
+        problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise InvalidRequest(f"The request makes no sense: {problems}.") from None
+
+
+def _options(task: Task) -> dict[str, Any]:
+    options = task.request.as_execution_options()
+    return {key: value for key, value in options.items() if value is not None and key not in _NOT_SENT_AGAIN}
