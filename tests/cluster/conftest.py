@@ -1,0 +1,53 @@
+"""Local pods whose agents are small stand-ins; after each test none of their processes is left."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.cluster import orphans
+from workers.cluster.local import LocalPods
+from workers.cluster.pod_record import read
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Return a function that waits for the first true answer of a condition."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 20) -> Any:
+        deadline, pause = time.monotonic() + seconds, threading.Event()
+        while not (answer := condition()):
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            pause.wait(0.01)
+        return answer
+
+    return wait
+
+
+@pytest.fixture
+def local_pods(tmp_path: Path, until: Callable[..., Any]) -> Iterator[Callable[..., LocalPods]]:
+    """Return a maker of backends under one home; ``agent`` is the Python text that stands in for an agent."""
+    home = tmp_path / "home"
+
+    def make(agent: str = "import signal; print('ready', flush=True); signal.pause()", **options: Any) -> LocalPods:
+        return LocalPods(home, options.pop("environment", {}), command=(sys.executable, "-c", agent), **options)
+
+    yield make
+    pods = make()
+    for pool in pods.pools():
+        directories = list((home / "pods" / pool).iterdir())
+        processes = [record.process for path in directories if (record := read(path))]
+        children = [
+            member
+            for path in directories
+            for orphan in orphans.living(path / "work/children")
+            for member in orphan.members
+        ]
+        for pod in pods.list(pool):
+            pods.delete(pod, force=True)
+        until(lambda pool=pool: not pods.list(pool))
+        assert not any(process.alive for process in [*processes, *children])

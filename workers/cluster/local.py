@@ -1,0 +1,192 @@
+"""Pods that are processes of this machine, behind the interface that Kubernetes pods have.
+
+A pod is a directory ``HOME/pods/POOL/NAME`` and the process ``python -m agent`` that works in it, in a session of its
+own, so that neither a terminal's Ctrl-C nor the end of the worker that started it reaches it. One file lock a pool,
+which the kernel drops when its holder dies, makes every call one step for all threads and processes. Nothing here
+waits for a process: deadlines are written down, and whoever looks next acts on them.
+
+A pod exists until neither its agent nor anything that the agent started lives: an agent that was killed leaves a
+terraform that still writes, which gets one SIGINT and time to store its state.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+
+from workers.cluster import orphans, pod_record, processes
+from workers.cluster.pod_record import LOG, WORK, PodRecord
+from workers.core.errors import Unavailable
+from workers.core.pods import Pod
+from workers.core.pools import PoolSpec
+
+_OWN = "TERRASLOT_"
+_CLOSED = "closed"
+AGENT = (sys.executable, "-P", "-m", "agent")
+
+
+class LocalPods:
+    """Local pods under ``home``; ``environment`` is what every agent gets of ``TERRASLOT_*`` beside its own name.
+
+    ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead
+    agent left running.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        environment: Mapping[str, str],
+        *,
+        grace: float = 60,
+        orphan_grace: float = 60,
+        command: Sequence[str] = AGENT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._root = home / "pods"
+        self._rescued = home / "rescued"
+        self._environment = environment
+        self._grace = grace
+        self._orphan_grace = orphan_grace
+        self._command = command
+        self._clock = clock
+
+    def pools(self) -> list[str]:
+        """Return the pools that have, or had, pods on this machine."""
+        with _unavailable("list", str(self._root)):
+            return sorted(entry.name for entry in self._root.iterdir() if entry.is_dir()) if self._root.exists() else []
+
+    def list(self, pool: str) -> list[Pod]:
+        """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`; ends what is due to be ended."""
+        with self._locked(pool) as directory:
+            seen = [self._look(path) for path in sorted(directory.iterdir())]
+        return [pod for pod in seen if pod is not None]
+
+    def create(self, spec: PoolSpec, name: str) -> None:
+        """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
+        with self._locked(spec.name) as directory:
+            if (self._root / _CLOSED).exists():
+                raise Unavailable(f"No agent is started in the pool '{spec.name}': the embedded system is stopping.")
+            path = directory / name
+            if path.exists() and self._record(path) is not None:
+                return
+            (path / WORK).mkdir(parents=True)
+            process = processes.start(
+                self._command, environment=self._environment_of(spec.name, path), directory=path, log=path / LOG
+            )
+            PodRecord(pid=process.pid, started=process.started, created_at=self._clock()).write(path)
+
+    def delete(self, pod: Pod, *, force: bool = False) -> bool:
+        """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`."""
+        with self._locked(pod.pool) as directory:
+            path = directory / pod.name
+            record = self._record(path) if path.exists() else None
+            if record is None or record.uid != pod.uid:
+                return False
+            self._ask_to_end(path, record, force=force)
+            self._look(path)
+            return True
+
+    def close(self) -> None:
+        """Refuse new pods from now on. A creation that is under way has ended when any later call returns."""
+        with _unavailable("close", str(self._root)):
+            self._root.mkdir(parents=True, exist_ok=True)
+            (self._root / _CLOSED).touch()
+
+    def open(self) -> None:
+        """Allow new pods again."""
+        with _unavailable("open", str(self._root)):
+            (self._root / _CLOSED).unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, pool: str) -> Iterator[Path]:
+        directory = self._root / pool
+        with _unavailable("use", str(directory)):
+            directory.mkdir(parents=True, exist_ok=True)
+            with (self._root / f"{pool}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield directory
+
+    def _record(self, path: Path) -> PodRecord | None:
+        """Return the record of a pod's directory, or remove a directory whose creator died before its process began.
+
+        A creator that died just after it started the process left one that nothing names but its environment.
+        """
+        record = pod_record.read(path)
+        if record is None and (process := processes.with_environment(f"{_OWN}WORK_DIR", str(path / WORK))):
+            record = PodRecord(pid=process.pid, started=process.started, created_at=self._clock())
+            record.write(path)
+        elif record is None:
+            shutil.rmtree(path)
+        return record
+
+    def _look(self, path: Path) -> Pod | None:
+        """Do what is due for one pod, and return it as it is now; None if nothing of it is left."""
+        record = self._record(path)
+        if record is None:
+            return None
+        if record.process.alive:
+            pod_record.bound(path / LOG)
+            if record.kill_at is not None and self._clock() >= record.kill_at:
+                record.process.send(SIGKILL)
+            return record.as_pod(path.parent.name, path.name)
+        if record.ended is None:
+            phase, ended = pod_record.how_it_ended(record.process.exit_code(), path / LOG)
+            record = record.model_copy(update={"phase": phase, "ended": ended})
+            record.write(path)
+        if left := orphans.living(path / WORK / "children"):
+            record = self._end_orphans(path, record, left)
+        elif record.kill_at is not None:
+            pod_record.rescue(path, self._rescued)
+            shutil.rmtree(path)
+            return None
+        return record.as_pod(path.parent.name, path.name)
+
+    def _ask_to_end(self, path: Path, record: PodRecord, *, force: bool) -> None:
+        """Send SIGTERM once, or SIGKILL; the deadline is written down first, so that a crash between costs nothing."""
+        kill_at = self._clock() + (0 if force else self._grace)
+        if record.kill_at is None or kill_at < record.kill_at:
+            record.model_copy(update={"kill_at": kill_at}).write(path)
+        if force:
+            record.process.send(SIGKILL)
+            orphans.kill(orphans.living(path / WORK / "children"))
+        elif record.kill_at is None:
+            record.process.send(SIGTERM)
+
+    def _end_orphans(self, path: Path, record: PodRecord, left: Sequence[orphans.Orphan]) -> PodRecord:
+        """Interrupt what a dead agent left, once, and kill it when its time is over or nobody leads it any more."""
+        if record.orphans_kill_at is None:
+            record = record.model_copy(update={"orphans_kill_at": self._clock() + self._orphan_grace})
+            record.write(path)
+            orphans.interrupt(left)
+        elif self._clock() >= record.orphans_kill_at:
+            orphans.kill(left)
+        orphans.kill(orphan for orphan in left if orphan.leader is None)
+        return record
+
+    def _environment_of(self, pool: str, path: Path) -> dict[str, str]:
+        """Return the agent's environment: this process's own, without what belongs to the control plane."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+        return {
+            **inherited,
+            **self._environment,
+            f"{_OWN}POOL": pool,
+            f"{_OWN}AGENT": path.name,
+            f"{_OWN}WORK_DIR": str(path / WORK),
+            f"{_OWN}GRACE_SECONDS": str(self._grace),
+        }
+
+
+@contextmanager
+def _unavailable(verb: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        problem = getattr(error, "strerror", None) or repr(error)
+        raise Unavailable(f"Local pods: can't {verb} {what} ({problem}); check its owner and free space.") from error

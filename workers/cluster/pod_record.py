@@ -1,0 +1,107 @@
+"""What is written down about a local pod, in ``pod.json`` of its directory, and how its directory is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workers.cluster.processes import Process
+from workers.core.pods import Pod, PodPhase
+
+RECORD = "pod.json"
+LOG = "agent.log"
+WORK = "work"
+MAX_LOG = 16 * 1024 * 1024
+_LAST_LINE = 300
+
+
+class PodRecord(BaseModel):
+    """A pod's process and what was asked of it. Times are seconds since the epoch.
+
+    ``kill_at``: its end was asked for, and it is killed then. ``orphans_kill_at``: it died before its children; they
+    were interrupted, and are killed then. ``ended`` says how the process ended, in words.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    started: str
+    created_at: float
+    kill_at: float | None = None
+    orphans_kill_at: float | None = None
+    phase: PodPhase = PodPhase.RUNNING
+    ended: str | None = None
+
+    @property
+    def process(self) -> Process:
+        """The agent's process."""
+        return Process(self.pid, self.started)
+
+    @property
+    def uid(self) -> str:
+        """The name of this life of the pod."""
+        return f"{self.pid}:{self.started}"
+
+    def as_pod(self, pool: str, name: str) -> Pod:
+        """Return the pod as its backend lists it."""
+        return Pod(name, self.uid, pool, self.created_at, self.phase, self.kill_at is not None, self.ended)
+
+    def write(self, directory: Path) -> None:
+        """Replace the record of this directory in one step."""
+        fresh = directory / f"{RECORD}.new"
+        fresh.write_text(self.model_dump_json())
+        fresh.replace(directory / RECORD)
+
+
+def read(directory: Path) -> PodRecord | None:
+    """Return what is written down about the pod of this directory; None if nothing readable is."""
+    try:
+        return PodRecord.model_validate_json((directory / RECORD).read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def how_it_ended(code: int | None, log: Path) -> tuple[PodPhase, str]:
+    """Return the phase and the words for a process that ended; ``code`` is None where only its parent knew it."""
+    phase = PodPhase.SUCCEEDED if code == 0 else PodPhase.FAILED
+    how = "ended" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    last = last_line(log)
+    return phase, f"{how}: {last}" if last else how
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that says anything, shortened; empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except FileNotFoundError:
+        return ""
+    return next((line.strip()[:_LAST_LINE] for line in reversed(lines) if line.strip()), "")
+
+
+def bound(log: Path) -> None:
+    """Keep a log that grew too long as ``.1`` and empty it. Its writer appends, so it just goes on."""
+    if log.exists() and log.stat().st_size > MAX_LOG:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
+
+
+def rescue(directory: Path, rescued: Path) -> None:
+    """Move every run directory in which Terraform left a state that it could not store to ``rescued``."""
+    for run in _runs_with_errored_state(directory / WORK / "runs"):
+        target, count = rescued / run.name, 1
+        while target.exists():
+            count += 1
+            target = rescued / f"{run.name}.{count}"
+        rescued.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.move(run, target)
+
+
+def _runs_with_errored_state(runs: Path) -> Iterator[Path]:
+    if runs.is_dir():
+        yield from (run for run in sorted(runs.iterdir()) if next(run.rglob("errored.tfstate"), None))
