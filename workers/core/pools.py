@@ -21,7 +21,7 @@ class PoolLimits(BaseModel):
     min_agents: int = Field(default=0, ge=0, le=10_000)
     max_agents: int = Field(default=3, ge=1, le=10_000)
     step: int = Field(default=1, ge=1, le=1_000)
-    idle_timeout: float = Field(default=300, ge=0)
+    idle_timeout: float = Field(default=360, ge=0)
     start_deadline: float = Field(default=300, gt=0)
 
     @model_validator(mode="after")

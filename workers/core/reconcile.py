@@ -188,22 +188,25 @@ def _runs(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
 
 def _held(run: RunView, lease: Lease, spec: PoolSpec, now: float) -> Iterator[Action]:
     if run.status is RunStatus.APPLY_PENDING:
-        if run.confirm_until is not None and now >= run.confirm_until:
-            yield ExpireRun(run)
-        elif lease.state is SlotState.RUNNING and not lease.redeemed and now - lease.since > SETTLE:
-            yield ReserveAgain(run, lease)
-        return
-    if run.cancel is not None and lease.cancel is None:
+        yield from _waiting(run, lease, now)
+    elif run.cancel is not None and lease.cancel is None:
         yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif not lease.redeemed and lease.token == run.token:
+    elif not lease.redeemed:
         waited = now - lease.since
         if waited > spec.timeouts.redeem:
             yield RevokeOrder(run, lease)
-        elif waited > min(SETTLE, spec.timeouts.redeem / 2):
+        elif waited > min(SETTLE, spec.timeouts.redeem / 2) and lease.token == run.token:
             yield ResendOrder(run, lease)
     elif run.deadline is not None and now > run.deadline + spec.timeouts.interrupt + OVERTIME:
         if lease.cancel is not CancelMode.KILL:
             yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
+
+
+def _waiting(run: RunView, lease: Lease, now: float) -> Iterator[Action]:
+    if run.confirm_until is not None and now >= run.confirm_until:
+        yield ExpireRun(run)
+    elif lease.state is SlotState.RUNNING and not lease.redeemed and now - lease.since > SETTLE:
+        yield ReserveAgain(run, lease)
 
 
 def _leases(views: Views, now: float) -> Iterator[Action]:

@@ -23,9 +23,9 @@ LONGEST_BACK_OFF = 300.0
 class ScalingReason(StrEnum):
     """Why the desired number is what it is, in the order in which the rules are asked."""
 
-    BACKING_OFF = "pods failed to start lately: creation is held back"
-    BELOW_MINIMUM = "fewer agents than the minimum"
     ABOVE_MAXIMUM = "more agents than the maximum"
+    BELOW_MINIMUM = "fewer agents than the minimum"
+    BACKING_OFF = "pods failed to start lately: creation is held back"
     COLD_START = "runs wait and there is no agent"
     APPLIES_WAIT = "more applies wait than there are free apply slots"
     PLANS_WAIT = "more plans wait than there are free slots"
@@ -84,11 +84,11 @@ class Decision:
 
 def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
     """Return how many agents the pool should have at ``now``, never above ``limits.max_agents``."""
+    if facts.current > limits.max_agents:
+        return Decision(facts.current, limits.max_agents, ScalingReason.ABOVE_MAXIMUM)
     missing, reason = _shortage(facts, limits)
     if missing:
         return _grow(facts, limits, missing, reason, now)
-    if facts.current > limits.max_agents:
-        return Decision(facts.current, limits.max_agents, ScalingReason.ABOVE_MAXIMUM)
     return _shrink(facts, limits, now)
 
 

@@ -41,7 +41,8 @@ class Lease:
 
     ``token`` fences: every change names it, and a stale one changes nothing. ``redeemed`` says that the agent has
     claimed the right to start terraform for this token, which happens once. Times are seconds since the epoch;
-    ``until`` is set while the slot is reserved.
+    ``until`` is set while the slot is reserved, ``lost_since`` while a redeemed token is neither executed nor reported
+    by its agent: the next heartbeat may still name it, but after a few it never will.
     """
 
     run: str
@@ -54,6 +55,7 @@ class Lease:
     redeemed: bool = False
     until: float | None = None
     cancel: CancelMode | None = None
+    lost_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,172 @@
+"""A simulated day of a pool, scaled by the product's own decision function, beside the founding arithmetic.
+
+Poisson arrivals; plans take 60 s, applies 180 s, a person thinks for 30 minutes (all exponential); pods start in
+45 s; at most 30 pods; a tick every 30 s. Slots are given as the slot map gives them: plans prefer plan-only slots,
+the busiest agent first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from workers.core.pools import PoolLimits
+from workers.core.scaling import PoolFacts, decide
+
+DAY = 86_400.0
+TICK = 30.0
+POD_START = 45.0
+PLAN, APPLY, THOUGHT = 60.0, 180.0, 1800.0
+LIMITS = PoolLimits(min_agents=0, max_agents=30)
+LOADS = ((20, 3), (10, 20), (600, 6), (300, 30))
+
+Decide = Callable[[PoolFacts, float], int]
+
+
+@dataclass(eq=False)
+class Agent:
+    slots: list[str | None] = field(default_factory=lambda: [None, None, None])
+    idle_since: float | None = 0.0
+
+    @property
+    def busy(self) -> int:
+        return sum(slot is not None for slot in self.slots)
+
+
+@dataclass
+class Day:
+    """One simulated day. ``waits`` are seconds by kind; ``pod_hours`` counts pods from creation to removal."""
+
+    decide: Decide
+    plans_an_hour: float
+    applies_an_hour: float
+    random: random.Random
+    now: float = 0.0
+    pod_seconds: float = 0.0
+    starting: int = 0
+    agents: list[Agent] = field(default_factory=list)
+    events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    waiting: dict[str, deque[float]] = field(default_factory=lambda: {"plan": deque(), "apply": deque()})
+    waits: dict[str, list[float]] = field(default_factory=lambda: {"plan": [], "apply": []})
+    count: int = 0
+
+    def at(self, delay: float, what: Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self.events, (self.now + delay, self.count, what))
+
+    def run(self) -> Day:
+        for kind, rate in (("plan", self.plans_an_hour), ("apply", self.applies_an_hour)):
+            self.at(self.random.expovariate(rate / 3600), lambda kind=kind, rate=rate: self.arrive(kind, rate))
+        self.at(TICK, self.tick)
+        while self.events and self.events[0][0] <= DAY:
+            moment, _, what = heapq.heappop(self.events)
+            self.pod_seconds += (moment - self.now) * (len(self.agents) + self.starting)
+            self.now = moment
+            what()
+        return self
+
+    def arrive(self, kind: str, rate: float) -> None:
+        self.waiting[kind].append(self.now)
+        self.assign()
+        self.at(self.random.expovariate(rate / 3600), lambda: self.arrive(kind, rate))
+
+    def assign(self) -> None:
+        while (queue := self._oldest()) is not None:
+            kind, agent, slot = queue
+            self.waits[kind].append(self.now - self.waiting[kind].popleft())
+            agent.slots[slot], agent.idle_since = "running", None
+            plan = self.random.expovariate(1 / PLAN)
+            if kind == "plan":
+                self.at(plan, lambda agent=agent, slot=slot: self.free(agent, slot))
+            else:
+                self.at(plan, lambda agent=agent: self.reserve(agent))
+
+    def _oldest(self) -> tuple[str, Agent, int] | None:
+        for _, kind in sorted((queue[0], kind) for kind, queue in self.waiting.items() if queue):
+            for slots in ((1, 2), (0,)) if kind == "plan" else ((0,),):
+                free = [agent for agent in self.agents if any(agent.slots[slot] is None for slot in slots)]
+                if free:
+                    agent = max(free, key=lambda agent: agent.busy)
+                    return kind, agent, next(slot for slot in slots if agent.slots[slot] is None)
+        return None
+
+    def reserve(self, agent: Agent) -> None:
+        agent.slots[0] = "reserved"
+        apply = self.random.expovariate(1 / THOUGHT), self.random.expovariate(1 / APPLY)
+        self.at(apply[0], lambda: agent.slots.__setitem__(0, "running"))
+        self.at(sum(apply), lambda: self.free(agent, 0))
+
+    def free(self, agent: Agent, slot: int) -> None:
+        agent.slots[slot] = None
+        agent.idle_since = None if agent.busy else self.now
+        self.assign()
+
+    def register(self) -> None:
+        self.starting -= 1
+        self.agents.append(Agent(idle_since=self.now))
+        self.assign()
+
+    def facts(self) -> PoolFacts:
+        slots = [slot for agent in self.agents for slot in agent.slots]
+        return PoolFacts(
+            ready=len(self.agents),
+            starting=self.starting,
+            free_apply=sum(agent.slots[0] is None for agent in self.agents),
+            free_plan_only=sum(agent.slots[slot] is None for agent in self.agents for slot in (1, 2)),
+            used=sum(slot is not None for slot in slots),
+            reserved=slots.count("reserved"),
+            pending_plans=len(self.waiting["plan"]),
+            pending_applies=len(self.waiting["apply"]),
+            idle_since=tuple(agent.idle_since for agent in self.agents if agent.idle_since is not None),
+        )
+
+    def tick(self) -> None:
+        facts = self.facts()
+        desired = self.decide(facts, self.now)
+        for _ in range(desired - facts.current):
+            self.starting += 1
+            self.at(POD_START, self.register)
+        idle = sorted((agent for agent in self.agents if not agent.busy), key=lambda agent: agent.idle_since or 0.0)
+        for agent in idle[: max(0, facts.current - desired)]:
+            self.agents.remove(agent)
+        self.at(TICK, self.tick)
+
+
+def product(facts: PoolFacts, now: float) -> int:
+    return decide(facts, LIMITS, now).desired
+
+
+def founding(facts: PoolFacts, now: float) -> int:  # noqa: ARG001 - the founding arithmetic knows no time
+    """The founding documents' arithmetic, with starting pods uncounted, as they have it."""
+    total = facts.ready * 3
+    if not total:
+        return facts.current + (1 if facts.pending_plans + facts.pending_applies and not facts.starting else 0)
+    utilisation = facts.used / total
+    if utilisation > 0.8:
+        return min(facts.current + 1, LIMITS.max_agents)
+    if utilisation < 0.2 and facts.used == 0 and facts.ready > LIMITS.min_agents:
+        return facts.current - 1
+    return facts.current
+
+
+def day(decide: Decide, load: tuple[float, float], seeds: int = 5) -> tuple[float, float, float, float]:
+    """Return mean and 95th percentile of the wait of plans and applies pooled over ``seeds`` days, and pod-hours."""
+    days = [Day(decide, *load, random.Random(seed)).run() for seed in range(seeds)]
+    result = []
+    for kind in ("plan", "apply"):
+        # What still waits at midnight has waited, too: a policy must not look good by never serving.
+        waits = [wait for one in days for wait in [*one.waits[kind], *(DAY - since for since in one.waiting[kind])]]
+        result += [statistics.mean(waits), statistics.quantiles(waits, n=20)[18]]
+    hours = statistics.mean(one.pod_seconds for one in days) / 3600
+    return (*result, hours)
+
+
+if __name__ == "__main__":
+    for load in LOADS:
+        for policy in (product, founding):
+            p, p95, a, a95, hours = day(policy, load)
+            print(f"{load!s:10} {policy.__name__:9} plans {p:8.1f} {p95:8.1f}  applies {a:8.1f} {a95:8.1f}  pod-hours {hours:6.0f}")

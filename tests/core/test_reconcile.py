@@ -1,0 +1,158 @@
+"""Three views and what follows where they disagree, as tables of plain values."""
+
+from __future__ import annotations
+
+import pytest
+
+from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
+from workers.core.reconcile import (
+    Action,
+    CancelRun,
+    DeletePod,
+    ExpireRun,
+    ForgetAgent,
+    LoseRun,
+    ReleaseLease,
+    ResendOrder,
+    ReserveAgain,
+    RevokeOrder,
+    RunView,
+    Views,
+    reconcile,
+)
+from workers.core.runs import RunKind, RunStatus
+from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
+
+NOW = 100_000.0
+SPEC = PoolSpec(
+    name="default",
+    limits=PoolLimits(start_deadline=300),
+    timeouts=PoolTimeouts(silent=30, dead=300, redeem=60, interrupt=100),
+)
+
+
+def pod(name: str = "a", *, age: float = 1000, phase: PodPhase = PodPhase.RUNNING, **more: object) -> Pod:
+    return Pod(name, f"uid-{name}", "default", NOW - age, phase, **more)  # type: ignore[arg-type]
+
+
+def lease(run: str = "r1", *, age: float = 5, state: SlotState = SlotState.RUNNING, **more: object) -> Lease:
+    facts = {"token": "t1", "redeemed": True} | more
+    return Lease(run, RunKind.PLAN_AND_APPLY, "a", 0, state=state, since=NOW - age, **facts)  # type: ignore[arg-type]
+
+
+def agent(*leases: Lease, name: str = "a", beat: float = 1) -> AgentRecord:
+    return AgentRecord(name, "life-1", False, False, NOW - 1000, NOW - beat, None, leases)
+
+
+def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: float = 5, **more: object) -> RunView:
+    facts = {"agent": "a", "token": "t1", "attempt": 1} | more
+    return RunView(run_id, status, changed_at=NOW - age, **facts)  # type: ignore[arg-type]
+
+
+def actions(*, runs: object = (), agents: object = (), pods: object = (), watched: float = 10_000) -> list[Action]:
+    return reconcile(Views(list(runs), list(agents), list(pods), NOW - watched), SPEC, NOW)  # type: ignore[call-overload]
+
+
+def test_three_views_that_agree_need_nothing() -> None:
+    assert actions(runs=[run()], agents=[agent(lease())], pods=[pod()]) == []
+
+
+def test_an_agent_whose_pod_is_gone_is_forgotten() -> None:
+    assert actions(agents=[agent()]) == [ForgetAgent("a", "life-1")]
+
+
+def test_a_silent_agent_keeps_its_runs_while_its_pod_is_listed() -> None:
+    """F12: nobody knows yet that terraform is gone."""
+    assert actions(runs=[run()], agents=[agent(lease(), beat=200)], pods=[pod()]) == []
+
+
+def test_an_agent_that_is_silent_for_too_long_has_its_pod_deleted() -> None:
+    (action,) = actions(agents=[agent(beat=301)], pods=[pod()])
+    assert isinstance(action, DeletePod)
+    assert action.reason == "it has been silent for 301 s"
+
+
+def test_nobody_is_judged_silent_for_a_time_in_which_nobody_watched() -> None:
+    """F8: Redis was away, or came back empty; everyone gets the full time again."""
+    assert actions(agents=[agent(beat=5000)], pods=[pod()], watched=299) == []
+    assert actions(runs=[run()], pods=[pod(age=5000)], watched=299) == []
+
+
+def test_a_starting_pod_is_left_alone_until_its_deadline_and_replaced_after_it() -> None:
+    """F2, F4, F16."""
+    assert actions(pods=[pod(age=299)]) == []
+    (action,) = actions(pods=[pod(age=301, phase=PodPhase.PENDING, reason="ImagePullBackOff")])
+    assert isinstance(action, DeletePod)
+    assert action.failed_to_start
+    assert action.reason == "it did not register within 300 s (ImagePullBackOff)"
+
+
+@pytest.mark.parametrize("phase", [PodPhase.FAILED, PodPhase.SUCCEEDED])
+def test_a_pod_that_ended_by_itself_is_deleted_with_its_reason(phase: PodPhase) -> None:
+    (action,) = actions(pods=[pod(phase=phase, reason="Evicted")], agents=[agent()])
+    assert isinstance(action, DeletePod)
+    assert (action.reason, action.failed_to_start) == ("Evicted", False)
+
+
+def test_a_pod_that_is_being_deleted_is_not_judged_again() -> None:
+    assert actions(pods=[pod(phase=PodPhase.FAILED, deleting=True)]) == []
+
+
+def test_a_run_whose_agent_and_pod_are_both_gone_is_lost() -> None:
+    """F7."""
+    (action,) = actions(runs=[run()])
+    assert action == LoseRun(run(), "its agent a is gone")
+
+
+def test_a_run_that_its_agent_no_longer_knows_is_lost_once_the_views_had_time_to_settle() -> None:
+    assert actions(runs=[run(age=5)], agents=[agent()], pods=[pod()]) == []
+    (action,) = actions(runs=[run(age=11)], agents=[agent()], pods=[pod()])
+    assert isinstance(action, LoseRun)
+
+
+def test_an_order_that_was_not_taken_is_sent_again_and_then_taken_back() -> None:
+    sent = [lease(age=age, redeemed=False) for age in (5, 20, 61)]
+    assert actions(runs=[run()], agents=[agent(sent[0])], pods=[pod()]) == []
+    assert actions(runs=[run()], agents=[agent(sent[1])], pods=[pod()]) == [ResendOrder(run(), sent[1])]
+    assert actions(runs=[run()], agents=[agent(sent[2])], pods=[pod()]) == [RevokeOrder(run(), sent[2])]
+
+
+def test_an_order_whose_token_the_database_never_learned_is_not_sent_but_taken_back() -> None:
+    newer = lease(age=61, redeemed=False, token="t2")
+    assert actions(runs=[run()], agents=[agent(newer)], pods=[pod()]) == [RevokeOrder(run(), newer)]
+    younger = lease(age=20, redeemed=False, token="t2")
+    assert actions(runs=[run()], agents=[agent(younger)], pods=[pod()]) == []
+
+
+def test_a_confirmation_that_stopped_half_way_is_reserved_again() -> None:
+    waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW + 100)
+    half = lease(age=11, redeemed=False, token="t2")
+    assert actions(runs=[waiting], agents=[agent(half)], pods=[pod()]) == [ReserveAgain(waiting, half)]
+
+
+def test_a_plan_that_nobody_confirmed_in_time_expires() -> None:
+    waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW - 1)
+    held = lease(state=SlotState.RESERVED)
+    assert actions(runs=[waiting], agents=[agent(held)], pods=[pod()]) == [ExpireRun(waiting)]
+
+
+def test_a_lease_that_the_database_knows_nothing_of_is_released_once_settled() -> None:
+    """F13."""
+    assert actions(agents=[agent(lease(age=5))], pods=[pod()]) == []
+    assert actions(agents=[agent(lease(age=11))], pods=[pod()]) == [ReleaseLease(lease(age=11))]
+
+
+def test_a_cancel_that_did_not_reach_the_slot_map_is_repeated() -> None:
+    asked = run(cancel=CancelMode.INTERRUPT)
+    (action,) = actions(runs=[asked], agents=[agent(lease())], pods=[pod()])
+    assert action == CancelRun(asked, CancelMode.INTERRUPT, "its cancel was asked for")
+    assert actions(runs=[asked], agents=[agent(lease(cancel=CancelMode.INTERRUPT))], pods=[pod()]) == []
+
+
+def test_a_phase_that_its_agent_did_not_end_in_time_is_killed() -> None:
+    late = run(deadline=NOW - 161)
+    (action,) = actions(runs=[late], agents=[agent(lease())], pods=[pod()])
+    assert isinstance(action, CancelRun)
+    assert action.mode is CancelMode.KILL
+    assert actions(runs=[run(deadline=NOW - 159)], agents=[agent(lease())], pods=[pod()]) == []
