@@ -10,7 +10,7 @@ from signal import SIGTERM
 
 import pytest
 
-from workers.cluster import pod_record, processes
+from workers.cluster import pod_record, process_log, processes
 from workers.core.errors import Unavailable
 from workers.core.pods import PodPhase
 from workers.core.pools import PoolSpec
@@ -262,7 +262,7 @@ def test_a_state_that_terraform_could_not_store_outlives_its_pod(local_pods, tmp
 
 
 def test_a_log_that_grew_too_long_is_emptied_and_its_writer_goes_on(local_pods, tmp_path, until, monkeypatch):
-    monkeypatch.setattr(pod_record, "MAX_LOG", 1000)
+    monkeypatch.setattr(process_log, "MAX_BYTES", 1000)
     talking = (
         "import signal\nsignal.signal(10, lambda *_: print('again', flush=True))\nprint('ready' * 500, flush=True)\n"
         "while True: signal.pause()"

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from workers.cluster import orphans, pod_record, processes
+from workers.cluster import orphans, pod_record, process_log, processes
 from workers.cluster.pod_record import LOG, WORK, PodRecord
 from workers.core.errors import Unavailable
 from workers.core.pods import Pod
@@ -132,7 +132,7 @@ class LocalPods:
         if record is None:
             return None
         if record.process.alive:
-            pod_record.bound(path / LOG)
+            process_log.bound(path / LOG)
             if record.kill_at is not None and self._clock() >= record.kill_at:
                 record.process.send(SIGKILL)
             return record.as_pod(path.parent.name, path.name)

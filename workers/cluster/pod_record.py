@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from workers.cluster.process_log import last_line
 from workers.cluster.processes import Process
 from workers.core.pods import Pod, PodPhase
 
 RECORD = "pod.json"
 LOG = "agent.log"
 WORK = "work"
-MAX_LOG = 16 * 1024 * 1024
-_LAST_LINE = 300
 
 
 class PodRecord(BaseModel):
@@ -71,24 +69,6 @@ def how_it_ended(code: int | None, log: Path) -> tuple[PodPhase, str]:
     how = "ended" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     last = last_line(log)
     return phase, f"{how}: {last}" if last else how
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log that says anything, shortened; empty if there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
-    except FileNotFoundError:
-        return ""
-    return next((line.strip()[:_LAST_LINE] for line in reversed(lines) if line.strip()), "")
-
-
-def bound(log: Path) -> None:
-    """Keep a log that grew too long as ``.1`` and empty it. Its writer appends, so it just goes on."""
-    if log.exists() and log.stat().st_size > MAX_LOG:
-        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
-        os.truncate(log, 0)
 
 
 def rescue(directory: Path, rescued: Path) -> None:
