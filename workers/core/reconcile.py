@@ -62,11 +62,14 @@ class ForgetAgent:
 
 @dataclass(frozen=True, slots=True)
 class LoseRun:
-    """A run holds a slot in the database and nowhere else: plan it anew, or fail it."""
+    """A run holds a slot in the database while nobody executes it: plan it anew, or fail it.
+
+    ``lease`` is what the slot map still has of it, to be released once the run has been decided about.
+    """
 
     run: RunView
     reason: str
-    may_have_started: bool = True
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,9 @@ def _runs(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
 def _held(run: RunView, lease: Lease, spec: PoolSpec, now: float) -> Iterator[Action]:
     if run.status is RunStatus.APPLY_PENDING:
         yield from _waiting(run, lease, now)
+    elif lease.lost_since is not None:
+        if now - lease.lost_since > SETTLE:
+            yield LoseRun(run, f"its agent {run.agent} was restarted and no longer executes it", lease)
     elif run.cancel is not None and lease.cancel is None:
         yield CancelRun(run, run.cancel, "its cancel was asked for")
     elif not lease.redeemed:

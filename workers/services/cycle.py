@@ -50,7 +50,7 @@ def dispatches(system: System) -> list[str]:
 
 
 def _look(system: System, pool: str) -> None:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         spec = pools.get(session, pool)
     reconcile_pods(system, spec)
     ensure_pods_for_pool(system, spec)
@@ -58,7 +58,7 @@ def _look(system: System, pool: str) -> None:
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         names_of_pools = [spec.name for spec in pools.all(session)]
     for pool in names_of_pools:
         system.celery.send_task(task, args=[pool], expires=interval)

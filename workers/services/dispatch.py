@@ -13,6 +13,7 @@ import structlog
 
 from workers.core.pools import PoolSpec
 from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
+from workers.core.slots import SlotState
 from workers.services import delivery, orders
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
@@ -49,7 +50,7 @@ def _give_all(system: System, pool: str) -> int:
     slots = system.slots(pool)
     given = 0
     while kinds := _kinds_with_room(slots):
-        with system.database.begin() as session:
+        with system.database.read() as session:
             spec = pools.get(session, pool)
             waiting = runs.runnable(session, pool, kinds, BATCH)
         batch = _give(system, slots, spec, waiting)
@@ -77,7 +78,7 @@ def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) ->
             continue
         taken = start(system, slots, spec, run)
         if taken is None:
-            full.add(RunKind(run.kind))
+            full.add(run.kind)
         given += bool(taken)
     return given
 
@@ -87,31 +88,32 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
 
     Returns None where no slot is free, False where somebody else decided the run's fate first, else True.
     """
-    lease = slots.acquire(run.id, RunKind(run.kind), orders.new_token())
+    token = orders.new_token()
+    lease = slots.acquire(run.id, run.kind, token)
     if lease is None:
         return None
+    if lease.redeemed or lease.state is SlotState.RESERVED:
+        return False  # left over from its last attempt, and about to be released
     now = system.now()
-    try:
-        with system.database.begin() as session:
-            workspace = workspaces.get(session, run.workspace)
-            updated = runs.record(
-                session,
-                run.id,
-                RunEvent.DISPATCHED,
-                expect=RunStatus.PENDING,
-                now=now,
-                detail={"agent": lease.agent, "slot": lease.slot},
-                agent=lease.agent,
-                slot=lease.slot,
-                token=lease.token,
-                attempt=run.attempt + 1,
-                started_at=None,
-                deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
-            )
-    except runs.WorkspaceBusy:
-        updated = None
+    with system.database.begin() as session:
+        workspace = workspaces.get(session, run.workspace)
+        updated = runs.record(
+            session,
+            run.id,
+            RunEvent.DISPATCHED,
+            expect=RunStatus.PENDING,
+            now=now,
+            detail={"agent": lease.agent, "slot": lease.slot},
+            agent=lease.agent,
+            slot=lease.slot,
+            token=lease.token,
+            attempt=run.attempt + 1,
+            started_at=None,
+            deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
+        )
     if updated is None:
-        slots.release(run.id, lease.token)
+        if lease.token == token:  # else it is the lease of whoever was first
+            slots.release(run.id, token)
         return False
     delivery.announce(system, updated)
     orders.send(system, updated, lease, Phase.PLAN, spec, workspace)

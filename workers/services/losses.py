@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 
 from workers.core.runs import FailureReason, RunEvent, after_agent_lost
@@ -27,7 +29,7 @@ def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run |
         )
         if run.cancel_mode is not None:
             event = RunEvent.CANCELLED
-        changes = {"started_at": None, "deadline": None, "confirm_until": None}
+        changes: dict[str, Any] = {"started_at": None, "deadline": None, "confirm_until": None}
         if event is RunEvent.AGENT_LOST:
             changes |= {"agent": None, "slot": None, "token": None}
         else:

@@ -9,7 +9,7 @@ from workers.app import direct_queue
 from workers.core import names
 from workers.core.messages import CancelRequest, Order
 from workers.core.pools import PoolSpec
-from workers.core.runs import Phase, RunKind
+from workers.core.runs import Phase
 from workers.core.slots import CancelMode, Lease
 from workers.core.workspaces import WorkspaceSpec
 from workers.services.system import System
@@ -27,7 +27,7 @@ def send(system: System, run: Run, lease: Lease, phase: Phase, pool: PoolSpec, w
     order = Order(
         run=run.id,
         workspace=run.workspace,
-        kind=RunKind(run.kind),
+        kind=run.kind,
         phase=phase,
         slot=lease.slot,
         token=lease.token,

@@ -53,7 +53,7 @@ def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
 def get_pod_count(system: System, spec: PoolSpec) -> PodCount:
     """Return how many pods the pool has, and how many it was last meant to have."""
     current = observe(system, spec).current
-    with system.database.begin() as session:
+    with system.database.read() as session:
         last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
     return PodCount(current, last.desired if last else current)
 
@@ -82,7 +82,7 @@ def observe(system: System, spec: PoolSpec) -> PoolFacts:
     slots = system.slots(spec.name)
     agents = slots.snapshot()
     pods = system.pods(spec).list(spec.name)
-    with system.database.begin() as session:
+    with system.database.read() as session:
         pending_plans, pending_applies = runs.pending_counts(session, spec.name)
         failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
     available = [agent for agent in agents if agent.available]

@@ -20,11 +20,11 @@ def ensure(system: System, spec: PoolSpec) -> PoolSpec:
 
 def get(system: System, name: str) -> PoolSpec:
     """Return a pool's configuration. Raises :class:`UnknownPool`."""
-    with system.database.begin() as session:
+    with system.database.read() as session:
         return pools.get(session, name)
 
 
 def every(system: System) -> list[PoolSpec]:
     """Return all pools, by name."""
-    with system.database.begin() as session:
+    with system.database.read() as session:
         return pools.all(session)

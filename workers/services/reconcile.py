@@ -52,11 +52,11 @@ def reconcile_pods(system: System, spec: PoolSpec) -> list[Action]:
 
 
 def _pass(system: System, spec: PoolSpec) -> list[Action]:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         holding = {run.id: run for run in runs.holding(session, spec.name)}
     slots = system.slots(spec.name)
-    now, watched_since = slots.watch(spec.timeouts.silent)
     slots.mark_silent(spec.timeouts.silent)
+    now, watched_since = slots.watched()
     agents = slots.snapshot()
     listed = system.pods(spec).list(spec.name)
     views = Views([_view(run) for run in holding.values()], agents, listed, watched_since)
@@ -77,7 +77,9 @@ def _perform(system: System, spec: PoolSpec, action: Action, holding: dict[str, 
         case ForgetAgent():
             agent_gone(system, spec.name, action.agent, action.incarnation, "its pod is gone")
         case LoseRun():
-            lose(system, holding[action.run.id], action.reason, may_have_started=action.may_have_started)
+            lose(system, holding[action.run.id], action.reason, may_have_started=True)
+            if action.lease is not None:
+                slots.release(action.run.id, action.lease.token)
         case RevokeOrder():
             if slots.cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
                 why = f"its order was not taken within {spec.timeouts.redeem:g} s"
@@ -96,7 +98,7 @@ def _perform(system: System, spec: PoolSpec, action: Action, holding: dict[str, 
 
 
 def _resend(system: System, spec: PoolSpec, action: ResendOrder, run: Run) -> None:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         workspace = workspaces.get(session, run.workspace)
     phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
     orders.send(system, run, action.lease, phase, spec, workspace)

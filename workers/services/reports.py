@@ -46,7 +46,7 @@ def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str
     leases = system.slots(pool).forget(agent, incarnation)
     log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
     for lease in leases:
-        with system.database.begin() as session:
+        with system.database.read() as session:
             run = runs.get(session, lease.run)
         if run.token == lease.token and run.status.holds_slot:
             lose(system, run, f"its agent {agent} is gone ({why})", may_have_started=lease.redeemed)
@@ -64,7 +64,7 @@ def _phase_started(system: System, report: PhaseStarted) -> None:
 
 
 def _phase_finished(system: System, report: PhaseFinished) -> None:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         run = runs.get(session, report.run)
     if run.token != report.token:
         log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
@@ -108,7 +108,7 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
 
 
 def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> None:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
     patience = workspace.confirm_timeout or spec.timeouts.confirm
     until = system.now() + timedelta(seconds=patience)
@@ -121,7 +121,7 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> N
 
 
 def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
     slots = system.slots(run.pool)
     lease = slots.resume(run.id, report.token, orders.new_token())

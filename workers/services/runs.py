@@ -118,7 +118,7 @@ def expire(system: System, run: Run) -> Run | None:
 
 def get(system: System, run_id: str) -> Run:
     """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
-    with system.database.begin() as session:
+    with system.database.read() as session:
         return runs.find(session, run_id)
 
 
@@ -172,7 +172,7 @@ def _interrupt(system: System, run: Run, mode: CancelMode) -> Run | None:
 
 
 def _waiting(system: System, run_id: str, verb: str) -> tuple[Any, Run, PoolSpec, Any]:
-    with system.database.begin() as session:
+    with system.database.read() as session:
         run = runs.find(session, run_id)
         if run.status is not RunStatus.APPLY_PENDING:
             raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")

@@ -40,13 +40,13 @@ def delete(system: System, name: str) -> None:
 
 def get(system: System, name: str) -> WorkspaceSpec:
     """Return a workspace's configuration. Raises :class:`UnknownWorkspace`."""
-    with system.database.begin() as session:
+    with system.database.read() as session:
         return workspaces.get(session, name)
 
 
 def every(system: System) -> list[WorkspaceSpec]:
     """Return all workspaces, by name."""
-    with system.database.begin() as session:
+    with system.database.read() as session:
         return workspaces.all(session)
 
 
