@@ -1,0 +1,155 @@
+"""The connection to the database: transactions, and errors as sentences.
+
+SQLite runs in WAL mode: readers never wait for writers, and writers take turns. A writing transaction takes the
+write lock when it begins (``BEGIN IMMEDIATE``), since one that read first could not get it any more once somebody
+else has written. PostgreSQL runs in READ COMMITTED, where guarded writes re-read the row that they waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from sqlalchemy.orm import Session
+
+from workers.core.errors import InvalidRequest, Unavailable
+
+# What a URL's query may override. Seconds; SQLite's ``timeout`` is how long one writer waits for the others.
+_SQLITE_DEFAULTS = {"timeout": 10.0}
+_POSTGRESQL_DEFAULTS = {
+    "application_name": "terraslot",
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+_MISSING_TABLE_STATES = ("42P01", "42703")  # PostgreSQL's undefined_table, undefined_column
+_MISSING_TABLE_WORDS = ("no such table", "no such column", "has no column named")  # SQLite's
+
+
+class Database:
+    """The database at a SQLAlchemy URL. Nothing connects before it is used. For threads, not to be carried over a fork.
+
+    Raises :class:`InvalidRequest` for a URL that makes no sense. Everything else raises :class:`Unavailable` where
+    the database does not answer, is locked for too long or lacks its tables; what was to be written is not written
+    then, except where the connection broke during the commit itself.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _parse(url)
+        self._engine = _sqlite_engine(self._url) if self._is_sqlite else _postgresql_engine(self._url)
+        self._reading = self._engine.execution_options(sqlite_begin="DEFERRED", postgresql_readonly=True)
+
+    def __str__(self) -> str:
+        """Return the URL without its password."""
+        return self._url.difference_update_query(["password"]).render_as_string(hide_password=True)
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    def migrate(self) -> None:
+        """Create the tables, or bring them up to this version. Safe from several processes at once, and again."""
+        if self._is_sqlite and self._url.database:
+            Path(self._url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        # Alembic takes a fifth of a second to import, which only a migration has to spend.
+        from workers.store import migrations  # noqa: PLC0415
+
+        with self._explained(), self._engine.begin() as connection:
+            migrations.upgrade(connection)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """Open a transaction; commit when the block ends, roll back when it raises. What was read stays usable."""
+        with self._explained(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open a transaction that sees one state of SQLite's and refuses to write; it waits for no writer."""
+        with self._explained(), Session(self._reading, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        """Close all connections that are not in use."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, NoFreeConnection) as error:
+            sentence = self._sentence(error)
+            if sentence is None:
+                raise
+            raise Unavailable(sentence) from error
+
+    def _sentence(self, error: Exception) -> str | None:
+        """Return what a person is told; None for an error that is the statement's own."""
+        words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        if _lacks_tables(error, words):
+            return (
+                f"The database {self} lacks tables of this version ({words}): "
+                "start the system with `terraslot up`, or run the migration job."
+            )
+        if words in ("database is locked", "database table is locked"):
+            return f"The database {self} was locked by another process for too long: try again."
+        # Exactly DatabaseError is what SQLite says of a file that is no database; its subclasses blame the statement.
+        if isinstance(error, OperationalError | InterfaceError | NoFreeConnection) or type(error) is DatabaseError:
+            return (
+                f"The database {self} can't be used: {words}. "
+                "Check that it is running and that TERRASLOT_DATABASE_URL is right."
+            )
+        return None
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, ValueError) as error:
+        raise InvalidRequest(
+            "TERRASLOT_DATABASE_URL makes no sense: write sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
+        ) from error
+    return parsed
+
+
+def _defaults(url: URL, defaults: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in defaults.items() if name not in url.query}
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    # A connection that the server or a proxy closed is noticed before it is used, at the price of a round trip.
+    return create_engine(url, connect_args=_defaults(url, _POSTGRESQL_DEFAULTS), pool_pre_ping=True, pool_timeout=10)
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, connect_args=_defaults(url, _SQLITE_DEFAULTS), pool_timeout=10)
+    event.listen(engine, "connect", _sqlite_connected)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connected(connection: Any, _record: object) -> None:
+    # The driver begins transactions by itself, and late; _sqlite_begin does it instead.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    # In WAL mode a crash of the machine may cost the last commits and never the file; no commit waits for the disk.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
+    connection.exec_driver_sql(f"PRAGMA query_only = {mode == 'DEFERRED'}")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _lacks_tables(error: Exception, words: str) -> bool:
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state in _MISSING_TABLE_STATES or any(missing in words for missing in _MISSING_TABLE_WORDS)

@@ -1,0 +1,37 @@
+"""What was decided about the size of pools, and the failures of pods that such decisions take into account."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from workers.store.models import PodFailure, ScalingDecision
+
+
+def record(
+    session: Session, pool: str, now: datetime, *, current: int, desired: int, reason: str, facts: dict[str, Any]
+) -> None:
+    """Store a decision with the facts it was made from."""
+    values = {"pool": pool, "at": now, "current": current, "desired": desired, "reason": reason, "facts": facts}
+    session.execute(sa.insert(ScalingDecision).values(values))
+
+
+def recent(session: Session, pool: str, limit: int) -> list[ScalingDecision]:
+    """Return the latest decisions about a pool, the newest first."""
+    wanted = sa.select(ScalingDecision).where(ScalingDecision.pool == pool)
+    return list(session.scalars(wanted.order_by(ScalingDecision.id.desc()).limit(limit)))
+
+
+def record_pod_failure(session: Session, pool: str, now: datetime, pod: str, reason: str) -> None:
+    """Store that a pod failed or never registered."""
+    session.execute(sa.insert(PodFailure).values(pool=pool, at=now, pod=pod, reason=reason))
+
+
+def pod_failures(session: Session, pool: str, since: float) -> list[float]:
+    """Return when pods of a pool failed after ``since``, the oldest first. Times are seconds since the epoch."""
+    after = datetime.fromtimestamp(since, UTC)
+    failed = sa.select(PodFailure.at).where(PodFailure.pool == pool, PodFailure.at > after).order_by(PodFailure.at)
+    return [at.timestamp() for at in session.scalars(failed)]

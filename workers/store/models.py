@@ -1,0 +1,248 @@
+"""The tables. Times are timezone-aware UTC on both databases, enums their text with a CHECK.
+
+Runs and decisions outlive what they are about: a run names its workspace and pool by plain text, so that the
+history of a deleted workspace can still be read. Deleting something that is needed is refused by
+:mod:`workers.store.workspaces` and :mod:`workers.store.pools`, under the lock that :func:`workers.store.runs.add`
+takes as well.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from workers.core.runs import FailureReason, RunKind, RunStatus
+from workers.core.slots import CancelMode
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time. A naive one is refused; what is read is always UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store UTC; SQLite stores text, which sorts by time only if all of it is in one zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no timezone: times are timezone-aware here")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC, whatever the zone of the server's session."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class ForeignText(TypeDecorator[str]):
+    """Text that others wrote. PostgreSQL refuses NUL in text, and no report may be lost to one."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the hook's
+        """Replace NUL by the character that stands for what can't be shown."""
+        return value.replace("\x00", "\ufffd") if value else value
+
+
+def _enum(members: type[StrEnum], name: str) -> Enum:
+    return Enum(
+        members,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda enum: [member.value for member in enum],
+    )
+
+
+# Ids compare byte by byte on both databases, so that prefixes are found by index and orders agree.
+_Id = String(128).with_variant(String(128, collation="C"), "postgresql")
+_Json = JSON(none_as_null=True)
+# On SQLite only INTEGER counts up by itself, and it is as long as it needs to be.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Declares the tables, and the names that constraints get."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declaration
+        datetime: UtcDateTime,
+        dict[str, Any]: _Json,
+        RunKind: _enum(RunKind, "kind"),
+        RunStatus: _enum(RunStatus, "status"),
+        FailureReason: _enum(FailureReason, "reason"),
+        CancelMode: _enum(CancelMode, "cancel_mode"),
+    }
+
+
+class Pool(Base):
+    """A pool. ``spec`` is a :class:`PoolSpec`; ``status_message`` says what keeps the pool from what it wants."""
+
+    __tablename__ = "pools"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    status_message: Mapped[str | None] = mapped_column(ForeignText)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Workspace(Base):
+    """A workspace. ``spec`` is a :class:`WorkspaceSpec`, ``pool`` the one it names."""
+
+    __tablename__ = "workspaces"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    pool: Mapped[str] = mapped_column(ForeignKey("pools.name"), index=True)
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Run(Base):
+    """A run. Its id is that of the Celery task that asked for it.
+
+    ``agent``, ``slot``, ``token``: its lease, or the last one it had. ``started_at``: when the current phase's token
+    was redeemed; None while that isn't known. ``deadline``: when the current phase has to be over. ``task``: what is
+    needed to send the Celery task again. ``delivered_at``: when its outcome became a Celery result.
+
+    ``runnable``: a free slot is all it lacks. A pending plan always is, a pending plan_and_apply while none of its
+    workspace is active and it is the first of those that wait. Kept by :mod:`workers.store.turns`, so that finding
+    the next run costs the same however many wait behind.
+    """
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(_Id, primary_key=True)
+    workspace: Mapped[str] = mapped_column(String(63))
+    pool: Mapped[str] = mapped_column(String(63))
+    kind: Mapped[RunKind]
+    status: Mapped[RunStatus]
+    runnable: Mapped[bool]
+    priority: Mapped[int]
+    auto_apply: Mapped[bool]
+    destroy: Mapped[bool]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    attempt: Mapped[int]
+    agent: Mapped[str | None] = mapped_column(String(253))
+    slot: Mapped[int | None]
+    token: Mapped[str | None] = mapped_column(String(128))
+    started_at: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    confirm_until: Mapped[datetime | None]
+    commit: Mapped[str | None] = mapped_column("commit", String(64), quote=True)
+    changes_add: Mapped[int | None]
+    changes_change: Mapped[int | None]
+    changes_destroy: Mapped[int | None]
+    outputs: Mapped[dict[str, Any] | None]
+    reason: Mapped[FailureReason | None]
+    error: Mapped[str | None] = mapped_column(ForeignText)
+    cancel_mode: Mapped[CancelMode | None]
+    task: Mapped[dict[str, Any]]
+    delivered_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
+
+
+class RunEventRecord(Base):
+    """What happened to a run, in order. ``event``: a :class:`RunEvent`, or a note's words; ``status``: since then."""
+
+    __tablename__ = "run_events"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    run: Mapped[str] = mapped_column(_Id, ForeignKey("runs.id"), index=True)
+    at: Mapped[datetime]
+    event: Mapped[str] = mapped_column(ForeignText)
+    status: Mapped[RunStatus]
+    detail: Mapped[dict[str, Any] | None]
+
+
+class ScalingDecision(Base):
+    """What was decided about a pool's size, why, and the facts it was decided from."""
+
+    __tablename__ = "scaling_decisions"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    pool: Mapped[str] = mapped_column(String(63))
+    at: Mapped[datetime]
+    current: Mapped[int]
+    desired: Mapped[int]
+    reason: Mapped[str] = mapped_column(ForeignText)
+    facts: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index("ix_scaling_decisions_pool", "pool", "id"),)
+
+
+class PodFailure(Base):
+    """A pod that failed or never registered: what creation backs off from."""
+
+    __tablename__ = "pod_failures"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    pool: Mapped[str] = mapped_column(String(63))
+    at: Mapped[datetime]
+    pod: Mapped[str] = mapped_column(String(253))
+    reason: Mapped[str] = mapped_column(ForeignText)
+
+    __table_args__ = (Index("ix_pod_failures_pool", "pool", "at"),)
+
+
+def _partial(name: str, *columns: Any, where: str, unique: bool = False) -> Index:
+    condition = text(where)
+    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+# The conditions of partial indexes. Queries use these very words: neither planner recognises a condition whose
+# values arrive as parameters.
+STATE_CHANGING = f"kind = '{RunKind.PLAN_AND_APPLY}'"
+WAITING = f"status = '{RunStatus.PENDING}'"
+ACTIVE = f"status IN ({', '.join(repr(status.value) for status in RunStatus if status.holds_slot)})"
+RUNNABLE = "runnable"
+UNFINISHED = "finished_at IS NULL"
+UNDELIVERED = "finished_at IS NOT NULL AND delivered_at IS NULL"
+
+START_ORDER = (Run.priority.desc(), Run.created_at, Run.id)
+
+# The two rules of a workspace, each an index that refuses to hold their breach.
+_partial("uq_runs_active", Run.workspace, where=f"{STATE_CHANGING} AND {ACTIVE}", unique=True)
+_partial("uq_runs_next", Run.workspace, where=f"{STATE_CHANGING} AND {RUNNABLE}", unique=True)
+_partial("ix_runs_waiting", Run.workspace, *START_ORDER, where=f"{STATE_CHANGING} AND {WAITING}")
+_partial("ix_runs_runnable", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
+_partial("ix_runs_active", Run.pool, where=ACTIVE)
+_partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
+Index("ix_runs_recent", Run.created_at)
+Index("ix_runs_workspace", Run.workspace, Run.created_at)
+Index("ix_runs_pool", Run.pool, Run.created_at)

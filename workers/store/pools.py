@@ -1,0 +1,80 @@
+"""Pools: their configuration, and the sentence that says what keeps one from what it wants."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from workers.core.errors import NameTaken, StillInUse, UnknownPool
+from workers.core.pools import PoolSpec
+from workers.store.inserts import insert_if_new
+from workers.store.models import UNFINISHED, Pool, Run, Workspace
+
+
+def save(session: Session, spec: PoolSpec, now: datetime) -> None:
+    """Create a pool. Raises :class:`NameTaken`."""
+    values = {"spec": spec.model_dump(mode="json"), "created_at": now, "updated_at": now}
+    if not insert_if_new(session, Pool, name=spec.name, **values):
+        raise NameTaken(f"There is a pool {spec.name!r} already: choose another name, or change that one.")
+
+
+def update(session: Session, spec: PoolSpec, now: datetime) -> None:
+    """Replace the configuration of a pool. Raises :class:`UnknownPool`."""
+    _change(session, spec.name, spec=spec.model_dump(mode="json"), updated_at=now)
+
+
+def set_status(session: Session, name: str, message: str | None, now: datetime) -> None:
+    """Say what keeps the pool from what it wants; None where nothing does. Raises :class:`UnknownPool`."""
+    _change(session, name, status_message=message, updated_at=now)
+
+
+def status(session: Session, name: str) -> str | None:
+    """Return what keeps the pool from what it wants. Raises :class:`UnknownPool`."""
+    return _row(session, name).status_message
+
+
+def get(session: Session, name: str) -> PoolSpec:
+    """Return the configuration of a pool. Raises :class:`UnknownPool`."""
+    return PoolSpec.model_validate(_row(session, name).spec)
+
+
+def all(session: Session) -> list[PoolSpec]:  # noqa: A001 - reads as pools.all
+    """Return the configurations of all pools, by name."""
+    return [PoolSpec.model_validate(spec) for spec in session.scalars(sa.select(Pool.spec).order_by(Pool.name))]
+
+
+def delete(session: Session, name: str) -> None:
+    """Delete a pool; what ran in it stays on record.
+
+    Raises :class:`UnknownPool`, and :class:`StillInUse` while a workspace names it or a run of it is not over.
+    Nobody can begin to use it before this transaction ends, and nobody can afterwards.
+    """
+    if session.scalar(sa.select(Pool.name).where(Pool.name == name).with_for_update()) is None:
+        raise _unknown(name)
+    workspace = session.scalar(sa.select(Workspace.name).where(Workspace.pool == name).limit(1))
+    if workspace is not None:
+        raise StillInUse(f"The pool {name!r} can't be deleted: the workspace {workspace!r} uses it. Move it first.")
+    run = session.scalar(sa.select(Run.id).where(Run.pool == name, sa.text(UNFINISHED)).limit(1))
+    if run is not None:
+        raise StillInUse(f"The pool {name!r} can't be deleted: its run {run} is not over. Wait for it, or cancel it.")
+    session.execute(sa.delete(Pool).where(Pool.name == name))
+
+
+def _change(session: Session, name: str, **values: Any) -> None:
+    changed = session.scalar(sa.update(Pool).where(Pool.name == name).values(values).returning(Pool.name))
+    if changed is None:
+        raise _unknown(name)
+
+
+def _row(session: Session, name: str) -> Pool:
+    row = session.get(Pool, name, populate_existing=True)
+    if row is None:
+        raise _unknown(name)
+    return row
+
+
+def _unknown(name: str) -> UnknownPool:
+    return UnknownPool(f"No pool has the name {name!r}: `terraslot pool list` shows all.")

@@ -1,0 +1,257 @@
+"""Runs: entering them, moving them on, finding those that something must happen to.
+
+:func:`record` is the only way from one status to another. It asks the transition table, writes only over the status
+(and token) that the caller saw, and enters the event in the same transaction; None means that somebody else was
+first, and nothing was written.
+
+Which runs may start at all is :mod:`workers.store.turns`' affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, insert, select, text, update
+from sqlalchemy.orm import Session
+
+from workers.core.errors import UnknownRun
+from workers.core.runs import RunEvent, RunKind, RunStatus, next_status
+from workers.store import turns
+from workers.store.inserts import insert_if_new
+from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Run, RunEventRecord
+
+SUBMITTED = "submitted"
+_NAMED_AT_MOST = 5
+
+
+def add(
+    session: Session,
+    *,
+    id: str,  # noqa: A002 - the column's name
+    workspace: str,
+    pool: str,
+    kind: RunKind,
+    priority: int,
+    auto_apply: bool,
+    destroy: bool,
+    task: dict[str, Any],
+    now: datetime,
+) -> tuple[Run, bool]:
+    """Enter a pending run; return it, and whether it is new. An id that is there already is left as it is.
+
+    Raises :class:`UnknownWorkspace` or :class:`UnknownPool`: neither can be deleted before this transaction ends.
+    """
+    turns.hold(session, workspace, pool)
+    new = insert_if_new(
+        session,
+        Run,
+        id=id,
+        workspace=workspace,
+        pool=pool,
+        kind=kind,
+        status=RunStatus.PENDING,
+        runnable=kind is RunKind.PLAN,
+        priority=priority,
+        auto_apply=auto_apply,
+        destroy=destroy,
+        task=task,
+        attempt=0,
+        created_at=now,
+        updated_at=now,
+    )
+    if new:
+        _enter(session, id, now, SUBMITTED, status=RunStatus.PENDING)
+        if kind is RunKind.PLAN_AND_APPLY:
+            turns.choose_next(session, workspace)
+    return get(session, id), new
+
+
+def record(
+    session: Session,
+    run_id: str,
+    event: RunEvent,
+    *,
+    expect: RunStatus,
+    now: datetime,
+    expect_token: str | None = None,
+    detail: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Run | None:
+    """Move a run on by ``event`` and set the columns ``changes``; return it as it is now.
+
+    Returns None, having written nothing, where the run is not in the status ``expect`` (any more), has another token
+    than ``expect_token`` if one is given, or is to be dispatched without being the first of its workspace. Raises
+    :class:`IllegalTransition` where the transition table knows no ``event`` in that status.
+    """
+    status = next_status(expect, event)
+    workspace = turns.hold_workspace_of(session, run_id)
+    # A plan that lost its agent may go again at once; who changes state waits for its turn.
+    runnable = (Run.kind == RunKind.PLAN) if status is RunStatus.PENDING else False
+    values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
+    if status.is_over:
+        values.setdefault("finished_at", now)
+    run = _update(session, run_id, expect, expect_token, values, only_runnable=event is RunEvent.DISPATCHED)
+    if run is None:
+        return None
+    _enter(session, run_id, now, event, status=status, detail=detail)
+    if workspace is None or status.holds_slot:
+        return run  # where a run goes on, nobody else's turn has come
+    turns.choose_next(session, workspace)
+    return get(session, run_id)
+
+
+def note(
+    session: Session,
+    run_id: str,
+    words: str,
+    *,
+    expect: RunStatus,
+    now: datetime,
+    expect_token: str | None = None,
+    detail: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Run | None:
+    """Set the columns ``changes`` of a run that stays in its status, and enter ``words`` among its events.
+
+    Guarded like :func:`record`, with the same None.
+    """
+    run = _update(session, run_id, expect, expect_token, {"updated_at": now, **changes})
+    if run is not None:
+        _enter(session, run_id, now, words, status=expect, detail=detail)
+    return run
+
+
+def get(session: Session, run_id: str) -> Run:
+    """Return a run by its whole id. Raises :class:`UnknownRun`."""
+    run = session.get(Run, run_id, populate_existing=True)
+    if run is None:
+        raise UnknownRun(f"No run has the id {run_id!r}: `terraslot runs` lists the latest.")
+    return run
+
+
+def find(session: Session, prefix: str) -> Run:
+    """Return the run with this id, or the only one whose id starts so. Raises :class:`UnknownRun`."""
+    matches = session.scalars(_starting_with(prefix).order_by(Run.id).limit(_NAMED_AT_MOST)).all() if prefix else []
+    if not matches:
+        raise UnknownRun(f"No run has an id that starts with {prefix!r}: `terraslot runs` lists the latest.")
+    if len(matches) > 1 and matches[0].id != prefix:
+        named = ", ".join(run.id for run in matches)
+        more = ", …" if len(matches) == _NAMED_AT_MOST else ""
+        raise UnknownRun(f"{prefix!r} is the beginning of more than one run's id: {named}{more}. Write more of it.")
+    return matches[0]
+
+
+def recent(
+    session: Session,
+    *,
+    workspace: str | None = None,
+    pool: str | None = None,
+    statuses: Collection[RunStatus] | None = None,
+    limit: int = 50,
+) -> list[Run]:
+    """Return the latest runs, the newest first."""
+    wanted = select(Run)
+    if workspace is not None:
+        wanted = wanted.where(Run.workspace == workspace)
+    if pool is not None:
+        wanted = wanted.where(Run.pool == pool)
+    if statuses is not None:
+        wanted = wanted.where(Run.status.in_(statuses))
+    return _all(session, wanted.order_by(Run.created_at.desc(), Run.id.desc()).limit(limit))
+
+
+def runnable(session: Session, pool: str, kinds: Collection[RunKind], limit: int) -> list[Run]:
+    """Return the runs of ``pool`` that lack nothing but a slot, by priority, then age.
+
+    At most one of a workspace changes state. Reads ``limit`` rows of each kind at most, however many wait.
+    """
+    found = [run for kind in kinds for run in _all(session, next_runs(pool, kind, limit))]
+    return sorted(found, key=lambda run: (-run.priority, run.created_at, run.id))[:limit]
+
+
+def next_runs(pool: str, kind: RunKind, limit: int) -> Select[Run]:
+    """Return the query for the runnable runs of one kind, in the order in which they should start."""
+    return select(Run).where(Run.pool == pool, Run.kind == kind, text(RUNNABLE)).order_by(*START_ORDER).limit(limit)
+
+
+def pending_counts(session: Session, pool: str) -> tuple[int, int]:
+    """Return how many plans and how many plan_and_applies a free slot would let start."""
+    counted = select(Run.kind, func.count()).where(Run.pool == pool, text(RUNNABLE)).group_by(Run.kind)
+    counts = dict(session.execute(counted).tuples().all())
+    return counts.get(RunKind.PLAN, 0), counts.get(RunKind.PLAN_AND_APPLY, 0)
+
+
+def holding(session: Session, pool: str) -> list[Run]:
+    """Return the runs of ``pool`` that hold a slot, the oldest first."""
+    return _all(session, _holding(pool).order_by(Run.created_at, Run.id))
+
+
+def confirmations_overdue(session: Session, pool: str, now: datetime) -> list[Run]:
+    """Return the runs of ``pool`` whose plan nobody confirmed in time."""
+    return _all(session, _holding(pool).where(Run.status == RunStatus.APPLY_PENDING, Run.confirm_until <= now))
+
+
+def undelivered(session: Session, before: datetime, limit: int) -> list[Run]:
+    """Return runs that were over ``before`` and whose outcome is not known to have been delivered, oldest first."""
+    late = select(Run).where(text(UNDELIVERED), Run.finished_at < before)
+    return _all(session, late.order_by(Run.finished_at).limit(limit))
+
+
+def mark_delivered(session: Session, run_id: str, now: datetime) -> bool:
+    """Remember that the outcome of a run that is over was delivered; False if that was known, or it is not over."""
+    marked = update(Run).where(Run.id == run_id, text(UNDELIVERED)).values(delivered_at=now).returning(Run.id)
+    return session.scalar(marked) is not None
+
+
+def events(session: Session, run_id: str) -> list[RunEventRecord]:
+    """Return what happened to a run, in order."""
+    happened = select(RunEventRecord).where(RunEventRecord.run == run_id).order_by(RunEventRecord.id)
+    return list(session.scalars(happened))
+
+
+def _all(session: Session, wanted: Select[Run]) -> list[Run]:
+    return list(session.scalars(wanted, execution_options={"populate_existing": True}))
+
+
+def _holding(pool: str) -> Select[Run]:
+    return select(Run).where(Run.pool == pool, text(ACTIVE))
+
+
+def _starting_with(prefix: str) -> Select[Run]:
+    # A range is what an index answers; LIKE would fold case on SQLite, and its wildcards are letters of an id.
+    return select(Run).where(Run.id >= prefix, Run.id < prefix[:-1] + chr(ord(prefix[-1]) + 1))
+
+
+def _update(
+    session: Session,
+    run_id: str,
+    expect: RunStatus,
+    token: str | None,
+    values: dict[str, Any],
+    *,
+    only_runnable: bool = False,
+) -> Run | None:
+    guarded = update(Run).where(Run.id == run_id, Run.status == expect)
+    if token is not None:
+        guarded = guarded.where(Run.token == token)
+    if only_runnable:
+        guarded = guarded.where(text(RUNNABLE))
+    return session.scalar(
+        guarded.values(values).returning(Run),
+        execution_options={"synchronize_session": False, "populate_existing": True},
+    )
+
+
+def _enter(
+    session: Session,
+    run_id: str,
+    now: datetime,
+    event: str,
+    *,
+    status: RunStatus,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    entry = {"run": run_id, "at": now, "event": str(event), "status": status, "detail": detail}
+    session.execute(insert(RunEventRecord).values(entry))
