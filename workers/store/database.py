@@ -146,7 +146,8 @@ def _sqlite_connected(connection: Any, _record: object) -> None:
 
 def _sqlite_begin(connection: Connection) -> None:
     mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
-    connection.exec_driver_sql(f"PRAGMA query_only = {mode == 'DEFERRED'}")
+    driver: Any = connection.connection.driver_connection
+    driver.execute(f"PRAGMA query_only = {mode == 'DEFERRED'}")
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 

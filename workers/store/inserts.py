@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import inspect
+from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-
-from workers.store.models import Base
+from sqlalchemy.sql.dml import ReturningInsert
 
 _INSERT: Mapping[str, Callable[..., postgresql.Insert | sqlite.Insert]] = {
     "postgresql": postgresql.insert,
@@ -17,12 +17,16 @@ _INSERT: Mapping[str, Callable[..., postgresql.Insert | sqlite.Insert]] = {
 }
 
 
-def insert_if_new(session: Session, model: type[Base], **values: Any) -> bool:
+def insert_if_new(session: Session, table: Table, **values: Any) -> bool:
     """Insert a row; return False, having changed nothing, where one with its primary key is there.
 
     Where another transaction is about to insert the same key, waits for it to end.
     """
-    key = inspect(model).primary_key
-    insert = _INSERT[session.get_bind().dialect.name]
-    statement = insert(model).values(values).on_conflict_do_nothing(index_elements=key).returning(*key)
-    return session.execute(statement).first() is not None
+    statement = _statement(session.get_bind().dialect.name, table)
+    return session.execute(statement, values).first() is not None
+
+
+@cache
+def _statement(dialect: str, table: Table) -> ReturningInsert[Any]:
+    keys = list(table.primary_key.columns)
+    return _INSERT[dialect](table).on_conflict_do_nothing(index_elements=keys).returning(*keys)

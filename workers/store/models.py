@@ -234,7 +234,8 @@ RUNNABLE = "runnable"
 UNFINISHED = "finished_at IS NULL"
 UNDELIVERED = "finished_at IS NOT NULL AND delivered_at IS NULL"
 
-START_ORDER = (Run.priority.desc(), Run.created_at, Run.id)
+_columns = Base.metadata.tables["runs"].c
+START_ORDER = (_columns.priority.desc(), _columns.created_at, _columns.id)
 
 # The two rules of a workspace, each an index that refuses to hold their breach.
 _partial("uq_runs_active", Run.workspace, where=f"{STATE_CHANGING} AND {ACTIVE}", unique=True)

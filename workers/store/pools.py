@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from workers.core.errors import NameTaken, StillInUse, UnknownPool
 from workers.core.pools import PoolSpec
 from workers.store.inserts import insert_if_new
-from workers.store.models import UNFINISHED, Pool, Run, Workspace
+from workers.store.models import UNFINISHED, Base, Pool, Run, Workspace
 
 
 def save(session: Session, spec: PoolSpec, now: datetime) -> None:
     """Create a pool. Raises :class:`NameTaken`."""
     values = {"spec": spec.model_dump(mode="json"), "created_at": now, "updated_at": now}
-    if not insert_if_new(session, Pool, name=spec.name, **values):
+    if not insert_if_new(session, Base.metadata.tables["pools"], name=spec.name, **values):
         raise NameTaken(f"There is a pool {spec.name!r} already: choose another name, or change that one.")
 
 

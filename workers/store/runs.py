@@ -20,9 +20,11 @@ from workers.core.errors import UnknownRun
 from workers.core.runs import RunEvent, RunKind, RunStatus, next_status
 from workers.store import turns
 from workers.store.inserts import insert_if_new
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Run, RunEventRecord
+from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
 
 SUBMITTED = "submitted"
+_runs = Base.metadata.tables["runs"]
+_ENTER = insert(Base.metadata.tables["run_events"])
 _NAMED_AT_MOST = 5
 
 
@@ -46,7 +48,7 @@ def add(
     turns.hold(session, workspace, pool)
     new = insert_if_new(
         session,
-        Run,
+        _runs,
         id=id,
         workspace=workspace,
         pool=pool,
@@ -99,7 +101,7 @@ def record(
     if workspace is None or status.holds_slot:
         return run  # where a run goes on, nobody else's turn has come
     turns.choose_next(session, workspace)
-    return get(session, run_id)
+    return get(session, run_id) if status is RunStatus.PENDING else run
 
 
 def note(
@@ -253,5 +255,4 @@ def _enter(
     status: RunStatus,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    entry = {"run": run_id, "at": now, "event": str(event), "status": status, "detail": detail}
-    session.execute(insert(RunEventRecord).values(entry))
+    session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})

@@ -8,11 +8,33 @@ writes take the workspace's row first. On SQLite the transaction holds the write
 
 from __future__ import annotations
 
-from sqlalchemy import select, text, update
+from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.orm import Session
 
 from workers.core.errors import UnknownPool, UnknownWorkspace
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, STATE_CHANGING, WAITING, Pool, Run, Workspace
+from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, STATE_CHANGING, WAITING, Base
+
+# Statements are built once, from tables: building one costs several times what SQLite takes to answer it.
+_workspaces = Base.metadata.tables["workspaces"]
+_pools = Base.metadata.tables["pools"]
+_runs = Base.metadata.tables["runs"]
+
+_HOLD_WORKSPACE = (
+    select(_workspaces.c.name).where(_workspaces.c.name == bindparam("workspace")).with_for_update(key_share=True)
+)
+_HOLD_POOL = select(_pools.c.name).where(_pools.c.name == bindparam("pool")).with_for_update(read=True, key_share=True)
+_WORKSPACE_OF = select(_runs.c.workspace).where(_runs.c.id == bindparam("run"), text(STATE_CHANGING)).scalar_subquery()
+_HOLD_WORKSPACE_OF = (
+    select(_workspaces.c.name).where(_workspaces.c.name == _WORKSPACE_OF).with_for_update(key_share=True)
+)
+
+_OWN = select(_runs.c.id).where(_runs.c.workspace == bindparam("workspace"), text(STATE_CHANGING)).limit(1)
+_SITUATION = select(
+    _OWN.where(text(ACTIVE)).scalar_subquery(),
+    _OWN.where(text(WAITING)).order_by(*START_ORDER).scalar_subquery(),
+    _OWN.where(text(RUNNABLE)).scalar_subquery(),
+)
+_SET_RUNNABLE = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=bindparam("runnable"))
 
 
 def hold(session: Session, workspace: str, pool: str) -> None:
@@ -20,11 +42,9 @@ def hold(session: Session, workspace: str, pool: str) -> None:
 
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where there is none to keep.
     """
-    held = select(Workspace.name).where(Workspace.name == workspace).with_for_update(key_share=True)
-    if session.scalar(held) is None:
+    if session.scalar(_HOLD_WORKSPACE, {"workspace": workspace}) is None:
         raise UnknownWorkspace(f"No workspace has the name {workspace!r}: `terraslot workspace list` shows all.")
-    held = select(Pool.name).where(Pool.name == pool).with_for_update(read=True, key_share=True)
-    if session.scalar(held) is None:
+    if session.scalar(_HOLD_POOL, {"pool": pool}) is None:
         raise UnknownPool(f"No pool has the name {pool!r}: `terraslot pool list` shows all.")
 
 
@@ -33,25 +53,18 @@ def hold_workspace_of(session: Session, run_id: str) -> str | None:
 
     Returns None, having taken nothing, for a plan: it takes no turn.
     """
-    workspace = select(Run.workspace).where(Run.id == run_id, text(STATE_CHANGING)).scalar_subquery()
-    return session.scalar(select(Workspace.name).where(Workspace.name == workspace).with_for_update(key_share=True))
+    name: str | None = session.scalar(_HOLD_WORKSPACE_OF, {"run": run_id})
+    return name
 
 
 def choose_next(session: Session, workspace: str) -> None:
     """Make the right waiting run of the workspace runnable, and no other. The turn must be held."""
-    own = (Run.workspace == workspace, text(STATE_CHANGING))
-    active = session.scalar(select(Run.id).where(*own, text(ACTIVE)).limit(1))
-    first = session.scalar(select(Run.id).where(*own, text(WAITING)).order_by(*START_ORDER).limit(1))
+    active, first, present = session.execute(_SITUATION, {"workspace": workspace}).one()
     chosen = None if active else first
-    present = session.scalar(select(Run.id).where(*own, text(RUNNABLE)))
     if chosen == present:
         return
     # One after the other: the index that allows one of them looks at every single row.
-    _set_runnable(session, present, runnable=False)
-    _set_runnable(session, chosen, runnable=True)
-
-
-def _set_runnable(session: Session, run_id: str | None, *, runnable: bool) -> None:
-    if run_id is not None:
-        change = update(Run).where(Run.id == run_id).values(runnable=runnable)
-        session.execute(change, execution_options={"synchronize_session": False})
+    if present is not None:
+        session.execute(_SET_RUNNABLE, {"run": present, "runnable": False})
+    if chosen is not None:
+        session.execute(_SET_RUNNABLE, {"run": chosen, "runnable": True})

@@ -12,13 +12,15 @@ from sqlalchemy.orm import Session
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
 from workers.core.workspaces import WorkspaceSpec
 from workers.store.inserts import insert_if_new
-from workers.store.models import UNFINISHED, Run, Workspace
+from workers.store.models import UNFINISHED, Base, Run, Workspace
 
 
 def save(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
     """Create a workspace. Raises :class:`NameTaken`, and :class:`UnknownPool` where its pool is not there."""
     try:
-        new = insert_if_new(session, Workspace, name=spec.name, created_at=now, **_values(spec, now))
+        new = insert_if_new(
+            session, Base.metadata.tables["workspaces"], name=spec.name, created_at=now, **_values(spec, now)
+        )
     except IntegrityError as error:
         raise _unknown_pool(spec) from error
     if not new:
