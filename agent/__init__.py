@@ -1,0 +1,20 @@
+"""What runs inside a pod: a Celery worker that takes orders, runs Terraform in three slots and reports.
+
+``celery -A agent`` finds the application here. It is made on first use only: importing a module of the agent asks
+nothing of the environment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.app import AgentApp
+
+
+def __getattr__(name: str) -> AgentApp:
+    if name != "celery":
+        raise AttributeError(f"module 'agent' has no attribute {name!r}")
+    from agent.app import load  # noqa: PLC0415 - see above
+
+    return load()

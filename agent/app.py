@@ -1,0 +1,110 @@
+"""The agent's Celery application: its queue, and how messages are taken from it.
+
+Orders are acknowledged when they are taken, and kept nowhere else: what a dying agent loses is sent again by the
+control plane, and the token of its lease decides whether it may still start. One thread more than there are slots
+takes cancels while all slots are busy. No gossip, mingling or heartbeat of Celery's: the slot map has the agent's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Exchange, Queue
+
+from agent import logs, settings
+from agent.runtime import Agent
+from agent.settings import AgentSettings
+from agent.worker import AgentWorker
+from workers.core import names
+from workers.core.errors import InvalidRequest
+from workers.core.messages import Report
+
+
+def _direct(name: str) -> Queue:
+    """Return a queue on the default exchange, which leaves no keys of its own behind."""
+    return Queue(name, Exchange(""), routing_key=name)
+
+
+class AgentApp(Celery):
+    """The Celery application of one agent."""
+
+    def __init__(self, config: AgentSettings) -> None:
+        super().__init__("terraslot-agent", broker=config.broker, set_as_current=False, include=["agent.tasks"])
+        self.conf.update(_configuration(config))
+        self.settings = config
+
+    @cached_property
+    def agent(self) -> Agent:
+        """What the worker is for. Made for it alone: a control command that loads this application needs none."""
+        return Agent(self.settings, self._send, logs.set_up(self.settings))
+
+    @cached_property
+    def Worker(self) -> type[AgentWorker]:  # noqa: N802 - Celery's name
+        """The worker program: ``celery -A agent worker`` needs no further flags."""
+        worker: type[AgentWorker] = self.subclass_with_self(AgentWorker)
+        return worker
+
+    def _send(self, report: Report) -> None:
+        run = getattr(report, "run", None)
+        self.send_task(
+            names.REPORT,
+            args=[report.model_dump(mode="json")],
+            queue=_direct(names.REPORTS_QUEUE),
+            ignore_result=True,
+            argsrepr=f"({report.type}, {run})",
+            retry=False,
+        )
+
+
+def _configuration(config: AgentSettings) -> dict[str, Any]:
+    orders = names.orders_queue(config.pool, config.agent)
+    return {
+        "task_queues": [_direct(orders)],
+        "task_default_queue": orders,
+        "task_default_exchange": "",
+        "task_default_routing_key": orders,
+        "task_create_missing_queues": False,
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "worker_disable_prefetch": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_limit": 2,
+        "broker_transport_options": {
+            "ack_emulation": False,
+            "priority_steps": [0],
+            # With the emulation off nothing uses these; were it on, nobody else may take this pool's orders for lost.
+            "visibility_timeout": 7 * 86400,
+            "unacked_key": f"ts:{{{config.pool}}}:unacked",
+            "unacked_index_key": f"ts:{{{config.pool}}}:unacked_index",
+            "unacked_mutex_key": f"ts:{{{config.pool}}}:unacked_mutex",
+            "socket_keepalive": True,
+        },
+        "timezone": "UTC",
+    }
+
+
+@signals.setup_logging.connect
+def _keep_logging(**_: Any) -> None:
+    """Keep Celery from configuring logging over the agent's."""
+
+
+def load() -> AgentApp:
+    """Return the application that this process's environment describes; ends the process if it makes no sense."""
+    try:
+        config = settings.read()
+        config.terraform_command()
+    except InvalidRequest as error:
+        print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
+        raise SystemExit(2) from None
+    return AgentApp(config)

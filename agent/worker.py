@@ -1,0 +1,71 @@
+"""Celery's worker program, made to stop the agent's way.
+
+Celery would stop taking messages at the first SIGTERM, cancels among them, and abandon its tasks at the second.
+Here any number of signals mean one thing: leave, in the agent's order. Celery's own end comes after that.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from queue import SimpleQueue
+from typing import Any
+
+from celery.apps.worker import Worker, install_cry_handler
+from celery.worker import state
+
+from workers.core.names import node_name
+from workers.core.slots import SLOTS_PER_AGENT
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+class AgentWorker(Worker):
+    """A Celery worker for one agent; its shape is not a matter of flags."""
+
+    def __init__(self, app: Any = None, **kwargs: Any) -> None:
+        self._signals: SimpleQueue[int] = SimpleQueue()
+        self._agent = (app or self.app).agent
+        settings = self._agent.settings
+        kwargs |= {
+            "hostname": node_name(settings.pool, settings.agent),
+            "pool_cls": "threads",
+            "concurrency": SLOTS_PER_AGENT + 1,
+            "without_gossip": True,
+            "without_mingle": True,
+            "without_heartbeat": True,
+            "task_events": False,
+            "autoscale": None,
+            "beat": False,
+        }
+        super().__init__(app, **kwargs)
+
+    def start(self) -> None:
+        """Work until told to stop. However Celery ends, the agent leaves in order."""
+        super().start()
+        self._agent.stop()
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Appear in the slot map, now that orders can be taken."""
+        super().on_consumer_ready(consumer)
+        self._agent.start()
+
+    def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Handle signals instead of Celery."""
+        threading.Thread(target=self._wait_for_signal, name="stop", daemon=True).start()
+        for number in _STOPPING:
+            signal.signal(number, self._on_signal)
+        install_cry_handler()
+
+    def emit_banner(self) -> None:
+        """Print nothing: the log says what there is to say."""
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        # All that is safe in a handler that may interrupt itself.
+        self._signals.put(number)
+
+    def _wait_for_signal(self) -> None:
+        number = self._signals.get()
+        self._agent.logger.info("told to stop", signal=signal.Signals(number).name)
+        self._agent.stop()
+        state.should_stop = 0
