@@ -51,7 +51,7 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
         dispatch(system, run.pool)
-        _ask_for_agents(system, run.pool)
+        _ask_for_agents(system, run)
     return run
 
 
@@ -180,10 +180,10 @@ def _waiting(system: System, run_id: str, verb: str) -> tuple[Any, Run, PoolSpec
     return system.slots(run.pool), run, pool, workspace
 
 
-def _ask_for_agents(system: System, pool: str) -> None:
+def _ask_for_agents(system: System, run: Run) -> None:
     """Have the pool looked at now, not at the next tick, where nobody is there to take the run."""
-    if system.slots(pool).stats().available:
+    if system.slots(run.pool).stats().available:
         return
-    # A thousand runs at once ask once: the lock is left to its time.
-    if system.lock(pool, "cold-start").request("cold-start", ttl=1):
-        system.celery.send_task(names.CYCLE, args=[pool])
+    # The lock is left to its time: a thousand runs at once ask once.
+    if system.lock(run.pool, "cold-start").request(run.id, ttl=1):
+        system.celery.send_task(names.CYCLE, args=[run.pool])

@@ -1,0 +1,215 @@
+"""The control plane's services on a real Valkey and SQLite, with agents and pods that tests move by hand.
+
+An agent here takes its orders from its real queue and speaks to the real slot map and to the report service: what a
+real one does, one step at a time, so that every race and every loss can be held open.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from workers.app import build_app
+from workers.core import names
+from workers.core.errors import Unavailable
+from workers.core.messages import Changes, Order, PhaseFinished, PhaseStarted, RunRequest
+from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
+from workers.core.runs import RunKind
+from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.services import delivery, dispatch, pools, reports, runs, workspaces
+from workers.services.system import System
+from workers.settings import Settings
+from workers.slots.slot_map import SlotMap
+from workers.store.database import Database
+from workers.store.models import Run
+
+POOL = "default"
+
+
+@dataclass
+class Pods:
+    """Pods by name, changed by tests. ``broken`` makes the cluster unreachable."""
+
+    pods: dict[str, Pod] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    broken: bool = False
+    keep_deleting: bool = False
+
+    def list(self, pool: str) -> list[Pod]:
+        self._reach()
+        return [pod for pod in self.pods.values() if pod.pool == pool]
+
+    def create(self, spec: PoolSpec, name: str) -> None:
+        self._reach()
+        now = datetime.now(UTC).timestamp()
+        self.pods.setdefault(name, Pod(name, f"uid-{name}", spec.name, now, PodPhase.RUNNING))
+
+    def delete(self, pod: Pod, *, force: bool = False) -> bool:
+        self._reach()
+        if self.pods.get(pod.name) is None or self.pods[pod.name].uid != pod.uid:
+            return False
+        self.deleted.append(pod.name)
+        if not self.keep_deleting:
+            del self.pods[pod.name]
+        return True
+
+    def _reach(self) -> None:
+        if self.broken:
+            raise Unavailable("The cluster does not answer.")
+
+
+@dataclass
+class HandAgent:
+    """An agent that does only what a test tells it to."""
+
+    control: ControlPlane
+    name: str
+    incarnation: str = "life-1"
+
+    def register(self) -> HandAgent:
+        self.control.slots.register(self.name, self.incarnation)
+        return self
+
+    def orders(self) -> list[Order]:
+        """Take all messages from the agent's queue, as a worker would."""
+        queue, taken = names.orders_queue(POOL, self.name), []
+        while (message := self.control.redis.rpop(queue)) is not None:
+            envelope = json.loads(message)
+            _, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
+            if envelope["headers"]["task"] == names.EXECUTE_ORDER:
+                taken.append(Order.model_validate(kwargs["order"]))
+        return taken
+
+    def order(self) -> Order:
+        (order,) = self.orders()
+        return order
+
+    def start(self, order: Order) -> bool:
+        """Redeem an order's token; report the start if it was this one."""
+        started = self.control.slots.redeem(self.name, order.run, order.token)
+        if started:
+            self._report(PhaseStarted, order, phase=order.phase)
+        return started
+
+    def finish(self, order: Order, outcome: str = "succeeded", **facts: Any) -> None:
+        facts.setdefault("changed", order.phase == "plan" and outcome == "succeeded")
+        facts.setdefault("changes", Changes(add=1) if facts["changed"] else Changes())
+        self._report(PhaseFinished, order, phase=order.phase, outcome=outcome, **facts)
+
+    def work(self, **facts: Any) -> Order:
+        """Take the one order that is there, start it and finish it."""
+        order = self.order()
+        assert self.start(order)
+        self.finish(order, **facts)
+        return order
+
+    def _report(self, kind: type[Any], order: Order, **facts: Any) -> None:
+        report = kind(pool=POOL, agent=self.name, run=order.run, token=order.token, **facts)
+        reports.take(self.control.system, report)
+
+
+@dataclass
+class ControlPlane:
+    """The services' system, and short words for what tests do with it."""
+
+    system: System
+    pods: Pods
+    redis: redis.Redis
+    offset: timedelta = timedelta()
+    count: int = 0
+
+    @property
+    def slots(self) -> SlotMap:
+        return self.system.slots(POOL)
+
+    def spec(self) -> PoolSpec:
+        return pools.get(self.system, POOL)
+
+    def workspace(self, name: str = "net", **facts: Any) -> str:
+        spec = WorkspaceSpec(name=name, source=DirectorySource(path=str(self.system.settings.home / "code")), **facts)
+        workspaces.create(self.system, spec)
+        return name
+
+    def submit(self, kind: RunKind = RunKind.PLAN_AND_APPLY, workspace: str = "net", **options: Any) -> Run:
+        self.count += 1
+        task = {
+            "name": f"terraform.{kind}",
+            "args": [],
+            "kwargs": {"workspace": workspace},
+            "options": {"task_id": f"run-{self.count}"},
+        }
+        request = RunRequest(workspace=workspace, **options)
+        run = runs.submit(self.system, f"run-{self.count}", kind, request, task)
+        return self.run(run.id)
+
+    def run(self, run_id: str) -> Run:
+        return runs.get(self.system, run_id)
+
+    def agent(self, name: str = "default-1") -> HandAgent:
+        """Create a pod and let its agent register."""
+        self.pods.create(self.spec(), name)
+        agent = HandAgent(self, name).register()
+        dispatch.dispatch(self.system, POOL)
+        return agent
+
+    def celery_state(self, run_id: str) -> str:
+        return self.system.celery.AsyncResult(run_id).state
+
+    def deliveries(self) -> list[str]:
+        """Take the ids of the tasks that were sent for delivery, oldest first."""
+        sent = []
+        while (message := self.redis.rpop(names.SUBMIT_QUEUE)) is not None:
+            sent.append(json.loads(message)["headers"]["id"])
+        return sent
+
+    def quiet(self) -> bool:
+        """Whether every slot is idle and no lease is left (F13)."""
+        stats = self.slots.stats()
+        return stats.used == 0 and stats.idle == stats.total
+
+
+@pytest.fixture
+def control(tmp_path: Path, redis_url: str) -> Iterator[ControlPlane]:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.tf").write_text('output "hello" { value = "world" }\n')
+    settings = Settings(home=tmp_path, redis_url=redis_url, broker_url="", database_url="")
+    celery = build_app("test", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], [], settings)
+    pods, client = Pods(), redis.Redis.from_url(redis_url)
+    system = System(settings, Database(settings.database), client, celery, {"local": pods})
+    system.database.migrate()
+    pools.ensure(
+        system,
+        PoolSpec(
+            name=POOL,
+            limits=PoolLimits(max_agents=5, idle_timeout=0),
+            timeouts=PoolTimeouts(silent=5, dead=20, redeem=30),
+        ),
+    )
+    yield ControlPlane(system, pods, client)
+    system.database.dispose()
+    celery.close()
+    client.close()
+
+
+@pytest.fixture
+def clock_ahead(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return what moves the control plane's clock, and that of its slot map, ahead by so many seconds in all."""
+    ahead = [0.0]
+    real = System.now
+
+    def server_time() -> float:
+        seconds, microseconds = control.redis.time()
+        return seconds + microseconds / 1e6 + ahead[0]
+
+    monkeypatch.setattr(System, "now", lambda self: real(self) + timedelta(seconds=ahead[0]))
+    monkeypatch.setattr(System, "slots", lambda self, pool: SlotMap(self.redis, pool, clock=server_time))
+    return lambda seconds: ahead.__setitem__(0, seconds)

@@ -1,0 +1,354 @@
+"""What is lost on the way (agents, orders, reports, processes of the control plane) is seen and finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.services.conftest import ControlPlane, HandAgent
+from workers.core.errors import RunFailed, Unavailable, UnknownRun
+from workers.core.messages import AgentStopped, PhaseFinished
+from workers.core.runs import FailureReason, RunKind, RunStatus
+from workers.core.slots import SlotState
+from workers.services import delivery, dispatch, orders, reports, runs
+from workers.services.reconcile import reconcile_pods
+
+PLAN = RunKind.PLAN
+Clock = Callable[[float], None]
+
+
+def reconcile(control: ControlPlane) -> None:
+    reconcile_pods(control.system, control.spec())
+
+
+def started(control: ControlPlane, agent: HandAgent, *, phase: str = "plan") -> str:
+    """Bring a run to a phase that has redeemed its token; return its id."""
+    run = control.submit()
+    if phase == "apply":
+        agent.work()
+        runs.confirm(control.system, run.id)
+    assert agent.start(agent.order())
+    return run.id
+
+
+def lose_pod(control: ControlPlane, name: str = "default-1") -> None:
+    del control.pods.pods[name]
+    reconcile(control)
+
+
+class TestAnAgentThatIsGone:
+    def test_has_its_plan_made_anew_elsewhere(self, control: ControlPlane) -> None:
+        """F7."""
+        control.workspace()
+        run_id = started(control, control.agent())
+        lose_pod(control)
+        assert control.run(run_id).status is RunStatus.PENDING
+        other = control.agent("default-2")
+        other.work()
+        run = control.run(run_id)
+        assert (run.status, run.agent, run.attempt) == (RunStatus.APPLY_PENDING, "default-2", 2)
+
+    def test_has_a_waiting_plan_made_anew_and_confirmed_anew(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        lose_pod(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+
+    def test_never_has_an_apply_repeated_that_may_have_started(self, control: ControlPlane) -> None:
+        """F9."""
+        control.workspace()
+        run_id = started(control, control.agent(), phase="apply")
+        lose_pod(control)
+        with pytest.raises(RunFailed, match=r"agent_lost.*its pod is gone"):
+            delivery.outcome(control.run(run_id))
+        assert control.deliveries() == [run_id]
+
+    def test_has_an_apply_planned_anew_that_certainly_did_not_start(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        runs.confirm(control.system, run.id)
+        lose_pod(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+
+    def test_ends_a_run_whose_cancel_was_asked_for(self, control: ControlPlane) -> None:
+        control.workspace()
+        run_id = started(control, control.agent(), phase="apply")
+        runs.cancel(control.system, run_id)
+        lose_pod(control)
+        assert control.run(run_id).status is RunStatus.CANCELLED
+
+    def test_fails_a_run_that_used_up_its_attempts(self, control: ControlPlane) -> None:
+        control.workspace()
+        run = control.submit()
+        for attempt in range(3):
+            agent = control.agent(f"default-{attempt}")
+            assert agent.start(agent.order())
+            lose_pod(control, agent.name)
+        assert control.run(run.id).reason is FailureReason.AGENT_LOST
+
+    def test_keeps_its_run_and_workspace_while_its_pod_is_listed(self, control: ControlPlane, clock_ahead: Clock) -> None:
+        """F12: a silent agent's terraform may still write."""
+        control.workspace()
+        run_id = started(control, control.agent())
+        control.pods.keep_deleting = True
+        reconcile(control)
+        for seconds in (4, 8, 12, 16, 20, 24, 28):
+            clock_ahead(seconds)
+            reconcile(control)
+        assert control.pods.deleted[0] == "default-1"
+        assert control.run(run_id).status is RunStatus.PLANNING
+        lose_pod(control)
+        assert control.run(run_id).status is RunStatus.PENDING
+
+    def test_that_says_good_bye_is_not_waited_for(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run_id = started(control, agent)
+        other = control.agent("default-2")
+        stopped = AgentStopped(pool="default", agent=agent.name, incarnation=agent.incarnation)
+        reports.take(control.system, stopped)
+        assert control.run(run_id).agent == other.name
+
+    def test_is_not_believed_gone_by_a_stranger(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run_id = started(control, agent)
+        reports.take(control.system, AgentStopped(pool="default", agent=agent.name, incarnation="forged"))
+        assert control.run(run_id).status is RunStatus.PLANNING
+
+
+class TestAView:
+    def test_that_can_not_be_read_changes_nothing(self, control: ControlPlane) -> None:
+        """F24."""
+        control.workspace()
+        run_id = started(control, control.agent())
+        control.pods.broken = True
+        with pytest.raises(Unavailable):
+            reconcile(control)
+        control.pods.broken = False
+        assert control.run(run_id).status is RunStatus.PLANNING
+        assert control.slots.agent("default-1") is not None
+
+    def test_of_an_emptied_redis_ends_nobodys_run(self, control: ControlPlane) -> None:
+        """F8: the agent registers again with what it executes, and the map is whole."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        order = agent.order()
+        agent.start(order)
+        lease = control.slots.find(run.id)
+        assert lease is not None
+        control.redis.flushall()
+        reconcile(control)
+        assert control.run(run.id).status is RunStatus.PLANNING
+        control.slots.register(agent.name, agent.incarnation, [lease])
+        reconcile(control)
+        agent.finish(order)
+        assert control.run(run.id).status is RunStatus.APPLY_PENDING
+        found = control.slots.find(run.id)
+        assert found is not None
+        assert found.state is SlotState.RESERVED
+
+
+class TestAReport:
+    def test_that_comes_twice_changes_nothing_the_second_time(self, control: ControlPlane) -> None:
+        """F26."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit(PLAN)
+        order = agent.work()
+        agent.finish(order, "failed", reason=FailureReason.TERRAFORM_FAILED, error="late")
+        assert control.run(run.id).status is RunStatus.SUCCEEDED
+        assert control.deliveries() == [run.id]
+
+    def test_of_an_earlier_attempt_changes_nothing(self, control: ControlPlane) -> None:
+        """F11."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        old = agent.order()
+        agent.start(old)
+        lose_pod(control)
+        control.agent("default-2")
+        agent.finish(old, "failed", reason=FailureReason.TERRAFORM_FAILED, error="late")
+        assert control.run(run.id).status is RunStatus.PLANNING
+
+    def test_is_finished_by_its_repetition_where_the_first_taker_died_after_the_commit(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F10, F26: commit first, then the slot map; a crash between loses neither plan nor slot."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        order = agent.order()
+        agent.start(order)
+        with monkeypatch.context() as dying:
+            dying.setattr(type(control.slots), "reserve", _die)
+            with pytest.raises(ProcessLookupError):
+                agent.finish(order)
+        assert control.run(run.id).status is RunStatus.APPLY_PENDING
+        reply = control.slots.heartbeat(agent.name, agent.incarnation, [], [order.token])
+        assert reply.repeat == (order.token,)
+        agent.finish(order)
+        lease = control.slots.find(run.id)
+        assert lease is not None
+        assert lease.state is SlotState.RESERVED
+        runs.confirm(control.system, run.id)
+        agent.work()
+        assert control.quiet()
+
+    def test_of_the_end_frees_its_slot_though_the_first_taker_died_after_the_commit(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit(PLAN)
+        order = agent.order()
+        agent.start(order)
+        with monkeypatch.context() as dying:
+            dying.setattr(type(control.slots), "release", _die)
+            with pytest.raises(ProcessLookupError):
+                agent.finish(order)
+        agent.finish(order)
+        assert control.quiet()
+        assert control.run(run.id).delivered_at is None  # reconcile's sweep sends it: see the next test
+
+    def test_of_a_timeout_that_the_platform_enforced_fails_the_run(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit(PLAN)
+        order = agent.order()
+        agent.start(order)
+        agent.finish(order, "cancelled")
+        assert control.run(run.id).reason is FailureReason.TIMED_OUT
+
+
+def _die(*_: object, **__: object) -> None:
+    raise ProcessLookupError
+
+
+def test_an_outcome_that_was_not_sent_is_sent_a_minute_later(control: ControlPlane, clock_ahead: Clock) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit(PLAN)
+    agent.work()
+    assert control.deliveries() == [run.id]
+    assert delivery.deliver_overdue(control.system) == 0
+    clock_ahead(61)
+    assert delivery.deliver_overdue(control.system) == 1
+    assert control.deliveries() == [run.id]
+    delivery.delivered(control.system, run.id)
+    assert delivery.deliver_overdue(control.system) == 0
+
+
+def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPlane, clock_ahead: Clock) -> None:
+    """F9: the token decides, not delivery."""
+    control.workspace()
+    agent = control.agent()
+    control.submit()
+    first = agent.order()
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    again = agent.order()
+    assert again == first
+    assert agent.start(first)
+    assert not agent.start(again)
+
+
+def test_an_order_that_nobody_takes_is_taken_back(control: ControlPlane, clock_ahead: Clock) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    stale = agent.order()
+    clock_ahead(31)
+    agent_beats(control, agent)
+    reconcile(control)
+    assert control.run(run.id).status is RunStatus.PENDING
+    assert not agent.start(stale)
+    dispatch.dispatch(control.system, "default")
+    assert agent.orders()[-1].token != stale.token
+
+
+def test_a_dispatcher_that_died_between_slot_and_commit_costs_its_run_nothing_but_time(
+    control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    with monkeypatch.context() as dying:
+        dying.setattr("workers.store.runs.record", _die)
+        with pytest.raises(ProcessLookupError):
+            control.submit()
+    assert not agent.orders()
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    dispatch.dispatch(control.system, "default")
+    agent.work()
+    assert control.run("run-1").status is RunStatus.APPLY_PENDING
+
+
+def test_a_confirmation_that_died_between_slot_and_commit_can_be_given_again(
+    control: ControlPlane, clock_ahead: Clock
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    planned = agent.work()
+    assert control.slots.resume(run.id, planned.token, orders.new_token()) is not None
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    runs.confirm(control.system, run.id)
+    assert agent.order().phase == "apply"
+
+
+def test_a_lease_that_belongs_to_no_run_is_released(control: ControlPlane, clock_ahead: Clock) -> None:
+    """F13."""
+    agent = control.agent()
+    control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    assert control.quiet()
+
+
+def test_a_restarted_agent_that_lost_its_terraform_loses_the_run_and_frees_the_slot(
+    control: ControlPlane, clock_ahead: Clock
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run_id = started(control, agent, phase="apply")
+    reborn = HandAgent(control, agent.name, "life-2").register()
+    agent_beats(control, reborn)
+    clock_ahead(11)
+    agent_beats(control, reborn)
+    reconcile(control)
+    assert control.run(run_id).reason is FailureReason.AGENT_LOST
+    assert control.quiet()
+
+
+def test_a_restarted_container_still_applies_the_plan_that_it_keeps(control: ControlPlane) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    reborn = HandAgent(control, agent.name, "life-2").register()
+    runs.confirm(control.system, run.id)
+    reborn.work()
+    assert control.run(run.id).status is RunStatus.SUCCEEDED
+
+
+def test_a_report_about_an_unknown_run_is_an_error_of_its_own(control: ControlPlane) -> None:
+    forged = PhaseFinished(pool="default", agent="a", run="none", token="x" * 16, phase="plan", outcome="succeeded")
+    with pytest.raises(UnknownRun):
+        reports.take(control.system, forged)
+
+
+def agent_beats(control: ControlPlane, agent: HandAgent) -> None:
+    control.slots.heartbeat(agent.name, agent.incarnation, [], [])
