@@ -93,6 +93,18 @@ class LocalPods:
             self._look(path)
             return True
 
+    def hurry(self, pod: Pod) -> bool:
+        """End the grace period of a pod: its agent is killed now, what it leaves is interrupted and has its time."""
+        with self._locked(pod.pool) as directory:
+            path = directory / pod.name
+            record = self._record(path) if path.exists() else None
+            if record is None or record.uid != pod.uid:
+                return False
+            if record.kill_at is None or record.kill_at > self._clock():
+                record.model_copy(update={"kill_at": self._clock()}).write(path)
+            self._look(path)
+            return True
+
     def close(self) -> None:
         """Refuse new pods from now on. A creation that is under way has ended when any later call returns."""
         with _unavailable("close", str(self._root)):

@@ -1,0 +1,126 @@
+"""What an embedded system leaves on disk about itself: the lock of its owner, and ``system.json``.
+
+``HOME/up.lock`` is held by the supervisor as long as it lives and names it. ``HOME/system.json`` is what
+:mod:`workers.settings` reads in every process, and names the children, so that another process can end them after a
+supervisor that was killed. Both are for the owner's eyes only: the address of Valkey holds its password.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from workers.cluster.processes import Process, identify
+from workers.core.errors import InvalidRequest, StillInUse
+from workers.settings import SYSTEM_FILE
+
+_LOCK = "up.lock"
+
+
+class Child(BaseModel):
+    """A process of the system, as it is written down."""
+
+    pid: int
+    started: str
+
+    @property
+    def process(self) -> Process:
+        """The process itself."""
+        return Process(self.pid, self.started)
+
+
+class Running(BaseModel):
+    """A system as ``system.json`` describes it. ``settings`` are written beside these keys, for every process."""
+
+    redis_url: str
+    flower_url: str | None = None
+    ready: bool = False
+    children: dict[str, Child] = {}
+    settings: dict[str, Any] = {}
+
+    def note(self, name: str, process: Process) -> None:
+        """Remember a child."""
+        self.children[name] = Child(pid=process.pid, started=process.started)
+
+    def write(self, home: Path) -> None:
+        """Replace ``system.json`` in one step."""
+        content = self.settings | self.model_dump(mode="json")
+        fresh = home / f"{SYSTEM_FILE}.new"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(content, file, indent=1)
+        fresh.replace(home / SYSTEM_FILE)
+
+
+def running(home: Path) -> Running | None:
+    """Return what is written down about the system under ``home``; None if nothing is."""
+    content = _read(home, SYSTEM_FILE)
+    try:
+        return Running.model_validate_json(content) if content else None
+    except ValidationError as error:
+        raise InvalidRequest(f"{home / SYSTEM_FILE} can't be read as a system's description: remove it.") from error
+
+
+def forget(home: Path) -> None:
+    """Remove ``system.json``."""
+    (home / SYSTEM_FILE).unlink(missing_ok=True)
+
+
+def supervisor(home: Path) -> Process | None:
+    """Return the process that owns ``home``; None if none does."""
+    content = _read(home, _LOCK)
+    try:
+        owner = Child.model_validate_json(content).process if content else None
+    except ValidationError:
+        return None  # it is just being written
+    return owner if owner is not None and owner.alive else None
+
+
+def unusable(home: Path, error: OSError) -> InvalidRequest:
+    """Return what a person is told about a home that can't be used."""
+    return InvalidRequest(
+        f"{home} can't be used ({error.strerror}): make it a directory of yours, or set TERRASLOT_HOME to one."
+    )
+
+
+def _read(home: Path, name: str) -> str | None:
+    try:
+        return (home / name).read_text()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unusable(home, error) from error
+
+
+@contextmanager
+def owned(home: Path) -> Iterator[None]:
+    """Create ``home`` if need be, and own it.
+
+    Raises :class:`StillInUse` where another process does, and :class:`InvalidRequest` where nobody can.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        (home / "logs").mkdir(exist_ok=True)
+        lock = (home / _LOCK).open("a+")
+    except OSError as error:
+        raise unusable(home, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = supervisor(home)
+            who = f"process {owner.pid}" if owner else "another process"
+            raise StillInUse(f"{home} is in use by {who}: stop it with `terraslot down`.") from None
+        lock.truncate(0)
+        me = identify(os.getpid())
+        assert me is not None  # noqa: S101 - this process lives
+        lock.write(Child(pid=me.pid, started=me.started).model_dump_json())
+        lock.flush()
+        yield
