@@ -21,7 +21,9 @@ def configure(config: Settings) -> None:
     render: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if config.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
@@ -31,6 +33,9 @@ def configure(config: Settings) -> None:
         )
     )
     logging.basicConfig(level=config.log_level, handlers=[handler], force=True)
+    # Every message received and done, with its arguments: the services say what matters.
+    for chatter in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(chatter).setLevel("DEBUG" if config.log_level == "DEBUG" else "WARNING")
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

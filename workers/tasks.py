@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from workers.app import app
 from workers.core import names
-from workers.core.errors import InvalidRequest
+from workers.core.errors import InvalidRequest, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.runs import RunKind
 from workers.services import cycle as cycles_of_pools
@@ -37,61 +37,61 @@ class RunTask(Task):
         delivery.delivered(system(), task_id)
 
 
-@app.task(name=names.PLAN, bind=True, base=RunTask)
+@app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError)
 def plan(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace: ``plan(workspace, priority=0, destroy=False)``. The result is the run's."""
     return _enter(self, RunKind.PLAN, args, kwargs)
 
 
-@app.task(name=names.PLAN_AND_APPLY, bind=True, base=RunTask)
+@app.task(name=names.PLAN_AND_APPLY, bind=True, base=RunTask, throws=TerraslotError)
 def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace, wait for a confirmation (unless ``auto_apply``), and apply that plan."""
     return _enter(self, RunKind.PLAN_AND_APPLY, args, kwargs)
 
 
-@app.task(name=names.CONFIRM)
+@app.task(name=names.CONFIRM, throws=TerraslotError)
 def confirm(run_id: str) -> dict[str, Any]:
     """Let the plan of a waiting run be applied."""
     return delivery.result_of(runs.confirm(system(), run_id))
 
 
-@app.task(name=names.DISCARD)
+@app.task(name=names.DISCARD, throws=TerraslotError)
 def discard(run_id: str) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
     return delivery.result_of(runs.discard(system(), run_id))
 
 
-@app.task(name=names.CANCEL)
+@app.task(name=names.CANCEL, throws=TerraslotError)
 def cancel(run_id: str, force: bool = False) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
     return delivery.result_of(runs.cancel(system(), run_id, force=force))
 
 
-@app.task(name=names.DISPATCH, ignore_result=True)
+@app.task(name=names.DISPATCH, ignore_result=True, throws=TerraslotError)
 def dispatch(pool: str) -> None:
     """Give out the free slots of a pool."""
     dispatcher.dispatch(system(), pool)
 
 
-@app.task(name=names.DISPATCHES, ignore_result=True)
+@app.task(name=names.DISPATCHES, ignore_result=True, throws=TerraslotError)
 def dispatches() -> None:
     """Give out the free slots of every pool."""
     cycles_of_pools.dispatches(system())
 
 
-@app.task(name=names.CYCLE, ignore_result=True)
+@app.task(name=names.CYCLE, ignore_result=True, throws=TerraslotError)
 def cycle(pool: str) -> None:
     """Reconcile and scale a pool."""
     cycles_of_pools.cycle(system(), pool)
 
 
-@app.task(name=names.CYCLES, ignore_result=True)
+@app.task(name=names.CYCLES, ignore_result=True, throws=TerraslotError)
 def cycles() -> None:
     """Reconcile and scale every pool, a task each."""
     cycles_of_pools.cycles(system())
 
 
-@app.task(name=names.DELIVERIES, ignore_result=True)
+@app.task(name=names.DELIVERIES, ignore_result=True, throws=TerraslotError)
 def deliveries() -> None:
     """Deliver outcomes that were not delivered in time."""
     delivery.deliver_overdue(system())

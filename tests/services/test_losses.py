@@ -91,7 +91,9 @@ class TestAnAgentThatIsGone:
             lose_pod(control, agent.name)
         assert control.run(run.id).reason is FailureReason.AGENT_LOST
 
-    def test_keeps_its_run_and_workspace_while_its_pod_is_listed(self, control: ControlPlane, clock_ahead: Clock) -> None:
+    def test_keeps_its_run_and_workspace_while_its_pod_is_listed(
+        self, control: ControlPlane, clock_ahead: Clock
+    ) -> None:
         """F12: a silent agent's terraform may still write."""
         control.workspace()
         run_id = started(control, control.agent())
