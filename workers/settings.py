@@ -33,8 +33,8 @@ class Settings(BaseSettings):
     """Everything configurable of the control plane. Intervals are seconds.
 
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
-    set). Every ``cycle_seconds`` each pool is reconciled and scaled; ``dispatch_seconds`` is the safety net for wake-ups
-    that were lost. ``log_format`` is ``console`` or ``json``.
+    set). Each pool is reconciled and scaled every ``cycle_seconds``; every ``dispatch_seconds`` the dispatcher
+    looks for wake-ups that were lost. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)

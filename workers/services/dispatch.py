@@ -116,6 +116,6 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
             slots.release(run.id, token)
         return False
     delivery.announce(system, updated)
-    orders.send(system, updated, lease, Phase.PLAN, spec, workspace)
+    orders.send(system, updated, lease, Phase.PLAN, pool=spec, workspace=workspace)
     log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
     return True

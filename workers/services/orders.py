@@ -21,7 +21,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def send(system: System, run: Run, lease: Lease, phase: Phase, pool: PoolSpec, workspace: WorkspaceSpec) -> None:
+def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec) -> None:
     """Send the order for ``phase``. Sending it twice is harmless: its token is redeemed once."""
     timeout = pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply
     order = Order(
@@ -40,24 +40,24 @@ def send(system: System, run: Run, lease: Lease, phase: Phase, pool: PoolSpec, w
         interrupt_grace=pool.timeouts.interrupt,
         state_path=_state_path(system, run, pool),
     )
-    _send(system, names.EXECUTE_ORDER, pool.name, lease.agent, run.id, {"order": order.model_dump(mode="json")})
+    _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
 
 
-def send_cancel(system: System, run: Run, agent: str, token: str, mode: CancelMode) -> None:
-    """Tell an agent at once what its next heartbeat would tell it too."""
-    request = CancelRequest(run=run.id, token=token, mode=mode)
-    _send(system, names.CANCEL_ORDER, run.pool, agent, run.id, {"request": request.model_dump(mode="json")})
+def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
+    """Tell the agent of an executing run at once what its next heartbeat would tell it too."""
+    request = CancelRequest(run=run.id, token=run.token or "", mode=mode)
+    _send(system, names.CANCEL_ORDER, run, {"request": request.model_dump(mode="json")})
 
 
-def _send(system: System, task: str, pool: str, agent: str, run_id: str, kwargs: dict[str, Any]) -> None:
+def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
     system.celery.send_task(
         task,
         kwargs=kwargs,
-        queue=direct_queue(names.orders_queue(pool, agent)),
+        queue=direct_queue(names.orders_queue(run.pool, run.agent or "")),
         ignore_result=True,
         # What Flower and logs show: variables never leave the message itself.
         argsrepr="()",
-        kwargsrepr=f"{{'run': '{run_id}'}}",
+        kwargsrepr=f"{{'run': '{run.id}'}}",
     )
 
 

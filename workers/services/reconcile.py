@@ -5,7 +5,9 @@ Any view that can't be read ends the pass with nothing changed: an API error mea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from functools import singledispatch
 
 import structlog
 
@@ -63,64 +65,82 @@ def _pass(system: System, spec: PoolSpec) -> list[Action]:
     actions = reconcile(views, spec, now)
     for action in actions:
         try:
-            _perform(system, spec, action, holding)
+            perform(action, system, spec, holding)
         except TerraslotError as error:
             log.warning("reconcile action failed", pool=spec.name, action=type(action).__name__, error=str(error))
     return actions
 
 
-def _perform(system: System, spec: PoolSpec, action: Action, holding: dict[str, Run]) -> None:
-    slots = system.slots(spec.name)
-    match action:
-        case DeletePod():
-            _delete_pod(system, spec, action)
-        case ForgetAgent():
-            agent_gone(system, spec.name, action.agent, action.incarnation, "its pod is gone")
-        case LoseRun():
-            lose(system, holding[action.run.id], action.reason, may_have_started=True)
-            if action.lease is not None:
-                slots.release(action.run.id, action.lease.token)
-        case RevokeOrder():
-            if slots.cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
-                why = f"its order was not taken within {spec.timeouts.redeem:g} s"
-                lose(system, holding[action.run.id], why, may_have_started=False)
-        case ResendOrder():
-            _resend(system, spec, action, holding[action.run.id])
-        case ReserveAgain():
-            slots.reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
-        case ReleaseLease():
-            slots.release(action.lease.run, action.lease.token)
-            log.info("leftover lease released", pool=spec.name, run=action.lease.run, agent=action.lease.agent)
-        case ExpireRun():
-            expire(system, holding[action.run.id])
-        case CancelRun():
-            _cancel(system, action, holding[action.run.id])
+@singledispatch
+def perform(action: Action, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:  # noqa: ARG001
+    """Perform one action. ``holding``: the runs that held a slot when the views were read, by id."""
+    raise TypeError(f"{action!r} is not an action")
 
 
-def _resend(system: System, spec: PoolSpec, action: ResendOrder, run: Run) -> None:
-    with system.database.read() as session:
-        workspace = workspaces.get(session, run.workspace)
-    phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
-    orders.send(system, run, action.lease, phase, spec, workspace)
-    log.info("order sent again", run=run.id, agent=action.lease.agent, phase=phase.value)
-
-
-def _cancel(system: System, action: CancelRun, run: Run) -> None:
-    log.warning("run is ended", run=run.id, why=action.reason, mode=action.mode.value)
-    outcome = system.slots(run.pool).cancel(run.id, action.mode)
-    if outcome is CancelOutcome.REVOKED:
-        end(system, run, RunEvent.CANCELLED)
-    elif outcome is CancelOutcome.REQUESTED and run.agent and run.token:
-        orders.send_cancel(system, run, run.agent, run.token, action.mode)
-
-
-def _delete_pod(system: System, spec: PoolSpec, action: DeletePod) -> None:
+@perform.register
+def _(action: DeletePod, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
     log.warning("pod deleted", pool=spec.name, pod=action.pod.name, why=action.reason)
     system.pods(spec).delete(action.pod, force=action.force)
     with system.database.begin() as session:
         pools.set_status(session, spec.name, f"pod {action.pod.name}: {action.reason}", system.now())
         if action.failed_to_start:
             decisions.record_pod_failure(session, spec.name, system.now(), action.pod.name, action.reason)
+
+
+@perform.register
+def _(action: ForgetAgent, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
+    agent_gone(system, spec.name, action.agent, action.incarnation, "its pod is gone")
+
+
+@perform.register
+def _(action: LoseRun, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:
+    lose(system, holding[action.run.id], action.reason, may_have_started=True)
+    if action.lease is not None:
+        system.slots(spec.name).release(action.run.id, action.lease.token)
+
+
+@perform.register
+def _(action: RevokeOrder, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:
+    if system.slots(spec.name).cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
+        why = f"its order was not taken within {spec.timeouts.redeem:g} s"
+        lose(system, holding[action.run.id], why, may_have_started=False)
+
+
+@perform.register
+def _(action: ResendOrder, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:
+    run = holding[action.run.id]
+    with system.database.read() as session:
+        workspace = workspaces.get(session, run.workspace)
+    phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
+    orders.send(system, run, action.lease, phase, pool=spec, workspace=workspace)
+    log.info("order sent again", run=run.id, agent=action.lease.agent, phase=phase.value)
+
+
+@perform.register
+def _(action: ReserveAgain, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
+    system.slots(spec.name).reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
+
+
+@perform.register
+def _(action: ReleaseLease, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
+    system.slots(spec.name).release(action.lease.run, action.lease.token)
+    log.info("leftover lease released", pool=spec.name, run=action.lease.run, agent=action.lease.agent)
+
+
+@perform.register
+def _(action: ExpireRun, system: System, _: PoolSpec, holding: Mapping[str, Run]) -> None:
+    expire(system, holding[action.run.id])
+
+
+@perform.register
+def _(action: CancelRun, system: System, _: PoolSpec, holding: Mapping[str, Run]) -> None:
+    run = holding[action.run.id]
+    log.warning("run is ended", run=run.id, why=action.reason, mode=action.mode.value)
+    outcome = system.slots(run.pool).cancel(run.id, action.mode)
+    if outcome is CancelOutcome.REVOKED:
+        end(system, run, RunEvent.CANCELLED)
+    elif outcome is CancelOutcome.REQUESTED:
+        orders.send_cancel(system, run, action.mode)
 
 
 def _view(run: Run) -> RunView:

@@ -135,7 +135,7 @@ def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
         slots.release(run.id, lease.token)
         return
     delivery.announce(system, updated)
-    orders.send(system, updated, lease, Phase.APPLY, spec, workspace)
+    orders.send(system, updated, lease, Phase.APPLY, pool=spec, workspace=workspace)
 
 
 def _repeat_last_step(system: System, run: Run) -> None:

@@ -80,7 +80,7 @@ def confirm(system: System, run_id: str) -> Run:
         slots.release(run.id, resumed.token)
         raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
     delivery.announce(system, updated)
-    orders.send(system, updated, resumed, Phase.APPLY, pool, workspace)
+    orders.send(system, updated, resumed, Phase.APPLY, pool=pool, workspace=workspace)
     log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
     return updated
 
@@ -166,8 +166,8 @@ def _interrupt(system: System, run: Run, mode: CancelMode) -> Run | None:
     outcome = system.slots(run.pool).cancel(run.id, mode)
     if outcome is CancelOutcome.REVOKED:
         return end(system, asked, RunEvent.CANCELLED)
-    if outcome is CancelOutcome.REQUESTED and asked.agent and asked.token:
-        orders.send_cancel(system, asked, asked.agent, asked.token, mode)
+    if outcome is CancelOutcome.REQUESTED:
+        orders.send_cancel(system, asked, mode)
     return asked
 
 
