@@ -1,0 +1,42 @@
+"""Every key of a pool. All share one hash tag, so that a pool lives on one shard of a cluster and pools spread.
+
+What each key of the slot map holds is said where it is read: at the top of ``lua/slots.lua``.
+"""
+
+from __future__ import annotations
+
+from workers.core.errors import InvalidRequest
+from workers.core.names import NAME, RUN_ID
+
+
+class PoolKeys:
+    """The keys of one pool. Raises :class:`InvalidRequest` for a name that could mean something in a key."""
+
+    def __init__(self, pool: str) -> None:
+        if not NAME.fullmatch(pool):
+            raise InvalidRequest(f"{pool!r} is not a pool's name: use lower-case letters, digits and '-'.")
+        self._pool = pool
+
+    def _key(self, *parts: str) -> bytes:
+        return f"ts:{{{self._pool}}}:{':'.join(parts)}".encode()
+
+    @property
+    def slot_map(self) -> tuple[bytes, ...]:
+        """The slot map's keys, in the order in which the verbs take them."""
+        names = ("slots", "leases", "room", "reserved", "agents", "heartbeats")
+        return tuple(self._key(name) for name in names)
+
+    @property
+    def watch(self) -> bytes:
+        """Since when, and when last, the heartbeats were watched."""
+        return self._key("watch")
+
+    def lock(self, job: str) -> tuple[bytes, bytes]:
+        """Return the lock of a job, and the mark that it is wanted."""
+        return self._key("lock", job), self._key("lock", job, "wanted")
+
+    def log(self, run: str) -> bytes:
+        """Return the log stream of a run. Raises :class:`InvalidRequest` for what is no run id."""
+        if not RUN_ID.fullmatch(run):
+            raise InvalidRequest(f"{run!r} is not a run's id.")
+        return self._key("log", run)

@@ -1,0 +1,43 @@
+"""One worker at a time for a job of a pool, without a wake-up lost.
+
+A lock alone loses wake-ups: work that is asked for while the holder is past looking for it waits for the next tick.
+So a request leaves a mark, and the holder is done only when, in one step with letting go, no mark is there::
+
+    if lock.request(me, ttl):
+        do_the_work()
+        while not lock.finish(me, ttl):
+            do_the_work()
+
+``ttl`` (seconds) must outlast one round. A holder that dies is replaced after that, by the next request.
+"""
+
+from __future__ import annotations
+
+import redis
+
+from workers.slots.keys import PoolKeys
+from workers.slots.scripts import Script
+
+_REQUEST = Script.load("lock_request")
+_FINISH = Script.load("lock_finish")
+_DROP = Script.load("lock_drop")
+
+
+class PoolLock:
+    """The lock of one job of one pool. An ``owner`` is a name that nobody else uses, for example a task's id."""
+
+    def __init__(self, client: redis.Redis, pool: str, job: str) -> None:
+        self._client = client
+        self._keys = PoolKeys(pool).lock(job)
+
+    def request(self, owner: str, ttl: float) -> bool:
+        """Ask for work to be done. True: the lock is the owner's, who does it. False: the holder will see the wish."""
+        return bool(_REQUEST(self._client, self._keys, owner, round(ttl * 1000)))
+
+    def finish(self, owner: str, ttl: float) -> bool:
+        """End a round. True: done, and the lock is free. False: work was asked for meanwhile, do another round."""
+        return bool(_FINISH(self._client, self._keys, owner, round(ttl * 1000)))
+
+    def drop(self, owner: str) -> None:
+        """Let go after an error, whatever was asked for; the next request begins anew."""
+        _DROP(self._client, self._keys[:1], owner)

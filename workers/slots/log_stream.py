@@ -1,0 +1,92 @@
+"""The log of a run: a Redis stream, bounded in lines, in the length of a line, and in time.
+
+Lines are hostile text: whoever writes Terraform code decides what is in them. They are cut when they are written,
+and lose what a terminal would obey when they are read, for an agent that is not ours could have written them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from workers.slots.keys import PoolKeys
+from workers.slots.records import text
+
+MAX_LINES = 20_000
+MAX_LINE_BYTES = 8 * 1024
+KEEP_SECONDS = 7 * 86400
+
+_CUT = " [cut]"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of output, without its line feed. ``at``: when it was printed, in seconds since the epoch.
+
+    ``id`` is its place in the stream, to go on reading from there; the stream gives it.
+    """
+
+    phase: str
+    text: str
+    at: float
+    id: str = ""
+
+
+class RunLog:
+    """The log stream of one run; both of its phases, in the order of arrival."""
+
+    def __init__(self, client: redis.Redis, pool: str, run: str) -> None:
+        self._client = client
+        self._key = PoolKeys(pool).log(run)
+
+    def append(self, lines: Sequence[LogLine]) -> None:
+        """Write lines in one round trip. Beyond the newest 20,000 (and up to a hundred more) the oldest go."""
+        if not lines:
+            return
+        with self._client.pipeline(transaction=False) as pipe:
+            for line in lines:
+                fields: Mapping[Any, Any] = {"phase": line.phase, "text": _bounded(line.text), "at": line.at}
+                pipe.xadd(self._key, dict(fields), maxlen=MAX_LINES, approximate=True)
+            pipe.expire(self._key, KEEP_SECONDS)
+            pipe.execute()
+
+    def read(self, after: str = "0", block: float = 0, count: int = 1000) -> list[LogLine]:
+        """Return up to ``count`` lines after the one with this id; none where there are none.
+
+        With ``block``, wait so many seconds for the first: less than the client's ``socket_timeout``.
+        """
+        if block > 0:
+            self._client.xread({self._key: after}, count=1, block=max(1, round(block * 1000)))
+        entries: Any = self._client.xrange(self._key, min=f"({after}", count=count)
+        return [
+            _line(text(entry), {text(name): text(value) for name, value in fields.items()}) for entry, fields in entries
+        ]
+
+
+def _line(entry: str, fields: Mapping[str, str]) -> LogLine:
+    return LogLine(
+        id=entry,
+        phase=_CONTROL.sub("\ufffd", fields.get("phase", "")),
+        text=_CONTROL.sub("\ufffd", fields.get("text", "")),
+        at=_time(fields.get("at", "")),
+    )
+
+
+def _time(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return 0.0
+
+
+def _bounded(text: str) -> bytes:
+    line = text.encode("utf-8", "replace")
+    if len(line) <= MAX_LINE_BYTES:
+        return line
+    kept = line[: MAX_LINE_BYTES - len(_CUT)].decode("utf-8", "ignore")
+    return (kept + _CUT).encode()

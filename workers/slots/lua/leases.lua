@@ -1,0 +1,36 @@
+-- Shared by the verbs that change leases; slots.lua comes before.
+
+-- The lease of a run; nil if it holds none, or if a token is given and is not the lease's.
+local function read_lease(run, expected)
+  local record = redis.call('HGET', LEASES, run)
+  if not record then return nil end
+  local kind, agent, slot, token, state, since, claim, kept_until, cancel, lost_since =
+    string.match(record, '^(%S+) (%S+) (%d) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  if expected and expected ~= token then return nil end
+  return {kind = kind, agent = agent, slot = tonumber(slot), token = token, state = state, since = since,
+    claim = claim, kept_until = kept_until, cancel = cancel, lost_since = lost_since}
+end
+
+-- Stores the lease of a run, and the end of its reservation. Returns its record.
+local function write_lease(run, l)
+  local record = l.kind .. ' ' .. l.agent .. ' ' .. l.slot .. ' ' .. l.token .. ' ' .. l.state .. ' ' .. l.since ..
+    ' ' .. l.claim .. ' ' .. l.kept_until .. ' ' .. l.cancel .. ' ' .. l.lost_since
+  redis.call('HSET', LEASES, run, record)
+  if l.state == 'reserved' then
+    redis.call('ZADD', RESERVED, l.kept_until, run)
+  else
+    redis.call('ZREM', RESERVED, run)
+  end
+  return record
+end
+
+-- Ends the lease of a run: its slot is idle.
+local function end_lease(run, lease)
+  redis.call('HDEL', LEASES, run)
+  if lease.state == 'reserved' then redis.call('ZREM', RESERVED, run) end
+  local slots = read_slots(lease.agent)
+  slots[lease.slot] = NONE
+  if slots[0] == NONE and slots[1] == NONE and slots[2] == NONE then slots.idle_since = clock() end
+  write_slots(lease.agent, slots)
+end
+

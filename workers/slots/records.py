@@ -1,0 +1,78 @@
+"""Reads what the slot map stores: records of words, as the files in ``lua/`` write them, into the core's values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from workers.core.errors import InvalidRequest
+from workers.core.runs import RunKind
+from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
+
+Text = bytes | str  # which of the two depends on the client's decode_responses
+_NONE = "-"
+_WORD = re.compile(r"[!-~]+")
+_KINDS = {kind.value: kind for kind in RunKind}
+_STATES = {state.value: state for state in SlotState}
+
+
+def word(value: str) -> str:
+    """Return the value if a record can hold it; raises :class:`InvalidRequest` for spaces, nothing, or no ASCII."""
+    if not _WORD.fullmatch(value):
+        raise InvalidRequest(f"{value!r} can't be kept in the slot map: it must be one word of ASCII characters.")
+    return value
+
+
+def text(reply: Text) -> str:
+    """Return a reply as text."""
+    return reply if isinstance(reply, str) else reply.decode()
+
+
+def pairs(replies: Sequence[Text]) -> Iterator[tuple[str, str]]:
+    """Return a flat reply's pairs: name and record, or member and score."""
+    words = [text(reply) for reply in replies]
+    return zip(words[::2], words[1::2], strict=True)
+
+
+def lease(run: str, record: Text) -> Lease:
+    """Return the lease of a run from its record."""
+    kind, agent, slot, token, state, since, claim, until, cancel, lost_since = text(record).split(" ")
+    return Lease(
+        run,
+        _KINDS[kind],
+        agent,
+        int(slot),
+        token,
+        _STATES[state],
+        float(since),
+        claim != _NONE,
+        _time(until),
+        None if cancel == _NONE else CancelMode(cancel),
+        _time(lost_since),
+    )
+
+
+def leases(replies: Sequence[Text]) -> list[Lease]:
+    """Return the leases of a flat reply of runs and records."""
+    return [lease(run, record) for run, record in pairs(replies)]
+
+
+def agent(name: str, record: Text, slots: Text, heartbeat_at: Text, held: Mapping[str, Lease]) -> AgentRecord:
+    """Return the agent of its two records; ``held`` are leases by run, among them those of this agent."""
+    incarnation, draining, silent, registered_at = text(record).split(" ")
+    idle_since, *runs = text(slots).split(" ")
+    taken = [run for run in runs if run != _NONE]
+    return AgentRecord(
+        name=name,
+        incarnation=incarnation,
+        draining=draining == "1",
+        silent=silent == "1",
+        registered_at=float(registered_at),
+        heartbeat_at=float(heartbeat_at),
+        idle_since=None if taken else float(idle_since),
+        leases=tuple(held[run] for run in taken),
+    )
+
+
+def _time(value: str) -> float | None:
+    return None if value == _NONE else float(value)

@@ -1,0 +1,59 @@
+"""The Redis or Valkey server itself: what it is, and what it says when it can't be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.exceptions import RedisError, ResponseError
+
+from workers.core.errors import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says of itself. ``persists``: None where it does not tell; ``evicts``: it may drop keys."""
+
+    kind: str
+    version: tuple[int, ...]
+    persists: bool | None
+    evicts: bool
+
+
+def describe(client: redis.Redis) -> Server:
+    """Ask a server what it is. Raises ``RedisError`` where it can't be asked."""
+    info: dict[str, Any] = client.info()
+    version = str(info.get("valkey_version") or info["redis_version"])
+    return Server(
+        kind="Valkey" if "valkey_version" in info else "Redis",
+        version=tuple(int(part) for part in version.split(".") if part.isdigit()),
+        persists=True if info.get("aof_enabled") else _takes_snapshots(client),
+        evicts=bool(info.get("maxmemory")) and info.get("maxmemory_policy") != "noeviction",
+    )
+
+
+def unavailable(error: BaseException, url: str) -> Unavailable | None:
+    """Return what a person is told about an error of the Redis at ``url``; None if it is not one."""
+    if not isinstance(error, RedisError):
+        return None
+    words = str(error).rstrip(".").partition("\n")[0]
+    return Unavailable(
+        f"Redis at {without_password(url)} can't be used: {words}. "
+        "Start the system with `terraslot up`, or check TERRASLOT_REDIS_URL."
+    )
+
+
+def without_password(url: str) -> str:
+    """Return the URL of a server as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _takes_snapshots(client: redis.Redis) -> bool | None:
+    try:
+        answer: dict[str, str] = client.config_get("save")  # type: ignore[assignment]
+    except ResponseError:  # hosted servers keep their configuration to themselves
+        return None
+    return bool(answer.get("save"))

@@ -1,0 +1,242 @@
+"""Which run holds which slot of which agent: one map of a pool, seen alike by the scheduler and every agent.
+
+Contract
+    Every method is one atomic step on the server (a Lua file each), safe to repeat, and valid from any number of
+    processes. Every change of a lease names its token; a stale token changes nothing. A token starts terraform at
+    most once: :meth:`SlotMap.redeem`. Tokens must be fresh, ``secrets.token_hex(16)`` for each acquire and resume.
+
+Invariants
+    A slot is held by at most one run, a run holds at most one slot, and slots 1 and 2 hold only plans. Every index
+    is what the records say. An agent that drains or is silent is in no index of free slots.
+
+An agent that comes back
+    keeps what the map says it holds, also as a new incarnation: its reservations, for their directories outlive a
+    container, and what it has not redeemed, for that can still start. What it had redeemed and names in no heartbeat
+    is lost: the lease stays, with ``lost_since`` set, until the control plane has decided about the run.
+
+Times are seconds since the epoch, by the server's clock. All methods raise ``redis.exceptions.RedisError`` when the
+server can't be reached: that says nothing about any slot.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from workers.core.runs import RunKind
+from workers.core.slots import (
+    AgentRecord,
+    CancelMode,
+    CancelOutcome,
+    HeartbeatReply,
+    Lease,
+    PoolStats,
+    SlotState,
+)
+from workers.slots import records
+from workers.slots.keys import PoolKeys
+from workers.slots.records import word
+from workers.slots.scripts import Script
+
+WATCH_GAP = 60.0
+
+_ACQUIRE = Script.load("slots", "acquire")
+_AGENT = Script.load("slots", "agent")
+_CANCEL = Script.load("slots", "leases", "cancel")
+_DRAIN = Script.load("slots", "agents", "drain")
+_DRAIN_IDLE = Script.load("slots", "agents", "drain_idle")
+_EXPIRED = Script.load("slots", "expired")
+_EXTEND = Script.load("slots", "leases", "extend")
+_FORGET = Script.load("slots", "agents", "forget")
+_HEARTBEAT = Script.load("slots", "agents", "leases", "heartbeat")
+_MARK_SILENT = Script.load("slots", "agents", "mark_silent")
+_REDEEM = Script.load("slots", "leases", "redeem")
+_REGISTER = Script.load("slots", "agents", "leases", "register")
+_RELEASE = Script.load("slots", "leases", "release")
+_RESERVE = Script.load("slots", "leases", "reserve")
+_RESUME = Script.load("slots", "agents", "leases", "resume")
+_SNAPSHOT = Script.load("slots", "snapshot")
+_STATS = Script.load("slots", "stats")
+_WATCHED = Script.load("slots", "watched")
+
+
+class SlotMap:
+    """The slot map of one pool. ``clock`` replaces the server's clock, for tests."""
+
+    def __init__(self, client: redis.Redis, pool: str, clock: Callable[[], float] | None = None) -> None:
+        keys = PoolKeys(pool)
+        self._client = client
+        self._keys = keys.slot_map
+        self._acquire_keys = keys.slot_map[:3]
+        self._release_keys = keys.slot_map[:4]
+        self._watched_keys = (*keys.slot_map, keys.watch)
+        self._clock = clock
+
+    def _run(self, script: Script, *arguments: str | float) -> Any:
+        return script(self._client, self._keys, self._now(), *arguments)
+
+    def _now(self) -> str | float:
+        return "" if self._clock is None else self._clock()
+
+    # What agents do
+
+    def register(
+        self, agent: str, incarnation: str, executing: Sequence[Lease] = (), *, draining: bool = False
+    ) -> None:
+        """Enter the map, or enter it again: at start, when a heartbeat asks for it, after any lost connection.
+
+        ``executing``: every lease that the agent executes or has a report for, and those whose plan it keeps
+        (``RESERVED``); the ones that the map has lost are put back where the slot is free and the run holds no other.
+        A reservation brought without ``until`` counts as expired, so that the database decides. ``draining``: the
+        agent is stopping. A drain that began earlier goes on.
+        """
+        brought = [argument for lease in executing for argument in _restorable(lease)]
+        self._run(_REGISTER, word(agent), word(incarnation), int(draining), *brought)
+
+    def heartbeat(
+        self, agent: str, incarnation: str, executing: Sequence[str], reporting: Sequence[str]
+    ) -> HeartbeatReply:
+        """Say that the agent lives, and learn what it must know.
+
+        ``executing``: tokens that it is about to redeem or has redeemed and is not finished with. ``reporting``:
+        finished ones whose report may not have been taken. A redeemed token in neither counts as lost, so a token
+        is put into ``executing`` before it is redeemed, and into ``reporting`` in the moment it leaves.
+        """
+        reply = self._run(_HEARTBEAT, agent, incarnation, len(executing), *executing, *reporting)
+        if reply is None:
+            return HeartbeatReply(registered=False)
+        draining, cancels, drop, repeat = reply
+        return HeartbeatReply(
+            registered=True,
+            draining=bool(draining),
+            cancels=tuple((token, CancelMode(mode)) for token, mode in records.pairs(cancels)),
+            drop=tuple(map(records.text, drop)),
+            repeat=tuple(map(records.text, repeat)),
+        )
+
+    def redeem(self, agent: str, run: str, token: str) -> bool:
+        """Claim the right to start terraform: true for one caller ever, for the agent that holds the lease."""
+        return bool(self._run(_REDEEM, agent, run, token, secrets.token_hex(8)))
+
+    # What the control plane does with leases
+
+    def acquire(self, run: str, kind: RunKind, token: str) -> Lease | None:
+        """Find a slot for the run and take it; None if there is none. A lease that the run holds is returned as is.
+
+        So compare the token: another one than ``token`` says that somebody else acquired for this run.
+        """
+        reply = _ACQUIRE(self._client, self._acquire_keys, self._now(), word(run), kind.value, word(token))
+        return None if reply is None else records.lease(run, reply)
+
+    def reserve(self, run: str, token: str, until: float) -> bool:
+        """Keep the slot of a plan_and_apply for its confirmation, ``until`` that time; its token starts nothing now."""
+        return bool(self._run(_RESERVE, run, token, until))
+
+    def resume(self, run: str, token: str, new_token: str) -> Lease | None:
+        """Begin the next phase on the slot that the run holds, reserved or running, to be redeemed by ``new_token``.
+
+        None if the lease is not there, was to be cancelled (see its ``cancel``), or its agent is silent. An agent
+        that drains still goes on with what it holds.
+        """
+        reply = self._run(_RESUME, run, token, word(new_token))
+        return None if reply is None else records.lease(run, reply)
+
+    def extend(self, run: str, token: str, until: float) -> bool:
+        """Move the end of a reservation."""
+        return bool(self._run(_EXTEND, run, token, until))
+
+    def release(self, run: str, token: str) -> bool:
+        """End the run's lease: the slot is idle."""
+        return bool(_RELEASE(self._client, self._release_keys, self._now(), run, token))
+
+    def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
+        """Revoke the run's lease if nothing has started under it, else mark it for its agent to end the phase."""
+        return CancelOutcome(records.text(self._run(_CANCEL, run, mode)))
+
+    # What the control plane does with agents
+
+    def drain_idle(self, count: int) -> list[str]:
+        """Claim up to ``count`` agents whose three slots are all idle, longest idle first: they drain from now on."""
+        return [records.text(name) for name in self._run(_DRAIN_IDLE, count)]
+
+    def drain(self, agent: str) -> bool:
+        """Give the agent no further runs; false if it is unknown."""
+        return bool(self._run(_DRAIN, agent, 1))
+
+    def undrain(self, agent: str) -> bool:
+        """Give the agent runs again; false if it is unknown."""
+        return bool(self._run(_DRAIN, agent, 0))
+
+    def mark_silent(self, older_than: float, gap: float = WATCH_GAP) -> list[str]:
+        """Give no runs to agents without a heartbeat for ``older_than`` seconds, until they are heard again.
+
+        Returns all of them, longest silent first. To be called more often than every ``gap`` seconds: if the map was
+        new or nobody could call for longer, then Redis was away, and for ``older_than`` seconds nobody is judged and
+        nothing returned.
+        """
+        names = _MARK_SILENT(self._client, self._watched_keys, self._now(), older_than, gap)
+        return [records.text(name) for name in names]
+
+    def watched(self) -> tuple[float, float]:
+        """Return the server's time, and since when the heartbeats were watched without a gap.
+
+        Silence before that says nothing: nobody was there to hear. That time is now, where nobody has watched yet.
+        """
+        now, since = _WATCHED(self._client, self._watched_keys, self._now())
+        return float(now), float(since)
+
+    def forget(self, agent: str, incarnation: str | None = None) -> list[Lease]:
+        """Remove an agent whose processes are known to be gone; returns the leases that it still held, ended.
+
+        With ``incarnation``, only that one: a later one with the same name stays.
+        """
+        return records.leases(self._run(_FORGET, agent, incarnation or ""))
+
+    # What everybody asks
+
+    def expired(self) -> list[Lease]:
+        """Return the reservations whose time is over, longest overdue first. They stay: the database decides."""
+        return records.leases(self._run(_EXPIRED))
+
+    def find(self, run: str) -> Lease | None:
+        """Return the lease of a run, if it holds a slot."""
+        record: Any = self._client.hget(self._keys[1], run)
+        return None if record is None else records.lease(run, record)
+
+    def agent(self, name: str) -> AgentRecord | None:
+        """Return one agent."""
+        reply = self._run(_AGENT, name)
+        if reply is None:
+            return None
+        record, slots, heartbeat_at, leases = reply
+        return records.agent(name, record, slots, heartbeat_at, {lease.run: lease for lease in records.leases(leases)})
+
+    def snapshot(self) -> list[AgentRecord]:
+        """Return all agents as they are at one moment, by name."""
+        agents, slots, heartbeats, leases = self._run(_SNAPSHOT)
+        held = {lease.run: lease for lease in records.leases(leases)}
+        slots_of, heard = dict(records.pairs(slots)), dict(records.pairs(heartbeats))
+        return [
+            records.agent(name, record, slots_of[name], heard[name], held)
+            for name, record in sorted(records.pairs(agents))
+        ]
+
+    def stats(self) -> PoolStats:
+        """Return the pool's counts, at a cost that does not grow with the pool."""
+        return PoolStats(*self._run(_STATS))
+
+
+def _restorable(lease: Lease) -> tuple[str | float, ...]:
+    kept_until = "-" if lease.state is not SlotState.RESERVED else lease.until or lease.since
+    return (
+        word(lease.run),
+        lease.kind,
+        lease.slot,
+        word(lease.token),
+        lease.since,
+        int(lease.redeemed),
+        kept_until,
+    )
