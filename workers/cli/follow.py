@@ -1,0 +1,108 @@
+"""Following a run: its record says where it stands, its log stream what terraform prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from workers.app import app
+from workers.cli.progress import Progress
+from workers.core.errors import UnknownRun
+from workers.core.runs import RunStatus
+from workers.services import run_views, waiting
+from workers.services.run_views import RunView
+from workers.services.system import System
+from workers.slots.log_stream import LogLine
+
+# Seconds: between two looks at the record, and until a person is told that nobody has taken the run.
+_LOOK = 0.25
+_LOOK_FOR_ENTRY = 0.02
+_PATIENCE = 10.0
+_ASK_WHY = 1.0
+
+_WORDS = {
+    RunStatus.PLANNING: "planning",
+    RunStatus.APPLYING: "applying",
+    RunStatus.APPLY_PENDING: "planned: waiting for a confirmation",
+}
+
+
+def is_over(run: RunView) -> bool:
+    """Whether nothing more will happen to the run."""
+    return run.status.is_over
+
+
+def wants_a_person(run: RunView) -> bool:
+    """Whether nothing more will happen unless somebody decides."""
+    return run.status.is_over or run.status is RunStatus.APPLY_PENDING
+
+
+class Follower:
+    """Follows one run from where the last look ended; of its log, the lines that are ``wanted``."""
+
+    def __init__(
+        self, system: System, run_id: str, progress: Progress, wanted: Callable[[LogLine], bool] = lambda _: True
+    ) -> None:
+        self._system = system
+        self._run_id = run_id
+        self._progress = progress
+        self._wanted = wanted
+        self._after = "0"
+        self._why = ""
+        self._asked = 0.0
+
+    def until_entered(self, patience: float | None = None) -> RunView | None:
+        """Wait until a worker has entered the run; None after ``patience`` seconds.
+
+        Raises what its task raised where it was refused.
+        """
+        started = time.monotonic()
+        told = False
+        while True:
+            try:
+                return run_views.one(self._system.database, self._run_id)
+            except UnknownRun:
+                app.AsyncResult(self._run_id).maybe_throw()
+            waited = time.monotonic() - started
+            if patience is not None and waited > patience:
+                return None
+            if waited > 1:
+                self._progress.status("waiting for a worker to take the run")
+            if waited > _PATIENCE and not told:
+                self._progress.note("No worker has taken the run yet: see `terraslot doctor`.")
+                told = True
+            time.sleep(_LOOK_FOR_ENTRY)
+
+    def until(self, done: Callable[[RunView], bool]) -> RunView:
+        """Show the log and the statuses until ``done``; return the run as it is then."""
+        run = run_views.one(self._system.database, self._run_id)
+        finished = done(run)
+        while True:
+            lines = waiting.log_lines(self._system, run, after=self._after, block=0 if finished else _LOOK)
+            run = run_views.one(self._system.database, self._run_id)
+            if not run.status.is_over:
+                self._progress.status(self._standing(run))
+            for line in filter(self._wanted, lines):
+                self._progress.line(line)
+            if lines:
+                self._after = lines[-1].id
+            elif finished:
+                self._progress.pause()
+                return run
+            # Lines are printed before a run goes on: those of one that is done are there at the next look.
+            finished = done(run)
+
+    def _standing(self, run: RunView) -> str:
+        if run.status is RunStatus.PENDING:
+            words = self._why_pending(run)
+        else:
+            words = f"{_WORDS[run.status]} on {run.agent}, slot {run.slot}"
+        cancelling = " (cancelling)" if run.cancel_requested else ""
+        return f"{run.workspace}: {words}{cancelling}"
+
+    def _why_pending(self, run: RunView) -> str:
+        now = time.monotonic()
+        if now - self._asked > _ASK_WHY:
+            self._asked = now
+            self._why = waiting.why_pending(self._system, run)
+        return self._why

@@ -1,0 +1,112 @@
+"""``slots``: which run holds which slot of which agent."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from workers.cli.console import ago, cell, clean, console, plain, show_json, table
+from workers.cli.options import AsJson
+from workers.core.slots import SLOTS_PER_AGENT, SlotState
+from workers.services import pool_views
+from workers.services.pool_views import AgentView, PoolView, SlotView
+from workers.services.system import system
+
+app = typer.Typer()
+
+_REFRESH = 1.0
+_AGENT_STYLES = {"available": "green", "draining": "yellow", "silent": "red"}
+_SLOT_STYLES = {SlotState.IDLE: "dim", SlotState.RUNNING: "cyan", SlotState.RESERVED: "yellow"}
+
+
+@app.command()
+def slots(
+    pool: Annotated[str | None, typer.Option(help="Only this pool.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show every agent's three slots. As JSON with --watch: one document a line."""
+    if watch:
+        _watch(pool, as_json=as_json)
+    elif as_json:
+        show_json([_slots_of(view) for view in _pools(pool)])
+    else:
+        console().print(slots_tables(_pools(pool)))
+
+
+def slots_tables(pools: Sequence[PoolView]) -> Group:
+    """Return the slots of pools as tables."""
+    if not pools:
+        return Group(Text("No pools."))
+    parts: list[Any] = []
+    for pool in pools:
+        parts += [_heading(pool), _agents(pool) if pool.agents else Text("  no agents", style="dim"), Text("")]
+    return Group(*parts[:-1])
+
+
+def _pools(name: str | None) -> list[PoolView]:
+    return pool_views.every(system()) if name is None else [pool_views.one(system(), name)]
+
+
+def _slots_of(pool: PoolView) -> dict[str, Any]:
+    return {"pool": pool.name, "slots": plain(pool.slots), "pending": pool.pending, "agents": plain(pool.agents)}
+
+
+def _watch(pool: str | None, *, as_json: bool) -> None:
+    try:
+        if as_json or not console().is_terminal:
+            while True:
+                if as_json:
+                    typer.echo(json.dumps([_slots_of(view) for view in _pools(pool)]))
+                else:
+                    console().print(slots_tables(_pools(pool)))
+                time.sleep(_REFRESH)
+        with Live(slots_tables(_pools(pool)), console=console(), auto_refresh=False) as live:
+            while True:
+                time.sleep(_REFRESH)
+                live.update(slots_tables(_pools(pool)), refresh=True)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def _heading(pool: PoolView) -> Text:
+    counts, pending = pool.slots, sum(pool.pending.values())
+    words = (
+        f"{len(pool.agents)} agents; slots: {counts.running} running, {counts.reserved} reserved, {counts.idle} idle; "
+        f"{pending} runs wait"
+    )
+    heading = Text.assemble(("Pool ", "bold"), (clean(pool.name), "bold"), f": {words}")
+    return heading.append(f"\n{clean(pool.status_message)}", style="yellow") if pool.status_message else heading
+
+
+def _agents(pool: PoolView) -> Table:
+    now = datetime.now(UTC)
+    made = table("AGENT", "STATE", "HEARTBEAT", *(f"SLOT {slot}" for slot in range(SLOTS_PER_AGENT)))
+    for agent in pool.agents:
+        made.add_row(*_agent(agent, now))
+    return made
+
+
+def _agent(agent: AgentView, now: datetime) -> list[Text]:
+    facts = [
+        cell(agent.name),
+        cell(agent.state, _AGENT_STYLES.get(agent.state, "")),
+        cell(f"{ago(agent.heartbeat_at, now)} ago"),
+    ]
+    return facts + [_slot(slot, now) for slot in agent.slots]
+
+
+def _slot(slot: SlotView, now: datetime) -> Text:
+    if slot.run_id is None:
+        return cell(slot.state, _SLOT_STYLES[slot.state])
+    what = f"{slot.workspace or '?'} {slot.kind} {slot.state} {ago(slot.since, now)}"
+    return cell(f"{what} [{slot.run_id[:8]}]", _SLOT_STYLES[slot.state])

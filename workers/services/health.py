@@ -1,0 +1,83 @@
+"""Whether what a system needs is there: facts and hints for `terraslot doctor`. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from workers.core import names
+from workers.services import pool_views, pools
+from workers.services.system import System
+from workers.slots.server import describe, without_password
+
+OLDEST_REDIS = (6, 2)
+_ANSWER_SECONDS = 1.0
+
+
+class Verdict(StrEnum):
+    """How one thing stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about one thing, and what to do where it is not as it should be."""
+
+    name: str
+    verdict: Verdict
+    says: str
+    hint: str | None = None
+
+
+def redis(system: System) -> Finding:
+    """Look at the server of the slot map: its version, whether it persists, whether it may drop keys."""
+    server = describe(system.redis)
+    version = ".".join(map(str, server.version))
+    says = f"{server.kind} {version} at {without_password(system.settings.redis_url)}"
+    if server.version < OLDEST_REDIS:
+        return Finding("redis", Verdict.WRONG, says, "Use Redis 6.2 or later, or Valkey.")
+    if server.evicts:
+        hint = "Set maxmemory-policy to noeviction: the server may drop the slot map when it is full."
+        return Finding("redis", Verdict.WRONG, f"{says}, may evict keys", hint)
+    if server.persists is False:
+        hint = "Set appendonly to yes, or what is enqueued is lost when the server restarts."
+        return Finding("redis", Verdict.WARNING, f"{says}, keeps nothing on disk", hint)
+    return Finding("redis", Verdict.OK, says if server.persists is None else f"{says}, persistent")
+
+
+def database(system: System) -> Finding:
+    """Look whether the database answers, has the tables of this version, and a pool."""
+    count = len(pools.every(system))
+    says = f"{system.database}, {count} pool{'' if count == 1 else 's'}"
+    if not count:
+        return Finding("database", Verdict.WRONG, says, "Start the system with `terraslot up`: it creates a pool.")
+    return Finding("database", Verdict.OK, says)
+
+
+def workers(system: System) -> Finding:
+    """Ask who takes what callers enqueue and what agents report."""
+    answers = system.celery.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}
+    taken = {queue["name"] for queues in answers.values() for queue in queues}
+    missing = [queue for queue in (names.SUBMIT_QUEUE, names.CONTROL_QUEUE, names.REPORTS_QUEUE) if queue not in taken]
+    if missing:
+        hint = "Start the system with `terraslot up`, or the workers: celery -A workers worker, and -A workers.reports."
+        return Finding("workers", Verdict.WRONG, f"nobody takes from the queue {', '.join(missing)}", hint)
+    return Finding("workers", Verdict.OK, f"{len(answers)} answer: {', '.join(sorted(answers))}")
+
+
+def agents(system: System) -> Finding:
+    """Look at the agents of all pools, and at what keeps a pool from having those that it wants."""
+    found = pool_views.every(system)
+    all_agents = [agent for pool in found for agent in pool.agents]
+    silent = [agent.name for agent in all_agents if agent.state == "silent"]
+    hindered = [f"{pool.name}: {pool.status_message}" for pool in found if pool.status_message]
+    if silent:
+        hint = "They are not heard any more; their pods are replaced when they are known to be gone."
+        return Finding("agents", Verdict.WARNING, f"silent: {', '.join(silent)}", hint)
+    if hindered:
+        return Finding("agents", Verdict.WARNING, "; ".join(hindered), "Look at `terraslot pool show NAME`.")
+    says = f"{len(all_agents)} registered" if all_agents else "none; they are started when a run waits"
+    return Finding("agents", Verdict.OK, says)
