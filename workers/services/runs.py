@@ -63,7 +63,8 @@ def confirm(system: System, run_id: str) -> Run:
     """
     slots, run, pool, workspace = _waiting(system, run_id, "confirmed")
     lease = slots.find(run.id)
-    if lease is not None and lease.state is not SlotState.RESERVED:
+    # It may be running still, for a moment: the plan's report is committed before its slot is reserved.
+    if lease is not None and lease.state is not SlotState.RESERVED and lease.token != run.token:
         raise NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
     resumed = lease and slots.resume(run.id, lease.token, orders.new_token())
     if resumed is None:
