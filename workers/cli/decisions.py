@@ -12,10 +12,10 @@ from workers.cli.follow import Follower, is_over
 from workers.cli.options import AsJson, NoWait, RunId
 from workers.cli.outcome import FAILURE, INTERRUPTED, exit_code, tell
 from workers.cli.progress import Progress
+from workers.cli.system import system
 from workers.core.runs import Phase, RunStatus
 from workers.services import run_views, runs
 from workers.services.run_views import RunView
-from workers.services.system import system
 from workers.slots.log_stream import LogLine
 
 app = typer.Typer()

@@ -12,9 +12,9 @@ from workers.cli.follow import Follower, is_over
 from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import INTERRUPTED, STYLES
 from workers.cli.progress import Progress
+from workers.cli.system import system
 from workers.services import run_views, waiting
 from workers.services.run_views import RunView
-from workers.services.system import system
 from workers.slots.log_stream import LogLine
 
 app = typer.Typer()

@@ -10,9 +10,9 @@ from rich.table import Table
 from workers.cli.console import cell, console, plain, say, show_json, table
 from workers.cli.options import AsJson
 from workers.cli.slots import slots_tables
+from workers.cli.system import system
 from workers.services import pool_views
 from workers.services.pool_views import PoolView
-from workers.services.system import system
 
 app = typer.Typer(help="Look at pools.", no_args_is_help=True)
 

@@ -13,12 +13,12 @@ from workers.cli.follow import Follower, wants_a_person
 from workers.cli.options import AsJson, Destroy, NoWait, Priority, WorkspaceName
 from workers.cli.outcome import INTERRUPTED, changes, exit_code, tell
 from workers.cli.progress import Progress
+from workers.cli.system import system
 from workers.core import names
 from workers.core.errors import AgentGone, NotWaiting
 from workers.core.runs import RunStatus
 from workers.services import runs, workspaces
 from workers.services.run_views import RunView
-from workers.services.system import system
 
 app = typer.Typer()
 

@@ -11,9 +11,9 @@ import typer
 
 from workers.cli.console import cell, console, say, show_json, table
 from workers.cli.options import AsJson, WorkspaceName
+from workers.cli.system import system
 from workers.core.workspaces import DirectorySource, GitSource, WorkspaceSpec
 from workers.services import workspaces
-from workers.services.system import system
 
 app = typer.Typer(help="Manage workspaces.", no_args_is_help=True)
 
