@@ -37,8 +37,8 @@ def is_remote(module: Path) -> bool:
     return path is not None and Path(path).is_absolute()
 
 
-def use_local(module: Path, state_path: str | None) -> None:
-    """Make Terraform keep its state at ``state_path``, whatever local backend the configuration names.
+def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
+    """Let the module keep its state at ``state_path``, and return the flags that ``init`` needs for it.
 
     Raises :class:`PhaseFailed` if there is no such place.
     """
@@ -49,8 +49,9 @@ def use_local(module: Path, state_path: str | None) -> None:
         )
     path = Path(state_path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    backend = {"path": _literal(path), "workspace_dir": _literal(path.with_name(path.name + ".d"))}
-    (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": backend}}}))
+    # The path goes into flags: in the file, a "${" in it would mean something to OpenTofu but not to Terraform.
+    (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": {}}}}))
+    return f"-backend-config=path={path}", f"-backend-config=workspace_dir={path}.d"
 
 
 def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:
@@ -68,8 +69,3 @@ def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | Non
         f"Terraform could not save the state. It is kept on agent {execution.agent} as {kept}: once the backend works "
         f"again, run 'terraform state push {kept}' in an initialised copy of the configuration."
     )
-
-
-def _literal(path: Path) -> str:
-    """Return the path as a string of Terraform's JSON syntax, in which ${ and %{ begin a template."""
-    return str(path).replace("${", "$${").replace("%{", "%%{")

@@ -95,13 +95,11 @@ class Phases:
 
 def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
     if not backend.may_be_configured(module):
-        backend.use_local(module, execution.order.state_path)
-        terraform.init()
+        terraform.init(*backend.use_local(module, execution.order.state_path))
         return
     terraform.init()
     if not backend.is_remote(module):
-        backend.use_local(module, execution.order.state_path)
-        terraform.init("-reconfigure")
+        terraform.init("-reconfigure", *backend.use_local(module, execution.order.state_path))
 
 
 def _fresh_directory(directory: Path) -> None:

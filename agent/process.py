@@ -183,6 +183,7 @@ class Child:
                 _kill_group(self.pid)
             self._process.wait()
             self._reaped = True
+        _wait_for_group(self.pid)
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -245,6 +246,15 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _wait_for_group(pid: int) -> None:
+    """Wait until a killed group is gone; not for ever, for what nobody reaps stays a name without a process."""
+    until = time.monotonic() + _LEFTOVER_SECONDS
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < until:
+            os.killpg(pid, 0)
+            time.sleep(_CLOSED_PAUSE)
 
 
 def _kill_group(pid: int) -> None:

@@ -1,0 +1,480 @@
+"""Whole phases with a real Terraform: what is planned is applied, and every other end has its words."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.agent.conftest import Bench, Configuration, of_apply, until
+
+from agent import plugin_cache
+from agent.backend import OVERRIDE, rescue_state
+from agent.execution import Execution, PhaseFailed, StopCause, Stopped
+from agent.settings import EMBEDDED, AgentSettings
+from workers.core.messages import Changes, Order
+from workers.core.runs import FailureReason, RunKind
+
+MakeOrder = Callable[..., Order]
+SLOW = "echo begun; exec sleep 60"
+HOLDING = 'resource "terraform_data" "first" { input = 1 }\n'
+
+
+class Background:
+    """A phase in a thread of its own."""
+
+    def __init__(self, bench: Bench, order: Order) -> None:
+        self.bench = bench
+        self.execution = bench.execution(order)
+        self.result: Any = None
+        self.thread = threading.Thread(target=self._execute)
+        self.thread.start()
+
+    def _execute(self) -> None:
+        try:
+            self.result = self.bench.execute(self.execution.order, self.execution)
+        except (PhaseFailed, Stopped) as error:
+            self.result = error
+
+    def reach(self, text: str) -> Execution:
+        until(lambda: any(text in line for line in self.bench.lines.texts) or not self.thread.is_alive())
+        assert self.thread.is_alive(), self.result
+        return self.execution
+
+    def end(self) -> Any:
+        self.thread.join(30)
+        return self.result
+
+
+def state(order: Order) -> dict[str, Any]:
+    assert order.state_path is not None
+    content: dict[str, Any] = json.loads(Path(order.state_path).read_text())
+    return content
+
+
+def failure(bench: Bench, order: Order) -> PhaseFailed:
+    with pytest.raises(PhaseFailed) as failed:
+        bench.execute(order)
+    return failed.value
+
+
+class TestAPlanAndItsApply:
+    def test_do_what_they_say(self, bench: Bench, make_order: MakeOrder, configuration: Configuration) -> None:
+        configuration.write(
+            """
+            variable "size" { type = number }
+            variable "tags" { type = map(string) }
+            resource "terraform_data" "a" {
+              count = 2
+              input = var.size
+            }
+            output "sum" { value = var.size + 1 }
+            output "later" { value = terraform_data.a[0].output }
+            output "secret" {
+              value     = var.tags["x"]
+              sensitive = true
+            }
+            """
+        )
+        order = make_order(configuration.source, variables={"size": 4, "tags": {"x": "hunter2"}})
+        planned = bench.execute(order)
+        assert (planned.changed, planned.changes) == (True, Changes(add=2))
+        assert planned.outputs == {"sum": 5, "secret": "(sensitive)"}
+        applied = bench.execute(of_apply(order))
+        assert applied.outputs == {"sum": 5, "later": 4, "secret": "(sensitive)"}
+        again = bench.execute(order)
+        assert (again.changed, again.changes) == (False, Changes())
+        assert "hunter2" not in "\n".join(bench.lines.texts)
+
+    def test_destroy_everything_when_asked(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write(HOLDING)
+        order = make_order(configuration.source)
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        destroy = make_order(configuration.source, destroy=True)
+        assert bench.execute(destroy).changes == Changes(destroy=1)
+        bench.execute(of_apply(destroy))
+        assert state(order)["resources"] == []
+
+    def test_share_one_directory_so_that_files_of_the_plan_are_there(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        """F21."""
+        configuration.write('resource "terraform_data" "it" {\n provisioner "local-exec" { command = "cat made" }\n}')
+        order = make_order(configuration.source)
+        bench.execute(order)
+        (bench.work_dir / "runs/run-1/source/made").write_text("made while planning")
+        configuration.write("resource changed meanwhile")
+        bench.execute(of_apply(order))
+        assert any("made while planning" in line for line in bench.lines.texts)
+
+    def test_work_in_the_embedded_terraform(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        bench.command = embedded(tmp_path)
+        configuration.write(HOLDING + 'output "o" { value = terraform_data.first.output }')
+        configuration.write("raise SystemExit('a module of the configuration was imported')", "ctypes.py")
+        order = make_order(configuration.source)
+        assert bench.execute(order).changes == Changes(add=1)
+        assert bench.execute(of_apply(order)).outputs == {"o": 1}
+        assert bench.lines.texts[-1].startswith("o = ")
+
+    def test_are_given_the_workspaces_environment_and_none_of_the_platforms(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setenv("TERRASLOT_REDIS_URL", "redis://:secret@host")
+        monkeypatch.setenv("CELERY_BROKER_URL", "redis://:secret@host")
+        monkeypatch.setenv("MY_REDIS", "redis://:secret@host/0")  # the agent's, under another name
+        monkeypatch.setenv("AWS_REGION", "eu-1")
+        monkeypatch.setenv("TF_CLI_CONFIG_FILE", "/nowhere/terraformrc")
+        configuration.runs("env | sed s/^/ENV:/")
+        order = make_order(configuration.source, environment={"TEAM": "net", "TF_DATA_DIR": "/nowhere/else"})
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        names = {line.split("ENV:")[1].split("=")[0] for line in bench.lines.texts if "ENV:" in line}
+        assert {"TEAM", "AWS_REGION", "PATH", "TF_IN_AUTOMATION", "CHECKPOINT_DISABLE"} <= names
+        assert not names & {"TERRASLOT_REDIS_URL", "CELERY_BROKER_URL", "MY_REDIS", "TF_CLI_CONFIG_FILE", "TF_DATA_DIR"}
+        assert not any("CLI configuration" in line for line in bench.lines.texts)
+
+    def test_leave_large_outputs_out_and_say_so(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write(f'output "huge" {{ value = "{"x" * 70_000}" }}\noutput "b" {{ value = 1 }}')
+        assert bench.execute(make_order(configuration.source)).outputs == {"b": 1}
+        assert any("'huge' is too large" in line for line in bench.lines.texts)
+
+    def test_keep_variables_to_themselves(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write('variable "v" {}\noutput "o" { value = 1 }')
+        bench.execute(make_order(configuration.source, variables={"v": "hunter2"}))
+        directory = bench.work_dir / "runs/run-1"
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert stat.S_IMODE((directory / "variables.tfvars.json").stat().st_mode) == 0o600
+        assert not list((directory / "source").rglob("*tfvars*"))
+
+
+def embedded(tmp_path: Path) -> tuple[str, ...]:
+    return AgentSettings(pool="p", agent="a", work_dir=tmp_path, terraform=EMBEDDED).terraform_command()
+
+
+class TestWhatTerraformRefuses:
+    def test_is_told_in_its_own_words(self, bench: Bench, make_order: MakeOrder, configuration: Configuration) -> None:
+        configuration.write('resource "terraform_data" {')
+        failed = failure(bench, make_order(configuration.source))
+        assert failed.reason is FailureReason.TERRAFORM_FAILED
+        assert "Error: " in failed.text
+        assert "main.tf line 1" in failed.text
+        assert not re.search("[\x00-\x08\x0b-\x1f]", failed.text)
+
+    def test_includes_a_provider_that_can_not_be_installed(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        mirror = tmp_path / "mirror"
+        mirror.mkdir()
+        rc = configuration.write(f'provider_installation {{\n filesystem_mirror {{ path = "{mirror}" }}\n}}', "rc").path / "rc"
+        configuration.write('resource "nosuch_thing" "x" {}')
+        failed = failure(bench, make_order(configuration.source, environment={"TF_CLI_CONFIG_FILE": str(rc)}))
+        assert failed.reason is FailureReason.TERRAFORM_FAILED
+        assert "hashicorp/nosuch" in failed.text
+
+    def test_includes_a_stale_plan(self, bench: Bench, make_order: MakeOrder, configuration: Configuration) -> None:
+        """F20."""
+        configuration.write(HOLDING)
+        older = make_order(configuration.source)
+        newer = make_order(configuration.source, run="run-2")
+        bench.execute(older)
+        bench.execute(newer)
+        bench.execute(of_apply(newer))
+        assert "Saved plan is stale" in failure(bench, of_apply(older)).text
+
+    def test_includes_a_locked_state_and_names_its_holder(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        """F17; and a plan that may change nothing takes no lock."""
+        configuration.runs(SLOW)
+        order = make_order(configuration.source)
+        bench.execute(order)
+        holder = Background(bench, of_apply(order))
+        holder.reach("begun")
+        failed = failure(bench, make_order(configuration.source, run="run-2"))
+        assert "Error acquiring the state lock" in failed.text
+        assert re.search(r"Who:\s+\S+", failed.text)
+        assert bench.execute(make_order(configuration.source, run="run-3", kind=RunKind.PLAN)).changed
+        holder.execution.stop(StopCause.CANCELLED, kill_in=0)
+        holder.end()
+
+    def test_is_bounded_and_clean_however_hostile(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.runs(r"printf '\033[31mred\033[0m\r\007'; head -c 1000000 /dev/zero | tr '\0' x; exit 1")
+        order = make_order(configuration.source)
+        bench.execute(order)
+        failed = failure(bench, of_apply(order))
+        assert len(failed.text) <= 16_000
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", failed.text)
+        assert all(len(line) < 9000 and line.isprintable() for line in bench.lines.texts if line)
+
+    def test_in_an_apply_without_its_plan_is_said_plainly(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        failed = failure(bench, of_apply(make_order(configuration.source)))
+        assert failed.reason is FailureReason.AGENT_ERROR
+        assert "plan the run again" in failed.text
+
+
+class TestState:
+    def test_without_a_backend_is_kept_outside_of_the_run(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write(HOLDING)
+        order = make_order(configuration.source)
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        assert len(state(order)["resources"]) == 1
+        assert order.state_path is not None
+        assert stat.S_IMODE(Path(order.state_path).parent.stat().st_mode) == 0o700
+        assert not list(bench.work_dir.rglob("*.tfstate.backup"))
+
+    @pytest.mark.parametrize("backend", ['backend "local" {}', 'backend "local" { path = "kept/here.tfstate" }'])
+    def test_of_a_local_backend_in_the_run_is_moved_out_of_it(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, backend: str
+    ) -> None:
+        configuration.write(f"terraform {{\n {backend}\n}}\n{HOLDING}")
+        order = make_order(configuration.source)
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        assert len(state(order)["resources"]) == 1
+
+    def test_in_a_place_that_the_configuration_names_stays_there(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "place.tfstate"
+        configuration.write(f'terraform {{\n backend "local" {{ path = "{place}" }}\n}}\n{HOLDING}')
+        order = make_order(configuration.source, state_path=None)
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        assert place.exists()
+        assert not (bench.work_dir / "runs/run-1/source" / OVERRIDE).exists()
+
+    def test_may_be_kept_where_a_resource_is_called_backend(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write('resource "terraform_data" "backend" { input = "a cloud" }')
+        order = make_order(configuration.source)
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        assert len(state(order)["resources"]) == 1
+
+    def test_has_to_have_a_place(self, bench: Bench, make_order: MakeOrder, configuration: Configuration) -> None:
+        configuration.write(HOLDING)
+        failed = failure(bench, make_order(configuration.source, state_path=None))
+        assert "add a backend block" in failed.text
+
+    def test_path_may_look_like_a_template(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        configuration.write(HOLDING)
+        order = make_order(configuration.source, state_path=str(tmp_path / "${x} %{y}" / "s.tfstate"))
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        assert len(state(order)["resources"]) == 1
+
+    def test_that_can_not_be_written_is_rescued_and_named(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path, refusing_backend: str
+    ) -> None:
+        """F19."""
+        configuration.write(
+            f'terraform {{\n backend "http" {{\n address = "{refusing_backend}"\n retry_max = 0\n }}\n}}\n{HOLDING}'
+        )
+        order = make_order(configuration.source)
+        bench.execute(order)
+        failed = failure(bench, of_apply(order))
+        kept = tmp_path / "state" / "net-run-1.errored.tfstate"
+        assert "Failed to save state" in failed.text
+        assert f"terraform state push {kept}" in failed.text
+        assert len(json.loads(kept.read_text())["resources"]) == 1
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+    def test_is_rescued_into_the_agents_directory_where_a_pool_keeps_no_state(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        """F19."""
+        order = make_order(configuration.source, state_path=None)
+        module = bench.work_dir / "module"
+        module.mkdir(parents=True)
+        (module / "errored.tfstate").write_text("{}")
+        advice = rescue_state(bench.execution(order), module, bench.work_dir / "rescued")
+        assert str(bench.work_dir / "rescued/net-run-1.errored.tfstate") in (advice or "")
+
+
+@pytest.fixture
+def refusing_backend() -> Iterator[str]:
+    """Return the address of a server that has no state and takes none."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(404)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(403)
+
+        def answer(self, code: int) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class TestStopping:
+    def test_an_apply_halts_it_and_writes_the_state(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        """F18: one SIGINT, whatever is asked how often."""
+        self.halt(bench, make_order(configuration.source), configuration)
+
+    def test_an_apply_of_the_embedded_terraform_as_well(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        bench.command = embedded(tmp_path)
+        self.halt(bench, make_order(configuration.source), configuration)
+
+    def halt(self, bench: Bench, order: Order, configuration: Configuration) -> None:
+        configuration.runs(SLOW).write(HOLDING, "first.tf")
+        bench.execute(order)
+        apply = Background(bench, of_apply(order))
+        execution = apply.reach("begun")
+        for _ in range(3):
+            execution.stop(StopCause.CANCELLED)
+        execution.stop(StopCause.SHUTDOWN, kill_in=20)
+        stopped = apply.end()
+        assert (type(stopped), stopped.cause) == (Stopped, StopCause.CANCELLED)
+        assert "execution halted" in (stopped.text or "")
+        assert not any("Two interrupts" in line for line in bench.lines.texts)
+        assert "first" in {resource["name"] for resource in state(order)["resources"]}
+
+    def test_a_phase_that_does_not_yield_kills_it_after_its_time(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write(
+            'data "terraform_remote_state" "s" {\n backend = "local"\n config = { path = "pipe" }\n}\n'
+        )
+        order = make_order(configuration.source)
+        plan = Background(bench, order)
+        until(lambda: (bench.work_dir / "runs/run-1/source/main.tf").exists())
+        os.mkfifo(bench.work_dir / "runs/run-1/source/pipe")
+        plan.reach("$ terraform plan")
+        plan.execution.stop(StopCause.DROPPED, kill_in=0.3)
+        began = time.monotonic()
+        assert plan.end().cause is StopCause.DROPPED
+        assert time.monotonic() - began < 5
+        assert not any((bench.work_dir / "children").iterdir())
+
+    def test_between_two_commands_starts_no_further_one(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write(HOLDING)
+        plan = bench.execution(make_order(configuration.source))
+        write = plan.log.write
+
+        def stop_after_init(text: str) -> None:
+            write(text)
+            if text == "$ terraform plan":
+                plan.stop(StopCause.CANCELLED)
+
+        plan.log.write = stop_after_init  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            bench.execute(plan.order, plan)
+        assert bench.lines.texts[-1] == "$ terraform plan"
+
+    def test_an_apply_that_was_done_already_changes_nothing_of_its_success(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.write(HOLDING + 'output "o" { value = 1 }')
+        order = make_order(configuration.source)
+        bench.execute(order)
+        apply = bench.execution(of_apply(order))
+        write = apply.log.write
+
+        def stop_at_the_end(text: str) -> None:
+            write(text)
+            if "Apply complete" in text:
+                apply.stop(StopCause.CANCELLED)
+
+        apply.log.write = stop_at_the_end  # type: ignore[method-assign]
+        assert bench.execute(apply.order, apply).outputs in ({"o": 1}, {})
+
+    def test_comes_by_itself_when_the_time_is_over(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        configuration.runs(SLOW)
+        order = make_order(configuration.source)
+        bench.execute(order)
+        stopped = Background(bench, of_apply(order, timeout=1.0)).end()
+        assert stopped.cause is StopCause.TIMED_OUT
+        assert "execution halted" in stopped.text
+
+
+class TestASharedPluginCache:
+    """F23."""
+
+    def test_is_used_by_one_init_at_a_time(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        cache = tmp_path / "cache"
+        log = tmp_path / "inits"
+        program = tmp_path / "terraform"
+        program.write_text(f"#!/bin/sh\necho begin >> {log}; sleep 0.15; echo end >> {log}; exit 1\n")
+        program.chmod(0o755)
+        configuration.write(HOLDING)
+        environment = {"TF_PLUGIN_CACHE_DIR": str(cache)}
+        benches = [Bench(tmp_path / f"agent-{number}", command=(str(program),)) for number in range(2)]
+        inits = [
+            Background(each, make_order(configuration.source, run=f"run-{run}", environment=environment))
+            for each in benches
+            for run in range(2)
+        ]
+        for init in inits:
+            init.end()
+        assert log.read_text().split() == ["begin", "end"] * 4
+
+    def test_is_found_in_terraforms_own_configuration(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "rc").write_text(f'plugin_cache_dir = "{tmp_path}/cache"\n')
+        configuration.write(HOLDING)
+        bench.execute(make_order(configuration.source, environment={"TF_CLI_CONFIG_FILE": str(tmp_path / "rc")}))
+        assert (tmp_path / "cache" / plugin_cache.LOCK).exists()
+
+    def test_that_somebody_holds_does_not_hold_up_a_cancel(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        configuration.write(HOLDING)
+        other = bench.execution(make_order(configuration.source))
+        with plugin_cache.exclusive(tmp_path, other):
+            waiting = Background(
+                bench, make_order(configuration.source, environment={"TF_PLUGIN_CACHE_DIR": str(tmp_path)})
+            )
+            waiting.reach("Waiting for another init").stop(StopCause.CANCELLED)
+            assert waiting.end().cause is StopCause.CANCELLED
