@@ -1,0 +1,64 @@
+"""What holds of the slot map after every step, read from the server's keys."""
+
+from __future__ import annotations
+
+import redis
+
+from workers.core.runs import RunKind
+from workers.core.slots import AgentRecord, PoolStats, SlotState
+from workers.slots.slot_map import SlotMap
+
+POOL = "pool"
+BUSY = 10**12
+
+
+def check(client: redis.Redis, slots: SlotMap) -> None:
+    """Fail unless every index and count of the pool is what its records say."""
+    agents = slots.snapshot()
+    leases = [lease for agent in agents for lease in agent.leases]
+
+    assert all(lease.agent == agent.name for agent in agents for lease in agent.leases)
+    assert all(len({lease.slot for lease in agent.leases}) == len(agent.leases) for agent in agents)
+    assert {run.decode() for run in client.hkeys(key("leases"))} == {lease.run for lease in leases}
+    assert len({lease.run for lease in leases}) == len(leases), "a run holds more than one slot"
+    assert all(lease.kind is RunKind.PLAN for lease in leases if lease.slot != 0)
+    assert all((lease.until is not None) is (lease.state is SlotState.RESERVED) for lease in leases)
+
+    assert _scores(client, "room") == {agent.name: room(agent) for agent in agents if agent.available}
+    assert _scores(client, "reserved") == {lease.run: lease.until for lease in leases if lease.until is not None}
+    assert _scores(client, "heartbeats") == {agent.name: agent.heartbeat_at for agent in agents}
+    assert {name.decode() for name in client.hkeys(key("slots"))} == {agent.name for agent in agents}
+
+    assert slots.stats() == _counted(agents)
+    known = ("slots", "leases", "room", "reserved", "agents", "heartbeats", "watch")
+    assert set(client.scan_iter(key("*"))) <= {key(name) for name in known}
+
+
+def key(name: str) -> bytes:
+    return f"ts:{{{POOL}}}:{name}".encode()
+
+
+def room(agent: AgentRecord) -> float:
+    """The place of an agent in the index of free slots."""
+    if agent.idle_since is not None:
+        return agent.idle_since
+    taken = {lease.slot for lease in agent.leases}
+    free_plans = 2 - len(taken & {1, 2})
+    return [-1, BUSY + 4, BUSY + 3][free_plans] if 0 in taken else [BUSY + 2, BUSY + 1][free_plans]
+
+
+def _scores(client: redis.Redis, name: str) -> dict[str, float]:
+    return {member.decode(): score for member, score in client.zrange(key(name), 0, -1, withscores=True)}
+
+
+def _counted(agents: list[AgentRecord]) -> PoolStats:
+    leases = [lease for agent in agents for lease in agent.leases]
+    taken = [{lease.slot for lease in agent.leases} for agent in agents if agent.available]
+    return PoolStats(
+        agents=len(agents),
+        available=len(taken),
+        running=sum(lease.state is SlotState.RUNNING for lease in leases),
+        reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
+        free_apply=sum(0 not in slots for slots in taken),
+        free_plan_only=sum(2 - len(slots & {1, 2}) for slots in taken),
+    )

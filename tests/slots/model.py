@@ -1,0 +1,249 @@
+"""What the slot map means, in plain Python: the same verbs on dictionaries, written for reading and not for speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from workers.core.runs import RunKind
+from workers.core.slots import (
+    AgentRecord,
+    CancelMode,
+    CancelOutcome,
+    HeartbeatReply,
+    Lease,
+    PoolStats,
+    SlotState,
+)
+
+RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
+GAP = 60.0
+
+
+@dataclass
+class Agent:
+    incarnation: str
+    registered_at: float
+    heartbeat_at: float
+    idle_since: float
+    draining: bool = False
+    silent: bool = False
+    runs: list[str | None] = field(default_factory=lambda: [None, None, None])
+
+    @property
+    def taken(self) -> int:
+        return sum(run is not None for run in self.runs)
+
+
+class Model:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.agents: dict[str, Agent] = {}
+        self.leases: dict[str, Lease] = {}
+        self.watched_since: float | None = None
+        self.watched_at = 0.0
+
+    # What agents do
+
+    def register(
+        self, agent: str, incarnation: str, executing: Sequence[Lease] = (), *, draining: bool = False
+    ) -> None:
+        record = self.agents.setdefault(agent, Agent(incarnation, self.now, self.now, self.now))
+        if record.incarnation != incarnation:
+            record.incarnation, record.registered_at = incarnation, self.now
+        record.heartbeat_at, record.silent, record.draining = self.now, False, record.draining or draining
+        for brought in executing:
+            fits = brought.slot == 0 or brought.kind is RunKind.PLAN
+            if brought.run not in self.leases and record.runs[brought.slot] is None and fits:
+                until = (brought.until or brought.since) if brought.state is RESERVED else None
+                self.leases[brought.run] = replace(brought, agent=agent, until=until, cancel=None, lost_since=None)
+                record.runs[brought.slot] = brought.run
+            held = self.leases.get(brought.run)
+            if held and (held.agent, held.token) == (agent, brought.token) and brought.redeemed:
+                self.leases[brought.run] = replace(held, redeemed=True)
+
+    def heartbeat(
+        self, agent: str, incarnation: str, executing: Sequence[str], reporting: Sequence[str]
+    ) -> HeartbeatReply:
+        record = self.agents.get(agent)
+        if record is None or record.incarnation != incarnation:
+            return HeartbeatReply(registered=False)
+        record.heartbeat_at, record.silent = self.now, False
+        running = [self.leases[run] for run in record.runs if run and self.leases[run].state is RUNNING]
+        for lease in running:
+            lost = lease.redeemed and lease.token not in {*executing, *reporting}
+            since = (lease.lost_since if lease.lost_since is not None else self.now) if lost else None
+            self.leases[lease.run] = replace(lease, lost_since=since)
+        tokens = {lease.token for lease in running}
+        return HeartbeatReply(
+            registered=True,
+            draining=record.draining,
+            cancels=tuple((lease.token, lease.cancel) for lease in running if lease.cancel),
+            drop=tuple(token for token in executing if token not in tokens),
+            repeat=tuple(token for token in reporting if token in tokens),
+        )
+
+    def redeem(self, agent: str, run: str, token: str) -> bool:
+        lease = self._held(run, token)
+        if lease is None or lease.agent != agent or lease.state is not RUNNING or lease.redeemed:
+            return False
+        self.leases[run] = replace(lease, redeemed=True)
+        return True
+
+    # What the control plane does with leases
+
+    def acquire(self, run: str, kind: RunKind, token: str) -> Lease | None:
+        if run in self.leases:
+            return self.leases[run]
+        for slots in [(1, 2), (0,)] if kind is RunKind.PLAN else [(0,)]:
+            agents = [
+                name
+                for name, agent in self.agents.items()
+                if not agent.draining and not agent.silent and any(agent.runs[slot] is None for slot in slots)
+            ]
+            if agents:
+                agent = max(agents, key=self._preference)
+                slot = next(slot for slot in slots if self.agents[agent].runs[slot] is None)
+                self.agents[agent].runs[slot] = run
+                self.leases[run] = Lease(run, kind, agent, slot, token, RUNNING, self.now)
+                return self.leases[run]
+        return None
+
+    def _preference(self, name: str) -> tuple[int, bool, float, str]:
+        """Busy agents first, then those that cost no free slot 0, then the shortest idle."""
+        agent = self.agents[name]
+        return agent.taken, agent.runs[0] is not None, 0 if agent.taken else agent.idle_since, name
+
+    def reserve(self, run: str, token: str, until: float) -> bool:
+        lease = self._held(run, token)
+        if lease is None or lease.kind is not RunKind.PLAN_AND_APPLY:
+            return False
+        since = lease.since if lease.state is RESERVED else self.now
+        self.leases[run] = replace(lease, state=RESERVED, since=since, until=until, lost_since=None)
+        return True
+
+    def resume(self, run: str, token: str, new_token: str) -> Lease | None:
+        lease = self.leases.get(run)
+        if lease and lease.token == new_token and lease.state is RUNNING:
+            return lease
+        if lease is None or lease.token != token or lease.cancel or self.agents[lease.agent].silent:
+            return None
+        self.leases[run] = Lease(run, lease.kind, lease.agent, lease.slot, new_token, RUNNING, self.now)
+        return self.leases[run]
+
+    def extend(self, run: str, token: str, until: float) -> bool:
+        lease = self._held(run, token)
+        if lease is None or lease.state is not RESERVED:
+            return False
+        self.leases[run] = replace(lease, until=until)
+        return True
+
+    def release(self, run: str, token: str) -> bool:
+        lease = self._held(run, token)
+        if lease is not None:
+            self._end(lease)
+        return lease is not None
+
+    def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
+        lease = self.leases.get(run)
+        if lease is None:
+            return CancelOutcome.ABSENT
+        if lease.state is RESERVED or not lease.redeemed:
+            self._end(lease)
+            return CancelOutcome.REVOKED
+        self.leases[run] = replace(lease, cancel=CancelMode.KILL if lease.cancel is CancelMode.KILL else mode)
+        return CancelOutcome.REQUESTED
+
+    def _held(self, run: str, token: str) -> Lease | None:
+        lease = self.leases.get(run)
+        return lease if lease and lease.token == token else None
+
+    def _end(self, lease: Lease) -> None:
+        del self.leases[lease.run]
+        agent = self.agents[lease.agent]
+        agent.runs[lease.slot] = None
+        if not agent.taken:
+            agent.idle_since = self.now
+
+    # What the control plane does with agents
+
+    def drain_idle(self, count: int) -> list[str]:
+        idle = [
+            name for name, agent in self.agents.items() if not (agent.taken or agent.draining or agent.silent)
+        ]
+        chosen = sorted(idle, key=lambda name: (self.agents[name].idle_since, name))[: max(0, count)]
+        for name in chosen:
+            self.agents[name].draining = True
+        return chosen
+
+    def drain(self, agent: str) -> bool:
+        return self._set_draining(agent, draining=True)
+
+    def undrain(self, agent: str) -> bool:
+        return self._set_draining(agent, draining=False)
+
+    def _set_draining(self, agent: str, *, draining: bool) -> bool:
+        if agent in self.agents:
+            self.agents[agent].draining = draining
+        return agent in self.agents
+
+    def mark_silent(self, older_than: float, gap: float = GAP) -> list[str]:
+        if self.watched_since is None or self.now - self.watched_at > gap:
+            self.watched_since = self.now
+        self.watched_at = self.now
+        if self.now - self.watched_since < older_than:
+            return []
+        silent = [name for name, agent in self.agents.items() if agent.heartbeat_at < self.now - older_than]
+        for name in silent:
+            self.agents[name].silent = True
+        return sorted(silent, key=lambda name: (self.agents[name].heartbeat_at, name))
+
+    def watched(self) -> tuple[float, float]:
+        return self.now, self.now if self.watched_since is None else self.watched_since
+
+    def forget(self, agent: str, incarnation: str | None = None) -> list[Lease]:
+        record = self.agents.get(agent)
+        if record is None or incarnation not in (None, record.incarnation):
+            return []
+        del self.agents[agent]
+        return [self.leases.pop(run) for run in record.runs if run]
+
+    # What everybody asks
+
+    def expired(self) -> list[Lease]:
+        due = [lease for lease in self.leases.values() if lease.until is not None and lease.until <= self.now]
+        return sorted(due, key=lambda lease: (lease.until, lease.run))
+
+    def find(self, run: str) -> Lease | None:
+        return self.leases.get(run)
+
+    def agent(self, name: str) -> AgentRecord | None:
+        return self._record(name) if name in self.agents else None
+
+    def snapshot(self) -> list[AgentRecord]:
+        return [self._record(name) for name in sorted(self.agents)]
+
+    def _record(self, name: str) -> AgentRecord:
+        agent = self.agents[name]
+        return AgentRecord(
+            name=name,
+            incarnation=agent.incarnation,
+            draining=agent.draining,
+            silent=agent.silent,
+            registered_at=agent.registered_at,
+            heartbeat_at=agent.heartbeat_at,
+            idle_since=None if agent.taken else agent.idle_since,
+            leases=tuple(self.leases[run] for run in agent.runs if run),
+        )
+
+    def stats(self) -> PoolStats:
+        accepting = [agent for agent in self.agents.values() if not agent.draining and not agent.silent]
+        reserved = sum(lease.state is RESERVED for lease in self.leases.values())
+        return PoolStats(
+            agents=len(self.agents),
+            available=len(accepting),
+            running=len(self.leases) - reserved,
+            reserved=reserved,
+            free_apply=sum(agent.runs[0] is None for agent in accepting),
+            free_plan_only=sum(agent.runs[1:].count(None) for agent in accepting),
+        )

@@ -1,0 +1,163 @@
+"""Whatever is done to the slot map, in whatever order, it answers and stands as the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from tests.slots.invariants import POOL, check
+from tests.slots.model import Model
+from workers.core.runs import RunKind
+from workers.core.slots import CancelMode, Lease
+from workers.slots.slot_map import SlotMap
+
+AGENTS = st.sampled_from(["agent-1", "agent-2", "agent-3"])
+INCARNATIONS = st.sampled_from(["first", "second"])
+RUNS = st.sampled_from([f"run-{number}" for number in range(8)])
+KINDS = st.sampled_from(RunKind)
+MODES = st.sampled_from(CancelMode)
+TIMES = st.integers(0, 400).map(lambda quarters: 1_000 + quarters / 4)
+
+
+class SlotMachine(RuleBasedStateMachine):
+    """Runs every step on the slot map and on the model. Tokens are fresh, as the contract demands."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__()
+        client.flushall()
+        self.client, self.model = client, Model()
+        self.model.now = 1_000.0
+        self.slots = SlotMap(client, POOL, clock=lambda: self.model.now)
+        self.tokens: list[str] = ["never-given"]
+        self.leases: list[Lease] = []
+        self.redeemed: set[str] = set()
+
+    def both(self, verb: str, *arguments: Any, **options: Any) -> Any:
+        reply = getattr(self.slots, verb)(*arguments, **options)
+        expected = getattr(self.model, verb)(*arguments, **options)
+        assert reply == expected, verb
+        if isinstance(reply, Lease):
+            self.leases.append(reply)
+        return reply
+
+    def fresh_token(self) -> str:
+        self.tokens.append(f"token-{len(self.tokens)}")
+        return self.tokens[-1]
+
+    def any_token(self, data: st.DataObject, run: str) -> str:
+        """The lease's own token, mostly; else any that was ever given."""
+        lease = self.model.leases.get(run)
+        own = [lease.token] * 3 if lease else []
+        return data.draw(st.sampled_from([*own, self.tokens[-1], self.tokens[len(self.tokens) // 2]]))
+
+    def some_tokens(self, data: st.DataObject) -> list[str]:
+        running = [lease.token for lease in self.model.leases.values()]
+        return data.draw(st.lists(st.sampled_from([*running, self.tokens[-1]]), unique=True, max_size=4))
+
+    @rule(seconds=st.sampled_from([0.25, 1.0, 20.0, 45.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.model.now += seconds
+
+    @rule(agent=AGENTS, incarnation=INCARNATIONS, draining=st.sampled_from([False, False, True]), data=st.data())
+    def register(self, agent: str, incarnation: str, draining: bool, data: st.DataObject) -> None:
+        brought = data.draw(st.lists(st.sampled_from(self.leases), max_size=3)) if self.leases else []
+        known = [replace(lease, redeemed=lease.token in self.redeemed) for lease in brought]
+        self.both("register", agent, incarnation, known, draining=draining)
+
+    @rule(agent=AGENTS, incarnation=INCARNATIONS)
+    def register_empty(self, agent: str, incarnation: str) -> None:
+        self.both("register", agent, incarnation)
+
+    @rule(agent=AGENTS, incarnation=INCARNATIONS, data=st.data())
+    def heartbeat(self, agent: str, incarnation: str, data: st.DataObject) -> None:
+        self.both("heartbeat", agent, incarnation, self.some_tokens(data), self.some_tokens(data))
+
+    @rule(run=RUNS, kind=KINDS)
+    def acquire(self, run: str, kind: RunKind) -> None:
+        self.both("acquire", run, kind, self.fresh_token())
+
+    @rule(run=RUNS, other=AGENTS, data=st.data())
+    def redeem(self, run: str, other: str, data: st.DataObject) -> None:
+        lease = self.model.leases.get(run)
+        agent = data.draw(st.sampled_from([lease.agent, lease.agent, other])) if lease else other
+        token = self.any_token(data, run)
+        if self.both("redeem", agent, run, token):
+            assert token not in self.redeemed, "a token was redeemed twice"
+            self.redeemed.add(token)
+
+    @rule(run=RUNS, until=TIMES, data=st.data())
+    def reserve(self, run: str, until: float, data: st.DataObject) -> None:
+        self.both("reserve", run, self.any_token(data, run), until)
+
+    @rule(run=RUNS, data=st.data(), twice=st.booleans())
+    def resume(self, run: str, data: st.DataObject, twice: bool) -> None:
+        token, new_token = self.any_token(data, run), self.fresh_token()
+        for _ in range(1 + twice):
+            self.both("resume", run, token, new_token)
+
+    @rule(run=RUNS, until=TIMES, data=st.data())
+    def extend(self, run: str, until: float, data: st.DataObject) -> None:
+        self.both("extend", run, self.any_token(data, run), until)
+
+    @rule(run=RUNS, data=st.data())
+    def release(self, run: str, data: st.DataObject) -> None:
+        self.both("release", run, self.any_token(data, run))
+
+    @rule(run=RUNS, mode=MODES)
+    def cancel(self, run: str, mode: CancelMode) -> None:
+        self.both("cancel", run, mode)
+
+    @rule(count=st.integers(0, 4))
+    def drain_idle(self, count: int) -> None:
+        self.both("drain_idle", count)
+
+    @rule(agent=AGENTS)
+    def drain(self, agent: str) -> None:
+        self.both("drain", agent)
+
+    @rule(agent=AGENTS)
+    def undrain(self, agent: str) -> None:
+        self.both("undrain", agent)
+
+    @rule(older_than=st.sampled_from([10.0, 30.0]))
+    def mark_silent(self, older_than: float) -> None:
+        self.both("mark_silent", older_than)
+
+    @rule(agent=AGENTS, incarnation=st.none() | INCARNATIONS)
+    def forget(self, agent: str, incarnation: str | None) -> None:
+        self.both("forget", agent, incarnation)
+
+    @rule()
+    def the_server_restarts_with_its_data(self) -> None:
+        self.client.script_flush()
+
+    @invariant()
+    def everything_is_as_the_model_says(self) -> None:
+        assert self.slots.snapshot() == self.model.snapshot()
+        assert self.slots.stats() == self.model.stats()
+        assert self.slots.expired() == self.model.expired()
+        assert self.slots.watched() == self.model.watched()
+        for name in [*self.model.agents, "nobody"]:
+            assert self.slots.agent(name) == self.model.agent(name)
+        for run in [*self.model.leases, "nothing"]:
+            assert self.slots.find(run) == self.model.find(run)
+
+    @invariant()
+    def every_index_is_what_the_records_say(self) -> None:
+        check(self.client, self.slots)
+
+
+def test_the_slot_map_is_its_model(client: redis.Redis) -> None:
+    machine: Callable[[], SlotMachine] = lambda: SlotMachine(client)  # noqa: E731 - hypothesis calls it for each run
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=slow),
+    )
