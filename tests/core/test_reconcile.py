@@ -95,6 +95,15 @@ def test_a_pod_that_ended_by_itself_is_deleted_with_its_reason(phase: PodPhase) 
     assert (action.reason, action.failed_to_start) == ("Evicted", False)
 
 
+def test_only_a_pod_that_failed_before_its_agent_was_there_counts_as_failed_to_start() -> None:
+    """F6: creation backs off from pods that can't start, not from agents that were stopped."""
+    (broken,) = actions(pods=[pod(phase=PodPhase.FAILED)])
+    (stopped,) = actions(pods=[pod(phase=PodPhase.SUCCEEDED)])
+    assert isinstance(broken, DeletePod)
+    assert isinstance(stopped, DeletePod)
+    assert (broken.failed_to_start, stopped.failed_to_start) == (True, False)
+
+
 def test_a_pod_that_is_being_deleted_is_not_judged_again() -> None:
     assert actions(pods=[pod(phase=PodPhase.FAILED, deleting=True)]) == []
 

@@ -43,7 +43,7 @@ def test_a_run_that_is_over_stays_over(status: RunStatus, event: RunEvent) -> No
 
 
 def test_every_status_can_be_reached_and_every_one_that_is_not_over_can_be_cancelled() -> None:
-    assert {after for after in TRANSITIONS.values()} == set(RunStatus)
+    assert set(TRANSITIONS.values()) == set(RunStatus)
     for status in set(RunStatus) - OVER:
         assert next_status(status, RunEvent.CANCELLED) is RunStatus.CANCELLED
 

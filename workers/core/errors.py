@@ -49,6 +49,18 @@ class Unavailable(TerraslotError):
     """A server that is needed does not answer: Redis, the database, a cluster."""
 
 
+class QuotaExceeded(Unavailable):
+    """The cluster has no room for another pod of this pool by its quota: to be tried again later."""
+
+
+class NotPermitted(Unavailable):
+    """The cluster does not let this control plane do what is needed."""
+
+
+class PodRefused(TerraslotError):
+    """The cluster answers that pods of this configuration can't be, in its own words."""
+
+
 class RunError(TerraslotError):
     """The run ended in another way than with success. The base of what ``AsyncResult.get()`` raises for a run."""
 

@@ -20,7 +20,9 @@ class Pod:
     """One pod. ``uid`` names this life of it: a deletion states the uid it expects.
 
     ``created_at`` is in seconds since the epoch. ``deleting``: its deletion was asked for and is under way.
-    ``reason``: why it waits or failed, in the cluster's words.
+    ``reason``: why it waits or failed, in the cluster's words. ``protected``: it is marked so that the cluster leaves
+    it where it is; None where only some of the marks are there. ``controlled``: something else in the cluster, such
+    as a ReplicaSet, replaces it when it goes.
     """
 
     name: str
@@ -30,3 +32,5 @@ class Pod:
     phase: PodPhase
     deleting: bool = False
     reason: str | None = None
+    protected: bool | None = False
+    controlled: bool = False

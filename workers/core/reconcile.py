@@ -156,7 +156,9 @@ def _pods(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
             continue
         agent = agents.get(pod.name)
         if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
-            yield DeletePod(pod, pod.reason or f"it has {pod.phase}", failed_to_start=agent is None)
+            # One that ended well had registered, and has been forgotten since at its own word.
+            failed_to_start = agent is None and pod.phase is PodPhase.FAILED
+            yield DeletePod(pod, pod.reason or f"it has {pod.phase}", failed_to_start=failed_to_start)
         elif agent is None:
             waited = now - max(pod.created_at, views.watched_since)
             if waited > spec.limits.start_deadline:

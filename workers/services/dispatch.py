@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import structlog
 
+from workers.core import names
 from workers.core.pools import PoolSpec
 from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
 from workers.core.slots import SlotState
@@ -44,6 +45,16 @@ def dispatch(system: System, pool: str) -> int:
     except BaseException:
         lock.drop(owner)
         raise
+
+
+def wake(system: System, pool: str) -> None:
+    """Give out what is free; where no agent is there at all, have the pool looked at now, not at the next tick."""
+    dispatch(system, pool)
+    if system.slots(pool).stats().available:
+        return
+    # The lock is left to its time: a thousand runs at once ask once.
+    if system.lock(pool, "cold-start").request(uuid.uuid4().hex, ttl=1):
+        system.celery.send_task(names.CYCLE, args=[pool])
 
 
 def _give_all(system: System, pool: str) -> int:

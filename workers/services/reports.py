@@ -15,7 +15,7 @@ import structlog
 from workers.core.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
 from workers.core.runs import EXECUTING, FailureReason, Phase, RunEvent, RunKind, RunStatus
 from workers.services import delivery, orders
-from workers.services.dispatch import dispatch
+from workers.services.dispatch import dispatch, wake
 from workers.services.losses import lose
 from workers.services.runs import apply_deadline, end, record
 from workers.services.system import System
@@ -50,7 +50,7 @@ def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str
             run = runs.get(session, lease.run)
         if run.token == lease.token and run.status.holds_slot:
             lose(system, run, f"its agent {agent} is gone ({why})", may_have_started=lease.redeemed)
-    dispatch(system, pool)
+    wake(system, pool)
 
 
 def _phase_started(system: System, report: PhaseStarted) -> None:

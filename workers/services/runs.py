@@ -15,7 +15,7 @@ from workers.core.pools import PoolSpec
 from workers.core.runs import EXECUTING, Phase, RunEvent, RunKind, RunStatus
 from workers.core.slots import CancelMode, CancelOutcome, SlotState
 from workers.services import delivery, orders
-from workers.services.dispatch import dispatch
+from workers.services.dispatch import dispatch, wake
 from workers.services.losses import lose
 from workers.services.system import System
 from workers.store import pools, runs, workspaces
@@ -50,8 +50,7 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
         delivery.announce(system, run)
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
-        dispatch(system, run.pool)
-        _ask_for_agents(system, run)
+        wake(system, run.pool)
     return run
 
 
@@ -179,12 +178,3 @@ def _waiting(system: System, run_id: str, verb: str) -> tuple[Any, Run, PoolSpec
             raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
         pool, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
     return system.slots(run.pool), run, pool, workspace
-
-
-def _ask_for_agents(system: System, run: Run) -> None:
-    """Have the pool looked at now, not at the next tick, where nobody is there to take the run."""
-    if system.slots(run.pool).stats().available:
-        return
-    # The lock is left to its time: a thousand runs at once ask once.
-    if system.lock(run.pool, "cold-start").request(run.id, ttl=1):
-        system.celery.send_task(names.CYCLE, args=[run.pool])
