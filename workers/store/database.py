@@ -1,8 +1,9 @@
 """The connection to the database: transactions, and errors as sentences.
 
 SQLite runs in WAL mode: readers never wait for writers, and writers take turns. A writing transaction takes the
-write lock when it begins (``BEGIN IMMEDIATE``), since one that read first could not get it any more once somebody
-else has written. PostgreSQL runs in READ COMMITTED, where guarded writes re-read the row that they waited for.
+write lock with its first statement (``BEGIN IMMEDIATE``), since one that read first could not get it any more once
+somebody else has written. PostgreSQL runs in READ COMMITTED, where guarded writes re-read the row that they waited
+for.
 """
 
 from __future__ import annotations

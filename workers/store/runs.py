@@ -181,7 +181,7 @@ def next_runs(pool: str, kind: RunKind, limit: int) -> Select[Run]:
 def pending_counts(session: Session, pool: str) -> tuple[int, int]:
     """Return how many plans and how many plan_and_applies a free slot would let start."""
     counted = select(Run.kind, func.count()).where(Run.pool == pool, text(RUNNABLE)).group_by(Run.kind)
-    counts = dict(session.execute(counted).tuples().all())
+    counts = dict(session.execute(counted).all())
     return counts.get(RunKind.PLAN, 0), counts.get(RunKind.PLAN_AND_APPLY, 0)
 
 

@@ -29,7 +29,7 @@ _HOLD_WORKSPACE_OF = (
 )
 
 _OWN = select(_runs.c.id).where(_runs.c.workspace == bindparam("workspace"), text(STATE_CHANGING)).limit(1)
-_SITUATION = select(
+SITUATION = select(
     _OWN.where(text(ACTIVE)).scalar_subquery(),
     _OWN.where(text(WAITING)).order_by(*START_ORDER).scalar_subquery(),
     _OWN.where(text(RUNNABLE)).scalar_subquery(),
@@ -59,7 +59,7 @@ def hold_workspace_of(session: Session, run_id: str) -> str | None:
 
 def choose_next(session: Session, workspace: str) -> None:
     """Make the right waiting run of the workspace runnable, and no other. The turn must be held."""
-    active, first, present = session.execute(_SITUATION, {"workspace": workspace}).one()
+    active, first, present = session.execute(SITUATION, {"workspace": workspace}).one()
     chosen = None if active else first
     if chosen == present:
         return

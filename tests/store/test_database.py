@@ -1,0 +1,173 @@
+"""Transactions, and what is said when the database can't be used."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import InternalError
+
+from workers.core.errors import InvalidRequest, Unavailable
+from workers.core.pools import PoolSpec
+from workers.core.runs import RunKind
+from workers.store import pools, runs
+from workers.store.database import Database
+
+CLOSE_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'terraslot'"
+
+
+def save(database, name, now):
+    with database.begin() as session:
+        pools.save(session, PoolSpec(name=name), now)
+
+
+def names(database):
+    with database.read() as session:
+        return [spec.name for spec in pools.all(session)]
+
+
+def test_a_transaction_is_committed_when_its_block_ends_and_rolled_back_when_it_raises(database, now):
+    save(database, "kept", now)
+
+    def fail():
+        with database.begin() as session:
+            pools.save(session, PoolSpec(name="dropped"), now)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert names(database) == ["kept"]
+
+
+def test_what_was_read_can_be_used_after_the_transaction(ledger):
+    ledger.add("a")
+    assert ledger.get("a").workspace == "net"
+
+
+def test_readers_do_not_wait_for_a_writer_and_see_what_was_committed(ledger, rival, now):
+    with ledger.database.begin() as session:
+        pools.save(session, PoolSpec(name="new"), now)
+        assert names(rival.database) == ["default"]
+    assert names(rival.database) == ["default", "new"]
+
+
+def test_a_transaction_for_reading_refuses_to_write_and_the_next_one_may(database, now):
+    with pytest.raises((Unavailable, InternalError), match=r"read-?only"), database.read() as session:
+        pools.save(session, PoolSpec(name="new"), now)
+    save(database, "new", now)
+    assert names(database) == ["new"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_sqlite_writer_that_waits_too_long_is_told_so(ledger, url, open_database, now):
+    hasty = open_database(f"{url}?timeout=0.01")
+    with ledger.database.begin() as session:
+        pools.all(session)  # writing or not, its turn has begun
+        with pytest.raises(Unavailable, match=r"terraslot\.db.* locked .*try again"):
+            save(hasty, "new", now)
+    save(hasty, "new", now)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_sqlite_is_set_up_for_several_processes(database):
+    with database.begin() as session:
+        pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        settings = [session.execute(text(f"PRAGMA {pragma}")).scalar_one() for pragma in pragmas]
+    assert settings == ["wal", 1, 1, 10_000]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_connection_that_the_server_closed_is_replaced_unnoticed(database, postgres, now):
+    save(database, "one", now)
+    postgres.execute(CLOSE_ALL)
+    save(database, "two", now)
+    assert names(database) == ["one", "two"]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_connection_that_breaks_in_a_transaction_makes_the_database_unavailable(database, postgres, now):
+
+    def break_off():
+        with database.begin() as session:
+            pools.save(session, PoolSpec(name="new"), now)
+            postgres.execute(CLOSE_ALL)
+
+    with pytest.raises(Unavailable):
+        break_off()
+    assert names(database) == []
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_database_that_comes_back_is_used_again(database, postgres, now):
+    save(database, "before", now)
+    postgres.stop()
+    try:
+        with pytest.raises(Unavailable, match=r"can't be used: .*Check that it is running"):
+            save(database, "meanwhile", now)
+    finally:
+        postgres.start()
+    save(database, "after", now)
+    assert names(database) == ["after", "before"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://someone:s3cret@127.0.0.1:1/terraslot",
+        "postgresql+psycopg://someone@127.0.0.1:1/terraslot?password=s3cret",
+    ],
+)
+def test_an_unreachable_server_is_named_without_its_password(url, open_database):
+    with pytest.raises(Unavailable, match=r"someone.*@127\.0\.0\.1:1/terraslot") as caught:
+        names(open_database(url))
+    assert "s3cret" not in str(caught.value)
+    assert "TERRASLOT_DATABASE_URL" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere/terraslot.db", "text.db", "."])
+def test_a_file_that_can_not_be_a_database_is_named(tmp_path, path, open_database):
+    (tmp_path / "text.db").write_text("this is no database, however long one looks at it" * 100)
+    with pytest.raises(Unavailable, match="can't be used") as caught:
+        names(open_database(f"sqlite:///{tmp_path / path}"))
+    assert str(tmp_path / path) in str(caught.value)
+
+
+def test_a_database_without_tables_says_how_to_get_them(empty_url, open_database):
+    with pytest.raises(Unavailable, match=r"terraslot up.*migration job"):
+        names(open_database(empty_url))
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://host:port/name", "oracle9://host/name", ""])
+def test_a_url_that_makes_no_sense_is_refused_by_the_name_of_its_variable(url):
+    with pytest.raises(InvalidRequest, match="TERRASLOT_DATABASE_URL makes no sense"):
+        Database(url)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "UTC", "America/St_Johns"])
+def test_a_time_comes_back_as_the_same_moment_in_utc(url, backend, ledger, open_database, zone):
+    """Whatever zone the writer thought in, and whatever zone the server's session is set to."""
+    if backend == "postgresql":
+        ledger.database = open_database(f"{url}&options=-c%20TimeZone%3D{zone}")
+    moment = datetime(2030, 6, 1, 0, 30, 0, 123456, tzinfo=timezone(timedelta(hours=9)))
+    ledger.now = moment - timedelta(seconds=1)
+    ledger.add("a", RunKind.PLAN)
+    read = ledger.get("a").created_at
+    assert read == moment
+    assert read.utcoffset() == timedelta(0)
+
+
+def test_times_compare_by_moment_across_zones(ledger, now):
+    ledger.add("a", RunKind.PLAN)
+    ledger.dispatch("a")
+    with ledger.database.begin() as session:
+        late = ledger.now.astimezone(timezone(timedelta(hours=-10)))
+        runs.record(session, "a", "plan_finished", expect="planning", now=late)
+        assert runs.undelivered(session, late, 10) == []
+        assert len(runs.undelivered(session, late + timedelta(microseconds=1), 10)) == 1
+
+
+def test_a_time_without_a_zone_is_refused(ledger):
+    ledger.now = ledger.now.replace(tzinfo=None)
+    with pytest.raises(Exception, match="has no timezone"):
+        ledger.add("a")

@@ -1,0 +1,137 @@
+"""Migrations make exactly what the models say, on both databases, whoever runs them and however often."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from workers.core.errors import Unavailable
+from workers.core.runs import FailureReason, RunKind, RunStatus
+from workers.core.slots import CancelMode
+from workers.store import migrations
+from workers.store.models import Base
+
+SQLITE_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' ORDER BY type, name"
+POSTGRESQL_SCHEMA = """
+    SELECT 'column', table_name || '.' || column_name, concat_ws(
+        ' ', ordinal_position, data_type, character_maximum_length, collation_name, is_nullable, column_default
+    ) FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+    UNION ALL
+    SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND conrelid IS DISTINCT FROM to_regclass('alembic_version')
+    ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def connect():
+    """Open a plain connection, without what the store adds to it."""
+    engines = []
+
+    def connection(url):
+        engines.append(create_engine(url))
+        return engines[-1].begin()
+
+    yield connection
+    for engine in engines:
+        engine.dispose()
+
+
+def schema(connection):
+    query = SQLITE_SCHEMA if connection.dialect.name == "sqlite" else POSTGRESQL_SCHEMA
+    return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_alembic_finds_nothing_left_to_migrate(url, connect):
+    with connect(url) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_migrations_and_models_make_the_same_schema_to_the_letter(url, empty_url, connect):
+    """Also what Alembic does not compare: conditions of indexes, CHECKs, collations, the order of columns."""
+    with connect(empty_url) as connection:
+        Base.metadata.create_all(connection)
+        by_models = schema(connection)
+    with connect(url) as connection:
+        assert schema(connection) == by_models
+    assert len(by_models) > 20
+
+
+@pytest.mark.parametrize(
+    ("table", "constraint", "enum"),
+    [
+        ("runs", "ck_runs_kind", RunKind),
+        ("runs", "ck_runs_status", RunStatus),
+        ("runs", "ck_runs_reason", FailureReason),
+        ("runs", "ck_runs_cancel_mode", CancelMode),
+        ("run_events", "ck_run_events_status", RunStatus),
+    ],
+)
+def test_the_database_allows_exactly_the_values_of_the_enum(url, connect, table, constraint, enum):
+    with connect(url) as connection:
+        checks = {check["name"]: check["sqltext"] for check in inspect(connection).get_check_constraints(table)}
+    assert set(re.findall(r"'(\w+)'", checks[constraint])) == {member.value for member in enum}
+
+
+def test_migrating_creates_the_directory_of_a_sqlite_file(tmp_path, open_database):
+    path = tmp_path / "deep" / "100% down" / "terraslot.db"
+    open_database(f"sqlite:///{path}").migrate()
+    assert path.exists()
+
+
+def test_migrating_again_changes_nothing(empty_url, open_database, connect):
+    database = open_database(empty_url)
+    database.migrate()
+    with connect(empty_url) as connection:
+        first = schema(connection)
+    database.migrate()
+    with connect(empty_url) as connection:
+        assert schema(connection) == first
+
+
+def test_three_processes_that_migrate_at_once_all_succeed(empty_url, connect):
+    program = "import sys; from workers.store.database import Database; Database(sys.argv[1]).migrate()"
+    processes = [subprocess.Popen([sys.executable, "-c", program, empty_url]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    with connect(empty_url) as connection:
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
+
+
+def test_who_migrates_second_waits_for_the_first(empty_url, open_database, meanwhile):
+    with open_database(empty_url).begin() as session:
+        migrations.upgrade(session.connection())
+        second = meanwhile(open_database(empty_url).migrate)
+        assert not second.done()
+    second.result()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_url, open_database, connect):
+    database = open_database(empty_url)
+
+    def fail():
+        with database.begin() as session:
+            migrations.upgrade(session.connection())
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    with connect(empty_url) as connection:
+        assert schema(connection) == []
+    database.migrate()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(empty_url, open_database):
+    database = open_database(empty_url)
+    database.migrate()
+    with database.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Unavailable, match="newer Terraslot"):
+        database.migrate()

@@ -1,0 +1,101 @@
+"""What can be found: runs by id and prefix, the latest, those that need something; decisions and pod failures."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from workers.core.errors import UnknownRun
+from workers.core.runs import RunEvent, RunKind, RunStatus
+from workers.store import decisions, runs
+
+PLAN = RunKind.PLAN
+
+
+@pytest.fixture
+def find(ledger):
+    def by(prefix):
+        with ledger.database.read() as session:
+            return runs.find(session, prefix).id
+
+    return by
+
+
+def test_a_run_is_found_by_its_id_or_a_prefix_that_only_it_has(ledger, find):
+    for run in ("abc-1", "abc-2", "abd", "ab", "Abc", "z"):
+        ledger.add(run, PLAN)
+    assert find("abc-1") == "abc-1"
+    assert find("abd") == "abd"
+    assert find("A") == "Abc", "ids differ by case"
+    assert find("ab") == "ab", "a whole id wins over those that it begins"
+    assert find("z") == "z"
+
+
+def test_a_prefix_of_several_runs_names_them(ledger, find):
+    for run in ("abc-1", "abc-2"):
+        ledger.add(run, PLAN)
+    with pytest.raises(UnknownRun, match=r"'abc'.*abc-1, abc-2\. Write more"):
+        find("abc")
+    for number in range(3, 9):
+        ledger.add(f"abc-{number}", PLAN)
+    with pytest.raises(UnknownRun, match="abc-1, abc-2, abc-3, abc-4, abc-5, …"):
+        find("abc")
+
+
+@pytest.mark.parametrize("prefix", ["", "nobody", "%", "_", "a%", "abcd", "ü"])
+def test_a_prefix_of_no_run_is_unknown(ledger, find, prefix):
+    ledger.add("abc", PLAN)
+    with pytest.raises(UnknownRun, match=f"starts with '{prefix}'"):
+        find(prefix)
+
+
+def test_the_latest_runs_come_first_and_can_be_chosen(ledger):
+    for number in range(6):
+        ledger.add(f"r{number}", PLAN, workspace=("net", "dns")[number % 2])
+    ledger.dispatch("r1")
+    with ledger.database.read() as session:
+
+        def recent(**chosen):
+            return [run.id for run in runs.recent(session, **chosen)]
+
+        assert recent() == ["r5", "r4", "r3", "r2", "r1", "r0"]
+        assert recent(limit=2) == ["r5", "r4"]
+        assert recent(workspace="dns") == ["r5", "r3", "r1"]
+        assert recent(statuses=[RunStatus.PLANNING]) == ["r1"]
+        assert recent(pool="default", statuses=RunStatus, limit=1) == ["r5"]
+        assert recent(pool="another") == recent(statuses=[]) == []
+
+
+def test_runs_that_hold_a_slot_and_confirmations_that_are_overdue_are_found(ledger):
+    until = ledger.now + timedelta(hours=1)
+    for run, workspace in (("waits", "net"), ("plans", "dns")):
+        ledger.add(run, workspace=workspace)
+        ledger.dispatch(run)
+    ledger.add("pending")
+    ledger.record("waits", RunEvent.PLANNED, RunStatus.PLANNING, confirm_until=until)
+    with ledger.database.read() as session:
+        assert [run.id for run in runs.holding(session, "default")] == ["waits", "plans"]
+        assert runs.holding(session, "another") == []
+        assert runs.confirmations_overdue(session, "default", until - timedelta(seconds=1)) == []
+        assert [run.id for run in runs.confirmations_overdue(session, "default", until)] == ["waits"]
+        assert runs.confirmations_overdue(session, "another", until) == []
+
+
+def test_decisions_are_kept_with_their_facts_the_newest_first(database, now):
+    with database.begin() as session:
+        for desired in (1, 2, 3):
+            decisions.record(session, "default", now, current=0, desired=desired, reason="why", facts={"idle": [1.5]})
+        decisions.record(session, "another", now, current=0, desired=9, reason="why", facts={})
+        latest = decisions.recent(session, "default", limit=2)
+    assert [(decision.desired, decision.at) for decision in latest] == [(3, now), (2, now)]
+    assert latest[0].facts == {"idle": [1.5]}
+
+
+def test_failures_of_pods_are_found_by_pool_and_time(database, now):
+    with database.begin() as session:
+        for age in (700, 500, 100):
+            decisions.record_pod_failure(session, "default", now - timedelta(seconds=age), f"pod-{age}", "it died")
+        decisions.record_pod_failure(session, "another", now, "pod", "it died")
+        failures = decisions.pod_failures(session, "default", now.timestamp() - 600)
+    assert failures == [now.timestamp() - 500, now.timestamp() - 100]
