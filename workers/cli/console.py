@@ -80,19 +80,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def ago(moment: datetime | None, now: datetime) -> str:
-    """Return how long ago something was, in two units at most."""
-    return "" if moment is None else duration((now - moment).total_seconds())
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in words: ``42s``, ``3m 20s``, ``2h 5m``, ``4d 1h``."""
-    left = max(0, round(seconds))
-    units: list[str] = []
-    for name, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        amount, left = divmod(left, length)
-        if amount or (name == "s" and not units):
-            units.append(f"{amount}{name}")
-    return " ".join(units[:2])

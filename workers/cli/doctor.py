@@ -13,13 +13,13 @@ from pathlib import Path
 import typer
 
 from workers.cli.console import cell, console, say, show_json, table
-from workers.cli.errors import sentence
 from workers.cli.options import AsJson
 from workers.cli.outcome import FAILURE
 from workers.cli.system import system
 from workers.services import health
 from workers.services.health import Finding, Verdict
 from workers.services.system import System
+from workers.services.words import sentence
 from workers.settings import Settings, settings
 
 app = typer.Typer()

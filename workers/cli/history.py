@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from workers.cli.console import ago, cell, console, plain, say, show_json, table
+from workers.cli.console import cell, console, plain, say, show_json, table
 from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import STYLES, changes, tell_outputs
 from workers.core.runs import RunStatus
 from workers.services import run_views
 from workers.services.run_views import EventView, RunView
+from workers.services.words import ago
 from workers.settings import settings
 from workers.store.database import Database
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from workers.cli.console import complain
-from workers.cli.errors import sentence
+from workers.services.words import sentence
 
 _COMMANDS = {
     "demo": "embedded",

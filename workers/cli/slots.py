@@ -14,12 +14,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from workers.cli.console import ago, cell, clean, console, plain, show_json, table
+from workers.cli.console import cell, clean, console, plain, show_json, table
 from workers.cli.options import AsJson
 from workers.cli.system import system
 from workers.core.slots import SLOTS_PER_AGENT, SlotState
 from workers.services import pool_views
 from workers.services.pool_views import AgentView, PoolView, SlotView
+from workers.services.words import ago
 
 app = typer.Typer()
 

@@ -1,0 +1,22 @@
+"""The system as the command line uses it: what its services log is for workers, and would be in a person's way."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import cache
+
+import structlog
+
+from workers.services import system as services
+from workers.services.system import System
+
+
+@cache
+def system() -> System:
+    """Return the system of this process; from now on its services log errors only, to stderr."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    return services.system()

@@ -1,0 +1,90 @@
+"""``/slots`` and ``/slots.json``: pools, their agents with three slots each, what waits, and what was decided.
+
+Both are protected by Flower's authentication like Flower's own pages, and say so where Redis or the database does
+not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from flower.views import BaseHandler
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from tornado.web import authenticated, url
+
+from workers.services import pool_views
+from workers.services.pool_views import PoolView
+from workers.services.system import System
+from workers.services.words import ago, sentence
+
+_TEMPLATE = str(Path(__file__).with_name("slots.html"))
+
+
+def pages(system: System, url_prefix: str) -> list[Any]:
+    """Return Tornado's rules for the pages."""
+    prefix = f"/{url_prefix.strip('/')}" if url_prefix else ""
+    look = {"look": lambda: pool_views.every(system)}
+    return [
+        url(rf"{prefix}/slots", SlotsPage, look, name="slots"),
+        url(rf"{prefix}/slots\.json", SlotsJson, look),
+        url(rf"{prefix}/metrics", Metrics),
+    ]
+
+
+class _Looking(BaseHandler):  # type: ignore[misc]
+    def initialize(self, look: Callable[[], list[PoolView]]) -> None:
+        self._look = look
+
+    async def pools(self) -> tuple[list[PoolView], str | None]:
+        """Return the pools, or what keeps them from being read; in a thread, so that Flower goes on meanwhile."""
+        try:
+            return await asyncio.to_thread(self._look), None
+        except Exception as error:
+            words = sentence(error)
+            if words is None:
+                raise
+            self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
+            return [], words
+
+
+class SlotsPage(_Looking):
+    """The page; it renews itself every two seconds."""
+
+    @authenticated
+    async def get(self) -> None:
+        """Render the page."""
+        pools, problem = await self.pools()
+        self.render(_TEMPLATE, pools=pools, problem=problem, now=datetime.now(UTC), ago=ago)
+
+
+class SlotsJson(_Looking):
+    """The same for programs."""
+
+    @authenticated
+    async def get(self) -> None:
+        """Write the document: ``pools``, and ``error`` where they can't be read."""
+        pools, problem = await self.pools()
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.write(json.dumps({"pools": [asdict(pool) for pool in pools], "error": problem}, default=_text))
+
+
+class Metrics(BaseHandler):  # type: ignore[misc]
+    """Flower's ``/metrics``, written by a thread: it reads the pools, which may take as long as a server hangs."""
+
+    async def get(self) -> None:
+        """Write Prometheus's default registry, which is Flower's own and the pools'."""
+        self.application.purge_offline_worker_metrics()
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.write(await asyncio.to_thread(generate_latest))
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,72 @@
+"""Flower as one Tornado application, with the pages of this package added.
+
+Flower's own options, ``FLOWER_*`` variables and configuration file hold, its authentication too. Unless told
+otherwise it listens on the loopback interface only, since it shows names, errors and outputs of runs.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from flower.app import Flower
+from flower.command import apply_env_options, apply_options, extract_settings, is_flower_option, setup_logging
+from flower.options import options
+from flower.urls import settings as application_settings
+from prometheus_client import REGISTRY
+from tornado.options import Error as OptionError
+
+from workers.app import app
+from workers.core.errors import InvalidRequest, Unavailable
+from workers.dashboard.metrics import PoolMetrics
+from workers.dashboard.navigation import Navigation
+from workers.dashboard.pages import pages
+from workers.logs import configure
+from workers.services.system import System, system
+from workers.settings import settings
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Serve the dashboard until SIGTERM or SIGINT.
+
+    Raises :class:`InvalidRequest` for options that make no sense, :class:`Unavailable` where the port is taken.
+    """
+    read_options(arguments)
+    configure(settings())
+    flower = build(app, system())
+    try:
+        flower.start_http_server()
+    except OSError as error:
+        where = f"{options.address}:{options.port}"
+        raise Unavailable(f"Flower can't listen on {where} ({error.strerror}): choose another --port.") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
+    flower.start()
+
+
+def read_options(arguments: Sequence[str]) -> None:
+    """Read Flower's options from the environment, its configuration file and ``arguments``."""
+    unknown = [argument for argument in arguments if not is_flower_option(argument)]
+    if unknown:
+        raise InvalidRequest(f"Flower has no option {unknown[0]}: see python -m workers.dashboard --help.")
+    options.address = LOOPBACK
+    try:
+        apply_env_options()
+        apply_options("workers.dashboard", arguments)
+    except (OptionError, ValueError) as error:
+        raise InvalidRequest(f"Flower's options make no sense: {error}.") from error
+    extract_settings()
+    setup_logging()
+
+
+def build(celery: Celery, of: System) -> Any:
+    """Return Flower with the pages and metrics of the pools of a system; to be built once a process."""
+    flower = Flower(capp=celery, options=options, ui_modules={"Template": Navigation}, **application_settings)
+    # Rules of a host come before Flower's own, whose last one answers everything with 404.
+    flower.add_handlers(r".*", pages(of, options.url_prefix or ""))
+    REGISTRY.register(PoolMetrics(of))
+    return flower
