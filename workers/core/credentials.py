@@ -1,0 +1,120 @@
+"""A pool's credentials: what its agents may do on Redis, and when one credential follows another.
+
+Rotation is by overlap (FAILURES F27). A new credential is issued and published beside the old one; agents that
+connect from then on use the new one; after :data:`OVERLAP` every agent has seen it, what still uses the old one is
+disconnected and connects again with the new; and the old one is retired when nobody uses it any more. No agent is
+restarted, and none is ever without a credential that works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+# How long a changed Secret may take to reach every agent, in seconds: a kubelet takes up to two minutes.
+OVERLAP = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One generation of a pool's credential. Times are seconds since the epoch."""
+
+    pool: str
+    generation: int
+    created_at: float
+    disconnected_at: float | None = None
+
+    @property
+    def username(self) -> str:
+        """The Redis user of this generation."""
+        return f"ts-{self.pool}-{self.generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Create this generation and publish it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close what is connected with this generation, so that it connects again with the newest."""
+
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Remove this generation: nobody uses it any more."""
+
+    credential: Credential
+
+
+Step = Issue | Disconnect | Retire
+
+
+def rotation(
+    credentials: Sequence[Credential], in_use: Collection[str], now: float, *, max_age: float, wanted: bool = False
+) -> list[Step]:
+    """Return what a pool's credentials need at ``now``.
+
+    ``in_use`` are the names of users with a connection. A new generation is due when there is none, when the newest
+    is older than ``max_age`` seconds, or when somebody ``wanted`` it; one rotation ends before the next begins.
+    """
+    if not credentials:
+        return [Issue(1)]
+    *older, newest = sorted(credentials, key=lambda credential: credential.generation)
+    if not older:
+        due = wanted or now - newest.created_at > max_age
+        return [Issue(newest.generation + 1)] if due else []
+    if now - newest.created_at < OVERLAP:
+        return []
+    return [step for credential in older if (step := _end_of(credential, in_use, now)) is not None]
+
+
+def sealing_generation(credentials: Sequence[Credential], now: float) -> int:
+    """Return the generation whose payload key every agent has: the newest that is older than the overlap."""
+    known = [credential for credential in credentials if now - credential.created_at >= OVERLAP]
+    if known:
+        return max(credential.generation for credential in known)
+    return min(credential.generation for credential in credentials)
+
+
+def _end_of(credential: Credential, in_use: Collection[str], now: float) -> Step | None:
+    if credential.username not in in_use:
+        return Retire(credential)
+    if credential.disconnected_at is None or now - credential.disconnected_at >= OVERLAP:
+        return Disconnect(credential)
+    return None
+
+
+def acl_rules(pool: str) -> list[str]:
+    """Return what the agents of a pool may do on Redis, as arguments of ``ACL SETUSER``.
+
+    Their own pool's keys and nobody else's; of the reports queue they may add to the end. Beyond that, only what
+    Celery's remote control needs, so that Flower can see them. No administration, and no command that waits to be
+    thought of: what is allowed is listed.
+    """
+    own = "ts:{" + pool + "}:*"
+    return [
+        "resetkeys", "resetchannels", "nocommands",
+        f"~{own}", f"~{pool}@*", "~_kombu.binding.*", "~*.reply.celery.pidbox*", "%W~terraslot.reports*",
+        "&/0.celeryev/*", "&/0.celery.pidbox", "&/0.reply.celery.pidbox*", "&/0.reply.celery.pidbox",
+        *(f"+{command}" for command in AGENT_COMMANDS),
+    ]  # fmt: skip
+
+
+AGENT_COMMANDS = (
+    "ping", "hello", "auth", "select", "quit", "reset", "client|setname", "client|setinfo", "client|id", "info",
+    "eval", "evalsha", "time",
+    "multi", "exec", "discard", "watch", "unwatch",
+    "get", "set", "del", "exists", "expire", "pexpire", "ttl", "type",
+    "hget", "hset", "hdel", "hgetall", "hlen",
+    "zadd", "zrem", "zcard", "zcount", "zrange", "zrangebyscore", "zrangebylex", "zrevrange", "zrevrangebyscore",
+    "zscore", "zmscore",
+    "sadd", "srem", "smembers", "scard", "sismember",
+    "lpush", "rpush", "rpop", "brpop", "llen",
+    "xadd", "xtrim", "xlen",
+    "publish", "subscribe", "psubscribe", "unsubscribe", "punsubscribe",
+)  # fmt: skip

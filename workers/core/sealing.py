@@ -1,0 +1,55 @@
+"""Values that only holders of a key can read: Fernet, as the ``cryptography`` package has it.
+
+At rest with the platform's keys (``TERRASLOT_ENCRYPTION_KEYS``), on the way to an agent with its pool's payload keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from workers.core.errors import InvalidRequest
+
+
+class Keyring:
+    """Keys of which the first seals and any opens, so that a key can be followed by another."""
+
+    def __init__(self, keys: Sequence[str], name: str) -> None:
+        """Take the keys; ``name`` is what people know them by. Raises :class:`InvalidRequest` for what is no key."""
+        self._name = name
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+        except ValueError as error:
+            raise InvalidRequest(
+                f"{name} holds something that is no Fernet key: 32 bytes in URL-safe base64 are one."
+            ) from error
+
+    def seal(self, value: Any) -> str:
+        """Return a JSON value as text that says nothing without a key."""
+        return self._ready().encrypt(json.dumps(value).encode()).decode()
+
+    def open(self, sealed: str) -> Any:
+        """Return what was sealed. Raises :class:`InvalidRequest` where none of the keys opens it."""
+        try:
+            return json.loads(self._ready().decrypt(sealed.encode()))
+        except InvalidToken:
+            raise InvalidRequest(
+                f"None of the keys in {self._name} opens a value that was sealed before: add the key that did."
+            ) from None
+
+    def reseal(self, sealed: str) -> str:
+        """Return the same value sealed with the first key."""
+        return self.seal(self.open(sealed))
+
+    def _ready(self) -> MultiFernet:
+        if self._fernet is None:
+            raise InvalidRequest(f"{self._name} is not set, and nothing secret is kept without a key.")
+        return self._fernet
+
+
+def new_key() -> str:
+    """Return a new key."""
+    return Fernet.generate_key().decode()
