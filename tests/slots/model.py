@@ -168,9 +168,7 @@ class Model:
     # What the control plane does with agents
 
     def drain_idle(self, count: int) -> list[str]:
-        idle = [
-            name for name, agent in self.agents.items() if not (agent.taken or agent.draining or agent.silent)
-        ]
+        idle = [name for name, agent in self.agents.items() if not (agent.taken or agent.draining or agent.silent)]
         chosen = sorted(idle, key=lambda name: (self.agents[name].idle_since, name))[: max(0, count)]
         for name in chosen:
             self.agents[name].draining = True

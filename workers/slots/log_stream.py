@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from workers.slots.keys import PoolKeys
-from workers.slots.records import text
+from workers.slots.records import Text
 
 MAX_LINES = 20_000
 MAX_LINE_BYTES = 8 * 1024
@@ -63,18 +63,16 @@ class RunLog:
         if block > 0:
             self._client.xread({self._key: after}, count=1, block=max(1, round(block * 1000)))
         entries: Any = self._client.xrange(self._key, min=f"({after}", count=count)
-        return [
-            _line(text(entry), {text(name): text(value) for name, value in fields.items()}) for entry, fields in entries
-        ]
+        return [_line(entry, fields) for entry, fields in entries]
 
 
-def _line(entry: str, fields: Mapping[str, str]) -> LogLine:
-    return LogLine(
-        id=entry,
-        phase=_CONTROL.sub("\ufffd", fields.get("phase", "")),
-        text=_CONTROL.sub("\ufffd", fields.get("text", "")),
-        at=_time(fields.get("at", "")),
-    )
+def _line(entry: Text, fields: Mapping[Text, Text]) -> LogLine:
+    words = {_readable(name): _readable(value) for name, value in fields.items()}
+    return LogLine(words.get("phase", ""), words.get("text", ""), _time(words.get("at", "")), _readable(entry))
+
+
+def _readable(raw: Text) -> str:
+    return _CONTROL.sub("\ufffd", raw if isinstance(raw, str) else raw.decode("utf-8", "replace"))
 
 
 def _time(word: str) -> float:

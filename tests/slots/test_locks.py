@@ -1,0 +1,62 @@
+"""One worker for a job of a pool at a time, and no wake-up lost."""
+
+from __future__ import annotations
+
+import redis
+
+from tests.waiting import eventually
+from workers.slots.locks import PoolLock
+
+
+def test_one_owner_at_a_time(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "dispatch")
+    assert lock.request("first", 10)
+    assert not lock.request("second", 10)
+    assert lock.request("first", 10), "asking twice is safe"
+
+
+def test_work_asked_for_meanwhile_is_another_round_for_the_owner(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "dispatch")
+    lock.request("first", 10)
+    lock.request("second", 10)
+    lock.request("third", 10)
+    assert not lock.finish("first", 10)
+    assert not lock.request("second", 10)
+    assert not lock.finish("first", 10)
+    assert lock.finish("first", 10)
+    assert lock.request("second", 10)
+
+
+def test_a_request_before_the_work_began_asks_for_nothing_more(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "dispatch")
+    lock.request("first", 10)
+    lock.request("second", 10)
+    lock.drop("first")
+    assert lock.request("third", 10)
+    assert lock.finish("third", 10)
+
+
+def test_the_owner_of_an_expired_lock_does_the_work_that_was_asked_for(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "dispatch")
+    lock.request("first", 0.05)
+    lock.request("second", 10)
+    eventually(lambda: not client.exists("ts:{pool}:lock:dispatch"))
+    assert not lock.finish("first", 10)
+    assert not lock.request("second", 10), "the lock is the first's again"
+
+
+def test_who_lost_the_lock_ends_nobody_elses_work(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "dispatch")
+    lock.request("first", 0.05)
+    eventually(lambda: lock.request("second", 10))
+    assert lock.finish("first", 10)
+    lock.drop("first")
+    assert not lock.request("third", 10)
+
+
+def test_a_dropped_lock_is_free_at_once_and_jobs_are_apart(client: redis.Redis) -> None:
+    dispatch, cycle = (PoolLock(client, "pool", job) for job in ("dispatch", "cycle"))
+    dispatch.request("first", 10)
+    assert cycle.request("second", 10)
+    dispatch.drop("first")
+    assert dispatch.request("second", 10)

@@ -1,0 +1,528 @@
+"""Each verb of the slot map by example, on a real Valkey and on fakeredis."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from tests.slots.conftest import Clock
+from tests.slots.invariants import POOL
+from workers.core.errors import InvalidRequest
+from workers.core.runs import RunKind
+from workers.core.slots import CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.slots.slot_map import SlotMap
+
+PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
+RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
+INTERRUPT, KILL = CancelMode.INTERRUPT, CancelMode.KILL
+
+
+def place(lease: Lease | None) -> tuple[str, int] | None:
+    return lease and (lease.agent, lease.slot)
+
+
+class TestAcquire:
+    def test_a_pool_without_agents_gives_nothing(self, slots: SlotMap) -> None:
+        assert slots.acquire("run", PLAN, "token") is None
+
+    def test_a_plan_takes_a_plan_only_slot_before_slot_0(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        taken = [place(slots.acquire(f"run-{number}", PLAN, f"t-{number}")) for number in range(4)]
+        assert taken == [("a", 1), ("a", 2), ("a", 0), None]
+
+    def test_a_plan_and_apply_takes_slot_0_only(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        assert place(slots.acquire("run-1", APPLY, "t-1")) == ("a", 0)
+        assert slots.acquire("run-2", APPLY, "t-2") is None
+
+    def test_a_plan_goes_to_another_agents_plan_only_slot_before_a_busy_ones_slot_0(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("run-1", PLAN, "t-1")
+        slots.acquire("run-2", PLAN, "t-2")
+        slots.register("b", "life")
+        assert place(slots.acquire("run-3", PLAN, "t-3")) == ("b", 1)
+
+    def test_the_busiest_agent_wins_so_that_idle_ones_stay_idle(self, slots: SlotMap) -> None:
+        """F33."""
+        for name in "abc":
+            slots.register(name, "life")
+        first = slots.acquire("run-1", PLAN, "t-1")
+        assert first
+        assert place(slots.acquire("run-2", APPLY, "t-2")) == (first.agent, 0)
+        assert place(slots.acquire("run-3", PLAN, "t-3")) == (first.agent, 2)
+        assert sum(agent.idle_since is not None for agent in slots.snapshot()) == 2
+
+    def test_of_idle_agents_the_shortest_idle_wins_so_that_the_longest_idle_can_go(
+        self, slots: SlotMap, clock: Clock
+    ) -> None:
+        for name in "cab":
+            clock.now += 1
+            slots.register(name, "life")
+        assert place(slots.acquire("run", APPLY, "token")) == ("b", 0)
+
+    def test_a_run_that_holds_a_slot_gets_the_same_lease_again(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life")
+        lease = slots.acquire("run", APPLY, "first")
+        clock.now += 5
+        assert slots.acquire("run", PLAN, "second") == lease
+        assert slots.stats().used == 1
+
+    def test_a_full_pool_still_returns_the_lease_that_the_run_holds(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        lease = slots.acquire("run", APPLY, "first")
+        assert slots.acquire("run", APPLY, "second") == lease
+
+    def test_a_new_lease_is_running_and_not_redeemed(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life")
+        assert slots.acquire("run", APPLY, "token") == Lease("run", APPLY, "a", 0, "token", RUNNING, clock.now)
+
+    @pytest.mark.parametrize("bad", ["", "two words", "line\nfeed", "ümlaut"])
+    def test_what_no_record_can_hold_is_refused(self, slots: SlotMap, bad: str) -> None:
+        with pytest.raises(InvalidRequest, match="one word"):
+            slots.acquire("run", PLAN, bad)
+        with pytest.raises(InvalidRequest, match="one word"):
+            slots.register(bad, "life")
+
+
+class TestRedeem:
+    def test_a_token_is_redeemed_once(self, slots: SlotMap) -> None:
+        """F9."""
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        assert [slots.redeem("a", "run", "token") for _ in range(3)] == [True, False, False]
+
+    def test_only_the_agent_that_holds_the_lease_redeems_it(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        assert not slots.redeem("b", "run", "token")
+        assert not slots.redeem("a", "run", "other-token")
+        assert not slots.redeem("a", "other-run", "token")
+
+    def test_a_token_whose_slot_is_reserved_starts_nothing(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        slots.reserve("run", "token", clock.now + 60)
+        assert not slots.redeem("a", "run", "token")
+
+    def test_a_call_that_the_client_repeats_after_a_lost_reply_is_still_the_first(
+        self, client: redis.Redis, slots: SlotMap, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        send = client.execute_command
+
+        def send_twice(*words: object) -> object:
+            send(*words)
+            return send(*words)
+
+        monkeypatch.setattr(client, "execute_command", send_twice)
+        assert slots.redeem("a", "run", "token")
+        assert not slots.redeem("a", "run", "token")
+
+
+class TestReserveAndResume:
+    @pytest.fixture(autouse=True)
+    def _planned(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "plan-token")
+        slots.redeem("a", "run", "plan-token")
+
+    def test_a_reserved_slot_is_nobody_elses(self, slots: SlotMap, clock: Clock) -> None:
+        assert slots.reserve("run", "plan-token", clock.now + 60)
+        assert slots.acquire("other", APPLY, "other-token") is None
+        assert slots.drain_idle(1) == []
+        assert slots.stats() == PoolStats(1, 1, running=0, reserved=1, free_apply=0, free_plan_only=2)
+
+    def test_the_apply_runs_where_the_plan_did_under_a_token_of_its_own(self, slots: SlotMap, clock: Clock) -> None:
+        """F21."""
+        slots.reserve("run", "plan-token", clock.now + 60)
+        clock.now += 30
+        resumed = slots.resume("run", "plan-token", "apply-token")
+        assert resumed == Lease("run", APPLY, "a", 0, "apply-token", RUNNING, clock.now)
+        assert not slots.redeem("a", "run", "plan-token")
+        assert slots.redeem("a", "run", "apply-token")
+
+    def test_an_auto_apply_goes_on_without_a_reservation(self, slots: SlotMap) -> None:
+        assert slots.resume("run", "plan-token", "apply-token")
+        assert slots.redeem("a", "run", "apply-token")
+
+    def test_both_are_safe_twice(self, slots: SlotMap, clock: Clock) -> None:
+        assert slots.reserve("run", "plan-token", clock.now + 60)
+        assert slots.reserve("run", "plan-token", clock.now + 60)
+        resumed = slots.resume("run", "plan-token", "apply-token")
+        assert slots.resume("run", "plan-token", "apply-token") == resumed
+
+    def test_a_second_confirmation_finds_nothing_to_resume(self, slots: SlotMap, clock: Clock) -> None:
+        slots.reserve("run", "plan-token", clock.now + 60)
+        slots.resume("run", "plan-token", "apply-token")
+        assert slots.resume("run", "plan-token", "another-token") is None
+
+    def test_a_confirmation_that_died_halfway_is_undone_by_the_token_that_find_shows(
+        self, slots: SlotMap, clock: Clock
+    ) -> None:
+        """F25: resumed, but the database never heard of it."""
+        slots.reserve("run", "plan-token", clock.now + 60)
+        slots.resume("run", "plan-token", "lost-token")
+        found = slots.find("run")
+        assert found
+        assert slots.reserve("run", found.token, clock.now + 60)
+        assert not slots.redeem("a", "run", "lost-token")
+        assert slots.resume("run", "lost-token", "apply-token")
+
+    def test_a_draining_agent_still_applies_what_it_planned(self, slots: SlotMap, clock: Clock) -> None:
+        slots.reserve("run", "plan-token", clock.now + 60)
+        slots.drain("a")
+        assert slots.resume("run", "plan-token", "apply-token")
+
+    def test_a_silent_agent_is_given_nothing_until_it_is_heard(self, slots: SlotMap, clock: Clock) -> None:
+        slots.reserve("run", "plan-token", clock.now + 600)
+        slots.mark_silent(30)
+        clock.now += 31
+        assert slots.mark_silent(30) == ["a"]
+        assert slots.resume("run", "plan-token", "apply-token") is None
+        slots.heartbeat("a", "life", [], [])
+        assert slots.resume("run", "plan-token", "apply-token")
+
+    def test_a_phase_that_was_to_be_cancelled_is_followed_by_no_other(self, slots: SlotMap, clock: Clock) -> None:
+        assert slots.cancel("run", INTERRUPT) is CancelOutcome.REQUESTED
+        assert slots.resume("run", "plan-token", "apply-token") is None
+        slots.reserve("run", "plan-token", clock.now + 60)
+        assert slots.resume("run", "plan-token", "apply-token") is None
+
+    def test_a_plan_is_never_reserved(self, slots: SlotMap, clock: Clock) -> None:
+        slots.acquire("just-a-plan", PLAN, "token")
+        assert not slots.reserve("just-a-plan", "token", clock.now + 60)
+
+    def test_reservations_past_their_time_are_listed_and_stay(self, slots: SlotMap, clock: Clock) -> None:
+        slots.reserve("run", "plan-token", clock.now + 60)
+        assert slots.expired() == []
+        clock.now += 60
+        assert [lease.run for lease in slots.expired()] == ["run"]
+        assert slots.extend("run", "plan-token", clock.now + 1)
+        assert slots.expired() == []
+        assert not slots.extend("run", "stale-token", clock.now + 99)
+
+
+class TestRelease:
+    def test_the_slot_is_idle_and_the_token_worthless(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        clock.now += 10
+        assert slots.release("run", "token")
+        assert slots.find("run") is None
+        assert not slots.redeem("a", "run", "token")
+        agent = slots.agent("a")
+        assert agent
+        assert agent.idle_since == clock.now
+
+    def test_a_stale_token_changes_nothing(self, slots: SlotMap) -> None:
+        """F11."""
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "first")
+        slots.release("run", "first")
+        lease = slots.acquire("run", APPLY, "second")
+        assert not slots.release("run", "first")
+        assert slots.find("run") == lease
+
+    def test_a_quiet_pool_has_every_slot_idle(self, slots: SlotMap) -> None:
+        """F13."""
+        for name in "ab":
+            slots.register(name, "life")
+        held = [slots.acquire(f"run-{number}", PLAN, f"t-{number}") for number in range(6)]
+        assert slots.stats().idle == 0
+        assert all(lease and slots.release(lease.run, lease.token) for lease in held)
+        assert slots.stats() == PoolStats(2, 2, running=0, reserved=0, free_apply=2, free_plan_only=4)
+
+
+class TestCancel:
+    @pytest.fixture(autouse=True)
+    def _running(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+
+    def test_an_order_that_nobody_redeemed_is_revoked(self, slots: SlotMap) -> None:
+        assert slots.cancel("run", INTERRUPT) is CancelOutcome.REVOKED
+        assert slots.stats().used == 0
+        assert not slots.redeem("a", "run", "token")
+
+    def test_a_reservation_is_revoked(self, slots: SlotMap, clock: Clock) -> None:
+        slots.redeem("a", "run", "token")
+        slots.reserve("run", "token", clock.now + 60)
+        assert slots.cancel("run", INTERRUPT) is CancelOutcome.REVOKED
+
+    def test_a_running_phase_keeps_its_slot_and_its_agent_is_told_by_every_heartbeat(self, slots: SlotMap) -> None:
+        """F12."""
+        slots.redeem("a", "run", "token")
+        assert slots.cancel("run", INTERRUPT) is CancelOutcome.REQUESTED
+        assert slots.stats().running == 1
+        for _ in range(2):
+            assert slots.heartbeat("a", "life", ["token"], []).cancels == (("token", INTERRUPT),)
+
+    def test_a_kill_overrides_an_interrupt_and_never_the_other_way_round(self, slots: SlotMap) -> None:
+        slots.redeem("a", "run", "token")
+        for mode in (INTERRUPT, KILL, INTERRUPT):
+            slots.cancel("run", mode)
+        assert slots.heartbeat("a", "life", ["token"], []).cancels == (("token", KILL),)
+
+    def test_a_run_without_a_slot_is_absent(self, slots: SlotMap) -> None:
+        assert slots.cancel("other", KILL) is CancelOutcome.ABSENT
+
+
+class TestHeartbeat:
+    def test_an_unknown_agent_or_incarnation_must_register(self, slots: SlotMap) -> None:
+        assert slots.heartbeat("a", "life", [], []) == HeartbeatReply(registered=False)
+        slots.register("a", "life")
+        assert slots.heartbeat("a", "other-life", [], []) == HeartbeatReply(registered=False)
+        assert slots.heartbeat("a", "life", [], []) == HeartbeatReply(registered=True)
+
+    def test_an_agent_is_told_to_drop_what_holds_no_slot(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", PLAN, "token")
+        assert slots.heartbeat("a", "life", ["token", "gone"], []).drop == ("gone",)
+
+    def test_a_report_is_repeated_until_its_lease_has_moved_on(self, slots: SlotMap, clock: Clock) -> None:
+        """F26."""
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        slots.redeem("a", "run", "token")
+        assert slots.heartbeat("a", "life", [], ["token"]).repeat == ("token",)
+        slots.reserve("run", "token", clock.now + 60)
+        assert slots.heartbeat("a", "life", [], ["token"]).repeat == ()
+
+    def test_a_redeemed_token_that_the_agent_no_longer_names_is_lost_until_it_does(
+        self, slots: SlotMap, clock: Clock
+    ) -> None:
+        """F7."""
+        slots.register("a", "life")
+        slots.acquire("run", APPLY, "token")
+        slots.heartbeat("a", "life", [], [])
+        assert _lost_since(slots) is None, "an order on its way is not lost"
+        slots.redeem("a", "run", "token")
+        clock.now += 1
+        slots.heartbeat("a", "life", [], [])
+        clock.now += 1
+        slots.heartbeat("a", "life", [], [])
+        assert _lost_since(slots) == clock.now - 1
+        slots.heartbeat("a", "life", [], ["token"])
+        assert _lost_since(slots) is None
+
+    def test_it_says_whether_the_agent_drains(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.drain("a")
+        assert slots.heartbeat("a", "life", [], []).draining
+        slots.undrain("a")
+        assert not slots.heartbeat("a", "life", [], []).draining
+
+
+class TestRegister:
+    def test_it_is_idempotent(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        lease = slots.acquire("run", APPLY, "token")
+        before = slots.agent("a")
+        slots.register("a", "life")
+        assert slots.agent("a") == before
+        assert slots.find("run") == lease
+
+    def test_a_lost_map_is_whole_again_when_its_agents_are_back(
+        self, slots: SlotMap, clock: Clock, client: redis.Redis
+    ) -> None:
+        """F8: the server came back empty, and terraform went on all the time."""
+        slots.register("a", "life")
+        slots.acquire("planning", PLAN, "t-1")
+        slots.redeem("a", "planning", "t-1")
+        slots.acquire("waiting", APPLY, "t-2")
+        slots.reserve("waiting", "t-2", clock.now + 600)
+        before = slots.agent("a")
+        assert before
+        client.flushall()
+        assert not slots.heartbeat("a", "life", ["t-1"], []).registered
+        slots.register("a", "life", before.leases)
+        assert slots.agent("a") == before
+        assert not slots.redeem("a", "planning", "t-1")
+
+    def test_a_reservation_without_a_known_end_is_the_databases_to_decide(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life", [Lease("run", APPLY, "a", 0, "token", RESERVED, clock.now)])
+        assert [lease.run for lease in slots.expired()] == ["run"]
+
+    def test_a_slot_that_was_given_to_another_run_meanwhile_stays_the_others(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("other", APPLY, "other-token")
+        brought = Lease("run", APPLY, "a", 0, "token", RUNNING, 900.0, redeemed=True)
+        slots.register("a", "life", [brought])
+        assert slots.find("run") is None
+        assert slots.heartbeat("a", "life", ["token"], []).drop == ("token",)
+
+    def test_a_run_that_went_elsewhere_meanwhile_is_not_brought_back(self, slots: SlotMap) -> None:
+        slots.register("b", "life")
+        elsewhere = slots.acquire("run", APPLY, "new-token")
+        slots.register("a", "life", [Lease("run", APPLY, "a", 0, "token", RUNNING, 900.0, redeemed=True)])
+        assert slots.find("run") == elsewhere
+
+    def test_a_new_incarnation_keeps_reservations_and_orders_and_shows_what_was_lost(
+        self, slots: SlotMap, clock: Clock
+    ) -> None:
+        """F7: the container was restarted."""
+        slots.register("a", "first-life")
+        slots.acquire("waiting", APPLY, "t-0")
+        slots.reserve("waiting", "t-0", clock.now + 600)
+        slots.acquire("ordered", PLAN, "t-1")
+        slots.acquire("executing", PLAN, "t-2")
+        slots.redeem("a", "executing", "t-2")
+        clock.now += 5
+        slots.register("a", "second-life")
+        slots.heartbeat("a", "second-life", [], [])
+        agent = slots.agent("a")
+        assert agent
+        assert [(lease.run, lease.state, lease.lost_since) for lease in agent.leases] == [
+            ("waiting", RESERVED, None),
+            ("ordered", RUNNING, None),
+            ("executing", RUNNING, clock.now),
+        ]
+        assert agent.registered_at == clock.now
+        assert slots.redeem("a", "ordered", "t-1")
+
+    def test_a_drain_outlives_a_restart_of_the_container(self, slots: SlotMap) -> None:
+        slots.register("a", "first-life")
+        slots.drain_idle(1)
+        slots.register("a", "second-life")
+        assert slots.acquire("run", PLAN, "token") is None
+
+    def test_an_agent_that_is_stopping_never_accepts_runs(self, slots: SlotMap) -> None:
+        slots.register("a", "life", draining=True)
+        assert slots.acquire("run", PLAN, "token") is None
+
+    def test_plan_only_slots_take_nothing_else_back(self, slots: SlotMap) -> None:
+        slots.register("a", "life", [Lease("run", APPLY, "a", 1, "token", RUNNING, 900.0, redeemed=True)])
+        assert slots.find("run") is None
+
+
+class TestDrain:
+    def test_idle_agents_are_claimed_longest_idle_first(self, slots: SlotMap, clock: Clock) -> None:
+        for name in "bca":
+            slots.register(name, "life")
+            clock.now += 1
+        assert slots.drain_idle(2) == ["b", "c"]
+        assert slots.drain_idle(2) == ["a"]
+        assert slots.drain_idle(2) == []
+
+    def test_an_agent_with_any_slot_taken_is_never_claimed(self, slots: SlotMap, clock: Clock) -> None:
+        """F1, and the founding documents' scale-down protection."""
+        for name in "abcd":
+            slots.register(name, "life")
+            clock.now += 1
+        slots.acquire("planning", PLAN, "t-1")
+        slots.drain("c")
+        slots.acquire("applying", APPLY, "t-2")
+        slots.undrain("c")
+        slots.drain("d")
+        slots.acquire("waiting", APPLY, "t-3")
+        slots.reserve("waiting", "t-3", clock.now + 60)
+        slots.undrain("d")
+        busy = {agent.name for agent in slots.snapshot() if agent.leases}
+        assert set(slots.drain_idle(9)) == set("abcd") - busy
+
+    def test_a_draining_agent_is_in_no_free_count(self, slots: SlotMap) -> None:
+        """F3."""
+        slots.register("a", "life")
+        assert slots.drain("a")
+        assert slots.stats() == PoolStats(1, 0, running=0, reserved=0, free_apply=0, free_plan_only=0)
+        assert slots.undrain("a")
+        assert slots.stats() == PoolStats(1, 1, running=0, reserved=0, free_apply=1, free_plan_only=2)
+
+    def test_a_slot_freed_on_a_draining_agent_is_given_to_nobody(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.acquire("run", PLAN, "token")
+        slots.drain("a")
+        slots.release("run", "token")
+        assert slots.acquire("other", PLAN, "other-token") is None
+
+    def test_an_unknown_agent_can_not_be_drained(self, slots: SlotMap) -> None:
+        assert not slots.drain("a")
+        assert not slots.undrain("a")
+
+
+class TestSilence:
+    def test_a_silent_agent_is_given_no_runs_until_it_is_heard(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life")
+        slots.mark_silent(30)
+        clock.now += 31
+        assert slots.mark_silent(30) == ["a"]
+        assert slots.acquire("run", PLAN, "token") is None
+        assert slots.drain_idle(1) == []
+        slots.heartbeat("a", "life", [], [])
+        assert slots.acquire("run", PLAN, "token")
+
+    def test_nobody_is_judged_while_the_map_warms_up(self, slots: SlotMap, clock: Clock) -> None:
+        """F8: a heartbeat is missing because the server was away, not because the agent is dead."""
+        slots.register("a", "life")
+        slots.mark_silent(30)
+        clock.now += 1_000
+        assert slots.mark_silent(30) == []
+        assert slots.watched() == (clock.now, clock.now)
+        clock.now += 29
+        assert slots.mark_silent(30) == []
+        clock.now += 1
+        assert slots.mark_silent(30) == ["a"]
+
+    def test_forgetting_returns_what_the_agent_held_and_frees_the_runs(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life")
+        slots.acquire("waiting", APPLY, "t-0")
+        slots.reserve("waiting", "t-0", clock.now + 60)
+        slots.acquire("planning", PLAN, "t-1")
+        assert [(lease.run, lease.slot) for lease in slots.forget("a")] == [("waiting", 0), ("planning", 1)]
+        assert slots.snapshot() == []
+        assert slots.find("planning") is None
+        assert slots.forget("a") == []
+
+    def test_an_incarnation_that_came_later_is_not_forgotten(self, slots: SlotMap) -> None:
+        slots.register("a", "second-life")
+        assert slots.forget("a", "first-life") == []
+        assert slots.agent("a")
+        slots.forget("a", "second-life")
+        assert slots.agent("a") is None
+
+
+def test_pools_know_nothing_of_each_other(client: redis.Redis, slots: SlotMap) -> None:
+    other = SlotMap(client, "other")
+    other.register("a", "life")
+    assert slots.acquire("run", PLAN, "token") is None
+    assert other.acquire("run", PLAN, "token")
+    for key in client.keys("ts:{other}:*"):
+        client.delete(key)
+
+
+def test_a_pool_is_named_so_that_its_keys_are_its_own(client: redis.Redis) -> None:
+    with pytest.raises(InvalidRequest, match="not a pool's name"):
+        SlotMap(client, "a}:agents")
+
+
+def test_the_servers_clock_is_the_clock(client: redis.Redis) -> None:
+    slots = SlotMap(client, POOL)
+    seconds, microseconds = client.time()
+    slots.register("a", "life")
+    lease = slots.acquire("run", PLAN, "token")
+    assert lease
+    assert 0 <= lease.since - (seconds + microseconds / 1e6) < 5
+
+
+def test_replies_are_understood_whatever_the_clients_protocol_and_decoding(redis_url: str) -> None:
+    for protocol in (2, 3):
+        for decode in (False, True):
+            with redis.Redis.from_url(redis_url, protocol=protocol, decode_responses=decode) as client:
+                client.flushall()
+                slots = SlotMap(client, POOL)
+                slots.register("a", "life")
+                lease = slots.acquire("run", APPLY, "token")
+                agent = slots.agent("a")
+                assert lease
+                assert agent
+                assert (agent.leases, slots.snapshot(), slots.find("run")) == ((lease,), [agent], lease)
+                assert slots.heartbeat("a", "life", ["gone"], []).drop == ("gone",)
+                assert slots.cancel("run", KILL) is CancelOutcome.REVOKED
+                assert slots.drain_idle(1) == ["a"]
+
+
+def _lost_since(slots: SlotMap) -> float | None:
+    lease = slots.find("run")
+    assert lease
+    return lease.lost_since
