@@ -1,0 +1,41 @@
+"""What is sealed is read by holders of a key, and by nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.core.errors import InvalidRequest
+from workers.core.sealing import Keyring, new_key
+
+FIRST, SECOND = new_key(), new_key()
+
+
+@given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.booleans())))
+def test_what_is_sealed_comes_back_and_shows_nothing(value: dict[str, object]) -> None:
+    keys = Keyring([FIRST], "KEYS")
+    sealed = keys.seal(value)
+    assert keys.open(sealed) == value
+    assert sealed.isascii()
+
+
+def test_a_key_is_followed_by_another_without_a_moment_in_between() -> None:
+    sealed = Keyring([FIRST], "KEYS").seal("hidden")
+    both = Keyring([SECOND, FIRST], "KEYS")
+    assert both.open(sealed) == "hidden"
+    assert Keyring([SECOND], "KEYS").open(both.reseal(sealed)) == "hidden"
+
+
+def test_what_no_key_opens_is_said_so_without_showing_it() -> None:
+    sealed = Keyring([FIRST], "KEYS").seal("hidden")
+    with pytest.raises(InvalidRequest, match="None of the keys in KEYS") as caught:
+        Keyring([SECOND], "KEYS").open(sealed)
+    assert sealed not in str(caught.value)
+
+
+def test_no_key_and_what_is_no_key_are_named() -> None:
+    with pytest.raises(InvalidRequest, match="KEYS is not set"):
+        Keyring([], "KEYS").seal(1)
+    with pytest.raises(InvalidRequest, match="KEYS holds something that is no Fernet key"):
+        Keyring(["hunter2"], "KEYS")
