@@ -1,0 +1,59 @@
+"""The agent's own credential: what its pool's Secret holds at the moment it is asked for.
+
+The Secret is one file, replaced as a whole when the credential is rotated. It is read again for every connection
+and every sealed order, so that an agent follows a rotation without being told.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from redis import CredentialProvider
+
+from workers.core.errors import InvalidRequest
+from workers.core.sealing import Keyring
+
+SECRET_DIR = "TERRASLOT_SECRET_DIR"  # noqa: S105 - a variable's name
+SECRET_FILE = "pool.json"  # noqa: S105 - a file's name
+
+
+class PoolSecret(BaseModel):
+    """The content of a pool's Secret. Any of ``payload_keys`` may have sealed an order."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    username: str
+    password: str
+    payload_keys: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Say whose it is, and nothing more."""
+        return f"PoolSecret({self.username})"
+
+
+def read(directory: Path) -> PoolSecret:
+    """Read a pool's Secret. Raises :class:`InvalidRequest` where there is none, or not a whole one."""
+    path = directory / SECRET_FILE
+    try:
+        return PoolSecret.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InvalidRequest(f"{path} is not a pool's Secret: check what is mounted at {SECRET_DIR}.") from error
+
+
+def keyring(directory: Path) -> Keyring:
+    """Return what opens sealed orders."""
+    return Keyring(read(directory).payload_keys, "the pool's Secret")
+
+
+class PoolCredentials(CredentialProvider):
+    """Gives redis-py and kombu the username and password of the moment; kombu makes one without arguments."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory or Path(os.environ[SECRET_DIR])
+
+    def get_credentials(self) -> tuple[str, str]:
+        """Return username and password."""
+        secret = read(self._directory)
+        return secret.username, secret.password
