@@ -70,6 +70,15 @@ def test_a_sqlite_writer_that_waits_too_long_is_told_so(ledger, url, open_databa
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
+def test_sqlite_writers_of_one_process_queue_up_for_as_long_as_they_would_wait_for_others(url, open_database, now):
+    hasty = open_database(f"{url}?timeout=0.01")
+    with hasty.begin(), pytest.raises(Unavailable, match=r"terraslot\.db.* locked .*try again"):
+        save(hasty, "new", now)
+    save(hasty, "new", now)
+    assert names(hasty) == ["new"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
 def test_sqlite_is_set_up_for_several_processes(database):
     with database.begin() as session:
         pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")

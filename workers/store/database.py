@@ -1,13 +1,14 @@
 """The connection to the database: transactions, and errors as sentences.
 
-SQLite runs in WAL mode: readers never wait for writers, and writers take turns. A writing transaction takes the
-write lock with its first statement (``BEGIN IMMEDIATE``), since one that read first could not get it any more once
-somebody else has written. PostgreSQL runs in READ COMMITTED, where guarded writes re-read the row that they waited
-for.
+SQLite runs in WAL mode: readers never wait for writers, and writers take turns, those of one process in a queue. A
+writing transaction takes the write lock with its first statement (``BEGIN IMMEDIATE``), since one that read first
+could not get it any more once somebody else has written. PostgreSQL runs in READ COMMITTED, where guarded writes
+re-read the row that they waited for.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ from sqlalchemy.orm import Session
 
 from workers.core.errors import InvalidRequest, Unavailable
 
-# What a URL's query may override. Seconds; SQLite's ``timeout`` is how long one writer waits for the others.
-_SQLITE_DEFAULTS = {"timeout": 10.0}
+# How long one writer waits for the others, in seconds.
+SQLITE_PATIENCE = 10.0
+# What a URL's query may override. Seconds.
+_SQLITE_DEFAULTS = {"timeout": SQLITE_PATIENCE}
 _POSTGRESQL_DEFAULTS = {
     "application_name": "terraslot",
     "connect_timeout": 5,
@@ -44,6 +47,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _parse(url)
         self._engine = _sqlite_engine(self._url) if self._is_sqlite else _postgresql_engine(self._url)
+        self._turn = threading.Lock()
         self._reading = self._engine.execution_options(sqlite_begin="DEFERRED", postgresql_readonly=True)
 
     def __str__(self) -> str:
@@ -67,7 +71,8 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """Open a transaction; commit when the block ends, roll back when it raises. What was read stays usable."""
-        with self._explained(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+        writing = Session(self._engine, expire_on_commit=False)
+        with self._explained(), self._in_turn(), writing as session, session.begin():
             yield session
 
     @contextmanager
@@ -79,6 +84,26 @@ class Database:
     def dispose(self) -> None:
         """Close all connections that are not in use."""
         self._engine.dispose()
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Have SQLite's writers of this process queue up.
+
+        SQLite itself lets those that wait look again at ever longer intervals, so that one of six threads that write
+        all the time was seen to wait for seconds.
+        """
+        if not self._is_sqlite:
+            yield
+            return
+        if not self._turn.acquire(timeout=float(str(self._url.query.get("timeout", SQLITE_PATIENCE)))):
+            raise Unavailable(self._locked())
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _locked(self) -> str:
+        return f"The database {self} was locked by other writers for too long: try again."
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -99,7 +124,7 @@ class Database:
                 "start the system with `terraslot up`, or run the migration job."
             )
         if words in ("database is locked", "database table is locked"):
-            return f"The database {self} was locked by another process for too long: try again."
+            return self._locked()
         # Exactly DatabaseError is what SQLite says of a file that is no database; its subclasses blame the statement.
         if isinstance(error, OperationalError | InterfaceError | NoFreeConnection) or type(error) is DatabaseError:
             return (
