@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from workers.app import app
 from workers.cli.progress import Progress
 from workers.core.errors import UnknownRun
 from workers.core.runs import RunStatus
@@ -62,7 +61,7 @@ class Follower:
             try:
                 return run_views.one(self._system.database, self._run_id)
             except UnknownRun:
-                app.AsyncResult(self._run_id).maybe_throw()
+                self._system.celery.AsyncResult(self._run_id).maybe_throw()
             waited = time.monotonic() - started
             if patience is not None and waited > patience:
                 return None

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from workers.app import app as celery
 from workers.cli.console import is_interactive, say, show_json
 from workers.cli.follow import Follower, wants_a_person
 from workers.cli.options import AsJson, Destroy, NoWait, Priority, WorkspaceName
@@ -65,10 +64,12 @@ def apply(
 
 
 def _enqueue(task: str, workspace: str, **options: Any) -> str:
-    """Send the task of a run; return the run's id. Raises :class:`UnknownWorkspace`, and where nobody answers."""
-    workspaces.get(system(), workspace)
+    """Send the task of a run; return the run's id. Raises :class:`UnknownWorkspace` before anything is sent."""
+    spec = workspaces.get(system(), workspace)
+    # Celery would try for twenty seconds to reach a result backend that isn't there.
+    system().slots(spec.pool).stats()
     run_id = str(uuid.uuid4())
-    celery.send_task(task, kwargs={"workspace": workspace, **options}, task_id=run_id)
+    system().celery.send_task(task, kwargs={"workspace": workspace, **options}, task_id=run_id)
     return run_id
 
 

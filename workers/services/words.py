@@ -47,7 +47,9 @@ def _problem(problem: ErrorDetails) -> str:
     what = problem["msg"].removeprefix("Value error, ")
     if NAME.pattern in problem.get("ctx", {}).get("pattern", ""):
         what = "a name has lower-case letters, digits and '-', and begins and ends with a letter or digit"
-    return f"{where} {problem['input']!r}: {what}" if where else what
+    # A dictionary may hold what nobody should see again.
+    given = f" {problem['input']!r}" if isinstance(problem["input"], str | int | float) else ""
+    return f"{where}{given}: {what}" if where else what
 
 
 def _unreachable(error: BaseException) -> str | None:
@@ -59,8 +61,9 @@ def _unreachable(error: BaseException) -> str | None:
 
     if isinstance(error, OperationalError):
         return (
-            f"The broker at {without_password(settings().broker)} can't be reached: {error}. "
+            f"The broker at {without_password(settings().broker)} can't be reached: {str(error).rstrip('.')}. "
             "Start the system with `terraslot up`, or check TERRASLOT_BROKER_URL."
         )
-    problem = unavailable(error, settings().redis_url)
+    # Celery wraps what its result backend met.
+    problem = unavailable(error, settings().redis_url) or unavailable(error.__cause__, settings().redis_url)
     return None if problem is None else str(problem)

@@ -34,7 +34,7 @@ def describe(client: redis.Redis) -> Server:
     )
 
 
-def unavailable(error: BaseException, url: str) -> Unavailable | None:
+def unavailable(error: BaseException | None, url: str) -> Unavailable | None:
     """Return what a person is told about an error of the Redis at ``url``; None if it is not one."""
     if not isinstance(error, RedisError):
         return None
