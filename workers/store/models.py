@@ -220,6 +220,31 @@ class PodFailure(Base):
     __table_args__ = (Index("ix_pod_failures_pool", "pool", "at"),)
 
 
+class PoolCredential(Base):
+    """One generation of a pool's credential; ``sealed``: its password and payload key, by the platform's keys."""
+
+    __tablename__ = "pool_credentials"
+
+    pool: Mapped[str] = mapped_column(String(63), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sealed: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    disconnected_at: Mapped[datetime | None]
+
+
+class SealedVariables(Base):
+    """The sensitive variables of a workspace or a pool; ``sealed`` by the platform's keys."""
+
+    __tablename__ = "sealed_variables"
+
+    owner_kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63), primary_key=True)
+    sealed: Mapped[str] = mapped_column(Text)
+    updated_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("owner_kind IN ('workspace', 'pool')", name="owner_kind"),)
+
+
 def _partial(name: str, *columns: Any, where: str, unique: bool = False) -> Index:
     condition = text(where)
     return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
