@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from workers.cluster import process_log, processes
+from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.core import errors
 from workers.core.errors import TerraslotError, Unavailable
@@ -48,11 +49,12 @@ def detach(options: Options, progress: Progress = lambda _: None, tied_to: int |
         finally:
             os.close(tell)
         try:
-            running = _listen(reader, progress)
+            is_ready = _listen(reader, progress)
         except KeyboardInterrupt:
             process.send(signal.SIGTERM)
             reader.read()
             raise
+    running = state.running(options.home) if is_ready else None
     if running is None:
         raise Unavailable(f"The embedded system ended while it started: {process_log.last_line(log)}. See {log}.")
     settings.cache_clear()
@@ -69,11 +71,12 @@ def down(home: Path, progress: Progress = lambda _: None) -> bool:
         if owner is not None:
             _end(owner, interrupts, progress)
         left = state.running(home)
-        if left is not None:
+        agents = _agents(home)
+        if left is not None or agents:
             with state.owned(home):
-                shut_down(home, left, interrupts, progress)
+                shut_down(home, left or Running(redis_url=""), interrupts, progress)
     settings.cache_clear()
-    return owner is not None or left is not None
+    return owner is not None or left is not None or agents
 
 
 def serve(options: Options, tell: int, tied_to: int | None = None) -> None:
@@ -88,8 +91,8 @@ def serve(options: Options, tell: int, tied_to: int | None = None) -> None:
                 with suppress(BrokenPipeError):  # nobody listens any more; the system goes on
                     listener.write(json.dumps({kind: what}) + "\n")
 
-        def ready(running: Running) -> None:
-            say("ready", running.model_dump(mode="json"))
+        def ready(_: Running) -> None:
+            say("ready", True)
             listener.close()
 
         try:
@@ -97,6 +100,11 @@ def serve(options: Options, tell: int, tied_to: int | None = None) -> None:
         except TerraslotError as error:
             say("error", [type(error).__name__, str(error)])
             raise SystemExit(1) from None
+
+
+def _agents(home: Path) -> bool:
+    pods = LocalPods(home, {})
+    return any(pods.list(pool) for pool in pods.pools())
 
 
 def _log(home: Path) -> Path:
@@ -110,17 +118,17 @@ def _log(home: Path) -> Path:
     return log
 
 
-def _listen(said: Iterable[str], progress: Progress) -> Running | None:
-    """Pass on progress until the system is ready; None if it ended without a word."""
+def _listen(said: Iterable[str], progress: Progress) -> bool:
+    """Pass on progress until the system is ready; False if it ended without a word."""
     for line in said:
         match json.loads(line):
             case {"progress": sentence}:
                 progress(sentence)
-            case {"ready": running}:
-                return Running.model_validate(running)
+            case {"ready": _}:
+                return True
             case {"error": [name, sentence]}:
                 raise getattr(errors, name, Unavailable)(sentence)
-    return None
+    return False
 
 
 def _end(owner: Process, interrupts: Interrupts, progress: Progress) -> None:

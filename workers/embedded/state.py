@@ -123,4 +123,7 @@ def owned(home: Path) -> Iterator[None]:
         assert me is not None  # noqa: S101 - this process lives
         lock.write(Child(pid=me.pid, started=me.started).model_dump_json())
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            lock.truncate(0)

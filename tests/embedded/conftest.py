@@ -1,0 +1,66 @@
+"""Embedded systems of a test, each under a home of its own; none of their processes outlives the test."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.cluster.local import LocalPods
+from workers.cluster.processes import Process
+from workers.embedded import state
+from workers.embedded.background import down
+from workers.settings import settings
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    """Return a function that waits for the first true answer of a condition."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 30) -> Any:
+        deadline, pause = time.monotonic() + seconds, threading.Event()
+        while not (answer := condition()):
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            pause.wait(0.01)
+        return answer
+
+    return wait
+
+
+def parts(home: Path) -> dict[str, Process]:
+    """Return every process of the system under ``home`` that is written down, its agents too."""
+    system = state.running(home)
+    found = {name: child.process for name, child in system.children.items()} if system else {}
+    if owner := state.supervisor(home):
+        found["supervisor"] = owner
+    pods = LocalPods(home, {})
+    for pool in pods.pools():
+        for pod in pods.list(pool):
+            pid, _, started = pod.uid.partition(":")
+            found[pod.name] = Process(int(pid), started)
+    return found
+
+
+@pytest.fixture
+def parts_of() -> Callable[[Path], dict[str, Process]]:
+    return parts
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a home for one system; whatever runs under it when the test ends is ended."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("TERRASLOT_HOME", str(home))
+    settings.cache_clear()
+    yield home
+    left = parts(home) if home.is_dir() else {}
+    down(home)
+    for process in left.values():
+        process.send(signal.SIGKILL)
+    assert not any(process.alive for process in left.values())
+    settings.cache_clear()
+    assert os.getpid() not in [process.pid for process in left.values()]

@@ -1,0 +1,148 @@
+"""The real system: Valkey, database, workers, beat and Flower, started and ended as one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import psutil
+import pytest
+
+from workers.cluster.local import LocalPods
+from workers.core.errors import InvalidRequest, StillInUse, Unavailable
+from workers.core.pools import PoolSpec
+from workers.embedded import state
+from workers.embedded.background import detach, down
+from workers.embedded.options import Options
+from workers.embedded.supervisor import up
+from workers.embedded.valkey import free_port
+from workers.settings import settings
+from workers.store import pools
+from workers.store.database import Database
+
+PARTS = {"valkey", "control", "reports", "beat", "supervisor"}
+
+
+def alive(processes):
+    return {name for name, process in processes.items() if process.alive}
+
+
+def test_one_system_from_its_start_to_its_end(home, parts_of, until):
+    tied_to, held = os.pipe()
+    said = []
+    running = detach(Options(home=home, pool=PoolSpec(name="mine")), said.append, tied_to)
+    os.close(tied_to)
+    every = parts_of(home)
+    assert alive(every) == PARTS | {"flower"}
+    assert running.ready
+    assert any("database" in sentence for sentence in said)
+    database = Database(settings().database)
+    with database.read() as session:
+        assert [pool.name for pool in pools.all(session)] == ["mine"]
+    database.dispose()
+
+    with urllib.request.urlopen(running.flower_url + "/healthcheck", timeout=10) as answer:
+        assert answer.status == 200
+    password = running.redis_url.split(":")[2].partition("@")[0]
+    logs = "".join(log.read_text() for log in (home / "logs").iterdir())
+    lines = " ".join(" ".join(psutil.Process(process.pid).cmdline()) for process in every.values())
+    assert password not in logs + lines
+
+    with pytest.raises(StillInUse, match=f"process {every['supervisor'].pid}.*terraslot down"):
+        up(Options(home=home))
+    assert alive(every) == PARTS | {"flower"}
+
+    every["control"].send(signal.SIGKILL)
+    every["control again"] = until(lambda: (now := parts_of(home)["control"]) != every["control"] and now)
+    assert every["control again"].alive
+
+    os.close(held)  # as if the process that it is tied to had died
+    until(lambda: not alive(every))
+    assert state.running(home) is None
+    assert down(home) is False
+
+
+def test_agents_outlive_a_killed_supervisor_and_are_ended_by_down(home, parts_of, until):
+    """F25: what a killed supervisor leaves is either taken over or ended."""
+    options = Options(home=home, flower=False)
+    detach(options)
+    LocalPods(home, {}, command=(sys.executable, "-c", "import signal; signal.pause()")).create(options.pool, "a1")
+    first = parts_of(home)
+    first["supervisor"].send(signal.SIGKILL)
+    until(lambda: not first["supervisor"].alive)
+    assert alive(first) == PARTS - {"supervisor"} | {"a1"}
+
+    running = detach(options)
+    assert alive(first) == {"a1"}
+    second = parts_of(home)
+    assert second["a1"] == first["a1"]
+    assert second.keys() == PARTS | {"a1"}
+    assert running.redis_url == state.running(home).redis_url
+
+    second["supervisor"].send(signal.SIGKILL)
+    until(lambda: not second["supervisor"].alive)
+    assert down(home) is True
+    assert alive(second) == set()
+    assert down(home) is False
+
+
+def test_told_to_end_while_it_starts_it_leaves_nothing(home, parts_of, until):
+    said, tell = os.pipe()
+    command = [sys.executable, "-m", "workers.embedded", Options(home=home).model_dump_json(), str(tell)]
+    with subprocess.Popen(command, pass_fds=[tell], stdout=subprocess.DEVNULL) as supervisor, os.fdopen(said) as reader:
+        os.close(tell)
+        started = until(lambda: len(found := parts_of(home)) > 2 and found)
+        supervisor.send_signal(signal.SIGINT)
+        assert down(home) is True
+        assert supervisor.wait(60) == 0
+        assert '"ready"' not in reader.read()
+    assert alive(started) == set()
+    assert state.running(home) is None
+
+
+def test_a_database_that_does_not_answer_is_an_error_and_leaves_nothing(home, parts_of, monkeypatch):
+    url = f"postgresql://user:secret@127.0.0.1:{free_port()}/terraslot"
+    monkeypatch.setenv("TERRASLOT_DATABASE_URL", url)
+    with pytest.raises(Unavailable, match="TERRASLOT_DATABASE_URL") as error:
+        detach(Options(home=home))
+    assert "secret" not in str(error.value)
+    assert state.running(home) is None
+    assert state.supervisor(home) is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TERRASLOT_REDIS_URL", "redis://elsewhere:6379/0"),
+        ("TERRASLOT_BROKER_URL", "redis://elsewhere:6379/0"),
+        ("TERRASLOT_LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_named_before_anything_lasts(home, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidRequest, match=variable):
+        up(Options(home=home))
+    assert state.running(home) is None
+
+
+def test_a_port_that_is_taken_is_named(home):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InvalidRequest, match=f"Port {port} is taken"):
+            up(Options(home=home, flower_port=port))
+    assert state.running(home) is None
+
+
+def test_a_home_that_is_no_directory_is_named(home):
+    home.write_text("in the way")
+    with pytest.raises(InvalidRequest, match="TERRASLOT_HOME"):
+        up(Options(home=home))
+    home.unlink()
+
+
+def test_down_without_a_system_has_nothing_to_do(home):
+    assert down(home) is False

