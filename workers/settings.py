@@ -10,7 +10,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from workers.core.errors import InvalidRequest
+from workers.core.sealing import Keyring
 
 PREFIX = "TERRASLOT_"
 SYSTEM_FILE = "system.json"
@@ -34,7 +35,8 @@ class Settings(BaseSettings):
 
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
     set). Each pool is reconciled and scaled every ``cycle_seconds``; every ``dispatch_seconds`` the dispatcher
-    looks for wake-ups that were lost. ``log_format`` is ``console`` or ``json``.
+    looks for wake-ups that were lost. ``encryption_keys``: Fernet keys parted by commas, the first seals, any opens;
+    ``credential_days``: how old a pool's credential gets before it is rotated. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -43,6 +45,8 @@ class Settings(BaseSettings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     broker_url: str = ""
     database_url: str = ""
+    encryption_keys: SecretStr = SecretStr("")
+    credential_days: float = Field(default=30, gt=0)
     terraform: str | None = None
     cycle_seconds: float = Field(default=30, gt=0)
     dispatch_seconds: float = Field(default=10, gt=0)
@@ -74,6 +78,12 @@ class Settings(BaseSettings):
         """The SQLAlchemy URL of the database: SQLite under ``home`` unless set; PostgreSQL by psycopg 3."""
         url = self.database_url or f"sqlite:///{self.home / 'terraslot.db'}"
         return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    @property
+    def keyring(self) -> Keyring:
+        """What seals everything secret at rest. Raises :class:`InvalidRequest` for what is no key."""
+        keys = [key for key in self.encryption_keys.get_secret_value().replace(",", " ").split() if key]
+        return Keyring(keys, f"{PREFIX}ENCRYPTION_KEYS")
 
     @classmethod
     def settings_customise_sources(
