@@ -110,7 +110,7 @@ def test_delete_asks_with_sigterm_and_the_pod_is_gone_when_its_process_is(local_
     pods.create(POOL, "a1")
     until(is_ready(tmp_path, "a1"))
     process = process_of(tmp_path, "a1")
-    assert pods.delete(only(pods)) is True
+    pods.delete(only(pods))
     until(lambda: not pods.list("default"))
     assert not process.alive
     assert not directory(tmp_path, "a1").exists()
@@ -160,7 +160,7 @@ def test_another_life_of_the_same_name_is_not_deleted(local_pods, tmp_path):
     pods = local_pods()
     pods.create(POOL, "a1")
     stale = replace(only(pods), uid="1:long-ago")
-    assert pods.delete(stale) is False
+    assert pods.delete(stale) is None
     assert only(pods).deleting is False
 
 
@@ -170,7 +170,7 @@ def test_deleting_what_is_gone_is_quiet(local_pods, tmp_path, until):
     pod = only(pods)
     pods.delete(pod, force=True)
     until(lambda: not pods.list("default"))
-    assert pods.delete(pod) is False
+    assert pods.delete(pod) is None
 
 
 @pytest.mark.parametrize(

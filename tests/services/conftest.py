@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import redis
 
 from workers.app import build_app
 from workers.core import names
-from workers.core.errors import Unavailable
+from workers.core.errors import TerraslotError, Unavailable
 from workers.core.messages import Changes, Order, PhaseFinished, PhaseStarted, RunRequest
 from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
+from workers.core.protection import Marking
 from workers.core.runs import RunKind
 from workers.core.workspaces import DirectorySource, WorkspaceSpec
 from workers.services import delivery, dispatch, pools, reports, runs, workspaces
@@ -37,12 +38,13 @@ POOL = "default"
 
 @dataclass
 class Pods:
-    """Pods by name, changed by tests. ``broken`` makes the cluster unreachable."""
+    """Pods by name, changed by tests. ``broken``: the cluster is unreachable; ``refusal``: it creates none."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     broken: bool = False
     keep_deleting: bool = False
+    refusal: TerraslotError | None = None
 
     def list(self, pool: str) -> list[Pod]:
         self._reach()
@@ -53,14 +55,32 @@ class Pods:
         now = datetime.now(UTC).timestamp()
         self.pods.setdefault(name, Pod(name, f"uid-{name}", spec.name, now, PodPhase.RUNNING))
 
-    def delete(self, pod: Pod, *, force: bool = False) -> bool:
+    def create_all(self, spec: PoolSpec, names: list[str]) -> dict[str, TerraslotError]:
+        if self.refusal:
+            return dict.fromkeys(names, self.refusal)
+        for name in names:
+            self.create(spec, name)
+        return {}
+
+    def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         self._reach()
         if self.pods.get(pod.name) is None or self.pods[pod.name].uid != pod.uid:
-            return False
+            return None
         self.deleted.append(pod.name)
-        if not self.keep_deleting:
-            del self.pods[pod.name]
-        return True
+        if self.keep_deleting:
+            return self.pods[pod.name]
+        del self.pods[pod.name]
+        return None
+
+    def strays(self, pools: Collection[str]) -> list[Pod]:
+        self._reach()
+        return [pod for pod in self.pods.values() if pod.pool not in pools]
+
+    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
+        self._reach()
+        for marking in markings:
+            self.pods[marking.pod.name] = replace(self.pods[marking.pod.name], protected=marking.protected)
+        return {}
 
     def _reach(self) -> None:
         if self.broken:

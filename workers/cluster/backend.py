@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from workers.core.errors import TerraslotError
 from workers.core.pods import Pod
 from workers.core.pools import PoolSpec
+from workers.core.protection import Marking
+
+Pods = list[Pod]  # inside the protocol, list is a method
 
 
 class PodBackend(Protocol):
     """Single pods of a pool: listed, created and deleted one by one; each call is safe to repeat.
 
     Every method raises :class:`~workers.core.errors.Unavailable` if the cluster could not be asked or did not
-    answer: that means "unknown", never "gone".
+    answer: that means "unknown", never "gone". What the cluster refuses for good, in its own words, is a
+    :class:`~workers.core.errors.PodRefused`.
     """
 
-    def list(self, pool: str) -> list[Pod]:
+    def list(self, pool: str) -> Pods:
         """Return every pod of ``pool`` that exists, the failed and the deleting ones too.
 
         A pod exists as long as anything that it started may still be running.
         """
 
+    def strays(self, pools: Collection[str]) -> Pods:
+        """Return pods of this control plane that belong to none of ``pools``. One may be missing that is very new."""
+
     def create(self, spec: PoolSpec, name: str) -> None:
         """Create the pod ``name`` in the pool of ``spec``. A pod of that name that exists is left as it is."""
 
-    def delete(self, pod: Pod, *, force: bool = False) -> bool:
+    def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
+        """Create several pods; return by name those that could not be created, each with its error."""
+
+    def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """Ask for the end of exactly this life of a pod: SIGTERM, and after its grace period SIGKILL.
 
-        ``force`` kills at once. Returns without waiting; False if no pod of that name has that uid any more.
+        ``force`` kills at once. Returns without waiting: the pod as it is while it ends, or None where nothing of this
+        life of it is left.
+        """
+
+    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
+        """Set or remove the marks by which the cluster leaves busy pods where they are.
+
+        Returns by name those that could not be marked. A pod that is gone needs no mark.
+        """
+
+    def check(self, spec: PoolSpec) -> None:
+        """Try out whether pods of this configuration can be created, without creating one.
+
+        Raises what :meth:`create` would raise, and :class:`~workers.core.errors.InvalidRequest` for what would only
+        keep a pod from starting.
         """

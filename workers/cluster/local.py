@@ -16,16 +16,18 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 from workers.cluster import orphans, pod_record, process_log, processes
+from workers.cluster.backend import Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
-from workers.core.errors import Unavailable
+from workers.core.errors import TerraslotError, Unavailable
 from workers.core.pods import Pod
 from workers.core.pools import PoolSpec
+from workers.core.protection import Marking
 
 _OWN = "TERRASLOT_"
 _CLOSED = "closed"
@@ -62,11 +64,15 @@ class LocalPods:
         with _unavailable("list", str(self._root)):
             return sorted(entry.name for entry in self._root.iterdir() if entry.is_dir()) if self._root.exists() else []
 
-    def list(self, pool: str) -> list[Pod]:
+    def list(self, pool: str) -> Pods:
         """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`; ends what is due to be ended."""
         with self._locked(pool) as directory:
             seen = [self._look(path) for path in sorted(directory.iterdir())]
         return [pod for pod in seen if pod is not None]
+
+    def strays(self, pools: Collection[str]) -> Pods:
+        """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
+        return [pod for pool in self.pools() if pool not in pools for pod in self.list(pool)]
 
     def create(self, spec: PoolSpec, name: str) -> None:
         """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
@@ -82,16 +88,32 @@ class LocalPods:
             )
             PodRecord(pid=process.pid, started=process.started, created_at=self._clock()).write(path)
 
-    def delete(self, pod: Pod, *, force: bool = False) -> bool:
+    def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
+        """See :meth:`PodBackend.create_all <workers.cluster.backend.PodBackend.create_all>`."""
+        failed: dict[str, TerraslotError] = {}
+        for name in names:
+            try:
+                self.create(spec, name)
+            except TerraslotError as error:
+                failed[name] = error
+        return failed
+
+    def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`."""
         with self._locked(pod.pool) as directory:
             path = directory / pod.name
             record = self._record(path) if path.exists() else None
             if record is None or record.uid != pod.uid:
-                return False
+                return None
             self._ask_to_end(path, record, force=force)
-            self._look(path)
-            return True
+            return self._look(path)
+
+    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
+        """Do nothing: nobody moves the processes of this machine."""
+        return {}
+
+    def check(self, spec: PoolSpec) -> None:
+        """Do nothing: whatever can be said of a local pool is possible."""
 
     def hurry(self, pod: Pod) -> bool:
         """End the grace period of a pod: its agent is killed now, what it leaves is interrupted and has its time."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workers.core.kubernetes import KubernetesSpec
 from workers.core.names import Name
 
 
@@ -59,12 +61,31 @@ class PoolTimeouts(BaseModel):
 
 
 class PoolSpec(BaseModel):
-    """What a person says of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent."""
+    """What a person says of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent.
+
+    ``kubernetes`` describes the pods of a pool of type ``kubernetes``, and there is none in any other.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
-    type: Literal["local"] = "local"
+    type: Literal["local", "kubernetes"] = "local"
     limits: PoolLimits = PoolLimits()
     timeouts: PoolTimeouts = PoolTimeouts()
     attempts: int = Field(default=3, ge=1, le=20)
+    kubernetes: KubernetesSpec | None = None
+
+    @model_validator(mode="after")
+    def _pods_fit_type(self) -> Self:
+        if self.type == "kubernetes" and self.kubernetes is None:
+            raise ValueError("a pool of type 'kubernetes' needs a section 'kubernetes' with at least the agents' image")
+        if self.type != "kubernetes" and self.kubernetes is not None:
+            raise ValueError(f"the section 'kubernetes' is for pools of that type; this one is of type {self.type!r}")
+        return self
+
+    @property
+    def grace_seconds(self) -> int:
+        """From SIGTERM to SIGKILL for a Kubernetes pod, in seconds: what the longest apply may take, unless set."""
+        if self.kubernetes is not None and self.kubernetes.grace_seconds is not None:
+            return self.kubernetes.grace_seconds
+        return math.ceil(self.timeouts.apply + self.timeouts.interrupt)

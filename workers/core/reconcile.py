@@ -53,6 +53,13 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainAgent:
+    """Give an agent no further runs: somebody, a node's drain for example, has asked for the end of its pod."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetAgent:
     """Remove an agent whose pod is gone from the map, which ends or requeues the runs it held."""
 
@@ -120,7 +127,7 @@ class CancelRun:
 
 
 Action = (
-    DeletePod | ForgetAgent | LoseRun | RevokeOrder | ResendOrder | ReserveAgain | ReleaseLease | ExpireRun | CancelRun
+    DeletePod | DrainAgent | ForgetAgent | LoseRun | RevokeOrder | ResendOrder | ReserveAgain | ReleaseLease | ExpireRun | CancelRun
 )
 
 
@@ -152,10 +159,11 @@ def reconcile(views: Views, spec: PoolSpec, now: float) -> list[Action]:
 def _pods(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
     agents = {agent.name: agent for agent in views.agents}
     for pod in views.pods:
-        if pod.deleting:
-            continue
         agent = agents.get(pod.name)
-        if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
+        if pod.deleting:
+            if agent is not None and agent.available:
+                yield DrainAgent(agent.name)
+        elif pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
             # One that ended well had registered, and has been forgotten since at its own word.
             failed_to_start = agent is None and pod.phase is PodPhase.FAILED
             yield DeletePod(pod, pod.reason or f"it has {pod.phase}", failed_to_start=failed_to_start)
@@ -179,24 +187,25 @@ def _agents(views: Views) -> Iterator[Action]:
 
 
 def _runs(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
-    listed = {pod.name for pod in views.pods}
+    listed = {pod.name: pod for pod in views.pods}
     registered = {agent.name for agent in views.agents}
     for run in views.runs:
         lease = views.leases.get(run.id)
         if lease is not None:
-            yield from _held(run, lease, spec, now)
+            yield from _held(run, lease, listed.get(run.agent), spec, now)
         elif run.agent not in listed and run.agent not in registered:
             yield LoseRun(run, f"its agent {run.agent} is gone")
         elif run.agent in registered and now - run.changed_at > SETTLE:
             yield LoseRun(run, f"its agent {run.agent} no longer knows of it")
 
 
-def _held(run: RunView, lease: Lease, spec: PoolSpec, now: float) -> Iterator[Action]:
+def _held(run: RunView, lease: Lease, pod: Pod | None, spec: PoolSpec, now: float) -> Iterator[Action]:
     if run.status is RunStatus.APPLY_PENDING:
         yield from _waiting(run, lease, now)
     elif lease.lost_since is not None:
         if now - lease.lost_since > SETTLE:
-            yield LoseRun(run, f"its agent {run.agent} was restarted and no longer executes it", lease)
+            why = f" ({pod.reason})" if pod and pod.reason else ""
+            yield LoseRun(run, f"its agent {run.agent} was restarted and no longer executes it{why}", lease)
     elif run.cancel is not None and lease.cancel is None:
         yield CancelRun(run, run.cancel, "its cancel was asked for")
     elif not lease.redeemed:
@@ -222,3 +231,17 @@ def _leases(views: Views, now: float) -> Iterator[Action]:
     for run, lease in views.leases.items():
         if run not in holding and now - lease.since > SETTLE:
             yield ReleaseLease(lease)
+
+
+def strays(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[DeletePod | DrainAgent]:
+    """Return what becomes of pods whose pool was deleted: they drain, and go once they hold nothing."""
+    holding = {agent.name: agent for agent in agents if agent.leases}
+    actions: list[DeletePod | DrainAgent] = []
+    for pod in pods:
+        if pod.deleting:
+            continue
+        if pod.name not in holding:
+            actions.append(DeletePod(pod, f"its pool {pod.pool} was deleted"))
+        elif holding[pod.name].available:
+            actions.append(DrainAgent(pod.name))
+    return actions

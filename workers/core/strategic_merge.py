@@ -83,7 +83,7 @@ def _items(key: str, base: list[Any], patch: list[Any], path: str) -> list[Any]:
 
 def _identity(key: str, item: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(item, dict):
-        raise ValueError(f"{path}: a mapping is expected, not {item!r}")
+        raise ValueError(f"{path}: a mapping is expected, not {item!r}")  # noqa: TRY004 - the value of a field
     identity = tuple(item.get(part, _DEFAULTS.get(part)) for part in _KEYS[key])
     if identity[0] is None:
         raise ValueError(f"{path}: {_KEYS[key][0]} is missing, by which the items of {key} are told apart")

@@ -8,7 +8,7 @@ import structlog
 
 from workers.core import names
 from workers.services.dispatch import dispatch
-from workers.services.pods import autoscale_pods, ensure_pods_for_pool
+from workers.services.pods import autoscale_pods
 from workers.services.reconcile import reconcile_pods
 from workers.services.system import System
 from workers.store import pools
@@ -52,9 +52,8 @@ def dispatches(system: System) -> list[str]:
 def _look(system: System, pool: str) -> None:
     with system.database.read() as session:
         spec = pools.get(session, pool)
-    reconcile_pods(system, spec)
-    ensure_pods_for_pool(system, spec)
-    autoscale_pods(system, spec)
+    listing = reconcile_pods(system, spec)
+    autoscale_pods(system, spec, listing)
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 
 import structlog
 
-from workers.core.errors import Unavailable
+from workers.core.errors import TerraslotError
 from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolSpec
-from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, decide
-from workers.core.slots import AgentRecord, SlotState
+from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
+from workers.core.slots import SlotState
+from workers.services.listing import Listing
 from workers.services.system import System
 from workers.store import decisions, pools, runs
 
@@ -34,9 +35,12 @@ class PodCount:
 
 
 def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
-    """Create pods up to the pool's minimum; return how many were created."""
-    missing = spec.limits.min_agents - observe(system, spec).current
-    return _create(system, spec, missing)
+    """Create pods up to the pool's minimum, unless creation is held back; return how many were created."""
+    listing = Listing(system, spec)
+    facts, now = observe(system, spec, listing), system.now().timestamp()
+    if now < back_off_until(facts.failures, now):
+        return 0
+    return _create(system, spec, listing, spec.limits.min_agents - facts.current)
 
 
 def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
@@ -44,27 +48,27 @@ def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
 
     Downwards, only pods whose slots are all idle go, even if that leaves more than ``desired``.
     """
-    current = observe(system, spec).current
-    if desired >= current:
-        return _create(system, spec, min(desired, spec.limits.max_agents) - current)
-    return -_remove_idle(system, spec, current - desired)
+    listing = Listing(system, spec)
+    return _scale(system, spec, listing, observe(system, spec, listing).current, desired)
 
 
 def get_pod_count(system: System, spec: PoolSpec) -> PodCount:
     """Return how many pods the pool has, and how many it was last meant to have."""
-    current = observe(system, spec).current
+    current = observe(system, spec, Listing(system, spec)).current
     with system.database.read() as session:
         last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
     return PodCount(current, last.desired if last else current)
 
 
-def autoscale_pods(system: System, spec: PoolSpec) -> tuple[int, bool]:
+def autoscale_pods(system: System, spec: PoolSpec, listing: Listing | None = None) -> tuple[int, bool]:
     """Decide how many pods the pool should have and act on it; return (desired, whether anything changed).
 
-    Every decision that changes something, and every refusal whose reason is new, is stored with its facts.
+    ``listing`` is what a cycle has listed already. Every decision that changes something, and every refusal whose
+    reason is new, is stored with its facts.
     """
     now = system.now()
-    facts = observe(system, spec)
+    listing = listing or Listing(system, spec)
+    facts = observe(system, spec, listing)
     decision = decide(facts, spec.limits, now.timestamp())
     if decision.noteworthy:
         _store(system, spec, facts, decision)
@@ -73,15 +77,15 @@ def autoscale_pods(system: System, spec: PoolSpec) -> tuple[int, bool]:
     log.info(
         "scaling", pool=spec.name, current=decision.current, desired=decision.desired, reason=decision.reason.value
     )
-    return decision.desired, scale_pods(system, spec, decision.desired) != 0
+    return decision.desired, _scale(system, spec, listing, decision.current, decision.desired) != 0
 
 
-def observe(system: System, spec: PoolSpec) -> PoolFacts:
+def observe(system: System, spec: PoolSpec, listing: Listing) -> PoolFacts:
     """Return the facts that scaling decisions are made from."""
     now = system.now().timestamp()
     slots = system.slots(spec.name)
     agents = slots.snapshot()
-    pods = system.pods(spec).list(spec.name)
+    registered = {agent.name for agent in agents}
     with system.database.read() as session:
         pending_plans, pending_applies = runs.pending_counts(session, spec.name)
         failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
@@ -90,7 +94,7 @@ def observe(system: System, spec: PoolSpec) -> PoolFacts:
     stats = slots.stats()
     return PoolFacts(
         ready=len(available),
-        starting=sum(_is_starting(pod, agents, spec, now) for pod in pods),
+        starting=sum(_is_starting(pod, spec, now) for pod in listing.pods if pod.name not in registered),
         free_apply=stats.free_apply,
         free_plan_only=stats.free_plan_only,
         used=len(leases),
@@ -102,38 +106,51 @@ def observe(system: System, spec: PoolSpec) -> PoolFacts:
     )
 
 
-def _is_starting(pod: Pod, agents: list[AgentRecord], spec: PoolSpec, now: float) -> bool:
+def _is_starting(pod: Pod, spec: PoolSpec, now: float) -> bool:
     return (
         not pod.deleting
         and pod.phase in (PodPhase.PENDING, PodPhase.RUNNING)
         and now - pod.created_at <= spec.limits.start_deadline
-        and all(agent.name != pod.name for agent in agents)
     )
 
 
-def _create(system: System, spec: PoolSpec, count: int) -> int:
-    created = 0
-    for _ in range(count):
-        name = f"{spec.name}-{secrets.token_hex(_SUFFIX_BYTES)}"
-        system.pods(spec).create(spec, name)
-        log.info("pod created", pool=spec.name, pod=name)
-        created += 1
-    return created
+def _scale(system: System, spec: PoolSpec, listing: Listing, current: int, desired: int) -> int:
+    if desired >= current:
+        return _create(system, spec, listing, min(desired, spec.limits.max_agents) - current)
+    return -_remove_idle(system, spec, listing, current - desired)
 
 
-def _remove_idle(system: System, spec: PoolSpec, count: int) -> int:
-    slots, backend = system.slots(spec.name), system.pods(spec)
-    claimed = slots.drain_idle(count)
+def _create(system: System, spec: PoolSpec, listing: Listing, count: int) -> int:
+    """Create so many pods; return how many there are of them. What refuses one holds back the next creations."""
+    names = [f"{spec.name}-{secrets.token_hex(_SUFFIX_BYTES)}" for _ in range(count)]
+    failures = listing.create(names)
+    for name in names:
+        if name not in failures:
+            log.info("pod created", pool=spec.name, pod=name)
+    if failures:
+        name, error = next(iter(failures.items()))
+        log.warning("pods not created", pool=spec.name, count=len(failures), why=str(error))
+        with system.database.begin() as session:
+            decisions.record_pod_failure(session, spec.name, system.now(), name, str(error))
+            pools.set_status(session, spec.name, str(error), system.now())
+    return len(names) - len(failures)
+
+
+def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -> int:
+    slots = system.slots(spec.name)
     removed = 0
-    pods = {pod.name: pod for pod in backend.list(spec.name)} if claimed else {}
-    for agent in claimed:
+    for agent in slots.drain_idle(count):
+        pod = listing.find(agent)
         try:
-            if agent in pods and backend.delete(pods[agent]):
-                removed += 1
-                log.info("pod deleted", pool=spec.name, pod=agent, slots="idle")
-        except Unavailable:
+            if pod is None:  # it registered after the pods were listed, so there is no uid to name
+                slots.undrain(agent)
+                continue
+            listing.delete(pod)
+            removed += 1
+            log.info("pod deleted", pool=spec.name, pod=agent, slots="idle")
+        except TerraslotError as error:
             slots.undrain(agent)
-            log.warning("pod not deleted, claim given back", pool=spec.name, pod=agent, exc_info=True)
+            log.warning("pod not deleted, claim given back", pool=spec.name, pod=agent, why=str(error))
     return removed
 
 
@@ -152,4 +169,5 @@ def _store(system: System, spec: PoolSpec, facts: PoolFacts, decision: Decision)
                 reason=reason,
                 facts=asdict(facts),
             )
-        pools.set_status(session, spec.name, reason if decision.refused else None, system.now())
+        if decision.reason is not ScalingReason.BACKING_OFF:  # what it backs off from says more
+            pools.set_status(session, spec.name, reason if decision.refused else None, system.now())

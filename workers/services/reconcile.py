@@ -5,7 +5,8 @@ Any view that can't be read ends the pass with nothing changed: an API error mea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import singledispatch
 
@@ -17,6 +18,7 @@ from workers.core.reconcile import (
     Action,
     CancelRun,
     DeletePod,
+    DrainAgent,
     ExpireRun,
     ForgetAgent,
     LoseRun,
@@ -29,118 +31,157 @@ from workers.core.reconcile import (
     reconcile,
 )
 from workers.core.runs import Phase, RunEvent, RunStatus
-from workers.core.slots import CancelMode, CancelOutcome
+from workers.core.slots import AgentRecord, CancelMode, CancelOutcome
 from workers.services import orders
+from workers.services.listing import Listing
 from workers.services.losses import lose
 from workers.services.reports import agent_gone
 from workers.services.runs import end, expire
 from workers.services.system import System
+from workers.slots.slot_map import SlotMap
 from workers.store import decisions, pools, runs, workspaces
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
 
 
-def reconcile_pods(system: System, spec: PoolSpec) -> list[Action]:
-    """Compare the views of one pool and perform what is to be done; return the actions.
+@dataclass(frozen=True)
+class Pass:
+    """What the actions of one pass work on. ``holding``: the runs that held a slot when the views were read, by id."""
+
+    system: System
+    spec: PoolSpec
+    listing: Listing
+    holding: Mapping[str, Run]
+
+    @property
+    def slots(self) -> SlotMap:
+        """The pool's slot map."""
+        return self.system.slots(self.spec.name)
+
+
+def reconcile_pods(system: System, spec: PoolSpec) -> Listing:
+    """Compare the views of one pool and perform what is to be done; return the pods as they are then.
 
     Raises :class:`Unavailable`, having changed nothing, where a view can't be read.
     """
-    actions = _pass(system, spec)
-    if any(isinstance(action, DeletePod) for action in actions):
-        # What was deleted at once need not keep its runs until the next tick.
-        actions += _pass(system, spec)
-    return actions
-
-
-def _pass(system: System, spec: PoolSpec) -> list[Action]:
-    with system.database.read() as session:
-        holding = {run.id: run for run in runs.holding(session, spec.name)}
+    holding = _holding(system, spec)
     slots = system.slots(spec.name)
     slots.mark_silent(spec.timeouts.silent)
-    now, watched_since = slots.watched()
+    watched = slots.watched()
     agents = slots.snapshot()
-    listed = system.pods(spec).list(spec.name)
-    views = Views([_view(run) for run in holding.values()], agents, listed, watched_since)
-    actions = reconcile(views, spec, now)
+    at = Pass(system, spec, Listing(system, spec), holding)
+    if any(isinstance(action, DeletePod) for action in _perform_all(at, agents, watched)):
+        _look_again(at, agents)
+    return at.listing
+
+
+def _look_again(at: Pass, agents: Sequence[AgentRecord]) -> None:
+    """Let go at once of what pods held that were removed at once.
+
+    The listing is the one from before, with what was done since. So agents and leases that are newer than it are left
+    out: their pods may be newer as well, which looks as if they were gone.
+    """
+    known = {agent.name for agent in agents}
+    tokens = {run.token for run in at.holding.values()}
+    fresh = {run.id: run for run in _holding(at.system, at.spec).values() if run.token in tokens}
+    left = [agent for agent in at.slots.snapshot() if agent.name in known]
+    _perform_all(replace(at, holding=fresh), left, at.slots.watched())
+
+
+def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
+    with system.database.read() as session:
+        return {run.id: run for run in runs.holding(session, spec.name)}
+
+
+def _perform_all(at: Pass, agents: Sequence[AgentRecord], watched: tuple[float, float]) -> list[Action]:
+    now, watched_since = watched
+    views = Views([_view(run) for run in at.holding.values()], agents, at.listing.pods, watched_since)
+    actions = reconcile(views, at.spec, now)
     for action in actions:
         try:
-            perform(action, system, spec, holding)
+            perform(action, at)
         except TerraslotError as error:
-            log.warning("reconcile action failed", pool=spec.name, action=type(action).__name__, error=str(error))
+            log.warning("reconcile action failed", pool=at.spec.name, action=type(action).__name__, error=str(error))
     return actions
 
 
 @singledispatch
-def perform(action: Action, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:  # noqa: ARG001
-    """Perform one action. ``holding``: the runs that held a slot when the views were read, by id."""
+def perform(action: Action, at: Pass) -> None:  # noqa: ARG001
+    """Perform one action."""
     raise TypeError(f"{action!r} is not an action")
 
 
 @perform.register
-def _(action: DeletePod, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
-    log.warning("pod deleted", pool=spec.name, pod=action.pod.name, why=action.reason)
-    system.pods(spec).delete(action.pod, force=action.force)
-    with system.database.begin() as session:
-        pools.set_status(session, spec.name, f"pod {action.pod.name}: {action.reason}", system.now())
+def _(action: DeletePod, at: Pass) -> None:
+    log.warning("pod deleted", pool=at.spec.name, pod=action.pod.name, why=action.reason)
+    at.listing.delete(action.pod, force=action.force)
+    with at.system.database.begin() as session:
+        pools.set_status(session, at.spec.name, f"pod {action.pod.name}: {action.reason}", at.system.now())
         if action.failed_to_start:
-            decisions.record_pod_failure(session, spec.name, system.now(), action.pod.name, action.reason)
+            decisions.record_pod_failure(session, at.spec.name, at.system.now(), action.pod.name, action.reason)
 
 
 @perform.register
-def _(action: ForgetAgent, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
-    agent_gone(system, spec.name, action.agent, action.incarnation, "its pod is gone")
+def _(action: DrainAgent, at: Pass) -> None:
+    at.slots.drain(action.agent)
+    log.info("agent drains, its pod is ending", pool=at.spec.name, agent=action.agent)
 
 
 @perform.register
-def _(action: LoseRun, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:
-    lose(system, holding[action.run.id], action.reason, may_have_started=True)
+def _(action: ForgetAgent, at: Pass) -> None:
+    agent_gone(at.system, at.spec.name, action.agent, action.incarnation, "its pod is gone")
+
+
+@perform.register
+def _(action: LoseRun, at: Pass) -> None:
+    lose(at.system, at.holding[action.run.id], action.reason, may_have_started=True)
     if action.lease is not None:
-        system.slots(spec.name).release(action.run.id, action.lease.token)
+        at.slots.release(action.run.id, action.lease.token)
 
 
 @perform.register
-def _(action: RevokeOrder, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:
-    if system.slots(spec.name).cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
-        why = f"its order was not taken within {spec.timeouts.redeem:g} s"
-        lose(system, holding[action.run.id], why, may_have_started=False)
+def _(action: RevokeOrder, at: Pass) -> None:
+    if at.slots.cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
+        why = f"its order was not taken within {at.spec.timeouts.redeem:g} s"
+        lose(at.system, at.holding[action.run.id], why, may_have_started=False)
 
 
 @perform.register
-def _(action: ResendOrder, system: System, spec: PoolSpec, holding: Mapping[str, Run]) -> None:
-    run = holding[action.run.id]
-    with system.database.read() as session:
+def _(action: ResendOrder, at: Pass) -> None:
+    run = at.holding[action.run.id]
+    with at.system.database.read() as session:
         workspace = workspaces.get(session, run.workspace)
     phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
-    orders.send(system, run, action.lease, phase, pool=spec, workspace=workspace)
+    orders.send(at.system, run, action.lease, phase, pool=at.spec, workspace=workspace)
     log.info("order sent again", run=run.id, agent=action.lease.agent, phase=phase.value)
 
 
 @perform.register
-def _(action: ReserveAgain, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
-    system.slots(spec.name).reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
+def _(action: ReserveAgain, at: Pass) -> None:
+    at.slots.reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
 
 
 @perform.register
-def _(action: ReleaseLease, system: System, spec: PoolSpec, _: Mapping[str, Run]) -> None:
-    system.slots(spec.name).release(action.lease.run, action.lease.token)
-    log.info("leftover lease released", pool=spec.name, run=action.lease.run, agent=action.lease.agent)
+def _(action: ReleaseLease, at: Pass) -> None:
+    at.slots.release(action.lease.run, action.lease.token)
+    log.info("leftover lease released", pool=at.spec.name, run=action.lease.run, agent=action.lease.agent)
 
 
 @perform.register
-def _(action: ExpireRun, system: System, _: PoolSpec, holding: Mapping[str, Run]) -> None:
-    expire(system, holding[action.run.id])
+def _(action: ExpireRun, at: Pass) -> None:
+    expire(at.system, at.holding[action.run.id])
 
 
 @perform.register
-def _(action: CancelRun, system: System, _: PoolSpec, holding: Mapping[str, Run]) -> None:
-    run = holding[action.run.id]
+def _(action: CancelRun, at: Pass) -> None:
+    run = at.holding[action.run.id]
     log.warning("run is ended", run=run.id, why=action.reason, mode=action.mode.value)
-    outcome = system.slots(run.pool).cancel(run.id, action.mode)
+    outcome = at.slots.cancel(run.id, action.mode)
     if outcome is CancelOutcome.REVOKED:
-        end(system, run, RunEvent.CANCELLED)
+        end(at.system, run, RunEvent.CANCELLED)
     elif outcome is CancelOutcome.REQUESTED:
-        orders.send_cancel(system, run, action.mode)
+        orders.send_cancel(at.system, run, action.mode)
 
 
 def _view(run: Run) -> RunView:

@@ -1,0 +1,154 @@
+"""The only speaker of the official Kubernetes client.
+
+Every call has a time limit and is made once: repeating is for those who know what they asked for, and the next look at
+a pool is never far. The client would try four times against a server that hangs. Bodies are read as plain JSON: the
+client's models cost more than everything else that is done with a list of pods.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from workers.cluster.kubernetes.refusals import Call, Refusal, Refused
+from workers.core.errors import InvalidRequest, PodRefused, Unavailable
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
+
+Json = dict[str, Any]
+
+_CONNECT_SECONDS = 5.0
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
+
+
+class Api:
+    """One cluster, by a kubeconfig or as the service account of this very pod; connected to when first used.
+
+    ``read_seconds`` bounds the wait for an answer, ``connections`` how many are kept open.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: str | None = None,
+        namespace: str | None = None,
+        *,
+        read_seconds: float = 20.0,
+        connections: int = 32,
+    ) -> None:
+        self._kubeconfig = kubeconfig
+        self._namespace = namespace
+        self._timeout = (min(_CONNECT_SECONDS, read_seconds), read_seconds)
+        self._connections = connections
+        self._client: ApiClient | None = None
+        self._connecting = threading.Lock()
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of all pools: as configured, else that of this pod or of the kubeconfig's context."""
+        self._connected()
+        return self._namespace or "default"
+
+    @property
+    def core(self) -> CoreV1Api:
+        """Pods, Secrets, ConfigMaps."""
+        client = self._connected()
+        from kubernetes.client import CoreV1Api  # noqa: PLC0415
+
+        return CoreV1Api(client)
+
+    @property
+    def apps(self) -> AppsV1Api:
+        """Deployments and ReplicaSets."""
+        client = self._connected()
+        from kubernetes.client import AppsV1Api  # noqa: PLC0415
+
+        return AppsV1Api(client)
+
+    def call(self, what: Call, method: Callable[..., Any], *arguments: Any, **options: Any) -> Json:
+        """Call a method of the client and return the answer's object.
+
+        Raises :class:`Refused` with what the server answered, :class:`PodRefused` where the client itself finds the
+        object wrong, and :class:`Unavailable` where no answer came in time.
+        """
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+        try:
+            answer = method(*arguments, **options, _preload_content=False, _request_timeout=self._timeout)
+            found: Json = json.loads(answer.data)
+        except ApiException as error:
+            if not error.status:
+                raise Unavailable(f"The cluster could not be asked to {what}: {_words(error.reason)}.") from error
+            raise Refused(Refusal.of(error.status, error.reason, error.body), what) from error
+        except ValidationError as error:
+            raise PodRefused(f"The client refuses to {what}: {_problems(error)}.") from error
+        except (HTTPError, OSError, ValueError) as error:
+            raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
+        return found
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._connecting:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _connected(self) -> ApiClient:
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def _connect(self) -> ApiClient:
+        try:
+            from kubernetes import client, config  # noqa: PLC0415
+        except ImportError as error:
+            raise InvalidRequest(
+                "A pool of type 'kubernetes' needs the Kubernetes client: install terraslot[kubernetes]."
+            ) from error
+        if not self._kubeconfig and not os.environ.get(_IN_CLUSTER):
+            raise Unavailable(
+                "There is no cluster to speak to: set TERRASLOT_KUBECONFIG to a kubeconfig, or run in a cluster."
+            )
+        configuration = client.Configuration()
+        try:
+            if self._kubeconfig:
+                config.load_kube_config(self._kubeconfig, client_configuration=configuration, persist_config=False)
+                self._namespace = self._namespace or _context_namespace(config, self._kubeconfig)
+            else:
+                config.load_incluster_config(client_configuration=configuration)
+                self._namespace = self._namespace or _NAMESPACE_FILE.read_text().strip()
+        except Exception as error:
+            # A kubeconfig can be wrong in every way that YAML, base64, PEM and programs that print tokens can be.
+            where = f"The kubeconfig {self._kubeconfig}" if self._kubeconfig else "The service account of this pod"
+            raise Unavailable(f"{where} can't be used: {_words(error)}. Check TERRASLOT_KUBECONFIG.") from error
+        configuration.retries = False
+        configuration.connection_pool_maxsize = self._connections
+        return client.ApiClient(configuration)
+
+
+def _context_namespace(config: Any, kubeconfig: str) -> str | None:
+    _, active = config.list_kube_config_contexts(kubeconfig)
+    namespace: str | None = active["context"].get("namespace")
+    return namespace
+
+
+def _words(problem: object) -> str:
+    """Return a library's error in one line, without the addresses of objects in memory that some have."""
+    reason = getattr(problem, "reason", None)
+    text = str(reason or problem) or type(problem).__name__
+    return text.partition(">: ")[2] or " ".join(text.split()).rstrip(".")
+
+
+def _problems(error: ValidationError) -> str:
+    """Return the client's complaints about an object, each with its path; what it was given may be secret."""
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in found[:5])

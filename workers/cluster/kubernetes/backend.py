@@ -1,0 +1,197 @@
+"""Single pods of a Kubernetes cluster, behind the interface that all pods have.
+
+Every list is read from etcd's own state, page by page: a pod that a stale cache does not know yet would look gone, and
+what it carries be given to somebody else. Only where nothing is concluded from absence, in the search for pods of
+deleted pools, is the server's cache enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from workers.cluster.kubernetes import labels
+from workers.cluster.kubernetes.api import Api, Json
+from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
+from workers.cluster.kubernetes.refusals import Call, Refused, explain
+from workers.core.errors import InvalidRequest, TerraslotError, Unavailable
+from workers.core.pods import Pod
+from workers.core.pools import PoolSpec
+from workers.core.protection import Marking
+
+PAGE = 500
+AT_ONCE = 8
+LIST_SECONDS = 60.0
+
+Item = TypeVar("Item")
+Pods = list[Pod]  # inside the class, list is a method
+Page = list[Json]
+
+
+class KubernetesPods:
+    """The pods of one control plane in one namespace.
+
+    ``instance`` tells this control plane from others in the namespace. ``environment``: settings for every agent, none
+    of them secret.
+    """
+
+    def __init__(
+        self, api: Api, *, instance: str = labels.TERRASLOT, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._api = api
+        self._instance = instance
+        self._environment = environment or {}
+
+    def list(self, pool: str) -> Pods:
+        """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`."""
+        return self._listed(labels.selector(self._instance, pool))
+
+    def strays(self, pools: Collection[str]) -> Pods:
+        """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
+        return self._listed(labels.stray_selector(self._instance, pools), resource_version="0")
+
+    def create(self, spec: PoolSpec, name: str) -> None:
+        """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
+        self._create(spec, name)
+
+    def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
+        """See :meth:`PodBackend.create_all <workers.cluster.backend.PodBackend.create_all>`.
+
+        What refuses one pod (a quota, a missing permission, a server that does not answer) is taken to refuse the
+        rest, which is not asked for any more.
+        """
+        refused: list[TerraslotError] = []
+
+        def one(name: str) -> TerraslotError | None:
+            if not refused:
+                try:
+                    self._create(spec, name)
+                except TerraslotError as error:
+                    refused.append(error)
+                else:
+                    return None
+            return refused[0]
+
+        return {name: error for name, error in zip(names, _in_parallel(one, names), strict=True) if error}
+
+    def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
+        """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`.
+
+        ``force`` leaves a second: with none at all the server would forget the pod while its processes still run.
+        """
+        options: Json = {"preconditions": {"uid": pod.uid}, **({"gracePeriodSeconds": 1} if force else {})}
+        call = Call("delete", "pods", self._api.namespace, pod.name)
+        try:
+            left = self._api.call(
+                call, self._api.core.delete_namespaced_pod, pod.name, call.namespace, body=options
+            )
+        except Refused as error:
+            if error.refusal.not_found or error.refusal.conflict:
+                return None
+            raise explain(error.refusal, call) from error
+        return _unless_gone(left)
+
+    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
+        """See :meth:`PodBackend.mark <workers.cluster.backend.PodBackend.mark>`."""
+        failures = _in_parallel(self._mark, markings)
+        return {each.pod.name: error for each, error in zip(markings, failures, strict=True) if error}
+
+    def check(self, spec: PoolSpec) -> None:
+        """See :meth:`PodBackend.check <workers.cluster.backend.PodBackend.check>`: the server tries a pod out."""
+        self._create(spec, f"{spec.name}-check", dry_run="All")
+        self._check_pull_secrets(spec)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._api.close()
+
+    def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
+        pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
+        call = Call("create", "pods", self._api.namespace)
+        try:
+            self._api.call(
+                call,
+                self._api.core.create_namespaced_pod,
+                call.namespace,
+                pod,
+                field_validation="Strict",
+                **options,
+            )
+        except Refused as error:
+            if not error.refusal.already_exists:
+                raise explain(error.refusal, call) from error
+
+    def _mark(self, marking: Marking) -> TerraslotError | None:
+        pod = marking.pod
+        call = Call("patch", "pods", self._api.namespace, pod.name)
+        patch = protection_patch(pod.uid, protected=marking.protected)
+        try:
+            self._api.call(call, self._api.core.patch_namespaced_pod, pod.name, call.namespace, patch)
+        except Refused as error:
+            # Invalid: another life of this name, whose uid can't be changed to the one that was meant.
+            gone = error.refusal.not_found or error.refusal.conflict or error.refusal.invalid
+            return None if gone else explain(error.refusal, call)
+        except TerraslotError as error:
+            return error
+        return None
+
+    def _check_pull_secrets(self, spec: PoolSpec) -> None:
+        for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():
+            call = Call("get", "secrets", self._api.namespace, name)
+            try:
+                self._api.call(call, self._api.core.read_namespaced_secret, name, call.namespace)
+            except Refused as error:
+                if error.refusal.not_found:
+                    raise InvalidRequest(
+                        f"kubernetes.image_pull_secrets: there is no Secret {name!r} in the namespace {call.namespace}."
+                    ) from error
+                if not error.refusal.forbidden:  # who may not look at Secrets can't tell
+                    raise explain(error.refusal, call) from error
+
+    def _listed(self, selector: str, **options: Any) -> Pods:
+        """Return all pods that are selected, of one state of the cluster; a list that grew too old begins anew once."""
+        call = Call("list", "pods", self._api.namespace)
+        until = time.monotonic() + LIST_SECONDS
+        for last in (False, True):
+            try:
+                return [as_pod(pod) for page in self._pages(call, selector, until, options) for pod in page]
+            except Refused as error:
+                if last or not error.refusal.expired:
+                    raise explain(error.refusal, call) from error
+        raise AssertionError("unreachable")
+
+    def _pages(self, call: Call, selector: str, until: float, options: Json) -> Iterator[Page]:
+        wanted: Json = options
+        while True:
+            page = self._api.call(
+                call,
+                self._api.core.list_namespaced_pod,
+                call.namespace,
+                label_selector=selector,
+                limit=PAGE,
+                **wanted,
+            )
+            yield page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            if time.monotonic() > until:
+                raise Unavailable(f"The cluster took more than {LIST_SECONDS:g} s to {call}.")
+            wanted = {"_continue": token}
+
+
+def _unless_gone(left: Json) -> Pod | None:
+    """Return a pod that was asked to end, or None where the server has removed it at once."""
+    if left.get("kind") != "Pod":
+        return None
+    metadata = left["metadata"]
+    at_once = metadata.get("deletionGracePeriodSeconds") == 0 and not metadata.get("finalizers")
+    return None if at_once else as_pod(left)
+
+
+def _in_parallel(work: Callable[[Item], TerraslotError | None], items: Sequence[Item]) -> list[TerraslotError | None]:
+    with ThreadPoolExecutor(max(1, min(AT_ONCE, len(items))), thread_name_prefix="kubernetes") as threads:
+        return list(threads.map(work, items))

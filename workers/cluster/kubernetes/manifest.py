@@ -1,0 +1,131 @@
+"""The pod of an agent, as a pure function of its pool's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workers.cluster.kubernetes import labels
+from workers.core.kubernetes import (
+    AGENT_CONTAINER,
+    SECRET_DIR,
+    SECRET_VOLUME,
+    TEMPORARY_DIR,
+    TEMPORARY_VOLUME,
+    WORK_DIR,
+    WORK_VOLUME,
+    KubernetesSpec,
+    WorkVolume,
+    merged,
+)
+from workers.core.pod_security import CONTAINER, pod_context
+from workers.core.pools import PoolSpec
+
+Manifest = dict[str, Any]
+
+
+def secret_name(pool: str) -> str:
+    """Return the name of the Secret that holds the credentials of a pool's agents."""
+    return f"terraslot-pool-{pool}"
+
+
+def pod_manifest(
+    spec: PoolSpec, name: str, *, instance: str = labels.TERRASLOT, environment: Mapping[str, str] | None = None
+) -> Manifest:
+    """Return the pod ``name`` of a Kubernetes pool.
+
+    ``environment``: settings that all agents share, none of them secret. What a container needs secretly is in the
+    files of its pool's Secret. Only ``metadata.name`` tells the pods of a pool apart.
+    """
+    pods = spec.kubernetes
+    if pods is None:
+        raise ValueError(f"the pool {spec.name!r} is not one of Kubernetes")
+    pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment or {})}, pods)
+    metadata = pod["metadata"]
+    metadata["name"] = name
+    metadata["labels"] = {**metadata["labels"], **labels.of_pool(instance, spec.name)}
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def _metadata(pods: KubernetesSpec) -> Manifest:
+    return _present(labels={"app.kubernetes.io/name": labels.TERRASLOT, **pods.labels}, annotations=pods.annotations)
+
+
+def _pod_spec(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str]) -> Manifest:
+    return {
+        "containers": [_agent(spec, pods, environment)],
+        # An agent that leaves by itself has left; one that dies begins anew beside the plans that it kept.
+        "restartPolicy": "OnFailure",
+        "terminationGracePeriodSeconds": spec.grace_seconds,
+        "securityContext": pod_context(pods.user, pods.group),
+        "automountServiceAccountToken": pods.service_account_token,
+        "enableServiceLinks": False,
+        "volumes": [
+            {"name": WORK_VOLUME, **_work_source(pods.work_volume)},
+            {"name": TEMPORARY_VOLUME, "emptyDir": {}},
+            {"name": SECRET_VOLUME, "secret": {"secretName": secret_name(spec.name), "defaultMode": 0o440}},
+            *pods.volumes,
+        ],
+        **_present(
+            serviceAccountName=pods.service_account,
+            imagePullSecrets=[{"name": secret} for secret in pods.image_pull_secrets],
+            nodeSelector=pods.node_selector,
+            tolerations=list(pods.tolerations),
+            affinity=pods.affinity,
+            priorityClassName=pods.priority_class,
+            runtimeClassName=pods.runtime_class,
+        ),
+    }
+
+
+def _agent(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str]) -> Manifest:
+    return {
+        "name": AGENT_CONTAINER,
+        "image": pods.image,
+        "env": [*_environment(spec, environment), *pods.env],
+        "resources": _present(requests=pods.resources.requests, limits=pods.resources.limits),
+        "securityContext": CONTAINER,
+        "readinessProbe": {**_probe("ready"), "periodSeconds": 10, "timeoutSeconds": 5},
+        # Two minutes without progress: a busy node is no reason to end a terraform.
+        "livenessProbe": {**_probe("alive"), "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 4},
+        # The last words of an agent that can't start are its pod's reason.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": WORK_VOLUME, "mountPath": WORK_DIR},
+            {"name": TEMPORARY_VOLUME, "mountPath": TEMPORARY_DIR},
+            {"name": SECRET_VOLUME, "mountPath": SECRET_DIR, "readOnly": True},
+            *pods.volume_mounts,
+        ],
+        **_present(imagePullPolicy=pods.image_pull_policy, envFrom=list(pods.env_from)),
+    }
+
+
+def _environment(spec: PoolSpec, shared: Mapping[str, str]) -> list[Manifest]:
+    own = {
+        "TERRASLOT_POOL": spec.name,
+        "TERRASLOT_WORK_DIR": WORK_DIR,
+        "TERRASLOT_SECRET_DIR": SECRET_DIR,
+        "TERRASLOT_GRACE_SECONDS": str(spec.grace_seconds),
+        "HOME": TEMPORARY_DIR,
+    }
+    name = {"name": "TERRASLOT_AGENT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    return [name, *({"name": key, "value": value} for key, value in {**shared, **own}.items())]
+
+
+def _probe(question: str) -> Manifest:
+    return {"exec": {"command": ["python", "-m", "agent.probe", question]}}
+
+
+def _work_source(volume: WorkVolume) -> Manifest:
+    if volume.storage_class is None:
+        return {"emptyDir": _present(sizeLimit=volume.size)}
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": volume.storage_class,
+        "resources": {"requests": {"storage": volume.size}},
+    }
+    return {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+
+
+def _present(**fields: Any) -> Manifest:
+    return {name: value for name, value in fields.items() if value}

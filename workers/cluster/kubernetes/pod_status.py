@@ -1,0 +1,125 @@
+"""A pod as the API server lists it, and what the rest of the system knows of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from workers.cluster.kubernetes import labels
+from workers.core.kubernetes import DO_NOT_DISRUPT, SAFE_TO_EVICT
+from workers.core.pods import Pod, PodPhase
+
+MAX_REASON = 500
+_PHASES = {"Pending": PodPhase.PENDING, "Succeeded": PodPhase.SUCCEEDED, "Failed": PodPhase.FAILED}
+# What every pod goes through on its way.
+_ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
+
+PROTECTED_ANNOTATIONS = {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}
+PROTECTED_LABELS = {labels.BUSY: "true"}
+
+
+def as_pod(pod: dict[str, Any]) -> Pod:
+    """Return the pod of an object of the API."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    deleting = bool(metadata.get("deletionTimestamp"))
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        pool=(metadata.get("labels") or {}).get(labels.POOL, ""),
+        created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        # "Unknown" is a node that does not answer: nobody knows that anything ended there.
+        phase=_PHASES.get(status.get("phase", "Pending"), PodPhase.RUNNING),
+        deleting=deleting,
+        reason=_reason(status),
+        protected=_protected(metadata),
+        controlled=any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
+    )
+
+
+def protection_patch(uid: str, *, protected: bool) -> dict[str, Any]:
+    """Return the patch that sets or removes the marks of a busy pod, for exactly this life of it."""
+    return {
+        "metadata": {
+            "uid": uid,
+            "annotations": {key: value if protected else None for key, value in PROTECTED_ANNOTATIONS.items()},
+            "labels": {key: value if protected else None for key, value in PROTECTED_LABELS.items()},
+        }
+    }
+
+
+def _protected(metadata: dict[str, Any]) -> bool | None:
+    annotations, its_labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+    marks = [annotations.get(key) == value for key, value in PROTECTED_ANNOTATIONS.items()]
+    marks += [its_labels.get(key) == value for key, value in PROTECTED_LABELS.items()]
+    if all(marks):
+        return True
+    present = [*(PROTECTED_ANNOTATIONS.keys() & annotations.keys()), *(PROTECTED_LABELS.keys() & its_labels.keys())]
+    return None if present else False
+
+
+def _reason(status: dict[str, Any]) -> str | None:
+    """Return why a pod ended, waits or was restarted, in the cluster's words."""
+    for words in (_ended(status), _waiting(status), _unscheduled(status), _restarted(status)):
+        if words:
+            return words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 1]}…"
+    return None
+
+
+def _ended(status: dict[str, Any]) -> str | None:
+    """Return the words of a pod that ended (Evicted, Preempted …), or of the container that ended it (OOMKilled)."""
+    if status.get("phase") not in ("Failed", "Succeeded"):
+        return None
+    if status.get("reason"):
+        return _sentence(status)
+    ended = [container["state"]["terminated"] for container in _containers(status) if _state(container, "terminated")]
+    failed = [each for each in ended if each.get("exitCode")]
+    return _exit(failed[0]) if failed else None
+
+
+def _waiting(status: dict[str, Any]) -> str | None:
+    for container in _containers(status):
+        waiting = _state(container, "waiting")
+        if waiting and waiting.get("reason") not in (None, *_ORDINARY):
+            last = _last(container)
+            return f"{_sentence(waiting)}; {_exit(last)}" if last else _sentence(waiting)
+    return None
+
+
+def _unscheduled(status: dict[str, Any]) -> str | None:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _sentence(condition)
+    return None
+
+
+def _restarted(status: dict[str, Any]) -> str | None:
+    for container in _containers(status):
+        last, count = _last(container), container.get("restartCount", 0)
+        if last and count:
+            return f"restarted {count} times; {_exit(last)}" if count > 1 else f"restarted once; {_exit(last)}"
+    return None
+
+
+def _containers(status: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def _state(container: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    return (container.get("state") or {}).get(kind)
+
+
+def _last(container: dict[str, Any]) -> dict[str, Any] | None:
+    return (container.get("lastState") or {}).get("terminated")
+
+
+def _sentence(said: dict[str, Any]) -> str:
+    return f"{said['reason']}: {said['message']}" if said.get("message") else str(said.get("reason"))
+
+
+def _exit(ended: dict[str, Any]) -> str:
+    """Return how a container ended: why, its exit code, and the last line that it wrote."""
+    words = f"{ended.get('reason') or 'ended'} (exit code {ended.get('exitCode')})"
+    lines = (ended.get("message") or "").strip().splitlines()
+    return f"{words}: {lines[-1].strip()}" if lines else words

@@ -1,0 +1,51 @@
+"""One listing of a pool's pods, kept up to what this process does to them, so that a cycle asks the cluster once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workers.core.errors import TerraslotError
+from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolSpec
+from workers.core.protection import Marking
+from workers.services.system import System
+
+
+class Listing:
+    """The pods of one pool. Raises :class:`Unavailable` where the cluster can't be asked."""
+
+    def __init__(self, system: System, spec: PoolSpec) -> None:
+        self._system = system
+        self._spec = spec
+        self._backend = system.pods(spec)
+        self._pods = {pod.name: pod for pod in self._backend.list(spec.name)}
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods as they are, as far as this process knows."""
+        return list(self._pods.values())
+
+    def find(self, name: str) -> Pod | None:
+        """Return the pod of that name."""
+        return self._pods.get(name)
+
+    def create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
+        """Create pods; return by name those that could not be created."""
+        failures = self._backend.create_all(self._spec, names)
+        now = self._system.now().timestamp()
+        for name in names:
+            if name not in failures:
+                self._pods[name] = Pod(name, "", self._spec.name, now, PodPhase.PENDING)
+        return failures
+
+    def delete(self, pod: Pod, *, force: bool = False) -> None:
+        """Ask for the end of a pod; it leaves the listing if nothing of it is left already."""
+        left = self._backend.delete(pod, force=force)
+        if left is None:
+            self._pods.pop(pod.name, None)
+        else:
+            self._pods[pod.name] = left
+
+    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
+        """Set or remove the marks of busy pods; return by name those that could not be marked."""
+        return self._backend.mark(markings)
