@@ -1,0 +1,51 @@
+"""The documentation says what the program does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from agent.settings import AgentSettings
+from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", generator().PAGES)
+def test_a_generated_page_is_current(name: str) -> None:
+    assert (DOCS / name).read_text() == generator().PAGES[name](), "run `make docs`"
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    text = (DOCS / "reference.md").read_text()
+    settings = [f"TERRASLOT_{name.upper()}" for name in (*Settings.model_fields, *AgentSettings.model_fields)]
+    assert [name for name in settings if f"`{name}`" not in text] == []
+
+
+def test_every_field_of_a_pools_limits_and_timeouts_is_in_the_reference_with_no_other() -> None:
+    text = (DOCS / "reference.md").read_text()
+    fields = {f"limits.{name}" for name in PoolLimits.model_fields} | {
+        f"timeouts.{name}" for name in PoolTimeouts.model_fields
+    }
+    assert set(re.findall(r"`((?:limits|timeouts)\.\w+)`", text)) == fields
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in (*ROOT.glob("*.md"), *DOCS.glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
