@@ -17,7 +17,7 @@ from workers.cli.console import complain
 from workers.services.words import sentence
 
 _COMMANDS = {
-    "demo": "embedded",
+    "demo": "demo",
     "up": "embedded",
     "down": "embedded",
     "workspace": "workspace",

@@ -81,8 +81,8 @@ def beat(home: Path) -> Child:
 
 
 def flower(home: Path, port: int) -> Child:
-    """Return Flower on a port of the loopback interface."""
-    argv = (*_PYTHON, "celery", "-A", "workers", "flower", "--address=127.0.0.1", f"--port={port}")
+    """Return Flower, with the page of the slots, on a port of the loopback interface."""
+    argv = (*_PYTHON, "workers.dashboard", "--address=127.0.0.1", f"--port={port}")
     return _child(home, FLOWER, argv, lambda: _serves_http(port))
 
 

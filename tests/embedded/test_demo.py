@@ -1,0 +1,62 @@
+"""`terraslot demo`: the main job on a system of its own, which ends with it, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.embedded import state
+
+TERRASLOT = str(Path(sys.executable).parent / "terraslot")
+
+
+@pytest.fixture
+def run_demo(home):
+    """Return a function that runs the demo to its end and returns what it printed."""
+
+    def run():
+        done = subprocess.run([TERRASLOT, "demo"], capture_output=True, text=True, timeout=110, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_it_applies_on_the_agent_that_planned_and_a_second_one_finds_no_changes(run_demo, home, monkeypatch):
+    # What the environment says of other systems is not the demo's to touch.
+    monkeypatch.setenv("TERRASLOT_DATABASE_URL", "postgresql://user@192.0.2.1/production")
+    monkeypatch.setenv("TERRASLOT_REDIS_URL", "redis://192.0.2.1/0")
+    first = run_demo()
+    told = [
+        "Pool default: 0 agents",
+        "waiting for an agent (cold start)",
+        "Terraform will perform the following actions",
+        "1 reserved",
+        "until a person has decided",
+        "Apply complete! Resources: 5 added",
+        "result.get()",
+        "greeting = Hello from hello: 3 subnets behind the gateway of hello.",
+        "in the same directory, the plan that it had made",
+    ]
+    places = [first.index(words) for words in told]
+    assert places == sorted(places)
+    assert state.running(home / "demo") is None
+    assert state.supervisor(home / "demo") is None
+    second = run_demo()
+    assert "No changes" in second
+    assert "greeting = Hello from hello" in second
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_told_to_end_in_the_middle_it_takes_everything_with_it(home, parts_of, until, number):
+    with subprocess.Popen([TERRASLOT, "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
+        until(lambda: "planning on" in demo.stdout.readline())
+        parts = parts_of(home / "demo")
+        assert len(parts) == 6  # the supervisor, its four children without Flower, and an agent
+        os.kill(demo.pid, number)
+        demo.stdout.read()
+        assert demo.wait(60) == (-number if number == signal.SIGKILL else 130)
+    until(lambda: not any(process.alive for process in parts.values()), 60)
