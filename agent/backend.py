@@ -49,6 +49,7 @@ def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
         )
     path = Path(state_path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (module / OVERRIDE).unlink(missing_ok=True)  # the source may have put a link there
     # The path goes into flags: in the file, a "${" in it would mean something to OpenTofu but not to Terraform.
     (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": {}}}}))
     return f"-backend-config=path={path}", f"-backend-config=workspace_dir={path}.d"
@@ -57,7 +58,7 @@ def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
 def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:
     """Save the state that Terraform could not write to its backend, and return what a person must know of it."""
     errored = module / ERRORED
-    if not errored.exists():
+    if errored.is_symlink() or not errored.exists():
         return None
     state_path = execution.order.state_path
     directory = Path(state_path).parent if state_path else rescued

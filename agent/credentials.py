@@ -12,11 +12,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import CredentialProvider
 
+from workers.core.credentials import SECRET_FILE
 from workers.core.errors import InvalidRequest
 from workers.core.sealing import Keyring
 
 SECRET_DIR = "TERRASLOT_SECRET_DIR"  # noqa: S105 - a variable's name
-SECRET_FILE = "pool.json"  # noqa: S105 - a file's name
 
 
 class PoolSecret(BaseModel):

@@ -35,6 +35,9 @@ def set_up(settings: AgentSettings) -> FilteringBoundLogger:
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=[*shared, _bind(settings)], processors=[*final, renderer])
     )
     logging.basicConfig(handlers=[handler], level=settings.log_level, force=True)
+    # What libraries say while debugging includes whole messages, variables among them.
+    for name in ("celery", "kombu", "redis"):
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(settings.log_level)))
     # One line for each order is the agent's own; Celery would add two.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -41,6 +41,7 @@ from workers.slots.slot_map import SlotMap
 M = TypeVar("M", bound=BaseModel)
 
 _LOG_SECONDS = 5.0
+_GOODBYE_SECONDS = 5.0
 _ORPHAN_SECONDS = 60.0
 
 
@@ -54,7 +55,7 @@ class Agent:
         self.incarnation = uuid.uuid4().hex
         self.slots = SlotManager()
         self.reports = Reports(settings.work_dir / "reports", send, logger)
-        self._redis = connect(settings.redis_url)
+        self._redis = connect(settings.redis_url, settings.credentials)
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / "children")
         self._directories = RunDirectories(settings.work_dir)
@@ -75,7 +76,10 @@ class Agent:
         self._stopped = False
 
     def start(self) -> None:
-        """End what a former life left, then appear in the slot map."""
+        """Appear in the slot map, as soon as nothing is left of a former life; returns at once."""
+        threading.Thread(target=self._start, name="start", daemon=True).start()
+
+    def _start(self) -> None:
         if orphans := end_orphans(self._records, min(_ORPHAN_SECONDS, self.settings.grace_seconds)):
             self.logger.warning("ended processes that a former life of this agent left", pids=orphans)
         self.heartbeat.start()
@@ -137,7 +141,7 @@ class Agent:
         self.heartbeat.end()
         settings = self.settings
         self.reports.post(AgentStopped(pool=settings.pool, agent=settings.agent, incarnation=self.incarnation))
-        self.reports.flush(end - time.monotonic())
+        self.reports.flush(min(_GOODBYE_SECONDS, end - time.monotonic()))
         self.logger.info("stopped", unreported=len(self.reports.tokens()))
 
     def _redeem(self, execution: Execution) -> bool:

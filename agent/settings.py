@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from agent.credentials import PoolCredentials
 from workers.core.errors import InvalidRequest
 from workers.core.names import AgentName, Name
 
@@ -23,9 +24,9 @@ class AgentSettings(BaseSettings):
     """Everything configurable of an agent. Times are seconds.
 
     ``redis_url`` holds the slot map and the log streams, ``broker_url`` the orders (the same server unless set).
-    ``work_dir`` is the agent's alone; a restarted agent finds its plans and unsent reports there. ``terraform`` is a
-    path, a name on PATH, or ``embedded``. ``heartbeat_seconds`` applies to an idle agent, a busy one beats every
-    second. ``grace_seconds``: from SIGTERM until whoever sent it sends SIGKILL.
+    ``secret_dir`` holds the pool's Secret, and the URLs no password then. ``work_dir`` is the agent's alone; a restarted agent finds its plans and unsent reports there. ``terraform`` is a
+    path, a name on PATH, or ``embedded``. ``heartbeat_seconds`` applies to an idle agent, a busy one beats
+    at least every second. ``grace_seconds``: from SIGTERM until whoever sent it sends SIGKILL.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
@@ -35,6 +36,7 @@ class AgentSettings(BaseSettings):
     work_dir: Path
     redis_url: str = "redis://127.0.0.1:6379/0"
     broker_url: str = ""
+    secret_dir: Path | None = None
     terraform: str | None = None
     heartbeat_seconds: float = Field(default=5, gt=0, le=3600)
     grace_seconds: float = Field(default=600, gt=0)
@@ -55,8 +57,16 @@ class AgentSettings(BaseSettings):
 
     @property
     def broker(self) -> str:
-        """The URL of Celery's broker."""
-        return self.broker_url or self.redis_url
+        """The URL of Celery's broker. With a Secret, kombu asks :class:`PoolCredentials` at each connection."""
+        url = self.broker_url or self.redis_url
+        if self.secret_dir is None:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}credential_provider=agent.credentials.PoolCredentials"
+
+    @property
+    def credentials(self) -> PoolCredentials | None:
+        """What the slot map's connections ask for a username and password; None where the URL has them."""
+        return None if self.secret_dir is None else PoolCredentials(self.secret_dir)
 
     def terraform_command(self) -> tuple[str, ...]:
         """Return the command line's beginning that runs Terraform.

@@ -6,12 +6,16 @@ Here any number of signals mean one thing: leave, in the agent's order. Celery's
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import signal
 import threading
+import warnings
 from queue import SimpleQueue
 from typing import Any
 
-from celery.apps.worker import Worker, install_cry_handler
+from celery.apps.worker import Worker
+from celery.exceptions import SecurityWarning
 from celery.worker import state
 
 from workers.core.names import node_name
@@ -26,10 +30,11 @@ class AgentWorker(Worker):
     def __init__(self, app: Any = None, **kwargs: Any) -> None:
         self._signals: SimpleQueue[int] = SimpleQueue()
         self._agent = (app or self.app).agent
+        self._waker: int | None = None
         settings = self._agent.settings
         kwargs |= {
             "hostname": node_name(settings.pool, settings.agent),
-            "pool_cls": "threads",
+            "pool": "threads",
             "concurrency": SLOTS_PER_AGENT + 1,
             "without_gossip": True,
             "without_mingle": True,
@@ -48,6 +53,8 @@ class AgentWorker(Worker):
     def on_consumer_ready(self, consumer: Any) -> None:
         """Appear in the slot map, now that orders can be taken."""
         super().on_consumer_ready(consumer)
+        reader, self._waker = os.pipe()
+        consumer.hub.add_reader(reader, os.read, reader, 1)
         self._agent.start()
 
     def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -55,7 +62,14 @@ class AgentWorker(Worker):
         threading.Thread(target=self._wait_for_signal, name="stop", daemon=True).start()
         for number in _STOPPING:
             signal.signal(number, self._on_signal)
-        install_cry_handler()
+        # Stacks without their variables: Celery's own handler shows those as well.
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+    def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
+        """Prepare. That it may be root's is no danger here: messages are JSON, and nothing in them is executed."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)
+            super().on_before_init(quiet=quiet, **kwargs)
 
     def emit_banner(self) -> None:
         """Print nothing: the log says what there is to say."""
@@ -69,3 +83,5 @@ class AgentWorker(Worker):
         self._agent.logger.info("told to stop", signal=signal.Signals(number).name)
         self._agent.stop()
         state.should_stop = 0
+        if self._waker is not None:
+            os.write(self._waker, b"x")  # Celery looks at that flag whenever its loop turns: let it, at once

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from agent.phases import Phases
 from agent.process import ChildRecords
 from agent.runtime import Agent
 from agent.settings import AgentSettings
+from tests.waiting import eventually
 from workers.core import names
 from workers.core.messages import CancelRequest, Order, PhaseFinished, Report
 from workers.core.runs import Phase, RunKind
@@ -43,15 +43,6 @@ from workers.slots.slot_map import SlotMap
 
 POOL = "pool"
 LOGGER = structlog.get_logger("agent")
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Return the first true answer of a condition."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        pause.wait(0.01)
-    return answer
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +184,7 @@ class Plane:
 
     def order(self, run: str, source: dict[str, str], *, kind: RunKind = RunKind.PLAN_AND_APPLY, **facts: Any) -> Order:
         """Take a slot for the run and return its first order."""
-        lease = until(lambda: self.slots.acquire(run, kind, secrets.token_hex(16)))
+        lease = eventually(lambda: self.slots.acquire(run, kind, secrets.token_hex(16)))
         return self._of(lease, source=source, **facts)
 
     def resume(self, order: Order) -> Order:
@@ -204,7 +195,12 @@ class Plane:
 
     def _of(self, lease: Lease, source: dict[str, str], **facts: Any) -> Order:
         return self._make_order(
-            source, run=lease.run, kind=lease.kind, slot=lease.slot, token=lease.token, **{"workspace": lease.run, **facts}
+            source,
+            run=lease.run,
+            kind=lease.kind,
+            slot=lease.slot,
+            token=lease.token,
+            **{"workspace": lease.run, **facts},
         )
 
     def send(self, order: Order, agent: str = "agent-1") -> Order:
@@ -231,7 +227,7 @@ class Plane:
     def report(self, kind: str, seconds: float = 20, **facts: Any) -> dict[str, Any]:
         """Wait for a report of this type with these facts."""
         wanted = {"type": kind, **facts}
-        return until(lambda: next((each for each in self.read() if wanted.items() <= each.items()), None), seconds)
+        return eventually(lambda: next((each for each in self.read() if wanted.items() <= each.items()), None), seconds)
 
     def finished(self, order: Order, seconds: float = 30) -> dict[str, Any]:
         """Wait for the report of a phase's end, and take it: the slot is free."""
@@ -314,7 +310,7 @@ def start_agent(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., AgentP
 def agent(start_agent: Callable[..., AgentProcess], plane: Plane) -> AgentProcess:
     """Return an agent that has registered."""
     agent = start_agent()
-    until(lambda: plane.slots.agent("agent-1"))
+    eventually(lambda: plane.slots.agent("agent-1"))
     return agent
 
 
@@ -338,7 +334,7 @@ class InnerAgent:
             ends = (report for report in self.sent if isinstance(report, PhaseFinished))
             return next((report for report in ends if report.token == order.token), None)
 
-        report: PhaseFinished = until(found, seconds)
+        report: PhaseFinished = eventually(found, seconds)
         return report
 
 
@@ -354,7 +350,7 @@ def inner_agent(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., InnerA
         inner = InnerAgent(Agent(config, lambda report: None if inner.lossy else inner.sent.append(report), LOGGER))
         if start:
             inner.agent.start()
-            until(lambda: any(report.type == "agent_registered" for report in inner.sent))
+            eventually(lambda: any(report.type == "agent_registered" for report in inner.sent))
         made.append(inner)
         return inner
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 import structlog
-from tests.agent.conftest import Lines as MemoryLog
-from tests.agent.conftest import until
 
 from agent import output
 from agent.output import Excerpt, Lines, LogWriter, clean
+from tests.agent.conftest import Lines as MemoryLog
+from tests.waiting import eventually
 from workers.slots.log_stream import LogLine
 
 LOGGER = structlog.get_logger()
@@ -89,7 +89,7 @@ def test_lines_that_come_while_a_batch_is_written_go_together() -> None:
     log = GatedLog()
     writer = LogWriter(log, "plan", LOGGER)
     writer.write("first")
-    until(lambda: not writer._buffer)
+    eventually(lambda: not writer._buffer)
     for number in range(500):
         writer.write(f"line {number}")
     log.open.set()
@@ -103,10 +103,10 @@ def test_no_line_is_lost_while_the_log_is_only_slow(monkeypatch: pytest.MonkeyPa
     log = GatedLog()
     log.open.set()
     writer = LogWriter(log, "plan", LOGGER)
-    for number in range(20_000):
+    for number in range(100_000):
         writer.write(str(number))
     writer.close(5)
-    assert log.texts == [str(number) for number in range(20_000)]
+    assert log.texts == [str(number) for number in range(100_000)]
 
 
 def test_an_outage_costs_the_oldest_lines_and_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_an_outage_costs_the_oldest_lines_and_shows_where(monkeypatch: pytest.Mo
     log.open.set()
     writer = LogWriter(log, "plan", LOGGER)
     writer.write("before")
-    until(lambda: not writer._reachable)
+    eventually(lambda: not writer._reachable)
     for number in range(1000):
         writer.write(str(number))
     log.broken = False
@@ -132,7 +132,7 @@ def test_closing_gives_up_a_log_that_can_not_be_written() -> None:
     log.open.set()
     writer = LogWriter(log, "plan", LOGGER)
     writer.write("lost")
-    until(lambda: not writer._reachable)
+    eventually(lambda: not writer._reachable)
     writer.close(0.2)
-    until(lambda: not writer._thread.is_alive(), 5)
+    eventually(lambda: not writer._thread.is_alive(), 5)
     assert log.texts == []

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.agent.conftest import Bench, Configuration, of_apply, until
 
 from agent import plugin_cache
 from agent.backend import OVERRIDE, rescue_state
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.settings import EMBEDDED, AgentSettings
+from tests.agent.conftest import Bench, Configuration, of_apply
+from tests.waiting import eventually
 from workers.core.messages import Changes, Order
 from workers.core.runs import FailureReason, RunKind
 
@@ -45,7 +46,7 @@ class Background:
             self.result = error
 
     def reach(self, text: str) -> Execution:
-        until(lambda: any(text in line for line in self.bench.lines.texts) or not self.thread.is_alive())
+        eventually(lambda: any(text in line for line in self.bench.lines.texts) or not self.thread.is_alive())
         assert self.thread.is_alive(), self.result
         return self.execution
 
@@ -182,7 +183,10 @@ class TestWhatTerraformRefuses:
     ) -> None:
         mirror = tmp_path / "mirror"
         mirror.mkdir()
-        rc = configuration.write(f'provider_installation {{\n filesystem_mirror {{ path = "{mirror}" }}\n}}', "rc").path / "rc"
+        rc = (
+            configuration.write(f'provider_installation {{\n filesystem_mirror {{ path = "{mirror}" }}\n}}', "rc").path
+            / "rc"
+        )
         configuration.write('resource "nosuch_thing" "x" {}')
         failed = failure(bench, make_order(configuration.source, environment={"TF_CLI_CONFIG_FILE": str(rc)}))
         assert failed.reason is FailureReason.TERRAFORM_FAILED
@@ -374,17 +378,16 @@ class TestStopping:
         assert "first" in {resource["name"] for resource in state(order)["resources"]}
 
     def test_a_phase_that_does_not_yield_kills_it_after_its_time(
-        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
     ) -> None:
-        configuration.write(
-            'data "terraform_remote_state" "s" {\n backend = "local"\n config = { path = "pipe" }\n}\n'
+        os.mkfifo(tmp_path / "pipe")
+        gate = (
+            f'data "terraform_remote_state" "gate" {{\n backend = "local"\n config = {{ path = "{tmp_path}/pipe" }}\n}}'
         )
-        order = make_order(configuration.source)
-        plan = Background(bench, order)
-        until(lambda: (bench.work_dir / "runs/run-1/source/main.tf").exists())
-        os.mkfifo(bench.work_dir / "runs/run-1/source/pipe")
-        plan.reach("$ terraform plan")
-        plan.execution.stop(StopCause.DROPPED, kill_in=0.3)
+        configuration.write(gate)
+        plan = Background(bench, make_order(configuration.source))
+        plan.reach("Reading...").stop(StopCause.DROPPED, kill_in=0.5)
+        plan.reach("Interrupt received")
         began = time.monotonic()
         assert plan.end().cause is StopCause.DROPPED
         assert time.monotonic() - began < 5
@@ -439,7 +442,7 @@ class TestASharedPluginCache:
     """F23."""
 
     def test_is_used_by_one_init_at_a_time(
-        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+        self, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
     ) -> None:
         cache = tmp_path / "cache"
         log = tmp_path / "inits"

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.agent.conftest import until
 
 from agent.process import Child, ChildRecords, end_orphans, process_started
+from tests.waiting import eventually
 
 COUNTER = """
 import signal, sys, time
@@ -75,7 +75,7 @@ def test_both_streams_and_the_exit_code_are_passed_on(start: Callable[..., Child
 
 def test_output_arrives_while_the_child_runs(start: Callable[..., Child]) -> None:
     running = Running(start("sh", "-c", "echo early; exec sleep 60"))
-    until(lambda: running.out == b"early\n")
+    eventually(lambda: running.out == b"early\n")
     assert running.code is None
     running.child.kill()
     assert running.end() == -signal.SIGKILL
@@ -91,7 +91,7 @@ def test_a_child_ends_without_delay(start: Callable[..., Child]) -> None:
 def test_exactly_one_interrupt_reaches_a_child_however_often_it_is_asked(start: Callable[..., Child]) -> None:
     """F18."""
     running = Running(start(sys.executable, "-c", COUNTER, "1"))
-    until(lambda: b"ready" in running.out)
+    eventually(lambda: b"ready" in running.out)
     threads = [threading.Thread(target=running.child.interrupt) for _ in range(10)]
     for thread in threads:
         thread.start()
@@ -105,9 +105,9 @@ def test_exactly_one_interrupt_reaches_a_child_however_often_it_is_asked(start: 
 def test_an_interrupt_is_for_the_process_and_not_for_its_group(start: Callable[..., Child]) -> None:
     """F18: terraform tells its providers itself."""
     running = Running(start("sh", "-c", f"trap 'echo parent; wait' INT; {sys.executable} -c '{COUNTER}' 0.7 & wait"))
-    until(lambda: b"ready" in running.out)
+    eventually(lambda: b"ready" in running.out)
     running.child.interrupt()
-    until(lambda: b"parent" in running.out)
+    eventually(lambda: b"parent" in running.out)
     running.end()
     assert b"interrupted" not in running.out
 
@@ -120,7 +120,7 @@ def test_nothing_of_the_group_is_left_when_a_child_has_ended(start: Callable[...
 
 def test_a_kill_ends_the_whole_group(start: Callable[..., Child]) -> None:
     running = Running(start("sh", "-c", "trap '' INT TERM; sleep 60 & echo $!; sleep 60; sleep 60"))
-    until(lambda: running.out)
+    eventually(lambda: running.out)
     running.child.kill()
     assert running.end() == -signal.SIGKILL
     assert gone(int(running.out))
@@ -153,7 +153,7 @@ def test_an_error_while_output_is_passed_on_ends_the_child(start: Callable[..., 
 
 def test_a_living_child_is_on_record(start: Callable[..., Child], records: ChildRecords) -> None:
     running = Running(start(sys.executable, "-c", COUNTER, "0.5"))
-    until(lambda: b"ready" in running.out)
+    eventually(lambda: b"ready" in running.out)
     path = records.directory / str(running.child.pid)
     record = json.loads(path.read_text())
     assert record["pid"] == running.child.pid
@@ -169,14 +169,14 @@ def test_a_living_child_is_on_record(start: Callable[..., Child], records: Child
 class TestWhatAFormerLifeLeft:
     def test_is_interrupted_once_and_may_end_in_peace(self, start: Callable[..., Child], records: ChildRecords) -> None:
         running = Running(start(sys.executable, "-c", COUNTER, "0.5"))
-        until(lambda: b"ready" in running.out)
+        eventually(lambda: b"ready" in running.out)
         assert end_orphans(ChildRecords(records.directory), 10) == [running.child.pid]
         assert running.end() == 0
         assert running.out == b"ready\ninterrupted 1\n"
 
     def test_gets_no_second_interrupt(self, start: Callable[..., Child], records: ChildRecords) -> None:
         running = Running(start(sys.executable, "-c", COUNTER, "0.5"))
-        until(lambda: b"ready" in running.out)
+        eventually(lambda: b"ready" in running.out)
         running.child.interrupt()
         end_orphans(ChildRecords(records.directory), 10)
         running.end()
@@ -184,7 +184,7 @@ class TestWhatAFormerLifeLeft:
 
     def test_is_killed_when_it_does_not_yield(self, start: Callable[..., Child], records: ChildRecords) -> None:
         running = Running(start("sh", "-c", "trap '' INT; echo ready; while :; do sleep 1; done"))
-        until(lambda: running.out)
+        eventually(lambda: running.out)
         end_orphans(ChildRecords(records.directory), 0.2)
         assert running.end() == -signal.SIGKILL
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.agent.conftest import Bench, Configuration, of_apply
 
 from agent import source
 from agent.execution import PhaseFailed
 from agent.git import without_password
+from tests.agent.conftest import Bench, Configuration, of_apply
 from workers.core.messages import Order
 from workers.core.runs import FailureReason
 from workers.core.workspaces import GitSource
@@ -37,7 +37,8 @@ class TestADirectory:
         left_out = copy(configuration.path, tmp_path / "copy")
         found = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*")}
         assert found == {
-            "main.tf", "modules", "modules/a", "modules/a/a.tf", ".terraform.lock.hcl", "files", "files/script.sh", "empty"
+            "main.tf", "modules", "modules/a", "modules/a/a.tf", ".terraform.lock.hcl", "files", "files/script.sh",
+            "empty",
         }  # fmt: skip
         assert os.access(tmp_path / "copy/files/script.sh", os.X_OK)
         assert left_out == [configuration.path / "terraform.tfstate"]
@@ -101,7 +102,11 @@ class TestADirectory:
         assert list((tmp_path / "elsewhere").iterdir()) == [tmp_path / "elsewhere/main.tf"]
 
     def test_that_can_not_be_read_is_named(
-        self, bench: Bench, make_order: Callable[..., Order], configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+        self,
+        bench: Bench,
+        make_order: Callable[..., Order],
+        configuration: Configuration,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         configuration.write(SIMPLE)
 

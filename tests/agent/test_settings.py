@@ -1,0 +1,91 @@
+"""What an agent is told by its environment, and what it says when that makes no sense."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import settings
+from workers.core.errors import InvalidRequest
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("TERRASLOT_POOL", "pool")
+    monkeypatch.setenv("TERRASLOT_AGENT", "agent-1")
+    monkeypatch.setenv("TERRASLOT_WORK_DIR", str(tmp_path / "work"))
+    return monkeypatch
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        settings.read()
+    for name in ("POOL", "AGENT", "WORK_DIR"):
+        assert f"TERRASLOT_{name} is not set" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POOL", "No Such Name"),
+        ("AGENT", "../x"),
+        ("HEARTBEAT_SECONDS", "0"),
+        ("GRACE_SECONDS", "soon"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_nonsense_is_named_with_its_value(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(f"TERRASLOT_{name}", value)
+    with pytest.raises(InvalidRequest, match=f"TERRASLOT_{name}='{value}': "):
+        settings.read()
+
+
+def test_a_wrong_address_is_refused_without_its_password(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TERRASLOT_REDIS_URL", "amqp://:hunter2@host")
+    with pytest.raises(InvalidRequest, match="TERRASLOT_REDIS_URL: must start with redis://") as refused:
+        settings.read()
+    assert "hunter2" not in str(refused.value)
+
+
+def test_terraform_is_found_on_the_path_before_tofu_and_before_the_embedded_one(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("PATH", str(tmp_path))
+    read = settings.read()
+    assert read.terraform_command()[0] == sys.executable
+    for name in ("tofu", "terraform"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        assert read.terraform_command() == (str(tmp_path / name),)
+
+
+def test_a_terraform_that_is_asked_for_has_to_be_there(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TERRASLOT_TERRAFORM", "/nowhere/terraform")
+    with pytest.raises(InvalidRequest, match="'/nowhere/terraform' is no program"):
+        settings.read().terraform_command()
+
+
+def test_without_any_terraform_it_is_said_what_to_do(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("PATH", str(tmp_path))
+    environment.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InvalidRequest, match="install terraform or tofu"):
+        settings.read().terraform_command()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(sys.executable, "-m", "agent"), (str(Path(sys.executable).with_name("celery")), "-A", "agent", "worker")],
+    ids=["python -m agent", "celery -A agent worker"],
+)
+def test_an_agent_that_can_not_start_says_why_in_one_line_and_exits_with_2(command: tuple[str, ...]) -> None:
+    environment = {**os.environ, "TERRASLOT_POOL": "Nonsense!"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert ended.returncode == 2
+    assert "TERRASLOT_POOL='Nonsense!'" in ended.stderr
+    assert "TERRASLOT_AGENT is not set" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
