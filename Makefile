@@ -1,0 +1,40 @@
+# make demo     Terraslot at work: sets up, starts the embedded system, plans and applies examples/hello, ends it
+# make test     all tests        make check    what CI checks beside them        make bench    the measurements
+# make lock     pin the dependencies anew
+# Everything is installed into .venv, once, and again after the pins or pyproject.toml have changed.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
+	$(name) -c 'import sys; print("$(name)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
+BIN := .venv/bin
+READY := .venv/.terraslot-installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+.PHONY: demo test check bench lock
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	@$(BIN)/terraslot demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --all-extras --upgrade pyproject.toml --output-file constraints.txt
+
+$(READY): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Terraslot needs Python 3.11 or newer: install it, or name it, as in make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing Terraslot into .venv with $$($(PYTHON) --version): a minute or two, this once"
+	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) can't make virtual environments: install its venv package (python3-venv)." >&2; exit 1; }
+	@$(PIP) --require-hashes --requirement constraints.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
