@@ -1,0 +1,182 @@
+"""A person enqueues, waits, decides: the installed program on an embedded system, with real Terraform."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from subprocess import Popen
+from typing import Any
+
+import pytest
+
+from tests.waiting import eventually
+from workers.core.runs import RunStatus
+from workers.services import runs, workspaces
+
+ONE = 'resource "terraform_data" "one" { input = "x" }\noutput "greeting" { value = "hello" }\n'
+SLOW = 'resource "terraform_data" "slow" {\n  provisioner "local-exec" { command = "exec sleep 60" }\n}\n'
+
+
+def test_a_plan_shows_terraforms_output_and_ends_with_0(embedded) -> None:
+    embedded.workspace("planned", ONE)
+    answer = embedded.program("plan", "planned")
+    assert (answer.code, answer.err) == (0, "")
+    assert "planned: planning on default-" in answer.out
+    assert "Plan: 1 to add, 0 to change, 0 to destroy." in answer.out
+    assert "succeeded: 1 to add, 0 to change, 0 to destroy." in answer.out
+
+
+def test_without_a_terminal_an_apply_is_left_waiting_and_says_how_it_goes_on(embedded, cli) -> None:
+    embedded.workspace("waiting", ONE)
+    left = cli("apply waiting")
+    assert left.code == 3
+    run_id = left.out.split("`terraslot confirm ")[1].partition("`")[0]
+    confirmed = cli("confirm", run_id[:8])
+    assert confirmed.code == 0
+    assert "$ terraform apply" in confirmed.out
+    assert "$ terraform plan" not in confirmed.out
+    assert "greeting = hello" in confirmed.out
+    again = cli("confirm", run_id)
+    assert again.sentence == f"Run {run_id} can't be confirmed: it is succeeded, not waiting for a confirmation."
+
+
+def test_yes_confirms_what_it_planned_and_json_is_alone_on_stdout(embedded, cli) -> None:
+    embedded.workspace("json", ONE)
+    answer = cli("apply json --yes --json")
+    assert answer.code == 0
+    run = answer.json
+    assert (run["status"], run["changes"]) == ("succeeded", {"add": 1, "change": 0, "destroy": 0})
+    assert run["outputs"] == {"greeting": "hello"}
+    assert "$ terraform apply" in answer.err
+    again = cli("apply json --yes")
+    assert (again.code, "no changes" in again.out) == (0, True)
+
+
+def test_yes_without_waiting_leaves_nothing_to_confirm(embedded, cli) -> None:
+    embedded.workspace("alone", ONE)
+    assert cli("apply alone --yes --no-wait").code == 0
+    assert embedded.reaches("alone", RunStatus.SUCCEEDED).auto_apply
+
+
+def test_a_discarded_plan_is_a_success_of_discard_alone(embedded, cli) -> None:
+    embedded.workspace("refused", ONE)
+    enqueued = cli("apply refused --no-wait --json")
+    assert enqueued.code == 0
+    run = embedded.reaches("refused", RunStatus.APPLY_PENDING)
+    assert enqueued.json["run_id"] == run.run_id
+    discarded = cli("discard", run.run_id, "--json")
+    assert (discarded.code, discarded.json["status"]) == (0, "discarded")
+
+
+def test_code_that_terraform_refuses_ends_with_1_and_terraforms_words(embedded, cli) -> None:
+    embedded.workspace("invalid", 'resource "nope" {\n')
+    answer = cli("plan invalid")
+    assert answer.code == 1
+    assert "failed (terraform_failed)" in answer.err
+    assert "main.tf line 1" in answer.err
+
+
+def test_a_workspace_that_is_deleted_while_its_run_is_on_the_way_is_told_at_once(embedded, cli, monkeypatch) -> None:
+    embedded.workspace("gone", ONE)
+    send = embedded.system.celery.send_task
+
+    def send_late(*arguments: Any, **options: Any) -> Any:
+        workspaces.delete(embedded.system, "gone")
+        return send(*arguments, **options)
+
+    monkeypatch.setattr(embedded.system.celery, "send_task", send_late)
+    assert cli("plan gone").sentence == "No workspace has the name 'gone': `terraslot workspace list` shows all."
+
+
+def test_ctrl_c_leaves_the_run_going_and_cancel_ends_it(embedded, cli) -> None:
+    embedded.workspace("slow", SLOW, auto_apply=True)
+    with embedded.program.start("apply", "slow") as waiting:
+        run = embedded.reaches("slow", RunStatus.APPLYING)
+        waiting.send_signal(signal.SIGINT)
+        out, err = waiting.communicate(timeout=30)
+    assert (waiting.returncode, err) == (130, "")
+    assert f"Run {run.run_id} goes on" in out
+    assert embedded.latest("slow").status is RunStatus.APPLYING
+    cancelled = cli("cancel", run.run_id)
+    assert (cancelled.code, embedded.latest("slow").status) == (0, RunStatus.CANCELLED)
+
+
+def test_who_waits_for_a_run_that_is_cancelled_hears_of_it(embedded, cli) -> None:
+    embedded.workspace("ended", SLOW, auto_apply=True)
+
+    def cancel() -> None:
+        runs.cancel(embedded.system, embedded.reaches("ended", RunStatus.APPLYING).run_id, force=True)
+
+    with ThreadPoolExecutor() as threads:
+        cancelled = threads.submit(cancel)
+        answer = cli("apply ended")
+        cancelled.result()
+    assert answer.code == 1
+    assert "was cancelled" in answer.err
+
+
+def test_a_log_is_followed_until_the_run_is_over(embedded, cli) -> None:
+    embedded.workspace("logged", SLOW, auto_apply=True)
+    assert cli("apply logged --no-wait").code == 0
+    run = embedded.reaches("logged", RunStatus.APPLYING)
+
+    with embedded.program.start("logs", "--follow", run.run_id) as following:
+        eventually(lambda: "Creating..." in following.stdout.readline())
+        runs.cancel(embedded.system, run.run_id, force=True)
+        _, err = following.communicate(timeout=30)
+    assert (following.returncode, err) == (0, f"Run {run.run_id} is cancelled.\n")
+
+
+class Terminal:
+    """A terminal with a program on it."""
+
+    def __init__(self, program: Any, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process: Popen[str] = program.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self.seen = ""
+
+    def until(self, words: str) -> None:
+        while words not in self.seen:
+            self.seen += os.read(self._ours, 4096).decode()
+
+    def type(self, answer: str) -> None:
+        os.write(self._ours, f"{answer}\n".encode())
+
+    def close(self) -> None:
+        self.process.wait(timeout=30)
+        os.close(self._ours)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [("yes", RunStatus.SUCCEEDED, 0), ("no", RunStatus.DISCARDED, 1), ("later", RunStatus.APPLY_PENDING, 3)],
+)
+def test_on_a_terminal_a_person_is_asked_after_the_changes_were_shown(embedded, answer, status, code) -> None:
+    embedded.workspace(answer, ONE)
+    with closing(Terminal(embedded.program, "apply", answer)) as terminal:
+        terminal.until("Apply this plan?")
+        assert "Plan: 1 to add" in terminal.seen
+        terminal.type("what?")
+        terminal.until("what?")
+        terminal.type(answer)
+        terminal.until(str(status).replace("apply_pending", "waits for a confirmation:"))
+    assert (terminal.process.returncode, embedded.latest(answer).status) == (code, status)
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_running_system(embedded, cli, monkeypatch) -> None:
+    monkeypatch.delenv("TF_CLI_CONFIG_FILE", raising=False)
+    answer = cli("doctor --json")
+    assert answer.code == 0
+    assert {finding["name"]: finding["verdict"] for finding in answer.json} == dict.fromkeys(
+        ["python", "git", "settings", "terraform", "redis", "database", "workers", "agents"], "ok"
+    )
+
+
+def test_a_second_system_under_the_same_home_is_refused(embedded, cli) -> None:
+    refused = cli("up")
+    assert refused.code == 1
+    assert "terraslot down" in refused.err

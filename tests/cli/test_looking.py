@@ -1,0 +1,240 @@
+"""What commands show: for people as text, for programs as one JSON document."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from workers.core.messages import Changes, PhaseFinished, PhaseStarted
+from workers.core.runs import FailureReason, RunKind
+from workers.services import reports, runs
+from workers.slots.log_stream import LogLine, RunLog
+from workers.store import decisions
+from workers.store import pools as stored_pools
+
+APPLY = RunKind.PLAN_AND_APPLY
+RUN_FIELDS = {
+    "run_id", "workspace", "pool", "kind", "status", "priority", "auto_apply", "destroy", "changes", "outputs",
+    "agent", "slot", "attempt", "commit", "reason", "error", "cancel_requested", "created_at", "started_at",
+    "finished_at", "confirm_until",
+}  # fmt: skip
+
+
+def finish_plan(control, run_id: str, **facts) -> None:
+    """Let the agent of a run redeem its lease and report its plan."""
+    lease = control.system.slots("default").find(run_id)
+    assert control.system.slots("default").redeem(lease.agent, run_id, lease.token)
+    about = {"pool": "default", "agent": lease.agent, "run": run_id, "token": lease.token, "phase": "plan"}
+    reports.take(control.system, PhaseStarted(**about))
+    reports.take(control.system, PhaseFinished(**about, **({"outcome": "succeeded"} | facts)))
+
+
+@pytest.mark.parametrize("command", ["workspace list", "runs", "slots", "pool list", "pool show default", "doctor"])
+def test_json_is_one_document_and_alone_on_stdout(control, cli, command) -> None:
+    control.workspace()
+    control.agent()
+    control.submit()
+    answer = cli(command, "--json")
+    assert answer.json
+    assert answer.err == ""
+
+
+def test_a_workspace_is_shown_as_it_was_given(control, cli) -> None:
+    code = control.home / "tree" / "modules"
+    code.mkdir(parents=True)
+    (code / "main.tf").touch()
+    options = f"--path {code.parent} --subdir modules --auto-apply --env AWS_REGION=eu --confirm-timeout 600"
+    created = cli(f"workspace create net {options} --var name=a=b", "--var", 'zones=["a","b"]')
+    assert created.code == 0
+    assert cli("workspace show net --json").json == {
+        "name": "net",
+        "pool": "default",
+        "source": {"type": "directory", "path": str(code.parent), "subdir": "modules"},
+        "variables": {"zones": ["a", "b"], "name": "a=b"},
+        "environment": {"AWS_REGION": "eu"},
+        "auto_apply": True,
+        "confirm_timeout": 600,
+    }
+    assert 'var zones = ["a", "b"]' in cli("workspace show net").out
+    assert str(code.parent) in cli("workspace list").out
+
+
+def test_an_update_changes_what_is_given_and_keeps_the_rest(control, cli) -> None:
+    created = cli(
+        "workspace create net --git https://git.example/net --ref v1 --subdir live --var a=1 --var b=2 --pool default"
+    )
+    assert created.code == 0
+    assert cli("workspace update net --ref v2 --var a=3 --unset-var b --auto-apply").code == 0
+    spec = cli("workspace show net --json").json
+    assert spec["source"] == {"type": "git", "url": "https://git.example/net", "ref": "v2", "subdir": "live"}
+    assert (spec["variables"], spec["auto_apply"]) == ({"a": "3"}, True)
+
+
+def test_a_deleted_workspace_leaves_its_runs_on_record(control, cli) -> None:
+    control.workspace()
+    runs.cancel(control.system, control.submit().id)
+    assert cli("workspace delete net").code == 0
+    assert cli("workspace list --json").json == []
+    assert [run["workspace"] for run in cli("runs --workspace net --json").json] == ["net"]
+
+
+def test_runs_are_listed_newest_first_and_by_workspace_and_status(control, cli) -> None:
+    for workspace in ("net", "dns"):
+        control.workspace(workspace)
+    for number, workspace in enumerate(["net", "dns", "net"]):
+        control.submit(workspace=workspace, run_id=f"r{number}")
+    runs.cancel(control.system, "r0")
+    assert [run["run_id"] for run in cli("runs --json").json] == ["r2", "r1", "r0"]
+    assert [run["run_id"] for run in cli("runs --json -w net").json] == ["r2", "r0"]
+    wanted = cli("runs --json --status cancelled --status failed").json
+    assert [run["run_id"] for run in wanted] == ["r0"]
+    assert [run["run_id"] for run in cli("runs --json --limit 1").json] == ["r2"]
+    assert "cancelled" in cli("runs").out
+
+
+def test_ids_are_cut_only_as_long_as_they_tell_runs_apart(control, cli) -> None:
+    control.workspace()
+    for name in ("long-name-of-a-run-1", "long-name-of-a-run-2"):
+        control.submit(run_id=name)
+    assert "long-name-of-a-run-2" in cli("runs").out
+    runs.cancel(control.system, "long-name-of-a-run-1")
+    assert "long-name-of-a-run-2" not in cli("runs --status pending").out
+
+
+def test_the_fields_of_a_run_stay_as_they_are(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="run")
+    control.agent()
+    shown = cli("show run --json").json
+    assert set(shown) == RUN_FIELDS | {"events"}
+    assert [event["event"] for event in shown["events"]] == ["submitted", "dispatched"]
+    assert set(shown["events"][0]) == {"at", "event", "status", "detail"}
+    assert set(cli("runs --json").json[0]) == RUN_FIELDS
+    assert datetime.fromisoformat(shown["created_at"]).tzinfo is not None
+
+
+def test_a_run_is_shown_with_its_changes_place_outputs_and_history(control, cli) -> None:
+    control.workspace()
+    control.submit(APPLY, run_id="run")
+    control.agent("default-7")
+    finish_plan(control, "run", changed=True, changes=Changes(add=2, destroy=1), outputs={"url": "http://x"})
+    shown = cli("show run").out
+    for words in ("apply_pending", "2 to add, 0 to change, 1 to destroy", "default-7, slot 0", "url = http://x"):
+        assert words in shown
+    assert "plan started" in shown
+
+
+def test_a_failed_run_is_shown_with_its_reason_and_terraforms_words(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="run")
+    control.agent()
+    error = "Error: Unsupported block type\n\n  on main.tf line 1"
+    finish_plan(control, "run", outcome="failed", reason=FailureReason.TERRAFORM_FAILED, error=error)
+    shown = cli("show run")
+    assert shown.code == 0
+    assert "failed (terraform_failed)" in shown.out
+    assert error in shown.out
+
+
+def test_a_pending_run_says_what_it_waits_for(control, cli) -> None:
+    control.workspace()
+    control.submit(APPLY, run_id="first")
+    assert "waiting for an agent (cold start)" in cli("show first").out
+    control.submit(APPLY, run_id="second")
+    assert "waiting for an earlier run of the same workspace" in cli("show second").out
+    control.agent()
+    assert "waiting for run first (planning) of the same workspace" in cli("show second").out
+    control.workspace("dns")
+    control.submit(APPLY, "dns", run_id="third")
+    with control.system.database.begin() as session:
+        stored_pools.set_status(session, "default", "already at the maximum", control.system.now())
+    waits = "waiting for a free slot that may apply (1 of 3 slots taken); already at the maximum"
+    assert waits in cli("show third").out
+
+
+def test_slots_show_who_holds_them(control, cli) -> None:
+    control.workspace()
+    control.agent("default-1")
+    control.submit(run_id="planning-run")
+    control.submit(APPLY, run_id="waiting-run")
+    finish_plan(control, "waiting-run", changed=True)
+    (pool,) = cli("slots --json").json
+    (agent,) = pool["agents"]
+    assert (agent["name"], agent["state"]) == ("default-1", "available")
+    assert [slot["state"] for slot in agent["slots"]] == ["reserved", "running", "idle"]
+    assert [slot["run_id"] for slot in agent["slots"]] == ["waiting-run", "planning-run", None]
+    assert [slot["workspace"] for slot in agent["slots"]] == ["net", "net", None]
+    counts = {"total": 3, "running": 1, "reserved": 1, "idle": 1, "free_plan": 1, "free_plan_and_apply": 0}
+    assert pool["slots"] == counts
+    text = cli("slots --pool default").out
+    assert "net plan running" in text
+    assert "net plan_and_apply reserved" in text
+
+
+def test_agents_that_drain_are_shown_as_such(control, cli) -> None:
+    control.agent("default-1")
+    control.system.slots("default").drain("default-1")
+    assert cli("slots --json").json[0]["agents"][0]["state"] == "draining"
+
+
+def test_a_pool_is_shown_with_its_limits_and_last_decisions(control, cli) -> None:
+    with control.system.database.begin() as session:
+        now = datetime.now(UTC)
+        decisions.record(session, "default", now, current=0, desired=1, reason="runs wait", facts={"ready": 0})
+    pool = cli("pool show default --json").json
+    assert pool["limits"]["max_agents"] == 3
+    assert pool["decisions"][0]["facts"] == {"ready": 0}
+    shown = cli("pool show default").out
+    assert "max_agents = 3" in shown
+    assert "0 -> 1" in shown
+    assert "runs wait" in shown
+    assert [(pool["name"], pool["agents"]) for pool in cli("pool list --json").json] == [("default", 0)]
+
+
+def test_what_others_wrote_is_neither_markup_nor_obeyed_by_the_terminal(control, cli) -> None:
+    control.workspace()
+    run = control.submit(run_id="run")
+    hostile = "[bold]b[/bold] [/] :smile: \x1b[2J\x1b]0;title\x07 \u202eevil\r done"
+    RunLog(control.system.redis, run.pool, run.id).append([LogLine("plan", hostile, 0.0)])
+    control.agent()
+    finish_plan(control, "run", outcome="failed", reason=FailureReason.TERRAFORM_FAILED, error=hostile)
+    for answer in (cli("logs run"), cli("show run")):
+        assert "[bold]b[/bold] [/] :smile: " in answer.out
+        assert not {"\x1b", "\x07", "\u202e", "\r"} & set(answer.out)
+    assert "\x1b" not in cli("show run --json").out
+    assert cli("show run --json").json["error"] == hostile
+
+
+def test_a_log_is_printed_whole_and_as_json(control, cli) -> None:
+    control.workspace()
+    run = control.submit(run_id="run")
+    lines = [LogLine("plan", f"line {number}", float(number)) for number in range(1500)]
+    RunLog(control.system.redis, run.pool, run.id).append(lines)
+    assert cli("logs run").out.splitlines() == [line.text for line in lines]
+    as_json = cli("logs run --json").json
+    assert [line["text"] for line in as_json] == [line.text for line in lines]
+    assert set(as_json[0]) == {"phase", "text", "at", "id"}
+
+
+def test_an_empty_log_says_so(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="run")
+    answer = cli("logs run")
+    assert (answer.code, answer.out) == (0, "")
+    assert "no log" in answer.err
+    assert cli("logs run --json").json == []
+
+
+def test_looking_at_runs_loads_neither_celery_nor_redis(control) -> None:
+    """Starting takes most of the time of a command."""
+    code = (
+        "import sys; from workers.cli.main import app; app(['runs', '--json'], standalone_mode=False);"
+        "sys.exit(', '.join({'celery', 'kombu', 'redis', 'flower', 'alembic'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,169 @@
+"""What a person gets wrong, or what does not answer: one sentence that names it and says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from workers.services import system as services_system
+from workers.slots.connection import connect
+
+NOBODY = "redis://:secret@127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("plan nowhere", "'nowhere'"),
+        ("apply nowhere --yes", "'nowhere'"),
+        ("workspace show nowhere", "'nowhere'"),
+        ("workspace delete nowhere", "'nowhere'"),
+        ("workspace update nowhere --auto-apply", "'nowhere'"),
+        ("runs --workspace nowhere", "'nowhere'"),
+        ("pool show nowhere", "'nowhere'"),
+        ("slots --pool nowhere", "'nowhere'"),
+        ("show nowhere", "'nowhere'"),
+        ("logs nowhere", "'nowhere'"),
+        ("confirm nowhere", "'nowhere'"),
+        ("discard nowhere", "'nowhere'"),
+        ("cancel nowhere", "'nowhere'"),
+        ("workspace create net --path /nowhere", "/nowhere"),
+        ("workspace create net --path {home}/empty", "no *.tf file"),
+        ("workspace create net --path {home}/code --pool nowhere", "'nowhere'"),
+        ("workspace create net --path {home}/code --subdir ../up", "'../up'"),
+        ("workspace create net --git ext::sh", "'ext::sh'"),
+        ("workspace create net --git https://git.example/net --ref=-x", "'-x'"),
+        ("workspace create Net_1 --path {home}/code", "'Net_1'"),
+        ("workspace create net --path {home}/code --env TERRASLOT_HOME=x", "TERRASLOT_HOME"),
+        ("workspace create net --path {home}/code --var 1st=x", "'1st'"),
+        ("workspace create net --path {home}/code --confirm-timeout 5", "confirm_timeout"),
+        ("workspace create taken --path {home}/code", "'taken'"),
+    ],
+)
+def test_what_is_not_there_or_makes_no_sense_is_named_in_one_sentence(control, cli, command, names) -> None:
+    control.workspace("taken")
+    (control.home / "empty").mkdir()
+    assert names in cli(command.format(home=control.home)).sentence
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("plan", "Missing argument"),
+        ("plan net --priority many", "--priority"),
+        ("nonsense", "No such command"),
+        ("runs --status done", "'done' is not one of"),
+        ("runs --limit 0", "--limit"),
+        ("workspace create net", "--path DIR, or --git URL"),
+        ("workspace create net --path . --git https://git.example/net", "not both"),
+        ("workspace create net --path . --ref main", "--ref"),
+        ("workspace create net --path . --var region", "NAME=VALUE"),
+        ("workspace create net --path . --var zones=[1", "JSON"),
+        ("up --flower-port 70000", "--flower-port"),
+    ],
+)
+def test_a_wrong_usage_ends_with_2_and_says_what_is_right(environment, cli, command, says) -> None:
+    answer = cli(command)
+    assert (answer.code, answer.out) == (2, "")
+    assert says in " ".join(answer.err.split())
+
+
+def test_a_run_that_waits_for_nobody_can_be_neither_confirmed_nor_discarded(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="waits")
+    for verb in ("confirm", "discard"):
+        assert "it is pending, not waiting for a confirmation" in cli(verb, "waits").sentence
+
+
+def test_a_run_that_is_over_can_not_be_cancelled(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="over")
+    assert cli("cancel over").code == 0
+    assert "over already" in cli("cancel over").sentence
+
+
+def test_the_beginning_of_two_ids_is_refused_with_both(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="abc-1")
+    control.submit(run_id="abc-2")
+    refused = cli("show abc").sentence
+    assert "abc-1" in refused
+    assert "abc-2" in refused
+    assert cli("show abc-2 --json").json["run_id"] == "abc-2"
+
+
+def test_a_workspace_with_a_run_can_not_be_deleted(control, cli) -> None:
+    """F29."""
+    control.workspace()
+    control.submit(run_id="busy")
+    assert "its run busy is not over" in cli("workspace delete net").sentence
+
+
+def test_a_variable_that_is_not_there_can_not_be_unset(control, cli) -> None:
+    control.workspace()
+    answer = cli("workspace update net --unset-var region")
+    assert answer.code == 2
+    assert "'region'" in answer.err
+
+
+@pytest.mark.parametrize("command", ["slots", "pool list", "plan net", "apply net", "logs run-1", "cancel run-1"])
+def test_an_unreachable_redis_is_told_without_its_password(control, cli, monkeypatch, command) -> None:
+    control.workspace()
+    control.submit()
+    monkeypatch.setenv("TERRASLOT_REDIS_URL", NOBODY)
+    with connect(NOBODY) as nobody:
+        monkeypatch.setattr(services_system, "system", lambda: replace(control.system, redis=nobody))
+        refused = cli(command)
+    assert "redis://127.0.0.1:1/0" in refused.sentence
+    assert "TERRASLOT_REDIS_URL" in refused.sentence
+    assert "secret" not in refused.err
+
+
+def test_an_unreachable_database_is_told_without_its_password(environment, cli, monkeypatch) -> None:
+    monkeypatch.setenv("TERRASLOT_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/terraslot")
+    refused = cli("runs").sentence
+    assert "127.0.0.1:1/terraslot" in refused
+    assert "TERRASLOT_DATABASE_URL" in refused
+    assert "secret" not in refused
+
+
+def test_a_database_without_tables_says_how_it_gets_them(environment, cli) -> None:
+    assert "`terraslot up`" in cli("runs").sentence
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CYCLE_SECONDS", "soon"), ("LOG_LEVEL", "LOUD"), ("REDIS_URL", "http://redis"), ("DATABASE_URL", "mysql://db")],
+)
+def test_a_setting_that_makes_no_sense_is_named(environment, cli, monkeypatch, variable, value) -> None:
+    monkeypatch.setenv(f"TERRASLOT_{variable}", value)
+    assert f"TERRASLOT_{variable}='{value}'" in cli("runs").sentence
+    assert cli("doctor --json").json[-1]["name"] == "settings"
+    assert cli("doctor").code == 1
+
+
+def test_a_port_that_is_taken_is_named(environment, cli, valkey_url) -> None:
+    port = valkey_url.rpartition(":")[2].partition("/")[0]
+    assert f"Port {port} is taken" in cli("up", "--flower-port", port).err
+
+
+def test_a_home_that_is_a_file_is_named(environment, cli, monkeypatch, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TERRASLOT_HOME", str(tmp_path / "file"))
+    assert str(tmp_path / "file") in cli("up --detach").sentence
+    findings = {finding["name"]: finding for finding in cli("doctor --json").json}
+    assert findings["settings"]["verdict"] == "wrong"
+
+
+def test_the_doctor_names_what_is_missing(control, cli, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("TERRASLOT_TERRAFORM", "terraform-of-mine")
+    findings = {finding["name"]: finding for finding in cli("doctor --json").json}
+    assert findings["terraform"]["verdict"] == "wrong"
+    assert "terraform-of-mine" in findings["terraform"]["says"]
+    assert findings["git"]["verdict"] == "warning"
+    assert findings["redis"]["verdict"] == "warning"  # the tests' Valkey keeps nothing on disk
+    assert findings["workers"]["verdict"] == "wrong"
+    assert findings["agents"]["verdict"] == "ok"
+    assert cli("doctor").code == 1
