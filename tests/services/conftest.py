@@ -25,6 +25,7 @@ from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
 from workers.core.protection import Marking
 from workers.core.runs import RunKind
+from workers.core.sealing import new_key
 from workers.core.workspaces import DirectorySource, WorkspaceSpec
 from workers.services import delivery, dispatch, pools, reports, runs, workspaces
 from workers.services.system import System
@@ -42,6 +43,7 @@ class Pods:
 
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
+    secrets: dict[str, Any] = field(default_factory=dict)
     broken: bool = False
     keep_deleting: bool = False
     refusal: TerraslotError | None = None
@@ -81,6 +83,10 @@ class Pods:
         for marking in markings:
             self.pods[marking.pod.name] = replace(self.pods[marking.pod.name], protected=marking.protected)
         return {}
+
+    def put_secret(self, spec: PoolSpec, content: str) -> None:
+        self._reach()
+        self.secrets[spec.name] = json.loads(content)
 
     def _reach(self) -> None:
         if self.broken:
@@ -201,7 +207,7 @@ class ControlPlane:
 def control(tmp_path: Path, redis_url: str) -> Iterator[ControlPlane]:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "main.tf").write_text('output "hello" { value = "world" }\n')
-    settings = Settings(home=tmp_path, redis_url=redis_url, broker_url="", database_url="")
+    settings = Settings(home=tmp_path, redis_url=redis_url, broker_url="", database_url="", encryption_keys=new_key())
     celery = build_app("test", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], [], settings)
     pods, client = Pods(), redis.Redis.from_url(redis_url)
     system = System(settings, Database(settings.database), client, celery, {"local": pods})

@@ -49,6 +49,9 @@ class PodBackend(Protocol):
         Returns by name those that could not be marked. A pod that is gone needs no mark.
         """
 
+    def put_secret(self, spec: PoolSpec, content: str) -> None:
+        """Make ``content`` the Secret that the agents of a pool read, as one file; nothing where it is that already."""
+
     def check(self, spec: PoolSpec) -> None:
         """Try out whether pods of this configuration can be created, without creating one.
 

@@ -24,6 +24,7 @@ from signal import SIGKILL, SIGTERM
 from workers.cluster import orphans, pod_record, process_log, processes
 from workers.cluster.backend import Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
+from workers.core.credentials import SECRET_FILE
 from workers.core.errors import TerraslotError, Unavailable
 from workers.core.pods import Pod
 from workers.core.pools import PoolSpec
@@ -53,6 +54,7 @@ class LocalPods:
     ) -> None:
         self._root = home / "pods"
         self._rescued = home / "rescued"
+        self._secrets = home / "secrets"
         self._environment = environment
         self._grace = grace
         self._orphan_grace = orphan_grace
@@ -111,6 +113,19 @@ class LocalPods:
     def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
         """Do nothing: nobody moves the processes of this machine."""
         return {}
+
+    def put_secret(self, spec: PoolSpec, content: str) -> None:
+        """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`."""
+        directory = self._secret_dir(spec.name)
+        path = directory / SECRET_FILE
+        with _unavailable("write", str(path)):
+            if path.exists() and path.read_text("utf-8") == content:
+                return
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh = path.with_suffix(".new")
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(content)
+            fresh.replace(path)
 
     def check(self, spec: PoolSpec) -> None:
         """Do nothing: whatever can be said of a local pool is possible."""
@@ -204,6 +219,9 @@ class LocalPods:
         orphans.kill(orphan for orphan in left if orphan.leader is None)
         return record
 
+    def _secret_dir(self, pool: str) -> Path:
+        return self._secrets / pool
+
     def _environment_of(self, pool: str, path: Path) -> dict[str, str]:
         """Return the agent's environment: this process's own, without what belongs to the control plane."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
@@ -213,6 +231,7 @@ class LocalPods:
             f"{_OWN}POOL": pool,
             f"{_OWN}AGENT": path.name,
             f"{_OWN}WORK_DIR": str(path / WORK),
+            f"{_OWN}SECRET_DIR": str(self._secret_dir(pool)),
             f"{_OWN}GRACE_SECONDS": str(self._grace),
         }
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 # How long a changed Secret may take to reach every agent, in seconds: a kubelet takes up to two minutes.
 OVERLAP = 300.0
+# The one file of a pool's Secret: one file is replaced as a whole, two are not.
+SECRET_FILE = "pool.json"  # noqa: S105 - a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def acl_rules(pool: str) -> list[str]:
     own = "ts:{" + pool + "}:*"
     return [
         "resetkeys", "resetchannels", "nocommands",
-        f"~{own}", f"~{pool}@*", "~_kombu.binding.*", "~*.reply.celery.pidbox*", "%W~terraslot.reports*",
+        f"~{own}", f"~{pool}@*", "~_kombu.binding*", "~*.reply.celery.pidbox*", "%W~terraslot.reports*",
         "&/0.celeryev/*", "&/0.celery.pidbox", "&/0.reply.celery.pidbox*", "&/0.reply.celery.pidbox",
         *(f"+{command}" for command in AGENT_COMMANDS),
     ]  # fmt: skip
@@ -107,7 +109,7 @@ def acl_rules(pool: str) -> list[str]:
 
 AGENT_COMMANDS = (
     "ping", "hello", "auth", "select", "quit", "reset", "client|setname", "client|setinfo", "client|id", "info",
-    "eval", "evalsha", "time",
+    "eval", "evalsha", "script|load", "script|exists", "time",
     "multi", "exec", "discard", "watch", "unwatch",
     "get", "set", "del", "exists", "expire", "pexpire", "ttl", "type",
     "hget", "hset", "hdel", "hgetall", "hlen",

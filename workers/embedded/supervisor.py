@@ -16,7 +16,7 @@ from celery import Celery
 from workers.cluster import process_log
 from workers.cluster.local import LocalPods
 from workers.core.errors import InvalidRequest, Unavailable
-from workers.embedded import children, state
+from workers.embedded import children, keys, state
 from workers.embedded import valkey as server
 from workers.embedded.children import Child
 from workers.embedded.interrupts import Interrupts
@@ -80,7 +80,7 @@ class _Supervisor:
         self.running = Running(
             redis_url=self._valkey.url,
             flower_url=f"http://127.0.0.1:{flower_port}" if flower_port else None,
-            settings=options.settings,
+            settings={"encryption_keys": keys.own(self._home), **options.settings},
         )
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ import uuid
 import structlog
 
 from workers.core import names
+from workers.services.credentials import ensure_secret_for_pool
 from workers.services.dispatch import dispatch
 from workers.services.pods import autoscale_pods
 from workers.services.reconcile import reconcile_pods
@@ -53,6 +54,7 @@ def _look(system: System, pool: str) -> None:
     with system.database.read() as session:
         spec = pools.get(session, pool)
     listing = reconcile_pods(system, spec)
+    ensure_secret_for_pool(system, spec)
     autoscale_pods(system, spec, listing)
 
 

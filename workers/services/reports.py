@@ -56,10 +56,11 @@ def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str
 def _phase_started(system: System, report: PhaseStarted) -> None:
     now = system.now()
     expected = RunStatus.PLANNING if report.phase is Phase.PLAN else RunStatus.APPLYING
+    resolved = {"commit": report.commit} if report.commit else {}
     with system.database.begin() as session:
         runs.note(
             session, report.run, f"{report.phase} started", expect=expected, expect_token=report.token, now=now,
-            detail={"agent": report.agent, "commit": report.commit}, started_at=now, commit=report.commit,
+            detail={"agent": report.agent, "commit": report.commit}, started_at=now, **resolved,
         )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
         "changes_change": report.changes.change,
         "changes_destroy": report.changes.destroy,
         "outputs": report.outputs,
-        "commit": report.commit,
+        **({"commit": report.commit} if report.commit else {}),
     }
 
 

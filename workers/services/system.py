@@ -17,6 +17,7 @@ from workers.core.pools import PoolSpec
 from workers.settings import Settings, settings
 from workers.slots.connection import connect
 from workers.slots.locks import PoolLock
+from workers.slots.server import without_password
 from workers.slots.slot_map import SlotMap
 from workers.store.database import Database
 
@@ -72,8 +73,9 @@ def system() -> System:
 
 def _agent_environment(config: Settings) -> dict[str, str]:
     environment = {
-        "TERRASLOT_REDIS_URL": config.redis_url,
-        "TERRASLOT_BROKER_URL": config.broker,
+        # Who it is, an agent reads from its pool's Secret.
+        "TERRASLOT_REDIS_URL": without_password(config.redis_url),
+        "TERRASLOT_BROKER_URL": without_password(config.broker),
         "TERRASLOT_HEARTBEAT_SECONDS": str(config.heartbeat_seconds),
         "TERRASLOT_LOG_LEVEL": config.log_level,
         "TERRASLOT_LOG_FORMAT": config.log_format,

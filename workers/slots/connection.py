@@ -9,8 +9,15 @@ CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
 
 
-def connect(url: str) -> redis.Redis:
-    """Return a client for ``url``, for threads; it connects when it is first used, and again after a failure."""
+def connect(url: str, credentials: redis.CredentialProvider | None = None) -> redis.Redis:
+    """Return a client for ``url``, for threads; it connects when it is first used, and again after a failure.
+
+    ``credentials`` are asked for at each connection, in place of those in the URL.
+    """
     return redis.Redis.from_url(
-        url, socket_connect_timeout=CONNECT_TIMEOUT, socket_timeout=ANSWER_TIMEOUT, health_check_interval=30
+        url,
+        credential_provider=credentials,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_timeout=ANSWER_TIMEOUT,
+        health_check_interval=30,
     )

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from workers.core.errors import NameTaken, StillInUse, UnknownPool
 from workers.core.pools import PoolSpec
+from workers.store import secrets
 from workers.store.inserts import insert_if_new
 from workers.store.models import UNFINISHED, Base, Pool, Run, Workspace
 
@@ -60,6 +61,7 @@ def delete(session: Session, name: str) -> None:
     run = session.scalar(sa.select(Run.id).where(Run.pool == name, sa.text(UNFINISHED)).limit(1))
     if run is not None:
         raise StillInUse(f"The pool {name!r} can't be deleted: its run {run} is not over. Wait for it, or cancel it.")
+    secrets.forget(session, secrets.Owner.POOL, name)
     session.execute(sa.delete(Pool).where(Pool.name == name))
 
 

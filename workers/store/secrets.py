@@ -53,6 +53,13 @@ def variables(session: Session, kind: Owner, owner: str) -> str | None:
     return session.scalar(sa.select(SealedVariables.sealed).where(*_owner(kind, owner)))
 
 
+def forget(session: Session, kind: Owner, owner: str) -> None:
+    """Delete what is sealed for an owner that is deleted, in the same transaction: a namesake inherits nothing."""
+    session.execute(sa.delete(SealedVariables).where(*_owner(kind, owner)))
+    if kind is Owner.POOL:
+        session.execute(sa.delete(PoolCredential).where(PoolCredential.pool == owner))
+
+
 def everything(session: Session) -> list[PoolCredential | SealedVariables]:
     """Return every row that holds something sealed, for sealing it anew."""
     return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(SealedVariables))]

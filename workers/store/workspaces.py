@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
 from workers.core.workspaces import WorkspaceSpec
+from workers.store import secrets
 from workers.store.inserts import insert_if_new
 from workers.store.models import UNFINISHED, Base, Run, Workspace
 
@@ -70,6 +71,7 @@ def delete(session: Session, name: str) -> None:
         raise StillInUse(
             f"The workspace {name!r} can't be deleted: its run {run} is not over. Wait for it, or cancel it."
         )
+    secrets.forget(session, secrets.Owner.WORKSPACE, name)
     session.execute(sa.delete(Workspace).where(Workspace.name == name))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
-from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.cluster.kubernetes.manifest import pod_manifest, pool_secret
 from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
 from workers.core.errors import InvalidRequest, TerraslotError, Unavailable
@@ -85,9 +85,7 @@ class KubernetesPods:
         options: Json = {"preconditions": {"uid": pod.uid}, **({"gracePeriodSeconds": 1} if force else {})}
         call = Call("delete", "pods", self._api.namespace, pod.name)
         try:
-            left = self._api.call(
-                call, self._api.core.delete_namespaced_pod, pod.name, call.namespace, body=options
-            )
+            left = self._api.call(call, self._api.core.delete_namespaced_pod, pod.name, call.namespace, body=options)
         except Refused as error:
             if error.refusal.not_found or error.refusal.conflict:
                 return None
@@ -98,6 +96,20 @@ class KubernetesPods:
         """See :meth:`PodBackend.mark <workers.cluster.backend.PodBackend.mark>`."""
         failures = _in_parallel(self._mark, markings)
         return {each.pod.name: error for each, error in zip(markings, failures, strict=True) if error}
+
+    def put_secret(self, spec: PoolSpec, content: str) -> None:
+        """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`.
+
+        Written where it differs, over the state that was read, so that two writers at once do no harm.
+        """
+        secret = pool_secret(spec.name, content, instance=self._instance)
+        name = secret["metadata"]["name"]
+        there = self._secret(name)
+        if there is None:
+            self._write_secret("create", name, self._api.core.create_namespaced_secret, secret)
+        elif there.get("data") != secret["data"]:
+            secret["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
+            self._write_secret("update", name, self._api.core.replace_namespaced_secret, name, secret)
 
     def check(self, spec: PoolSpec) -> None:
         """See :meth:`PodBackend.check <workers.cluster.backend.PodBackend.check>`: the server tries a pod out."""
@@ -137,6 +149,25 @@ class KubernetesPods:
         except TerraslotError as error:
             return error
         return None
+
+    def _secret(self, name: str) -> Json | None:
+        call = Call("get", "secrets", self._api.namespace, name)
+        try:
+            return self._api.call(call, self._api.core.read_namespaced_secret, name, call.namespace)
+        except Refused as error:
+            if error.refusal.not_found:
+                return None
+            raise explain(error.refusal, call) from error
+
+    def _write_secret(self, verb: str, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        call = Call(verb, "secrets", self._api.namespace, name)
+        *named, body = arguments
+        try:
+            self._api.call(call, function, *named, call.namespace, body)
+        except Refused as error:
+            # Somebody else wrote at the same moment; the next cycle looks again.
+            if not (error.refusal.already_exists or error.refusal.conflict):
+                raise explain(error.refusal, call) from error
 
     def _check_pull_secrets(self, spec: PoolSpec) -> None:
         for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 from workers.cluster.kubernetes import labels
+from workers.core.credentials import SECRET_FILE
 from workers.core.kubernetes import (
     AGENT_CONTAINER,
     SECRET_DIR,
@@ -27,6 +29,17 @@ Manifest = dict[str, Any]
 def secret_name(pool: str) -> str:
     """Return the name of the Secret that holds the credentials of a pool's agents."""
     return f"terraslot-pool-{pool}"
+
+
+def pool_secret(pool: str, content: str, *, instance: str = labels.TERRASLOT) -> Manifest:
+    """Return the Secret of a pool: one file, ``content``, which only the pool's agents mount."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": secret_name(pool), "labels": labels.of_pool(instance, pool)},
+        "data": {SECRET_FILE: b64encode(content.encode()).decode()},
+    }
 
 
 def pod_manifest(

@@ -1,0 +1,135 @@
+"""Pools' Secrets: a Redis user and a payload key of each pool's own, rotated without anybody noticing.
+
+Everything here is done again in every cycle and changes nothing where nothing is due: users that a restarted Redis
+forgot are there again, a Secret that somebody deleted is too.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets as random
+from dataclasses import dataclass
+
+import structlog
+
+from workers.core.credentials import Credential, Disconnect, Issue, Retire, rotation, sealing_generation
+from workers.core.pools import PoolSpec
+from workers.core.sealing import Keyring, new_key
+from workers.services.system import System
+from workers.slots import acl
+from workers.store import secrets
+from workers.store.models import PoolCredential
+
+log = structlog.get_logger(__name__)
+
+_DAY = 86_400.0
+_PASSWORD_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    credential: Credential
+    password: str
+    payload_key: str
+
+
+def ensure_secret_for_pool(system: System, spec: PoolSpec) -> None:
+    """Make sure that the pool has a credential, Redis its user, and the cluster its Secret."""
+    check_and_rotate_secret(system, spec)
+
+
+def check_and_rotate_secret(system: System, spec: PoolSpec, *, wanted: bool = False) -> list[str]:
+    """Do what the pool's credentials need now, and publish them; return the steps that were done, in words.
+
+    ``wanted`` begins a rotation whatever the age of the newest. Raises :class:`InvalidRequest` where no key is set
+    to seal with, and :class:`Unavailable` where the cluster can't be asked.
+    """
+    opened = _opened(system, spec.name)
+    in_use = acl.users_in_use(system.redis) if len(opened) > 1 else set()
+    steps = rotation(
+        [one.credential for one in opened],
+        in_use,
+        system.now().timestamp(),
+        max_age=system.settings.credential_days * _DAY,
+        wanted=wanted,
+    )
+    for issue in (step for step in steps if isinstance(step, Issue)):
+        _issue(system, spec.name, issue.generation)
+        opened = _opened(system, spec.name)
+    _publish(system, spec, opened)
+    for step in steps:
+        _end(system, step)
+    return [_words(step) for step in steps]
+
+
+def payload_keyring(system: System, pool: str) -> Keyring:
+    """Return what seals orders for a pool: the newest key that every agent of it has."""
+    opened = _opened(system, pool)
+    generation = sealing_generation([one.credential for one in opened], system.now().timestamp())
+    key = next(one.payload_key for one in opened if one.credential.generation == generation)
+    return Keyring([key], f"the Secret of pool {pool}")
+
+
+def forget_pool(system: System, pool: str) -> None:
+    """Remove every user of a pool that is deleted."""
+    for one in _opened(system, pool):
+        acl.remove_user(system.redis, one.credential.username)
+        _retire(system, one.credential)
+
+
+def _opened(system: System, pool: str) -> list[_Opened]:
+    with system.database.read() as session:
+        rows = secrets.credentials(session, pool)
+    return [_open(system, row) for row in rows]
+
+
+def _open(system: System, row: PoolCredential) -> _Opened:
+    content = system.settings.keyring.open(row.sealed)
+    disconnected = row.disconnected_at.timestamp() if row.disconnected_at else None
+    credential = Credential(row.pool, row.generation, row.created_at.timestamp(), disconnected)
+    return _Opened(credential, content["password"], content["payload_key"])
+
+
+def _issue(system: System, pool: str, generation: int) -> None:
+    content = {"password": random.token_urlsafe(_PASSWORD_BYTES), "payload_key": new_key()}
+    with system.database.begin() as session:
+        secrets.issue(session, pool, generation, system.settings.keyring.seal(content), system.now())
+
+
+def _publish(system: System, spec: PoolSpec, opened: list[_Opened]) -> None:
+    for one in opened:
+        acl.put_user(system.redis, spec.name, one.credential.username, one.password)
+    newest_first = opened[::-1]
+    content = {
+        "username": newest_first[0].credential.username,
+        "password": newest_first[0].password,
+        "payload_keys": [one.payload_key for one in newest_first],
+    }
+    system.pods(spec).put_secret(spec, json.dumps(content))
+
+
+def _end(system: System, step: object) -> None:
+    match step:
+        case Disconnect(credential):
+            acl.disconnect(system.redis, credential.username)
+            with system.database.begin() as session:
+                secrets.disconnected(session, credential.pool, credential.generation, system.now())
+        case Retire(credential):
+            acl.remove_user(system.redis, credential.username)
+            _retire(system, credential)
+
+
+def _retire(system: System, credential: Credential) -> None:
+    with system.database.begin() as session:
+        secrets.retire(session, credential.pool, credential.generation)
+
+
+def _words(step: object) -> str:
+    match step:
+        case Issue(generation):
+            return f"generation {generation} issued"
+        case Disconnect(credential):
+            return f"generation {credential.generation} disconnected"
+        case Retire(credential):
+            return f"generation {credential.generation} retired"
+    raise TypeError(f"{step!r} is not a step")
