@@ -32,6 +32,7 @@ _COMMANDS = {
     "slots": "slots",
     "pool": "pool",
     "doctor": "doctor",
+    "migrate": "migrate",
 }
 _GROUPS = ("workspace", "pool")
 
