@@ -1,0 +1,91 @@
+"""What the two images are, read from the Dockerfile: no container engine is at hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.dockerfile import DOCKERFILE, ROOT, ancestry, stages
+
+TARGETS = ["workers", "agent"]
+
+
+def test_the_linter_has_nothing_to_say() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+
+    said = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
+
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_runs_as_a_user_without_rights_named_by_its_number(target: str) -> None:
+    # Kubernetes can tell that a number is not root; of a name it can't.
+    assert stages()[target].last("USER") == "10001:10001"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_signals_reach_the_program_no_shell_stands_between(target: str) -> None:
+    [entrypoint] = [text for stage in ancestry(target) for text in stage.all("ENTRYPOINT")]
+
+    assert json.loads(entrypoint) == ["/usr/bin/tini", "--"]
+    assert isinstance(json.loads(stages()[target].last("CMD")), list)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_is_copied_from_stages_and_brings_no_tool_that_built_it(target: str) -> None:
+    copies = [text for stage in ancestry(target) for text in stage.all("COPY") + stage.all("ADD")]
+
+    assert copies
+    assert all(text.startswith("--from=") for text in copies)
+    assert "build" not in {stage.name for stage in ancestry(target)}
+
+
+def test_only_the_agent_holds_git_and_terraform() -> None:
+    of_workers, of_agent = (
+        " ".join(text for stage in ancestry(target) for _, text in stage.instructions) for target in TARGETS
+    )
+
+    assert re.search(r"\bgit\b", of_agent)
+    assert "--from=terraform" in of_agent
+    assert not re.search(r"\bgit\b|terraform\b", of_workers)
+
+
+def test_terraform_is_taken_only_by_its_checksum_and_its_version_is_an_argument() -> None:
+    stage = stages()["terraform"]
+    arguments = dict(text.partition("=")[::2] for text in stage.all("ARG"))
+    [add] = stage.all("ADD")
+
+    assert add.startswith("--checksum=sha256:${TERRAFORM_SHA256} ${TERRAFORM_URL} ")
+    assert "${TERRAFORM_VERSION}" in arguments["TERRAFORM_URL"]
+    assert arguments["TERRAFORM_VERSION"] == arguments["TERRAFORM_SHA256"] == ""
+
+
+def test_everything_that_python_installs_is_held_to_a_hash_of_the_lock_file() -> None:
+    installs = [
+        command
+        for stage in stages().values()
+        for run in stage.all("RUN")
+        for command in run.split("&&")
+        if re.search(r"\b(pip install|uv build)\b", command)
+    ]
+
+    assert len(installs) == 4
+    assert all("--require-hashes" in command for command in installs)
+
+
+def test_kubernetes_probes_an_image_itself() -> None:
+    assert not [stage.name for stage in stages().values() if stage.all("HEALTHCHECK")]
+
+
+def test_the_context_holds_what_is_built_and_nothing_else() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+
+    assert lines[0] == "*"
+    assert all((ROOT / line[1:]).exists() for line in lines if line.startswith("!"))
+    assert not {"!.git", "!.venv", "!tests", "!charts"} & set(lines)
