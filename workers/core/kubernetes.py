@@ -40,17 +40,23 @@ def _quantity(text: str) -> str:
     return text
 
 
-def _labels(labels: dict[str, str]) -> dict[str, str]:
-    for key, value in _keys(labels).items():
+def _selector(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is no key of a label")
         if not _LABEL_VALUE.fullmatch(value):
             raise ValueError(f"{value!r}, the value of {key!r}, is no label's: 63 letters, digits, '-', '_' and '.'")
     return labels
 
 
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    return _selector(_keys(labels))
+
+
 def _keys(named: dict[str, str]) -> dict[str, str]:
     for key in named:
         if not _LABEL_KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no key of a label or annotation")
+            raise ValueError(f"{key!r} is no key of an annotation")
         if _is_ours(key):
             raise ValueError(f"{key!r} belongs to the platform and can't be set")
     return named
@@ -114,7 +120,7 @@ class KubernetesSpec(_Part):
     work_volume: WorkVolume = WorkVolume()
     service_account: ObjectName | None = None
     service_account_token: bool = False
-    node_selector: Annotated[dict[str, str], AfterValidator(_labels)] = {}
+    node_selector: Annotated[dict[str, str], AfterValidator(_selector)] = {}
     tolerations: tuple[Object, ...] = ()
     affinity: Object = {}
     priority_class: ObjectName | None = None

@@ -1,0 +1,297 @@
+"""What the product relies on of an API server, shown on the double and, unchanged, on any real cluster.
+
+``TERRASLOT_TEST_KUBECONFIG`` names the cluster; its user must be allowed to create namespaces. Nothing here needs a
+node: pods ask for one that does not exist, or are bound to one that does not.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.client import ApiException
+
+from tests.kubernetes.conftest import NOWHERE, Target, pool
+from tests.waiting import eventually
+from workers.cluster.kubernetes import labels
+from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded, Unavailable
+from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolSpec
+from workers.core.protection import Marking
+
+POOL = pool(node_selector=NOWHERE)
+BOUND = pool(pod_template={"spec": {"nodeName": "terraslot-no-such-node"}})
+
+
+def refused(call: Any, *arguments: Any, **options: Any) -> tuple[int, str]:
+    """Return status and reason of a call that is refused."""
+    with pytest.raises(ApiException) as caught:
+        call(*arguments, **options)
+    return caught.value.status, json.loads(caught.value.body)["reason"]
+
+
+def why_not(create: Any, spec: PoolSpec) -> str:
+    """Return why a pod of some name can't be created; nothing where it can."""
+    try:
+        create(spec, f"default-{uuid.uuid4().hex[:6]}")
+    except Unavailable as error:
+        return str(error)
+    return ""
+
+
+def manifest(target: Target, name: str, spec: PoolSpec = POOL) -> dict[str, Any]:
+    return pod_manifest(spec, name)
+
+
+def only(listed: list[Pod]) -> Pod:
+    (pod,) = listed
+    return pod
+
+
+class TestCreating:
+    def test_again_under_the_same_name_is_told_from_other_conflicts_by_its_reason(self, target: Target) -> None:
+        target.core.create_namespaced_pod(target.namespace, manifest(target, "a"))
+        assert refused(target.core.create_namespaced_pod, target.namespace, manifest(target, "a")) == (
+            409,
+            "AlreadyExists",
+        )
+
+    def test_is_idempotent_by_name(self, target: Target) -> None:
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        first = only(backend.list("default"))
+        backend.create(POOL, "default-1")
+        assert only(backend.list("default")).uid == first.uid
+
+    def test_gives_what_a_pod_waits_for(self, target: Target) -> None:
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        pod = only(backend.list("default"))
+        assert (pod.name, pod.pool, pod.phase, pod.deleting, pod.protected, pod.controlled) == (
+            "default-1", "default", PodPhase.PENDING, False, False, False,
+        )  # fmt: skip
+
+    def test_refuses_an_invalid_pod_in_the_servers_words(self, target: Target) -> None:
+        too_much = pool(resources={"requests": {"cpu": "2"}, "limits": {"cpu": "1"}})
+        with pytest.raises(PodRefused, match="must be less than or equal to cpu limit"):
+            target.backend().create(too_much, "default-1")
+
+    def test_refuses_an_unknown_field(self, target: Target) -> None:
+        with pytest.raises(PodRefused, match=r"spec\.nodeSelecter"):
+            target.backend().create(pool(pod_template={"spec": {"nodeSelecter": {}}}), "default-1")
+
+    def test_in_a_namespace_that_is_not_there_says_so(self, target: Target) -> None:
+        elsewhere = Target(target.kubeconfig, "terraslot-no-such-namespace", target.api, None)
+        with pytest.raises(Unavailable, match="namespace terraslot-no-such-namespace does not exist"):
+            elsewhere.backend().create(POOL, "default-1")
+
+    def test_in_a_namespace_that_is_being_deleted_is_forbidden(self, target: Target) -> None:
+        target.backend().create(BOUND, "default-1")  # which keeps the namespace from being gone
+        target.core.delete_namespace(target.namespace)
+        assert eventually(lambda: "is being deleted" in why_not(target.backend().create, POOL))
+
+    def test_is_tried_out_without_leaving_anything(self, target: Target) -> None:
+        backend = target.backend()
+        backend.check(POOL)
+        assert backend.list("default") == []
+        with pytest.raises(PodRefused):
+            backend.check(pool(resources={"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}))
+
+    def test_several_creates_all_of_them(self, target: Target) -> None:
+        backend, names = target.backend(), [f"default-{number}" for number in range(20)]
+        assert backend.create_all(POOL, names) == {}
+        assert sorted(pod.name for pod in backend.list("default")) == sorted(names)
+
+
+class TestAQuota:
+    @pytest.fixture(autouse=True)
+    def _quota(self, target: Target) -> None:
+        quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "2", "requests.cpu": "10"}}}
+        target.core.create_namespaced_resource_quota(target.namespace, quota)
+        status = {"status": {"hard": quota["spec"]["hard"], "used": {"pods": "0", "requests.cpu": "0"}}}
+        # Where a controller counts, this only says it earlier.
+        target.core.patch_namespaced_resource_quota_status("few", target.namespace, status)
+
+    def test_refuses_one_pod_too_many_as_forbidden_and_the_rest_is_not_asked_for(self, target: Target) -> None:
+        failures = target.backend().create_all(POOL, ["default-1", "default-2", "default-3", "default-4"])
+        assert len(failures) == 2
+        assert all(isinstance(error, QuotaExceeded) for error in failures.values())
+        assert "exceeded quota: few" in str(next(iter(failures.values())))
+
+    def test_refuses_a_pod_that_does_not_say_what_it_needs(self, target: Target) -> None:
+        silent = pool(resources={"requests": {}}, node_selector=NOWHERE)
+        with pytest.raises(QuotaExceeded, match=r"must specify requests\.cpu"):
+            target.backend().create(silent, "default-1")
+
+
+class TestListing:
+    def test_sees_the_pods_of_one_pool_of_one_control_plane(self, target: Target) -> None:
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        backend.create(pool("other", node_selector=NOWHERE), "other-1")
+        foreign = pod_manifest(POOL, "default-2", instance="another")
+        target.core.create_namespaced_pod(target.namespace, foreign)
+        assert [pod.name for pod in backend.list("default")] == ["default-1"]
+
+    def test_finds_strays_by_what_their_pool_is_not(self, target: Target) -> None:
+        backend = target.backend()
+        for name in ("a", "b", "c"):
+            backend.create(pool(name, node_selector=NOWHERE), f"{name}-1")
+        assert eventually(lambda: [pod.pool for pod in backend.strays(["a", "b"])] == ["c"])
+        assert eventually(lambda: {pod.pool for pod in backend.strays([])} == {"a", "b", "c"})
+
+    def test_in_pages_reads_one_state(self, target: Target) -> None:
+        """F24: one page is not all; and what is created between two pages is in none."""
+        names = [f"default-{number}" for number in range(7)]
+        target.backend().create_all(POOL, names)
+        selector = labels.selector(labels.TERRASLOT, "default")
+        first = target.core.list_namespaced_pod(target.namespace, label_selector=selector, limit=3)
+        assert first.metadata.remaining_item_count is None
+        target.backend().create(POOL, "default-0-between")
+        seen, token = [pod.metadata.name for pod in first.items], first.metadata._continue
+        while token:
+            page = target.core.list_namespaced_pod(target.namespace, label_selector=selector, limit=3, _continue=token)
+            seen, token = seen + [pod.metadata.name for pod in page.items], page.metadata._continue
+        assert seen == names
+
+    def test_with_a_token_that_is_none_is_a_bad_request(self, target: Target) -> None:
+        assert refused(target.core.list_namespaced_pod, target.namespace, limit=1, _continue="x") == (400, "BadRequest")
+
+    def test_by_an_unknown_field_is_a_bad_request(self, target: Target) -> None:
+        call = target.core.list_namespaced_pod
+        assert refused(call, target.namespace, field_selector="spec.colour=red")[0] == 400
+
+    def test_in_a_namespace_that_is_not_there_is_empty(self, target: Target) -> None:
+        assert target.core.list_namespaced_pod("terraslot-no-such-namespace").items == []
+
+
+class TestDeleting:
+    def test_what_never_ran_leaves_nothing_at_once(self, target: Target) -> None:
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        assert backend.delete(only(backend.list("default"))) is None
+        assert backend.list("default") == []
+
+    def test_a_bound_pod_only_begins_its_end(self, target: Target) -> None:
+        """Nobody has said yet that its processes are gone."""
+        backend = target.backend()
+        backend.create(BOUND, "default-1")
+        left = backend.delete(only(backend.list("default")))
+        assert left is not None
+        assert left.deleting
+        assert only(backend.list("default")).deleting
+
+    def test_a_bound_pod_with_force_does_not_make_it_look_gone(self, target: Target) -> None:
+        """F12: a pod that the server forgets may still run."""
+        backend = target.backend()
+        backend.create(BOUND, "default-1")
+        left = backend.delete(only(backend.list("default")), force=True)
+        assert left is not None
+        assert left.deleting
+
+    def test_another_life_of_the_same_name_is_refused_by_its_uid(self, target: Target) -> None:
+        """F1."""
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        body = {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}
+        call = target.core.delete_namespaced_pod
+        assert refused(call, "default-1", target.namespace, body=body) == (409, "Conflict")
+        other = Pod("default-1", body["preconditions"]["uid"], "default", 0, PodPhase.RUNNING)
+        assert backend.delete(other) is None
+        assert len(backend.list("default")) == 1
+
+    def test_what_is_gone_is_quiet(self, target: Target) -> None:
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        pod = only(backend.list("default"))
+        backend.delete(pod)
+        assert backend.delete(pod) is None
+
+
+class TestMarking:
+    def test_sets_and_removes_what_keeps_the_cluster_away(self, target: Target) -> None:
+        """F30."""
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        assert backend.mark([Marking(only(backend.list("default")), protected=True)]) == {}
+        found = target.core.read_namespaced_pod("default-1", target.namespace).metadata
+        assert found.annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        assert found.annotations["karpenter.sh/do-not-disrupt"] == "true"
+        assert found.labels["terraslot.dev/busy"] == "true"
+        assert only(backend.list("default")).protected is True
+        backend.mark([Marking(only(backend.list("default")), protected=False)])
+        assert only(backend.list("default")).protected is False
+
+    def test_does_not_touch_another_life_of_the_same_name(self, target: Target) -> None:
+        backend = target.backend()
+        backend.create(POOL, "default-1")
+        other = Pod("default-1", "00000000-0000-0000-0000-000000000000", "default", 0, PodPhase.RUNNING)
+        assert backend.mark([Marking(other, protected=True)]) == {}
+        assert only(backend.list("default")).protected is False
+
+    def test_a_pod_that_is_gone_is_quiet(self, target: Target) -> None:
+        gone = Pod("default-1", "00000000-0000-0000-0000-000000000000", "default", 0, PodPhase.RUNNING)
+        assert target.backend().mark([Marking(gone, protected=True)]) == {}
+
+
+class TestAServiceAccount:
+    def account(self, target: Target, tmp_path: Path, *rules: dict[str, Any]) -> str:
+        """Return the kubeconfig of an account with these rules."""
+        namespace = target.namespace
+        target.core.create_namespaced_service_account(namespace, {"metadata": {"name": "worker"}})
+        target.rbac.create_namespaced_role(namespace, {"metadata": {"name": "worker"}, "rules": list(rules)})
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "worker"}
+        subjects = [{"kind": "ServiceAccount", "name": "worker", "namespace": namespace}]
+        binding = {"metadata": {"name": "worker"}, "roleRef": reference, "subjects": subjects}
+        target.rbac.create_namespaced_role_binding(namespace, binding)
+        answer = target.core.create_namespaced_service_account_token("worker", namespace, {"spec": {"audiences": None}})
+        return str(as_bearer(target, answer.status.token, tmp_path / "worker"))
+
+    def test_needs_exactly_the_verbs_in_use(self, target: Target, tmp_path: Path) -> None:
+        rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "create", "delete", "patch"]}
+        backend = target.backend(self.account(target, tmp_path, rule))
+        eventually(lambda: permitted(backend))
+        assert backend.create_all(POOL, ["default-1", "default-2"]) == {}
+        first, second = backend.list("default")
+        assert backend.mark([Marking(first, protected=True)]) == {}
+        assert backend.delete(second) is None
+        backend.check(POOL)
+        assert eventually(lambda: backend.strays(["x"]))
+
+    def test_without_a_verb_is_told_which(self, target: Target, tmp_path: Path) -> None:
+        rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+        backend = target.backend(self.account(target, tmp_path, rule))
+        eventually(lambda: permitted(backend))
+        with pytest.raises(NotPermitted, match=f"create pods in the namespace {target.namespace}.*verb 'create'"):
+            backend.create(POOL, "default-1")
+
+    def test_that_nobody_knows_is_told_so(self, target: Target, tmp_path: Path) -> None:
+        path = as_bearer(target, "stranger", tmp_path / "stranger")
+        with pytest.raises(NotPermitted, match="does not know who we are"):
+            target.backend(str(path)).list("default")
+
+
+def permitted(backend: Any) -> bool:
+    """A real server's authorizer hears of a new Role a moment later."""
+    try:
+        backend.list("default")
+    except NotPermitted:
+        return False
+    return True
+
+
+def as_bearer(target: Target, token: str, path: Path) -> Path:
+    """Write the target's kubeconfig with a token for its user."""
+    there = Path(target.kubeconfig)
+    config: dict[str, Any] = yaml.safe_load(there.read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    for each in config["clusters"]:
+        if authority := each["cluster"].get("certificate-authority"):
+            each["cluster"]["certificate-authority"] = str(there.parent / authority)
+    path.write_text(yaml.safe_dump(config))
+    return path
