@@ -19,15 +19,15 @@ def check(client: redis.Redis, slots: SlotMap) -> None:
 
     assert all(lease.agent == agent.name for agent in agents for lease in agent.leases)
     assert all(len({lease.slot for lease in agent.leases}) == len(agent.leases) for agent in agents)
-    assert {run.decode() for run in client.hkeys(key("leases"))} == {lease.run for lease in leases}
+    assert set(_hash(client, "leases")) == {lease.run for lease in leases}
     assert len({lease.run for lease in leases}) == len(leases), "a run holds more than one slot"
     assert all(lease.kind is RunKind.PLAN for lease in leases if lease.slot != 0)
     assert all((lease.until is not None) is (lease.state is SlotState.RESERVED) for lease in leases)
 
-    assert _scores(client, "room") == {agent.name: room(agent) for agent in agents if agent.available}
+    assert _scores(client, "room") == {agent.name: room(agent) for agent in agents}
     assert _scores(client, "reserved") == {lease.run: lease.until for lease in leases if lease.until is not None}
     assert _scores(client, "heartbeats") == {agent.name: agent.heartbeat_at for agent in agents}
-    assert {name.decode() for name in client.hkeys(key("slots"))} == {agent.name for agent in agents}
+    assert _hash(client, "slots") == {f"{lease.agent}/{lease.slot}": lease.run for lease in leases}
 
     assert slots.stats() == _counted(agents)
     known = ("slots", "leases", "room", "reserved", "agents", "heartbeats", "watch")
@@ -39,12 +39,14 @@ def key(name: str) -> bytes:
 
 
 def room(agent: AgentRecord) -> float:
-    """The place of an agent in the index of free slots."""
-    if agent.idle_since is not None:
-        return agent.idle_since
-    taken = {lease.slot for lease in agent.leases}
-    free_plans = 2 - len(taken & {1, 2})
-    return [-1, BUSY + 4, BUSY + 3][free_plans] if 0 in taken else [BUSY + 2, BUSY + 1][free_plans]
+    """The place of an agent in the index of free slots: negative if it accepts no runs."""
+    weights = sum({0: 4, 1: 1, 2: 2}[lease.slot] for lease in agent.leases)
+    score = BUSY + weights if agent.idle_since is None else agent.idle_since
+    return score if agent.available else -score
+
+
+def _hash(client: redis.Redis, name: str) -> dict[str, str]:
+    return {field.decode(): value.decode() for field, value in client.hgetall(key(name)).items()}
 
 
 def _scores(client: redis.Redis, name: str) -> dict[str, float]:

@@ -109,10 +109,11 @@ class Model:
                 return self.leases[run]
         return None
 
-    def _preference(self, name: str) -> tuple[int, bool, float, str]:
+    def _preference(self, name: str) -> tuple[object, ...]:
         """Busy agents first, then those that cost no free slot 0, then the shortest idle."""
         agent = self.agents[name]
-        return agent.taken, agent.runs[0] is not None, 0 if agent.taken else agent.idle_since, name
+        taken = [agent.runs[slot] is not None for slot in (0, 2, 1)]
+        return sum(taken), taken, 0 if any(taken) else agent.idle_since, name
 
     def reserve(self, run: str, token: str, until: float) -> bool:
         lease = self._held(run, token)

@@ -23,7 +23,7 @@ class PoolKeys:
     @property
     def slot_map(self) -> tuple[bytes, ...]:
         """The slot map's keys, in the order in which the verbs take them."""
-        names = ("slots", "leases", "room", "reserved", "agents", "heartbeats")
+        names = ("room", "leases", "slots", "reserved", "agents", "heartbeats")
         return tuple(self._key(name) for name in names)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from workers.core.errors import InvalidRequest
 from workers.core.runs import RunKind
@@ -57,11 +57,10 @@ def leases(replies: Sequence[Text]) -> list[Lease]:
     return [lease(run, record) for run, record in pairs(replies)]
 
 
-def agent(name: str, record: Text, slots: Text, heartbeat_at: Text, held: Mapping[str, Lease]) -> AgentRecord:
-    """Return the agent of its two records; ``held`` are leases by run, among them those of this agent."""
+def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord:
+    """Return the agent of its record, its score among the agents' free slots, and the leases that it holds."""
     incarnation, draining, silent, registered_at = text(record).split(" ")
-    idle_since, *runs = text(slots).split(" ")
-    taken = [run for run in runs if run != _NONE]
+    taken = tuple(sorted(held, key=lambda lease: lease.slot))
     return AgentRecord(
         name=name,
         incarnation=incarnation,
@@ -69,8 +68,8 @@ def agent(name: str, record: Text, slots: Text, heartbeat_at: Text, held: Mappin
         silent=silent == "1",
         registered_at=float(registered_at),
         heartbeat_at=float(heartbeat_at),
-        idle_since=None if taken else float(idle_since),
-        leases=tuple(held[run] for run in taken),
+        idle_since=None if taken else abs(float(score)),
+        leases=taken,
     )
 
 

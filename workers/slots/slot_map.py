@@ -21,6 +21,7 @@ server can't be reached: that says nothing about any slot.
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -211,16 +212,18 @@ class SlotMap:
         reply = self._run(_AGENT, name)
         if reply is None:
             return None
-        record, slots, heartbeat_at, leases = reply
-        return records.agent(name, record, slots, heartbeat_at, {lease.run: lease for lease in records.leases(leases)})
+        record, score, heartbeat_at, leases = reply
+        return records.agent(name, record, score, heartbeat_at, records.leases(leases))
 
     def snapshot(self) -> list[AgentRecord]:
         """Return all agents as they are at one moment, by name."""
-        agents, slots, heartbeats, leases = self._run(_SNAPSHOT)
-        held = {lease.run: lease for lease in records.leases(leases)}
-        slots_of, heard = dict(records.pairs(slots)), dict(records.pairs(heartbeats))
+        agents, scores, heartbeats, leases = self._run(_SNAPSHOT)
+        held = defaultdict[str, list[Lease]](list)
+        for lease in records.leases(leases):
+            held[lease.agent].append(lease)
+        score, heard = dict(records.pairs(scores)), dict(records.pairs(heartbeats))
         return [
-            records.agent(name, record, slots_of[name], heard[name], held)
+            records.agent(name, record, score[name], heard[name], held[name])
             for name, record in sorted(records.pairs(agents))
         ]
 

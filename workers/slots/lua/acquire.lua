@@ -5,27 +5,27 @@
 -- ARGV: 2 run, 3 kind, 4 token
 -- Returns the lease's record (unchanged, if the run holds one already), or nil where no slot is free.
 local run, kind, token = ARGV[2], ARGV[3], ARGV[4]
-local agent, slots, slot
 
 local function busiest(most)
-  agent = redis.call('ZREVRANGEBYSCORE', ROOM, most, FREE, 'LIMIT', 0, 1)[1] or agent
+  local last = redis.call('ZREVRANGEBYSCORE', ROOM, most, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  return last[1], tonumber(last[2])
 end
 
+local agent, score, slot
 if kind == 'plan' then
-  busiest('+inf')
-  slots = agent and read_slots(agent)
-  if agent and slots[1] ~= NONE and slots[2] ~= NONE then
-    busiest('(' .. APPLY)
-    slots = read_slots(agent)
+  agent, score = busiest(SOME_FREE)
+  if agent and taken_of(score) == 3 then
+    local other, other_score = busiest(APPLY_ONLY)
+    if other then agent, score = other, other_score end
   end
-  slot = agent and (slots[1] == NONE and 1 or slots[2] == NONE and 2 or 0)
+  local taken = agent and taken_of(score)
+  slot = agent and (taken % 2 < 1 and 1 or taken % 4 < 2 and 2 or 0)
 else
-  busiest(APPLY)
-  slots, slot = agent and read_slots(agent), 0
+  agent, score = busiest(APPLY_FREE)
+  slot = 0
 end
 
 local record = agent and kind .. ' ' .. agent .. ' ' .. slot .. ' ' .. token .. ' running ' .. clock() .. ' - - - -'
 if not agent or redis.call('HSETNX', LEASES, run, record) == 0 then return redis.call('HGET', LEASES, run) end
-slots[slot] = run
-write_slots(agent, slots)
+fill(agent, score, slot, run)
 return record

@@ -8,13 +8,10 @@ local function read_agent(name)
   return {incarnation = incarnation, draining = draining, silent = silent, registered_at = registered_at}
 end
 
--- Stores what an agent is, and whether it accepts runs.
+-- Stores what an agent is, and whether it accepts runs; one that is new is idle since now.
 local function write_agent(name, a)
   redis.call('HSET', AGENTS, name, a.incarnation .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at)
-  if a.draining == '0' and a.silent == '0' then
-    redis.call('ZADD', ROOM, room(read_slots(name)), name)
-  else
-    redis.call('ZREM', ROOM, name)
-  end
+  local size = math.abs(tonumber(redis.call('ZSCORE', ROOM, name) or clock()))
+  redis.call('ZADD', ROOM, a.draining == '0' and a.silent == '0' and size or -size, name)
 end
 

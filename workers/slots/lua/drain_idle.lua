@@ -4,7 +4,7 @@
 -- Returns their names.
 local count = tonumber(ARGV[2])
 if count <= 0 then return {} end
-local names = redis.call('ZRANGEBYSCORE', ROOM, FREE, IDLE, 'LIMIT', 0, count)
+local names = redis.call('ZRANGEBYSCORE', ROOM, 0, TAKEN, 'LIMIT', 0, count)
 for _, name in ipairs(names) do
   local a = read_agent(name)
   a.draining = '1'

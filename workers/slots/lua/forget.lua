@@ -2,18 +2,17 @@
 -- ARGV: 2 agent, 3 incarnation ('' for whichever it is)
 -- Returns {run, lease's record, ...} of what it held, by slot; empty also if there is no such agent or incarnation.
 local name, held = ARGV[2], {}
-local a, slots = read_agent(name), read_slots(name)
+local a = read_agent(name)
 if not a or (ARGV[3] ~= '' and ARGV[3] ~= a.incarnation) then return held end
-for slot = 0, 2 do
-  local run = slots[slot]
-  if run ~= NONE then
+for _, run in ipairs(runs_of(name)) do
+  if run then
     table.insert(held, run)
     table.insert(held, redis.call('HGET', LEASES, run))
     redis.call('HDEL', LEASES, run)
     redis.call('ZREM', RESERVED, run)
   end
 end
-redis.call('HDEL', SLOTS, name)
+redis.call('HDEL', SLOTS, name .. '/0', name .. '/1', name .. '/2')
 redis.call('ZREM', ROOM, name)
 redis.call('HDEL', AGENTS, name)
 redis.call('ZREM', HEARTBEATS, name)

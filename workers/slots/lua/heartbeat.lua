@@ -4,7 +4,7 @@
 -- Returns nil if the agent must register; else {draining (0, 1), {token, mode, ... to cancel}, {tokens to drop},
 --         {tokens to report again}}.
 local name, now = ARGV[2], clock()
-local a, slots = read_agent(name), read_slots(name)
+local a = read_agent(name)
 if not a or a.incarnation ~= ARGV[3] then return nil end
 redis.call('ZADD', HEARTBEATS, now, name)
 if a.silent == '1' then
@@ -16,8 +16,8 @@ local named, first_reported = {}, 5 + tonumber(ARGV[4])
 for i = 5, #ARGV do named[ARGV[i]] = true end
 
 local running, cancels = {}, {}
-for slot = 0, 2 do
-  local lease = slots[slot] ~= NONE and read_lease(slots[slot])
+for _, run in ipairs(runs_of(name)) do
+  local lease = run and read_lease(run)
   if lease and lease.state == 'running' then
     running[lease.token] = true
     if lease.cancel ~= NONE then
@@ -27,7 +27,7 @@ for slot = 0, 2 do
     local lost = lease.claim ~= NONE and not named[lease.token]
     if lost ~= (lease.lost_since ~= NONE) then
       lease.lost_since = lost and now or NONE
-      write_lease(slots[slot], lease)
+      write_lease(run, lease)
     end
   end
 end

@@ -28,9 +28,6 @@ end
 local function end_lease(run, lease)
   redis.call('HDEL', LEASES, run)
   if lease.state == 'reserved' then redis.call('ZREM', RESERVED, run) end
-  local slots = read_slots(lease.agent)
-  slots[lease.slot] = NONE
-  if slots[0] == NONE and slots[1] == NONE and slots[2] == NONE then slots.idle_since = clock() end
-  write_slots(lease.agent, slots)
+  vacate(lease.agent, lease.slot)
 end
 

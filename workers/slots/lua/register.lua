@@ -5,30 +5,23 @@
 --       redeemed (0, 1), kept_until ('-' if it is running, a time if it is reserved)
 -- Returns nothing.
 local name, now = ARGV[2], clock()
-local a = read_agent(name)
-if not a then
-  a = {draining = '0'}
-  redis.call('HSET', SLOTS, name, now .. ' - - -')
-end
+local a = read_agent(name) or {draining = '0'}
 if a.incarnation ~= ARGV[3] then a.incarnation, a.registered_at = ARGV[3], now end
 if ARGV[4] == '1' then a.draining = '1' end
 a.silent = '0'
+write_agent(name, a)
+redis.call('ZADD', HEARTBEATS, now, name)
 
-local slots = read_slots(name)
 for i = 5, #ARGV, 7 do
   local run, kind, slot, token, since, redeemed, kept_until = unpack(ARGV, i, i + 6)
-  slot = tonumber(slot)
   local lease = read_lease(run)
-  if not lease and slots[slot] == NONE and (slot == 0 or kind == 'plan') then
+  if not lease and redis.call('HEXISTS', SLOTS, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
     lease = {kind = kind, agent = name, slot = slot, token = token, since = since, claim = NONE, cancel = NONE,
       state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE}
-    slots[slot] = run
-    write_slots(name, slots)
+    fill(name, tonumber(redis.call('ZSCORE', ROOM, name)), tonumber(slot), run)
   end
   if lease and lease.agent == name and lease.token == token then
     if redeemed == '1' and lease.claim == NONE then lease.claim = 'registered' end
     write_lease(run, lease)
   end
 end
-write_agent(name, a)
-redis.call('ZADD', HEARTBEATS, now, name)
