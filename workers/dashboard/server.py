@@ -28,6 +28,8 @@ from workers.services.system import System, system
 from workers.settings import settings
 
 LOOPBACK = "127.0.0.1"
+# Flower asks again by itself, and soon; a thread that insisted would keep the process from ending.
+_ASK_ONCE = {"max_retries": 1, "interval_start": 0}
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -65,6 +67,7 @@ def read_options(arguments: Sequence[str]) -> None:
 
 def build(celery: Celery, of: System) -> Any:
     """Return Flower with the pages and metrics of the pools of a system; to be built once a process."""
+    celery.conf.broker_transport_options = celery.conf.broker_transport_options | _ASK_ONCE
     flower = Flower(capp=celery, options=options, ui_modules={"Template": Navigation}, **application_settings)
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
     flower.add_handlers(r".*", pages(of, options.url_prefix or ""))
