@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from workers.core.errors import InvalidRequest
+from workers.core.names import NAME
 from workers.core.sealing import Keyring
 
 PREFIX = "TERRASLOT_"
@@ -36,7 +37,9 @@ class Settings(BaseSettings):
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
     set). Each pool is reconciled and scaled every ``cycle_seconds``; every ``dispatch_seconds`` the dispatcher
     looks for wake-ups that were lost. ``encryption_keys``: Fernet keys parted by commas, the first seals, any opens;
-    ``credential_days``: how old a pool's credential gets before it is rotated. ``log_format`` is ``console`` or ``json``.
+    ``credential_days``: how old a pool's credential gets before it is rotated. ``kubeconfig`` and ``namespace``:
+    where the pods of Kubernetes pools are, unless in the namespace of this process's own pod; ``instance`` tells their
+    control plane from others there. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -48,6 +51,9 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr = SecretStr("")
     credential_days: float = Field(default=30, gt=0)
     terraform: str | None = None
+    kubeconfig: str | None = None
+    namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
+    instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")
     cycle_seconds: float = Field(default=30, gt=0)
     dispatch_seconds: float = Field(default=10, gt=0)
     heartbeat_seconds: float = Field(default=5, gt=0)

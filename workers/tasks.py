@@ -18,7 +18,7 @@ from workers.core.errors import InvalidRequest, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.runs import RunKind
 from workers.services import cycle as cycles_of_pools
-from workers.services import delivery, runs
+from workers.services import delivery, protection, runs, strays
 from workers.services import dispatch as dispatcher
 from workers.services.system import system
 
@@ -89,6 +89,18 @@ def cycle(pool: str) -> None:
 def cycles() -> None:
     """Reconcile and scale every pool, a task each."""
     cycles_of_pools.cycles(system())
+
+
+@app.task(name=names.PROTECT, ignore_result=True, throws=TerraslotError)
+def protect(pool: str, agent: str, run: str) -> None:
+    """Mark the pod that a run has made busy, so that the cluster leaves it where it is."""
+    protection.protect(system(), pool, agent, run)
+
+
+@app.task(name=names.SWEEP, ignore_result=True, throws=TerraslotError)
+def sweep() -> None:
+    """Delete the pods of deleted pools."""
+    strays.sweep(system())
 
 
 @app.task(name=names.DELIVERIES, ignore_result=True, throws=TerraslotError)

@@ -23,6 +23,8 @@ CYCLE = "terraslot.cycle"
 CYCLES = "terraslot.cycles"
 DISPATCHES = "terraslot.dispatches"
 DELIVERIES = "terraslot.deliveries"
+PROTECT = "terraslot.protect"
+SWEEP = "terraslot.sweep"
 REPORT = "terraslot.report"
 
 EXECUTE_ORDER = "agent.execute"

@@ -7,9 +7,13 @@ import uuid
 import structlog
 
 from workers.core import names
+from workers.core.errors import TerraslotError
+from workers.core.pods import PodPhase
 from workers.services.credentials import ensure_secret_for_pool
 from workers.services.dispatch import dispatch
+from workers.services.listing import Listing
 from workers.services.pods import autoscale_pods
+from workers.services.protection import protect_pods
 from workers.services.reconcile import reconcile_pods
 from workers.services.system import System
 from workers.store import pools
@@ -17,6 +21,7 @@ from workers.store import pools
 log = structlog.get_logger(__name__)
 
 LOCK_TTL = 120.0
+_NOW = "at the moment: "
 
 
 def cycle(system: System, pool: str) -> bool:
@@ -41,8 +46,13 @@ def cycle(system: System, pool: str) -> bool:
 
 
 def cycles(system: System) -> list[str]:
-    """Send one cycle task for every pool, so that an error in one stops no other; return the pools."""
-    return _for_every_pool(system, names.CYCLE, system.settings.cycle_seconds)
+    """Send one cycle task for every pool, so that an error in one stops no other; return the pools.
+
+    One more looks for pods whose pool is no more.
+    """
+    interval = system.settings.cycle_seconds
+    system.celery.send_task(names.SWEEP, expires=interval)
+    return _for_every_pool(system, names.CYCLE, interval)
 
 
 def dispatches(system: System) -> list[str]:
@@ -53,9 +63,31 @@ def dispatches(system: System) -> list[str]:
 def _look(system: System, pool: str) -> None:
     with system.database.read() as session:
         spec = pools.get(session, pool)
-    listing = reconcile_pods(system, spec)
-    ensure_secret_for_pool(system, spec)
-    autoscale_pods(system, spec, listing)
+    try:
+        listing = reconcile_pods(system, spec)
+        protect_pods(system, spec, listing)
+        ensure_secret_for_pool(system, spec)
+        autoscale_pods(system, spec, listing)
+    except TerraslotError as error:
+        _say(system, pool, str(error))
+        raise
+    _say(system, pool, _waiting(listing))
+
+
+def _waiting(listing: Listing) -> str | None:
+    """Return which pod waits for what, where the cluster says so."""
+    waiting = (pod for pod in listing.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
+    return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
+
+
+def _say(system: System, pool: str, problem: str | None) -> None:
+    """Let the pool's status say what is wrong at the moment, and no longer than it is."""
+    with system.database.read() as session:
+        before = pools.status(session, pool)
+    message = f"{_NOW}{problem}" if problem else None
+    if message != before and (message or (before or "").startswith(_NOW)):
+        with system.database.begin() as session:
+            pools.set_status(session, pool, message, system.now())
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:

@@ -16,6 +16,7 @@ from workers.core.pools import PoolSpec
 from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
 from workers.core.slots import SlotState
 from workers.services import delivery, orders
+from workers.services.protection import ask_for_mark
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.store import pools, runs, workspaces
@@ -128,5 +129,6 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
         return False
     delivery.announce(system, updated)
     orders.send(system, updated, lease, Phase.PLAN, pool=spec, workspace=workspace)
+    ask_for_mark(system, spec, lease)
     log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
     return True

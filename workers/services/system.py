@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from celery import Celery
 
 from workers.cluster.backend import PodBackend
+from workers.cluster.kubernetes.api import Api
+from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.cluster.local import LocalPods
 from workers.core.pools import PoolSpec
 from workers.settings import Settings, settings
@@ -59,7 +61,7 @@ def build(config: Settings, celery: Celery) -> System:
         database=Database(config.database),
         redis=connect(config.redis_url),
         celery=celery,
-        backends={"local": LocalPods(config.home, _agent_environment(config))},
+        backends={"local": LocalPods(config.home, _local_environment(config)), "kubernetes": _kubernetes(config)},
     )
 
 
@@ -71,8 +73,18 @@ def system() -> System:
     return build(settings(), app)
 
 
+def _kubernetes(config: Settings) -> KubernetesPods:
+    api = Api(config.kubeconfig, config.namespace)
+    return KubernetesPods(api, instance=config.instance, environment=_agent_environment(config))
+
+
+def _local_environment(config: Settings) -> dict[str, str]:
+    # In a pod, Terraform is what its image holds.
+    return _agent_environment(config) | ({"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {})
+
+
 def _agent_environment(config: Settings) -> dict[str, str]:
-    environment = {
+    return {
         # Who it is, an agent reads from its pool's Secret.
         "TERRASLOT_REDIS_URL": without_password(config.redis_url),
         "TERRASLOT_BROKER_URL": without_password(config.broker),
@@ -80,4 +92,3 @@ def _agent_environment(config: Settings) -> dict[str, str]:
         "TERRASLOT_LOG_LEVEL": config.log_level,
         "TERRASLOT_LOG_FORMAT": config.log_format,
     }
-    return environment | ({"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {})

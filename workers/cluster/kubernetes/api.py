@@ -51,6 +51,11 @@ class Api:
         self._connecting = threading.Lock()
 
     @property
+    def configured(self) -> bool:
+        """Whether anything has said that there is a cluster for this control plane."""
+        return bool(self._kubeconfig or self._namespace or self._client)
+
+    @property
     def namespace(self) -> str:
         """The namespace of all pools: as configured, else that of this pod or of the kubeconfig's context."""
         self._connected()

@@ -51,6 +51,8 @@ class KubernetesPods:
 
     def strays(self, pools: Collection[str]) -> Pods:
         """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
+        if not self._api.configured:
+            return []  # what has never spoken to a cluster has left nothing there
         return self._listed(labels.stray_selector(self._instance, pools), resource_version="0")
 
     def create(self, spec: PoolSpec, name: str) -> None:

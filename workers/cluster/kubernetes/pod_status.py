@@ -38,10 +38,10 @@ def as_pod(pod: dict[str, Any]) -> Pod:
 
 
 def protection_patch(uid: str, *, protected: bool) -> dict[str, Any]:
-    """Return the patch that sets or removes the marks of a busy pod, for exactly this life of it."""
+    """Return the patch that sets or removes the marks of a busy pod, for exactly this life of it if a uid is given."""
     return {
         "metadata": {
-            "uid": uid,
+            **({"uid": uid} if uid else {}),
             "annotations": {key: value if protected else None for key, value in PROTECTED_ANNOTATIONS.items()},
             "labels": {key: value if protected else None for key, value in PROTECTED_LABELS.items()},
         }

@@ -1,0 +1,48 @@
+"""Pods of pools that were deleted: nobody's cycle looks at them any more, so one look a round is for them."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import attrgetter
+
+import structlog
+
+from workers.core.errors import TerraslotError
+from workers.core.pods import Pod
+from workers.core.reconcile import DeletePod, strays
+from workers.services.system import System
+from workers.store import pools
+
+log = structlog.get_logger(__name__)
+
+
+def sweep(system: System) -> int:
+    """Delete the pods of deleted pools that hold nothing, drain the others; return how many were deleted.
+
+    A backend that can't be asked stops no other.
+    """
+    with system.database.read() as session:
+        known = [spec.name for spec in pools.all(session)]
+    deleted = 0
+    for kind, backend in system.backends.items():
+        try:
+            found = sorted(backend.strays(known), key=attrgetter("pool"))
+            for pool, pods in groupby(found, key=attrgetter("pool")):
+                deleted += _end(system, kind, pool, list(pods))
+        except TerraslotError as error:
+            log.warning("strays not looked for", type=kind, why=str(error))
+    return deleted
+
+
+def _end(system: System, kind: str, pool: str, pods: list[Pod]) -> int:
+    slots = system.slots(pool)
+    deleted = 0
+    for action in strays(pods, slots.snapshot()):
+        if isinstance(action, DeletePod):
+            slots.drain(action.pod.name)
+            system.backends[kind].delete(action.pod)
+            log.info("pod deleted", pool=pool, pod=action.pod.name, why=action.reason)
+            deleted += 1
+        else:
+            slots.drain(action.agent)
+    return deleted
