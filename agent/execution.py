@@ -81,6 +81,7 @@ class Execution:
         self.redeemed = False
         self.commit = order.commit
         self._announce = announce
+        self._announced = False
         self._records = records
         self._lock = threading.Lock()
         self._child: Child | None = None
@@ -92,6 +93,12 @@ class Execution:
         """Make known which commit the source's ref means in this run."""
         if commit != self.commit:
             self.commit = commit
+            self._announce(self)
+
+    def _tell_started(self) -> None:
+        # Only now: to send a report takes time from the thread that starts the first command.
+        if not self._announced:
+            self._announced = True
             self._announce(self)
 
     @property
@@ -138,16 +145,21 @@ class Execution:
         cwd: Path,
         env: Mapping[str, str],
         stdout: Sink | None = None,
+        title: str | None = None,
         even_if_stopped: bool = False,
     ) -> Finished:
         """Run one command to its end, its output going to the log, or its stdout to ``stdout``.
 
-        Raises :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
+        ``title`` is a line of the log before its output, which costs the start of the command no time. Raises
+        :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
         """
         with self._lock:
             if self._cause is not None and not even_if_stopped:
                 raise Stopped(self._cause)
             self._child = child = Child(argv, cwd=cwd, env=env, records=self._records, run=self.order.run)
+        self._tell_started()
+        if title is not None:
+            self.log.write(title)
         excerpt = Excerpt(2 * MAX_ERROR)
         output = self.log.stream()
         errors = self.log.stream(also=excerpt.add)

@@ -140,6 +140,11 @@ class LogWriter:
             if len(self._buffer) == 1:
                 self._changed.notify_all()
 
+    def write_text(self, text: str) -> None:
+        """Take lines of the agent's own."""
+        for line in text.split("\n"):
+            self.write(clean(line))
+
     def stream(self, also: Callable[[str], None] | None = None) -> Lines:
         """Return where to feed one of a process's output streams. ``also`` is called with every line of it."""
         if also is None:

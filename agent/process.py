@@ -111,14 +111,19 @@ class Child:
             bufsize=0,
         )
         self.pid = self._process.pid
-        records.add(self.pid, run)
+        try:
+            records.add(self.pid, run)
+        except OSError:
+            self._reap()
+            raise
 
     def interrupt(self) -> None:
         """Send the one SIGINT, to the process and not to its group."""
         with self._lock:
             if not self._interrupted and not self._reaped:
                 self._interrupted = True
-                self._records.interrupted(self.pid)
+                with contextlib.suppress(OSError):  # a full disk must not keep the signal from it
+                    self._records.interrupted(self.pid)
                 os.kill(self.pid, signal.SIGINT)
 
     def kill(self) -> None:

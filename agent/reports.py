@@ -51,15 +51,11 @@ class Reports:
 
     def keep(self, report: PhaseFinished, lease: Lease) -> None:
         """Put the end of a phase on disk, to be sent by :meth:`post` and repeated from then on."""
-        content = {
-            "report": report.model_dump(mode="json"),
-            "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since},
-        }
-        path = self._path(lease.token)
-        draft = path.with_suffix(".draft")
-        draft.touch(mode=0o600)
-        draft.write_text(json.dumps(content))
-        draft.replace(path)
+        try:
+            self._write(report, lease)
+        except OSError as error:
+            # A full disk costs what a restart would need, but not the report.
+            self._logger.warning("a report can't be kept on disk", run=report.run, error=str(error))
         with self._lock:
             self._kept[lease.token] = _Kept(report, lease)
 
@@ -114,6 +110,17 @@ class Reports:
             if isinstance(report, PhaseFinished) and (kept := self._kept.get(report.token)):
                 kept.sent_at, kept.queued = time.monotonic(), False
         return True
+
+    def _write(self, report: PhaseFinished, lease: Lease) -> None:
+        content = {
+            "report": report.model_dump(mode="json"),
+            "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since},
+        }
+        path = self._path(lease.token)
+        draft = path.with_suffix(".draft")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(content))
+        draft.replace(path)
 
     def _forget(self, token: str) -> None:
         with self._lock:

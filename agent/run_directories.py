@@ -34,8 +34,3 @@ class RunDirectories:
         """Delete what was set aside."""
         for path in list(self._removed.iterdir()):
             shutil.rmtree(path, ignore_errors=True)
-
-    def remove(self, run: str) -> None:
-        """Take a run's directory away and delete it."""
-        self.set_aside(run)
-        self.empty()

@@ -13,27 +13,18 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
+from agent.endings import finish, keeps_directory
 from agent.environment import terraform_environment
-from agent.execution import Execution, PhaseFailed, StopCause, Stopped
+from agent.execution import Execution, StopCause
 from agent.heartbeat import Heartbeat
 from agent.output import LogWriter
-from agent.phases import Outcome, Phases
+from agent.phases import Phases
 from agent.process import ChildRecords, end_orphans
 from agent.reports import Reports
 from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
-from agent.terraform import bounded
-from workers.core.messages import (
-    MAX_ERROR,
-    AgentStopped,
-    CancelRequest,
-    Order,
-    PhaseFinished,
-    PhaseStarted,
-    Report,
-)
-from workers.core.runs import FailureReason, Phase, RunKind
+from workers.core.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
 from workers.slots.connection import connect
 from workers.slots.log_stream import RunLog
 from workers.slots.slot_map import SlotMap
@@ -157,15 +148,15 @@ class Agent:
         return execution.redeemed
 
     def _execute(self, execution: Execution) -> None:
-        order = execution.order
-        execution.logger.info("started")
-        self._post_started(execution)
-        finished = self._finish(execution)
+        finished = finish(execution, self._phases, self.settings.pool)
         execution.log.close(_LOG_SECONDS)
-        if not _keeps_directory(order, finished):
-            self._directories.remove(order.run)
-        if finished is None:
-            return
+        if not keeps_directory(execution.order, finished):
+            self._directories.set_aside(execution.order.run)
+        if finished is not None:
+            self._report(execution, finished)
+        self._directories.empty()
+
+    def _report(self, execution: Execution, finished: PhaseFinished) -> None:
         execution.logger.info(
             "finished", outcome=finished.outcome, seconds=round(time.time() - execution.started_at, 2)
         )
@@ -174,61 +165,9 @@ class Agent:
         self.slots.leave(execution)
         self.reports.post(finished)
 
-    def _finish(self, execution: Execution) -> PhaseFinished | None:
-        """Execute the phase and return what is to be reported of it; None if that is not for this agent to say."""
-        try:
-            outcome = self._phases.execute(execution)
-        except Stopped as stopped:
-            return self._stopped_report(execution, stopped)
-        except PhaseFailed as failed:
-            execution.log.write(failed.text.splitlines()[0])
-            return self._report(execution, outcome="failed", reason=failed.reason, error=failed.text)
-        except Exception:
-            execution.logger.exception("the phase failed for a fault of the agent")
-            text = "The agent failed to execute the phase: see its own log."
-            return self._report(execution, outcome="failed", reason=FailureReason.AGENT_ERROR, error=text)
-        return self._success(execution, outcome)
-
-    def _success(self, execution: Execution, outcome: Outcome) -> PhaseFinished:
-        return self._report(
-            execution,
-            outcome="succeeded",
-            changed=outcome.changed,
-            changes=outcome.changes,
-            outputs=outcome.outputs,
-        )
-
-    def _stopped_report(self, execution: Execution, stopped: Stopped) -> PhaseFinished | None:
-        order = execution.order
-        if stopped.cause is StopCause.CANCELLED:
-            return self._report(execution, outcome="cancelled", error=stopped.text)
-        if stopped.cause is StopCause.TIMED_OUT:
-            sentence = f"The {order.phase} took longer than {order.timeout:g} s and was ended."
-            return self._failure(execution, FailureReason.TIMED_OUT, sentence, stopped.text)
-        if stopped.cause is StopCause.SHUTDOWN and order.phase is Phase.APPLY:
-            sentence = "The agent had to stop before the apply was done, and interrupted it."
-            return self._failure(execution, FailureReason.AGENT_LOST, sentence, stopped.text)
-        # Dropped: somebody else has the word. A plan cut short by the agent's end: it is made anew elsewhere.
-        return None
-
-    def _failure(self, execution: Execution, reason: FailureReason, sentence: str, text: str | None) -> PhaseFinished:
-        error = bounded(f"{sentence}\n\n{text}" if text else sentence, MAX_ERROR)
-        return self._report(execution, outcome="failed", reason=reason, error=error)
-
-    def _report(self, execution: Execution, **facts: Any) -> PhaseFinished:
-        order = execution.order
-        return PhaseFinished(
-            pool=self.settings.pool,
-            agent=self.settings.agent,
-            run=order.run,
-            token=order.token,
-            phase=order.phase,
-            commit=execution.commit,
-            **facts,
-        )
-
     def _post_started(self, execution: Execution) -> None:
         order = execution.order
+        execution.logger.info("started", commit=execution.commit)
         self.reports.post(
             PhaseStarted(
                 pool=self.settings.pool,
@@ -258,14 +197,3 @@ class Agent:
             action()
         except RedisError as error:
             self.logger.warning("the slot map can't be reached", error=str(error))
-
-
-def _keeps_directory(order: Order, finished: PhaseFinished | None) -> bool:
-    """Whether an apply may follow in the same directory."""
-    return (
-        finished is not None
-        and order.phase is Phase.PLAN
-        and order.kind is RunKind.PLAN_AND_APPLY
-        and finished.outcome == "succeeded"
-        and finished.changed
-    )

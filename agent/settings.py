@@ -24,9 +24,10 @@ class AgentSettings(BaseSettings):
     """Everything configurable of an agent. Times are seconds.
 
     ``redis_url`` holds the slot map and the log streams, ``broker_url`` the orders (the same server unless set).
-    ``secret_dir`` holds the pool's Secret, and the URLs no password then. ``work_dir`` is the agent's alone; a restarted agent finds its plans and unsent reports there. ``terraform`` is a
-    path, a name on PATH, or ``embedded``. ``heartbeat_seconds`` applies to an idle agent, a busy one beats
-    at least every second. ``grace_seconds``: from SIGTERM until whoever sent it sends SIGKILL.
+    ``secret_dir`` holds the pool's Secret, and the URLs no password then. ``work_dir`` is the agent's alone; a
+    restarted agent finds its plans and unsent reports there. ``terraform`` is a path, a name on PATH, or ``embedded``.
+    ``heartbeat_seconds`` applies to an idle agent, a busy one beats at least every second. ``grace_seconds``: from
+    SIGTERM until whoever sent it sends SIGKILL.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)

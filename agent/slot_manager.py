@@ -1,7 +1,6 @@
 """The agent's three slots: what executes in each now. The slot map has the word on who may; this keeps it true here.
 
-Invariants: a slot executes at most one phase, a token at most once in the agent's life, and nothing starts once the
-slots are closed.
+Invariants: a slot executes at most one phase, and nothing starts once the slots are closed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ class SlotManager:
 
     def __init__(self) -> None:
         self._slots: list[Execution | None] = [None] * SLOTS_PER_AGENT
-        self._tokens: set[str] = set()
         self._closed = False
         self._changed = threading.Condition()
 
@@ -29,14 +27,11 @@ class SlotManager:
         with self._changed:
             if self._closed:
                 return "the agent is stopping"
-            if order.token in self._tokens:
-                return "this order was delivered before"
             if order.kind is RunKind.PLAN_AND_APPLY and order.slot != APPLY_SLOT:
                 return f"slot {order.slot} is for plans only"
             if self._slots[order.slot] is not None:
                 return f"slot {order.slot} still executes another run"
             self._slots[order.slot] = execution
-            self._tokens.add(order.token)
             return None
 
     def leave(self, execution: Execution) -> None:

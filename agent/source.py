@@ -73,7 +73,7 @@ def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> None:
     except OSError as error:
         raise unavailable(f"The directory {path} can't be copied: {error.strerror}: {error.filename}.") from error
     for state in left_out:
-        execution.log.write(f"Not used: {state}. State is kept outside of the configuration's directory.")
+        execution.log.write_text(f"Not used: {state}. State is kept outside of the configuration's directory.")
 
 
 def copy_tree(source: Path, target: Path, check: Callable[[], None], *, without: Path) -> list[Path]:

@@ -72,9 +72,8 @@ class Terraform:
         return outputs(self._read("output", even_if_stopped=True))
 
     def _run(self, name: str, *arguments: str, good: tuple[int, ...] = (0,)) -> Finished:
-        self._execution.log.write(f"$ terraform {name}")
         argv = [*self._command, name, "-no-color", *arguments]
-        finished = self._execution.run(argv, cwd=self._module, env=self._environment)
+        finished = self._execution.run(argv, cwd=self._module, env=self._environment, title=f"$ terraform {name}")
         self._judge(name, finished, good)
         return finished
 

@@ -189,6 +189,18 @@ def test_sigterm_however_often_waits_for_the_apply(
     assert "Interrupt received" not in "\n".join(plane.log("run-1"))
 
 
+def test_a_remote_shutdown_leaves_in_order_as_well(
+    agent: AgentProcess, plane: Plane, configuration: Configuration, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    order = slow_apply(plane, configuration, f"echo begun; until [ -e {gate} ]; do sleep 0.02; done")
+    plane.celery.control.shutdown([node_name(POOL, "agent-1")])
+    eventually(lambda: plane.slots.cancel("run-1", CancelMode.INTERRUPT) is CancelOutcome.REQUESTED)
+    assert plane.finished(order)["outcome"] == "cancelled"
+    assert agent.exit_code() == 0
+    assert plane.report("agent_stopped")
+
+
 def test_sigterm_after_a_cancel_is_no_second_interrupt(
     agent: AgentProcess, plane: Plane, configuration: Configuration
 ) -> None:

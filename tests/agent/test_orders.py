@@ -239,6 +239,23 @@ class TestAReport:
         assert lease is not None
         assert lease.lost_since is None
 
+    def test_is_sent_though_it_can_not_be_kept(
+        self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inner = inner_agent()
+        configuration.write(HOLDING)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(inner.agent.reports, "_write", full)
+        order = plane.order("run-1", configuration.source, kind=RunKind.PLAN)
+        inner.execute(order)
+        assert inner.finished(order).outcome == "succeeded"
+        eventually(lambda: len([each for each in inner.sent if each.type == "phase_finished"]) > 1)
+        plane.slots.release("run-1", order.token)
+        eventually(lambda: not inner.agent.reports.tokens())
+
     def test_that_can_not_be_read_from_disk_stops_nobody(self, inner_agent: MakeAgent) -> None:
         inner = inner_agent(start=False)
         broken = inner.agent.settings.work_dir / "reports" / "broken.json"

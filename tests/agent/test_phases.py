@@ -294,6 +294,19 @@ class TestState:
         bench.execute(of_apply(order))
         assert len(state(order)["resources"]) == 1
 
+    def test_of_a_hostile_source_is_written_to_no_place_of_its_choice(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        victim = tmp_path / "victim"
+        victim.write_text("precious")
+        configuration.write(HOLDING)
+        (configuration.path / OVERRIDE).symlink_to(victim)
+        (configuration.path / "errored.tfstate").symlink_to(victim)
+        order = make_order(configuration.source)
+        bench.execute(order)
+        assert victim.read_text() == "precious"
+        assert rescue_state(bench.execution(order), configuration.path, tmp_path / "rescued") is None
+
     def test_that_can_not_be_written_is_rescued_and_named(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path, refusing_backend: str
     ) -> None:

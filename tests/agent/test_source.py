@@ -175,7 +175,7 @@ class TestAGitRepository:
         applied = bench.execution(of_apply(order, commit=first))
         assert bench.execute(applied.order, applied).outputs == {"version": "one"}
         assert (planned.commit, applied.commit) == (first, first)
-        assert bench.announced == [first]
+        assert bench.announced == [None, first, first]
 
     def test_gives_a_repeated_plan_the_commit_that_was_resolved_first(
         self, bench: Bench, make_order: Callable[..., Order], repository: Repository
@@ -184,7 +184,7 @@ class TestAGitRepository:
         repository.commit('output "version" { value = "two" }')
         module = bench.fetch(make_order(repository.source(), commit=first))
         assert '"one"' in (module / "main.tf").read_text()
-        assert bench.announced == []
+        assert bench.announced == [first]
 
     @pytest.mark.parametrize("ref", ["v1", "side/branch", "short", "full", "HEAD"])
     def test_knows_tags_branches_and_commits(
