@@ -1,6 +1,6 @@
 """Every key of a pool. All share one hash tag, so that a pool lives on one shard of a cluster and pools spread.
 
-What each key of the slot map holds is said where it is read: at the top of ``lua/slots.lua``.
+What each key of the slot map holds is said where it is read: at the top of ``lua/keys.lua``.
 """
 
 from __future__ import annotations

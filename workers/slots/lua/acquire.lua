@@ -5,27 +5,22 @@
 -- ARGV: 2 run, 3 kind, 4 token
 -- Returns the lease's record (unchanged, if the run holds one already), or nil where no slot is free.
 local run, kind, token = ARGV[2], ARGV[3], ARGV[4]
+local plan = kind == 'plan'
 
-local function busiest(most)
-  local last = redis.call('ZREVRANGEBYSCORE', ROOM, most, 0, 'WITHSCORES', 'LIMIT', 0, 1)
-  return last[1], tonumber(last[2])
+local most = plan and SOME_FREE or APPLY_FREE
+local found = redis.call('ZREVRANGEBYSCORE', ROOM, most, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+if plan and found[2] == APPLY_FREE then
+  local less_busy = redis.call('ZREVRANGEBYSCORE', ROOM, '(' .. APPLY_FREE, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  if less_busy[1] then found = less_busy end
 end
+local agent = found[1]
+if not agent then return redis.call('HGET', LEASES, run) end
 
-local agent, score, slot
-if kind == 'plan' then
-  agent, score = busiest(SOME_FREE)
-  if agent and taken_of(score) == 3 then
-    local other, other_score = busiest(APPLY_ONLY)
-    if other then agent, score = other, other_score end
-  end
-  local taken = agent and taken_of(score)
-  slot = agent and (taken % 2 < 1 and 1 or taken % 4 < 2 and 2 or 0)
-else
-  agent, score = busiest(APPLY_FREE)
-  slot = 0
-end
-
-local record = agent and kind .. ' ' .. agent .. ' ' .. slot .. ' ' .. token .. ' running ' .. clock() .. ' - - - -'
-if not agent or redis.call('HSETNX', LEASES, run, record) == 0 then return redis.call('HGET', LEASES, run) end
-fill(agent, score, slot, run)
+local taken = math.max(found[2] - TAKEN, 0)
+local slot = plan and (taken % 2 == 0 and 1 or taken % 4 < 2 and 2) or 0
+local since = ARGV[1] ~= '' and ARGV[1] or redis.call('TIME')[1]
+local record = kind .. ' ' .. agent .. ' ' .. slot .. ' ' .. token .. ' running ' .. since .. ' - - - -'
+if redis.call('HSETNX', LEASES, run, record) == 0 then return redis.call('HGET', LEASES, run) end
+redis.call('HSET', SLOTS, agent .. '/' .. slot, run)
+redis.call('ZADD', ROOM, TAKEN + taken + (slot == 0 and 4 or slot), agent)
 return record

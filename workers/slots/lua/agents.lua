@@ -1,4 +1,11 @@
--- Shared by the verbs that read or change what an agent is, apart from its slots; slots.lua comes before.
+-- Shared by the verbs that read or change what an agent is, apart from its slots.
+
+-- Now, to the microsecond.
+local function clock()
+  if ARGV[1] ~= '' then return ARGV[1] end
+  local time = redis.call('TIME')
+  return string.format('%d.%06d', time[1], time[2])
+end
 
 -- nil if there is no agent of this name.
 local function read_agent(name)
@@ -13,5 +20,10 @@ local function write_agent(name, a)
   redis.call('HSET', AGENTS, name, a.incarnation .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at)
   local size = math.abs(tonumber(redis.call('ZSCORE', ROOM, name) or clock()))
   redis.call('ZADD', ROOM, a.draining == '0' and a.silent == '0' and size or -size, name)
+end
+
+-- The runs of an agent, by slot, false for an idle one: from [1] on, as Lua counts.
+local function runs_of(name)
+  return redis.call('HMGET', SLOTS, name .. '/0', name .. '/1', name .. '/2')
 end
 

@@ -1,4 +1,4 @@
--- Shared by the verbs that change leases; slots.lua comes before.
+-- Shared by the verbs that change leases.
 
 -- The lease of a run; nil if it holds none, or if a token is given and is not the lease's.
 local function read_lease(run, expected)
@@ -7,7 +7,7 @@ local function read_lease(run, expected)
   local kind, agent, slot, token, state, since, claim, kept_until, cancel, lost_since =
     string.match(record, '^(%S+) (%S+) (%d) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   if expected and expected ~= token then return nil end
-  return {kind = kind, agent = agent, slot = tonumber(slot), token = token, state = state, since = since,
+  return {kind = kind, agent = agent, slot = slot, token = token, state = state, since = since,
     claim = claim, kept_until = kept_until, cancel = cancel, lost_since = lost_since}
 end
 
@@ -22,12 +22,5 @@ local function write_lease(run, l)
     redis.call('ZREM', RESERVED, run)
   end
   return record
-end
-
--- Ends the lease of a run: its slot is idle.
-local function end_lease(run, lease)
-  redis.call('HDEL', LEASES, run)
-  if lease.state == 'reserved' then redis.call('ZREM', RESERVED, run) end
-  vacate(lease.agent, lease.slot)
 end
 

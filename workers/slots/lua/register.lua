@@ -18,7 +18,10 @@ for i = 5, #ARGV, 7 do
   if not lease and redis.call('HEXISTS', SLOTS, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
     lease = {kind = kind, agent = name, slot = slot, token = token, since = since, claim = NONE, cancel = NONE,
       state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE}
-    fill(name, tonumber(redis.call('ZSCORE', ROOM, name)), tonumber(slot), run)
+    redis.call('HSET', SLOTS, name .. '/' .. slot, run)
+    local score = tonumber(redis.call('ZSCORE', ROOM, name))
+    local size = math.max(math.abs(score), TAKEN) + (slot == '0' and 4 or slot)
+    redis.call('ZADD', ROOM, score < 0 and -size or size, name)
   end
   if lease and lease.agent == name and lease.token == token then
     if redeemed == '1' and lease.claim == NONE then lease.claim = 'registered' end
