@@ -1,0 +1,124 @@
+"""Who reaches whom, by the chart's network policies."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chart.network import Place, reaches
+from tests.chart.rendering import (
+    EVERYTHING,
+    EXISTING,
+    NAMESPACE,
+    POOLS,
+    RELEASE,
+    Object,
+    containers,
+    of_kind,
+    pods,
+    render,
+)
+from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.core.kubernetes import KubernetesSpec
+from workers.core.pools import PoolSpec
+
+REDIS, POSTGRESQL, FLOWER, API, WEB, DNS = 6379, 5432, 5555, 6443, 443, 53
+_DNS_SERVER = Place("kube-system", (("k8s-app", "kube-dns"),))
+_ELSEWHERE = Place("elsewhere", (("app.kubernetes.io/instance", RELEASE), ("team", "web")))
+_INTERNET, _INTRANET, _METADATA = (
+    Place(None, address=each) for each in ("93.184.216.34", "10.1.2.3", "169.254.169.254")
+)
+_OPEN = {
+    **POOLS,
+    "networkPolicies": {
+        "flowerFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "elsewhere"}}}]
+    },
+}
+
+
+def _agent(namespace: str) -> Place:
+    spec = PoolSpec(name="default", type="kubernetes", kubernetes=KubernetesSpec(image="agent"))
+    pod = pod_manifest(spec, "default-1", instance=RELEASE)
+    return Place(namespace, tuple(pod["metadata"]["labels"].items()))
+
+
+class Cluster:
+    """The pods of a release, by component, and its policies."""
+
+    def __init__(self, values: Object, agents: str = NAMESPACE) -> None:
+        objects = render(values)
+        self.policies = of_kind(objects, "NetworkPolicy")
+        self.places = {component: _place(pod) for component, pod in pods(objects)} | {"agent": _agent(agents)}
+
+    def who_reaches(self, target: str | Place, port: int) -> set[str]:
+        place = self.places[target] if isinstance(target, str) else target
+        return {
+            name
+            for name, origin in self.places.items()
+            if origin is not place and reaches(self.policies, origin, place, port)
+        }
+
+
+def _place(pod: Object) -> Place:
+    ports = [(port["name"], port["containerPort"]) for each in containers(pod) for port in each.get("ports", [])]
+    return Place(NAMESPACE, tuple(pod["metadata"]["labels"].items()), tuple(ports))
+
+
+_CONTROL_PLANE = {"control", "reports", "beat", "flower", "migrate", "pools", "test"}
+
+
+@pytest.mark.parametrize(
+    ("values", "agents"), [(_OPEN, NAMESPACE), (EVERYTHING, "agents")], ids=["one", "two namespaces"]
+)
+def test_each_part_reaches_what_it_needs(values: Object, agents: str) -> None:
+    cluster = Cluster(values, agents)
+
+    assert cluster.who_reaches("valkey", REDIS) == _CONTROL_PLANE | {"agent"}
+    assert cluster.who_reaches("postgresql", POSTGRESQL) == _CONTROL_PLANE
+    assert cluster.who_reaches("flower", FLOWER) == {"test"}
+    assert cluster.who_reaches(_DNS_SERVER, DNS) == _CONTROL_PLANE | {"agent"}
+    assert cluster.who_reaches(_INTRANET, API) == {"control", "reports", "pools"}
+    assert cluster.who_reaches(_INTERNET, WEB) == {"control", "reports", "pools", "agent"}
+
+
+def test_terraform_reaches_neither_private_networks_nor_the_metadata_of_a_cloud() -> None:
+    cluster = Cluster(_OPEN)
+
+    assert "agent" not in cluster.who_reaches(_INTRANET, WEB)
+    assert "agent" not in cluster.who_reaches(_METADATA, 80)
+    assert "agent" not in cluster.who_reaches(_INTRANET, API)
+
+
+def test_nobody_calls_an_agent_and_nobody_calls_in_but_who_is_named() -> None:
+    cluster = Cluster(_OPEN)
+
+    assert all(
+        cluster.who_reaches(name, port) == set() for name in ("agent", "control", "beat") for port in (WEB, 8080)
+    )
+    for name, port in (("valkey", REDIS), ("postgresql", POSTGRESQL)):
+        assert not reaches(cluster.policies, _ELSEWHERE, cluster.places[name], port)
+    assert reaches(cluster.policies, _ELSEWHERE, cluster.places["flower"], FLOWER)
+
+
+def test_keda_asks_the_valkey_of_this_chart_where_it_is_let() -> None:
+    keda = Place("keda", (("app", "keda-operator"),))
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    shut, let = Cluster({}), Cluster({"networkPolicies": {"valkeyFrom": [peer]}})
+
+    assert not reaches(shut.policies, keda, shut.places["valkey"], REDIS)
+    assert reaches(let.policies, keda, let.places["valkey"], REDIS)
+
+
+def test_servers_outside_are_reached_on_their_ports_and_can_be_narrowed_down() -> None:
+    anywhere = Cluster(EXISTING)
+    narrow = Cluster(
+        {**EXISTING, "networkPolicies": {"redis": {"to": [{"ipBlock": {"cidr": "10.1.2.0/24"}}], "ports": [6380]}}}
+    )
+
+    assert anywhere.who_reaches(_INTRANET, REDIS) >= {"control", "beat", "agent"}
+    assert "agent" not in anywhere.who_reaches(_INTRANET, POSTGRESQL)
+    assert "agent" in narrow.who_reaches(_INTRANET, 6380)
+    assert not {"agent", "control"} & narrow.who_reaches(Place(None, address="10.9.9.9"), 6380)
+
+
+def test_without_network_policies_nothing_is_restricted() -> None:
+    assert Cluster({"networkPolicies": {"enabled": False}}).policies == []

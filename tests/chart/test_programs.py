@@ -1,0 +1,144 @@
+"""What the pods run, run: the chart's own arguments, variables and probes, on a real Valkey and a real database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.chart.rendering import NAME, Object, containers, one, pods, render, variables
+from tests.waiting import eventually
+from workers.core import names
+
+_BIN = Path(sys.executable).parent
+_HOME = "/var/lib/terraslot"
+_STARTS_WITHIN, _ENDS_WITHIN = 40, 30
+
+
+class Machine:
+    """Runs a container's program here, with its own directory for the pod's home."""
+
+    def __init__(self, home: Path, redis_url: str) -> None:
+        self.home = home
+        self._log = home / "log"
+        self._urls = {"TERRASLOT_REDIS_URL": redis_url, "TERRASLOT_DATABASE_URL": f"sqlite:///{home}/terraslot.db"}
+
+    def says(self, word: str) -> bool:
+        return word in self._log.read_text()
+
+    @contextmanager
+    def running(self, container: Object) -> Iterator[subprocess.Popen[bytes]]:
+        with self._log.open("wb") as output:
+            process = subprocess.Popen(
+                self._here(container["args"]),
+                env=self._environment(container),
+                cwd=self.home,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def run(self, container: Object, argv: list[str]) -> int:
+        done = subprocess.run(
+            self._here(argv), env=self._environment(container), cwd=self.home, capture_output=True, check=False
+        )
+        return done.returncode
+
+    def _here(self, argv: list[str]) -> list[str]:
+        return [each.replace(_HOME, str(self.home)) for each in argv]
+
+    def _environment(self, container: Object) -> dict[str, str]:
+        fixed = {name: each["value"] for name, each in variables(container).items() if "value" in each}
+        secret = {name: self._urls[name] for name in variables(container) if name in self._urls}
+        own = {"PATH": f"{_BIN}:{os.environ['PATH']}", "HOSTNAME": socket.gethostname()}
+        return {**fixed, **secret, **own, "TERRASLOT_HOME": str(self.home)}
+
+
+def _container(component: str) -> Object:
+    pod = next(pod for name, pod in pods(render({"pools": {"default": {}}})) if name == component)
+    return containers(pod)[0]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, redis_url: str) -> Machine:
+    return Machine(tmp_path, redis_url)
+
+
+@pytest.mark.parametrize("component", ["control", "reports"])
+def test_a_worker_passes_its_probe_unless_it_is_wedged_and_ends_when_told_to(machine: Machine, component: str) -> None:
+    container = _container(component)
+    probe = container["livenessProbe"]["exec"]["command"]
+    impatient = [each.replace("--timeout 10", "--timeout 1") for each in probe]
+
+    with machine.running(container) as worker:
+        eventually(lambda: machine.says("ready"), timeout=_STARTS_WITHIN)
+        assert machine.run(container, probe) == 0
+        worker.send_signal(signal.SIGSTOP)
+        assert machine.run(container, impatient) != 0
+        worker.send_signal(signal.SIGCONT)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(_ENDS_WITHIN) == 0
+
+
+def test_beat_fires_passes_its_probe_and_ends_when_told_to(machine: Machine, valkey: redis.Redis) -> None:
+    container = _container("beat")
+    probe = container["livenessProbe"]["exec"]["command"]
+
+    assert machine.run(container, probe) != 0
+    with machine.running(container) as beat:
+        eventually(lambda: valkey.llen(names.CONTROL_QUEUE), timeout=_STARTS_WITHIN)
+        assert machine.run(container, probe) == 0
+        beat.send_signal(signal.SIGTERM)
+        assert beat.wait(_ENDS_WITHIN) == 0
+
+
+def test_flower_answers_its_probe_and_its_metrics_without_a_password(machine: Machine) -> None:
+    container = _container("flower")
+    port = _free_port()
+    container["args"] = [each.replace("--port=5555", f"--port={port}") for each in container["args"]]
+    container["env"].append({"name": "FLOWER_BASIC_AUTH", "value": "user:password"})
+    probe = container["livenessProbe"]["httpGet"]["path"]
+
+    assert machine.run(_container("migrate"), _container("migrate")["args"]) == 0
+    with machine.running(container) as flower:
+        eventually(lambda: _answers(f"http://127.0.0.1:{port}{probe}"), timeout=_STARTS_WITHIN)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as metrics:
+            assert b"terraslot_up 1.0" in metrics.read()
+        flower.send_signal(signal.SIGTERM)
+        assert flower.wait(_ENDS_WITHIN) == 0
+
+
+def test_the_queues_that_keda_watches_are_those_that_the_workers_read() -> None:
+    scaled = one(render({"control": {"autoscaling": {"enabled": True}}}), "ScaledObject", f"{NAME}-control")
+
+    assert [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]] == [
+        names.SUBMIT_QUEUE,
+        names.CONTROL_QUEUE,
+    ]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

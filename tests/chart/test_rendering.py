@@ -1,0 +1,174 @@
+"""The chart renders, in every documented variant, to what Kubernetes takes; and refuses what makes no sense."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from helm_python import HelmError, lint
+
+from tests.chart import kubernetes_schema
+from tests.chart.rendering import (
+    CHART,
+    EXISTING,
+    NAME,
+    NAMESPACE,
+    URLS,
+    VARIANTS,
+    Object,
+    chart,
+    notes,
+    of_kind,
+    one,
+    render,
+    with_value,
+)
+
+_VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+_TWO_DATABASES = {**URLS["database"], "existingSecret": {"name": "other"}}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_helm_lint_finds_nothing(variant: str) -> None:
+    report = lint(CHART, VARIANTS[variant], strict=True, namespace=NAMESPACE)
+
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+    assert report["errors"] == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "version"),
+    [*((variant, kubernetes_schema.NEWEST) for variant in VARIANTS), ("everything", kubernetes_schema.OLDEST)],
+)
+def test_kubernetes_takes_every_object_and_knows_every_field(variant: str, version: str) -> None:
+    objects = render(VARIANTS[variant])
+    own = [each for each in objects if (each["apiVersion"], each["kind"]) not in kubernetes_schema.FOREIGN]
+
+    assert [problem for each in own for problem in kubernetes_schema.problems(each, version)] == []
+
+
+def test_kubernetes_schema_would_notice_a_misspelt_field_and_a_wrong_type() -> None:
+    deployment = one(render(), "Deployment", f"{NAME}-beat")
+    misspelt = with_value(deployment, ["spec", "template", "spec", "hostUser"], False)
+    wrong = with_value(deployment, ["spec", "replicas"], "1")
+
+    for spoilt in (misspelt, wrong):
+        assert len(kubernetes_schema.problems(spoilt, kubernetes_schema.NEWEST)) == 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_two_objects_have_the_same_name(variant: str) -> None:
+    names = Counter(
+        (each["kind"], each["metadata"]["namespace"], each["metadata"]["name"]) for each in render(VARIANTS[variant])
+    )
+
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_every_operators_object_is_rendered_by_the_variant_that_enables_everything() -> None:
+    rendered = {(each["apiVersion"], each["kind"]) for each in render(VARIANTS["everything"])}
+
+    assert rendered >= kubernetes_schema.FOREIGN
+
+
+def _mappings(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(values, dict) and (values or not path):
+        yield path
+        for key, value in values.items():
+            yield from _mappings(value, (*path, key))
+
+
+# Mappings that are Kubernetes' or the user's own: any label, quantity or selector may be in them.
+_FREE = {"dns", "agentEgress", "labels", "requests", "limits"}
+_CLOSED = [path for path in _mappings(_VALUES) if not _FREE & set(path)]
+
+
+@pytest.mark.parametrize(
+    "path", [*_CLOSED, ("pools", "a"), ("pools", "a", "kubernetes"), ("workspaces", "a")], ids=".".join
+)
+def test_an_unknown_value_is_refused_at_every_depth(path: tuple[str, ...]) -> None:
+    with pytest.raises(HelmError, match="surprise"):
+        render(with_value({}, [*path, "surprise"], 1))
+
+
+def test_the_schema_closes_every_object_whose_properties_it_names() -> None:
+    def open_ones(schema: Any, path: str = "$") -> Iterator[str]:
+        if isinstance(schema, list):
+            for number, each in enumerate(schema):
+                yield from open_ones(each, f"{path}[{number}]")
+        elif isinstance(schema, dict):
+            if isinstance(schema.get("properties"), dict) and schema.get("additionalProperties") is not False:
+                yield path
+            for key, each in schema.items():
+                yield from open_ones(each, f"{path}.{key}")
+
+    assert list(open_ones(chart().schema)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"redis": URLS["redis"]}, "Exactly one of redis.url, redis.existingSecret.name and valkey.enabled"),
+        ({"valkey": {"enabled": False}}, "given: none"),
+        ({**URLS, "database": _TWO_DATABASES}, "given: database.url, database.existingSecret.name"),
+        ({"flower": {"ingress": {"enabled": True}}}, "flower.auth.existingSecret"),
+        ({"flower": {"enabled": False}, "monitoring": {"serviceMonitor": {"enabled": True}}}, "needs flower.enabled"),
+        ({**EXISTING, "control": {"autoscaling": {"enabled": True}}}, "control.autoscaling.redis.address"),
+        ({"redis": {"url": "http://redis"}}, "/redis/url"),
+        ({"pools": {"Big One": {}}}, "Big One"),
+        ({"pools": {"big": {"limits": {"min_agents": -1}}}}, "/pools/big/limits/min_agents"),
+        ({"workspaces": {"network": {}}}, "source"),
+        ({"control": {"replicas": 0}}, "/control/replicas"),
+        ({"image": {"digest": "latest"}}, "/image/digest"),
+    ],
+)  # fmt: skip
+def test_values_that_make_no_sense_are_refused_with_a_sentence(values: Object, sentence: str) -> None:
+    with pytest.raises(HelmError) as refused:
+        render(values)
+
+    assert sentence in str(refused.value)
+
+
+def test_the_release_has_the_name_that_it_is_given() -> None:
+    named = [each["metadata"]["name"] for each in render({"fullnameOverride": "tf"})]
+    of_its_own = [each["metadata"]["name"] for each in render(name="terraslot")]
+
+    assert all(name == "tf" or name.startswith("tf-") for name in named)
+    assert all(name == "terraslot" or name.startswith("terraslot-") for name in of_its_own)
+    assert not any("terraslot-terraslot" in name for name in of_its_own)
+
+
+def test_a_server_that_is_somebody_elses_is_not_installed() -> None:
+    assert of_kind(render(URLS), "StatefulSet") == []
+    assert of_kind(render(EXISTING), "StatefulSet", "Secret") == []
+
+
+def test_another_connection_starts_the_processes_anew_and_the_same_one_does_not() -> None:
+    def checksums(values: Object) -> set[str]:
+        templates = (each["spec"]["template"] for each in of_kind(render(values), "Deployment"))
+        return {template["metadata"]["annotations"]["checksum/connections"] for template in templates}
+
+    moved = with_value(URLS, ["redis", "url"], "redis://elsewhere.example.com/0")
+
+    assert checksums(URLS) == checksums(URLS)
+    assert checksums(URLS).isdisjoint(checksums(moved))
+
+
+def test_with_autoscaling_the_number_of_workers_is_kedas_and_the_least_is_the_values() -> None:
+    objects = render(VARIANTS["everything"])
+
+    assert "replicas" not in one(objects, "Deployment", f"{NAME}-control")["spec"]
+    assert one(objects, "ScaledObject", f"{NAME}-control")["spec"]["minReplicaCount"] == 2
+
+
+def test_the_notes_say_how_to_get_in_and_what_is_for_trials_only() -> None:
+    trial, serious = notes(), notes(VARIANTS["everything outside"])
+
+    assert "port-forward service/demo-terraslot-flower" in trial
+    assert "(Valkey, PostgreSQL)" in trial
+    assert "There is no pool yet" in trial
+    assert "https://terraslot.example.com/slots" in serious
+    assert "trials" not in serious

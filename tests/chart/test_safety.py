@@ -1,0 +1,210 @@
+"""No pod of the chart is root, writes where it should not, or holds a permission or a secret that it has no use for."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.chart.rendering import (
+    EVERYTHING,
+    NAME,
+    NAMESPACE,
+    URLS,
+    VARIANTS,
+    Object,
+    containers,
+    of_kind,
+    one,
+    pods,
+    render,
+    variables,
+)
+from workers.settings import PREFIX, Settings
+
+_API_SPEAKERS = {"control", "reports", "pools"}
+_CLUSTER = Path(__file__).parents[2] / "workers" / "cluster" / "kubernetes"
+_GROUPS = {"core": "", "apps": "apps"}
+_VERBS = {"read": "get", "replace": "update", "delete_collection": "deletecollection"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_pod_is_of_kubernetes_restricted_level_and_its_root_file_system_is_read_only(variant: str) -> None:
+    for component, pod in pods(render(VARIANTS[variant])):
+        context = pod["spec"]["securityContext"]
+        assert context["runAsNonRoot"] is True, component
+        assert context["runAsUser"] > 0, component
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, component
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys(), component
+        assert not any("hostPath" in volume for volume in pod["spec"]["volumes"]), component
+        for container in containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, component
+
+
+@pytest.mark.parametrize("variant", ["default", "everything"])
+def test_only_who_speaks_to_the_cluster_has_a_token_for_it(variant: str) -> None:
+    objects = render(VARIANTS[variant])
+
+    token = {name: pod["spec"]["automountServiceAccountToken"] for name, pod in pods(objects)}
+    account = {name: pod["spec"].get("serviceAccountName") for name, pod in pods(objects)}
+
+    assert {name for name, mounted in token.items() if mounted} == _API_SPEAKERS & token.keys()
+    assert {name for name, named in account.items() if named} == _API_SPEAKERS & token.keys()
+    assert not any(each["automountServiceAccountToken"] for each in of_kind(objects, "ServiceAccount"))
+
+
+def test_the_agents_account_is_bound_to_no_role() -> None:
+    objects = render(EVERYTHING)
+    [binding] = of_kind(objects, "RoleBinding")
+
+    assert one(objects, "ServiceAccount", f"{NAME}-agent")["metadata"]["namespace"] == "agents"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}]
+    assert of_kind(objects, "ClusterRole", "ClusterRoleBinding") == []
+
+
+def test_the_role_allows_in_the_agents_namespace_what_the_code_calls_and_nothing_else() -> None:
+    [role] = of_kind(render(EVERYTHING), "Role")
+    allowed = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+    assert role["metadata"]["namespace"] == "agents"
+    assert allowed == _called()
+
+
+def _called() -> set[tuple[str, str, str]]:
+    """What the code asks of the API: methods of the client such as ``api.core.read_namespaced_secret``."""
+    return {
+        (_GROUPS[node.value.attr], *_asked(node.attr))
+        for module in _CLUSTER.glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr in _GROUPS
+    }
+
+
+def _asked(method: str) -> tuple[str, str]:
+    verb, kind = method.split("_namespaced_")
+    resource = f"{kind.removesuffix('_scale').replace('_', '')}s"
+    return resource + ("/scale" if kind.endswith("_scale") else ""), _VERBS.get(verb, verb)
+
+
+def test_a_url_with_a_password_stands_in_secrets_only() -> None:
+    for each in render(URLS):
+        shown = "rAbB1t" in str(each)
+        assert not shown or each["kind"] == "Secret", each["metadata"]["name"]
+
+
+def test_generated_passwords_and_keys_stand_in_secrets_only() -> None:
+    objects = render()
+    made = [
+        value
+        for secret in of_kind(objects, "Secret")
+        for value in {**secret.get("stringData", {}), **secret.get("data", {})}.values()
+    ]
+
+    assert len(made) == 6
+    for each in objects:
+        if each["kind"] != "Secret":
+            assert not any(value in str(each) for value in made), each["metadata"]["name"]
+
+
+@pytest.mark.parametrize("variant", ["default", "existing secrets"])
+def test_a_process_knows_the_connections_that_it_needs_and_no_others(variant: str) -> None:
+    redis, database, keys = "TERRASLOT_REDIS_URL", "TERRASLOT_DATABASE_URL", "TERRASLOT_ENCRYPTION_KEYS"
+    needed = {
+        "control": {redis, database, keys},
+        "reports": {redis, database, keys},
+        "pools": {redis, database, keys},
+        "flower": {redis, database},
+        "test": {redis, database},
+        "beat": {redis},
+        "migrate": {database},
+    }
+
+    for component, pod in pods(render({**VARIANTS[variant], "pools": {"default": {}}})):
+        for container in containers(pod):
+            known = {name for name, each in variables(container).items() if "valueFrom" in each}
+            assert known - {"TERRASLOT_BROKER_URL"} == needed.get(component, set()), component
+            assert ("TERRASLOT_BROKER_URL" in known) == (variant == "existing secrets" and redis in known), component
+
+
+def test_every_variable_of_the_chart_is_a_setting() -> None:
+    given = {name for _, pod in pods(render(EVERYTHING)) for each in containers(pod) for name in variables(each)}
+    ours = {name.removeprefix(PREFIX).lower() for name in given if name.startswith(PREFIX)}
+
+    assert ours <= Settings.model_fields.keys()
+
+
+def test_who_creates_agents_does_so_in_their_namespace_under_the_name_that_selects_them() -> None:
+    for values, namespace in (({}, NAMESPACE), (EVERYTHING, "agents")):
+        objects = render(values, name="two.words")
+        for component, pod in pods(objects):
+            if component in _API_SPEAKERS:
+                given = variables(containers(pod)[0])
+                assert given["TERRASLOT_NAMESPACE"]["value"] == namespace
+                assert given["TERRASLOT_INSTANCE"]["value"] == "two-words"
+                assert pod["metadata"]["labels"]["app.kubernetes.io/instance"] == "two-words"
+                Settings(namespace=namespace, instance=given["TERRASLOT_INSTANCE"]["value"])
+
+
+def test_each_rule_of_the_role_says_which_call_needs_it() -> None:
+    template = (Path(__file__).parents[2] / "charts/terraslot/templates/permissions.yaml").read_text()
+    comment = ""
+    for line in template.splitlines():
+        if line.strip().startswith("#"):
+            comment += line
+        elif match := re.match(r" +verbs: \[(.*)\]", line):
+            assert all(f"{verb}" in comment for verb in match[1].split(", ")), line
+            comment = ""
+
+
+def test_the_existing_secrets_are_used_by_their_names_and_keys() -> None:
+    control = one(render(VARIANTS["existing secrets"]), "Deployment", f"{NAME}-control")
+    [worker] = containers(control["spec"]["template"])
+    sources = {
+        name: each["valueFrom"]["secretKeyRef"] for name, each in variables(worker).items() if "valueFrom" in each
+    }
+
+    assert sources == {
+        "TERRASLOT_REDIS_URL": {"name": "the-redis", "key": "TERRASLOT_REDIS_URL"},
+        "TERRASLOT_BROKER_URL": {"name": "the-broker", "key": "url"},
+        "TERRASLOT_DATABASE_URL": {"name": "the-database", "key": "uri"},
+        "TERRASLOT_ENCRYPTION_KEYS": {"name": "the-keys", "key": "TERRASLOT_ENCRYPTION_KEYS"},
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_secret_that_a_pod_names_is_the_users_or_there_before_the_pod(variant: str) -> None:
+    objects = render(VARIANTS[variant])
+    own = {secret["metadata"]["name"]: secret for secret in of_kind(objects, "Secret")}
+    hooks = {each["metadata"]["labels"]["app.kubernetes.io/component"]: each for each in objects if _early(each)}
+
+    for component, pod in pods(objects):
+        for name in _secrets_of(pod):
+            if name.startswith(NAME):
+                assert name in own, f"{component} names {name}"
+                assert component not in hooks or _early(own[name]), f"{component} runs before {name} is there"
+
+
+def _early(each: Object) -> bool:
+    return "pre-install" in each["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+
+
+def _secrets_of(pod: Object) -> set[str]:
+    of_variables = {
+        each["valueFrom"]["secretKeyRef"]["name"]
+        for container in containers(pod)
+        for each in variables(container).values()
+        if "secretKeyRef" in each.get("valueFrom", {})
+    }
+    return of_variables | {volume["secret"]["secretName"] for volume in pod["spec"]["volumes"] if "secret" in volume}
