@@ -10,6 +10,7 @@ from workers.core.reconcile import (
     Action,
     CancelRun,
     DeletePod,
+    DrainAgent,
     ExpireRun,
     ForgetAgent,
     LoseRun,
@@ -106,6 +107,21 @@ def test_only_a_pod_that_failed_before_its_agent_was_there_counts_as_failed_to_s
 
 def test_a_pod_that_is_being_deleted_is_not_judged_again() -> None:
     assert actions(pods=[pod(phase=PodPhase.FAILED, deleting=True)]) == []
+
+
+def test_an_agent_whose_pod_is_ending_is_given_nothing_more() -> None:
+    """F3: a node is drained, a spot node taken back: somebody else asked for the end of the pod."""
+    assert actions(agents=[agent()], pods=[pod(deleting=True)]) == [DrainAgent("a")]
+    draining = AgentRecord("a", "life-1", True, False, NOW - 1000, NOW - 1, None, ())
+    assert actions(agents=[draining], pods=[pod(deleting=True)]) == []
+
+
+def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:
+    lost = lease(lost_since=NOW - 11)
+    restarted = pod(reason="restarted once; OOMKilled (exit code 137)")
+    (action,) = actions(runs=[run()], agents=[agent(lost)], pods=[restarted])
+    assert isinstance(action, LoseRun)
+    assert action.reason.endswith("no longer executes it (restarted once; OOMKilled (exit code 137))")
 
 
 def test_a_run_whose_agent_and_pod_are_both_gone_is_lost() -> None:

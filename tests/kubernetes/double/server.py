@@ -6,7 +6,8 @@ import json
 import re
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -71,10 +72,13 @@ class Server:
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     port: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
 
     def __post_init__(self) -> None:
         self.api = Api(self.objects)
         self.released = threading.Event()
+        self._counting = threading.Lock()
         self.start()
 
     @property
@@ -99,6 +103,16 @@ class Server:
         self._http.server_close()
         self._http.cut()
         self._thread.join()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Remember how many requests were carried out at the same time."""
+        with self._counting:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        yield
+        with self._counting:
+            self.at_once -= 1
 
     def count(self, verb: str, resource: str = "pods") -> int:
         return sum(request.verb == verb and request.resource == resource for request in self.requests)
@@ -166,7 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = next((fault for fault in self.double.faults if fault.strikes(request)), None)
         if fault and not fault.after:
             return self._fail(fault)
-        done = self._carry_out(request, body)
+        with self.double.counted():
+            done = self._carry_out(request, body)
         return self._fail(fault) if fault else done
 
     def _request(self) -> Request:
