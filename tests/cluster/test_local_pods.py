@@ -69,6 +69,7 @@ def test_the_agent_gets_its_own_variables_and_none_of_the_control_planes(local_p
         "TERRASLOT_POOL": "default",
         "TERRASLOT_AGENT": "a1",
         "TERRASLOT_WORK_DIR": str(directory(tmp_path, "a1") / "work"),
+        "TERRASLOT_SECRET_DIR": str(tmp_path / "home/secrets/default"),
         "TERRASLOT_GRACE_SECONDS": "60",
     }
     assert "AWS_PROFILE cloud" in lines
