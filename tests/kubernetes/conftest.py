@@ -9,17 +9,21 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes import client, config
 
+from tests.kubernetes.control import Cluster, control_plane
 from tests.kubernetes.double.cluster import NAMESPACE, Double
 from tests.waiting import eventually
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.core.pools import PoolLimits, PoolSpec
+from workers.services.system import System
+from workers.slots.slot_map import SlotMap
 
 REAL = "TERRASLOT_TEST_KUBECONFIG"
 NOWHERE = {"terraslot.dev/no-such-node": "true"}
@@ -132,3 +136,25 @@ def _create_namespace(api: client.ApiClient, name: str) -> None:
         if error.status != 409:
             raise
     eventually(lambda: core.read_namespaced_service_account("default", name), 30)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cluster]:
+    """Return a control plane over the double."""
+    with control_plane(tmp_path, redis_url, double) as made:
+        yield made
+
+
+@pytest.fixture
+def clock_ahead(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return what moves the control plane's clock, and that of its slot map, ahead by so many seconds in all."""
+    ahead = [0.0]
+    real = System.now
+
+    def server_time() -> float:
+        seconds, microseconds = cluster.redis.time()
+        return float(seconds + microseconds / 1e6 + ahead[0])
+
+    monkeypatch.setattr(System, "now", lambda self: real(self) + timedelta(seconds=ahead[0]))
+    monkeypatch.setattr(System, "slots", lambda self, pool: SlotMap(self.redis, pool, clock=server_time))
+    return lambda seconds: ahead.__setitem__(0, seconds)

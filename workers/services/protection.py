@@ -32,8 +32,9 @@ def ask_for_mark(system: System, spec: PoolSpec, lease: Lease) -> None:
 def protect(system: System, pool: str, agent: str, run: str) -> bool:
     """Mark the pod of an agent, if this run is the one that made it busy; whether it was marked."""
     record = system.slots(pool).agent(agent)
-    if record is None or not record.leases or min(record.leases, key=lambda lease: lease.since).run != run:
-        return False
+    since = {lease.run: lease.since for lease in record.leases} if record else {}
+    if record is None or run not in since or since[run] > min(since.values()):
+        return False  # an earlier run has had it marked
     with system.database.read() as session:
         spec = pools.get(session, pool)
     # A pod's name is given once, so that its uid need not be asked for.

@@ -6,7 +6,7 @@ Any view that can't be read ends the pass with nothing changed: an API error mea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import singledispatch
 
@@ -47,12 +47,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Pass:
-    """What the actions of one pass work on. ``holding``: the runs that held a slot when the views were read, by id."""
+    """What the actions of one pass work on. ``holding``: the runs that held a slot when the views were read, by id.
+
+    ``removed``: why pods were deleted, by name.
+    """
 
     system: System
     spec: PoolSpec
     listing: Listing
     holding: Mapping[str, Run]
+    removed: dict[str, str] = field(default_factory=dict)
 
     @property
     def slots(self) -> SlotMap:
@@ -116,6 +120,7 @@ def perform(action: Action, at: Pass) -> None:  # noqa: ARG001
 def _(action: DeletePod, at: Pass) -> None:
     log.warning("pod deleted", pool=at.spec.name, pod=action.pod.name, why=action.reason)
     at.listing.delete(action.pod, force=action.force)
+    at.removed[action.pod.name] = action.reason
     with at.system.database.begin() as session:
         pools.set_status(session, at.spec.name, f"pod {action.pod.name}: {action.reason}", at.system.now())
         if action.failed_to_start:
@@ -130,7 +135,9 @@ def _(action: DrainAgent, at: Pass) -> None:
 
 @perform.register
 def _(action: ForgetAgent, at: Pass) -> None:
-    agent_gone(at.system, at.spec.name, action.agent, action.incarnation, "its pod is gone")
+    removed = at.removed.get(action.agent)
+    why = f"its pod was removed: {removed}" if removed else "its pod is gone"
+    agent_gone(at.system, at.spec.name, action.agent, action.incarnation, why)
 
 
 @perform.register

@@ -1,0 +1,537 @@
+"""Kubernetes pools through the pod manager, the autoscaler and reconcile: SEEDS S22 and the failures of others."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.control import Clock, Cluster, another_process, kubernetes_pool
+from tests.kubernetes.double.cluster import NAMESPACE
+from tests.services.conftest import POOL, HandAgent
+from tests.waiting import eventually
+from workers.core.errors import Unavailable
+from workers.core.runs import FailureReason, RunKind, RunStatus
+from workers.services import pods, pools, protection, runs, strays
+from workers.services.cycle import cycle
+from workers.store import pools as stored_pools
+from workers.store import runs as stored_runs
+
+PLAN = RunKind.PLAN
+
+
+def busy(cluster: Cluster, count: int) -> None:
+    """Give each of so many pods a run that has started."""
+    for number, agent in enumerate(cluster.start(count)):
+        cluster.workspace(f"net{number}")
+        cluster.submit(workspace=f"net{number}")
+        del agent
+    for agent in cluster.agents.values():
+        assert agent.start(agent.order())
+
+
+def deleting(cluster: Cluster, name: str) -> bool:
+    return name not in cluster.double.pods() or "deletionTimestamp" in cluster.double.pod(name)["metadata"]
+
+
+class TestScaling:
+    def test_three_pods_with_a_run_each_scaled_to_two_kills_none(self, cluster: Cluster) -> None:
+        """S22, F1."""
+        busy(cluster, 3)
+        assert pods.scale_pods(cluster.system, cluster.spec(), 2) == 0
+        assert len(cluster.running()) == 3
+        assert ("delete", "pods") not in cluster.requests()
+
+    def test_a_pod_that_keeps_a_plan_stays_and_applies_it(self, cluster: Cluster) -> None:
+        """S22."""
+        cluster.workspace()
+        (keeper,) = cluster.start(1)
+        run = cluster.submit()
+        keeper.work()
+        backend = cluster.system.pods(cluster.spec())
+        backend.create_all(cluster.spec(), ["default-8", "default-9"])
+        cluster.register()
+        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == -2
+        eventually(lambda: cluster.double.pods() == [keeper.name])
+        runs.confirm(cluster.system, run.id)
+        keeper.work()
+        assert cluster.run(run.id).status is RunStatus.SUCCEEDED
+
+    def test_three_plans_on_one_pod_add_one_and_none_removes_one_after_the_other(self, cluster: Cluster) -> None:
+        """S22."""
+        cluster.workspace()
+        (agent,) = cluster.start(1)
+        for _ in range(3):
+            cluster.submit(PLAN)
+        cluster.cycle()
+        assert len(cluster.register()) == 1
+        for order in agent.orders():
+            agent.start(order)
+            agent.finish(order)
+        for left in (1, 0):
+            cluster.cycle()
+            eventually(lambda left=left: len(cluster.double.pods()) == left)
+
+    def test_a_starting_pod_is_never_a_victim(self, cluster: Cluster) -> None:
+        """F2."""
+        cluster.double.machinery.missing_images.add("agent:1")
+        cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-1")
+        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == 0
+        assert cluster.double.pods() == ["default-1"]
+
+    def test_a_cold_start_creates_one_pod_however_often_it_is_looked_at(self, cluster: Cluster) -> None:
+        """F5: a pod that starts is counted."""
+        cluster.workspace()
+        cluster.submit()
+        for _ in range(3):
+            cluster.cycle()
+        assert len(cluster.double.pods()) == 1
+
+    def test_another_life_of_the_name_is_not_the_victim(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F1: between the look and the deletion the pod was replaced."""
+        (agent,) = cluster.start(1)
+        real = type(cluster.slots).drain_idle
+
+        def replaced(slots: Any, count: int) -> list[str]:
+            claimed = real(slots, count)
+            cluster.double.vanish(agent.name)
+            cluster.system.pods(cluster.spec()).create(cluster.spec(), agent.name)
+            return claimed
+
+        monkeypatch.setattr(type(cluster.slots), "drain_idle", replaced)
+        pods.scale_pods(cluster.system, cluster.spec(), 0)
+        assert not deleting(cluster, agent.name)
+
+    def test_what_could_not_be_deleted_is_given_back(self, cluster: Cluster) -> None:
+        (agent,) = cluster.start(1)
+        cluster.double.fail("delete", status=500, reason="InternalError", message="no leader")
+        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == 0
+        record = cluster.slots.agent(agent.name)
+        assert record is not None
+        assert record.available
+
+    def test_an_agent_that_registered_after_the_look_is_given_back(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its pod's uid is not known, and without one nothing is deleted."""
+        real = type(cluster.slots).drain_idle
+
+        def late(slots: Any, count: int) -> list[str]:
+            cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-late")
+            HandAgent(cluster, "default-late").register()
+            return real(slots, count)
+
+        cluster.start(1)
+        cluster.submit(PLAN, cluster.workspace())
+        monkeypatch.setattr(type(cluster.slots), "drain_idle", late)
+        pods.scale_pods(cluster.system, cluster.spec(), 0)
+        record = cluster.slots.agent("default-late")
+        assert record is not None
+        assert record.available
+
+    def test_many_pods_at_once_fill_the_minimum(self, cluster: Cluster) -> None:
+        cluster.configure(min_agents=30, max_agents=40)
+        assert pods.ensure_pods_for_pool(cluster.system, cluster.spec()) == 30
+        assert pods.ensure_pods_for_pool(cluster.system, cluster.spec()) == 0
+        assert pods.get_pod_count(cluster.system, cluster.spec()).current == 30
+
+
+class TestACycle:
+    def test_asks_for_one_list_where_nothing_changes(self, cluster: Cluster) -> None:
+        """S20."""
+        busy(cluster, 2)
+        for _ in range(2):
+            cluster.cycle()
+        cluster.requests()
+        cluster.cycle()
+        assert cluster.requests() == [("list", "pods"), ("get", "secrets")]
+
+    def test_asks_once_more_for_each_change(self, cluster: Cluster) -> None:
+        cluster.configure(min_agents=3)
+        cluster.start(3)
+        cluster.cycle()
+        cluster.requests()
+        cluster.double.fail_pod("default-0", "Evicted")
+        cluster.cycle()
+        assert cluster.requests() == [("list", "pods"), ("delete", "pods"), ("get", "secrets"), ("create", "pods")]
+
+    def test_that_runs_twice_at_once_is_one(self, cluster: Cluster) -> None:
+        """F28, F5: two beats."""
+        cluster.workspace()
+        cluster.submit()
+        other = another_process(cluster)
+        threads = [threading.Thread(target=cycle, args=(each.system, POOL)) for each in (cluster, other) * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(cluster.double.pods()) == 1
+
+    def test_of_another_process_finds_everything_in_the_stores(self, cluster: Cluster) -> None:
+        """F25: a restarted control plane adopts pods and runs as they are."""
+        busy(cluster, 2)
+        assert cycle(another_process(cluster).system, POOL)
+        assert len(cluster.running()) == 2
+        for agent in cluster.agents.values():
+            record = cluster.slots.agent(agent.name)
+            assert record is not None
+            assert record.leases
+
+    def test_adopts_a_pod_that_nobody_remembers_creating(self, cluster: Cluster) -> None:
+        cluster.workspace()
+        cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-found")
+        cluster.submit(PLAN)
+        cluster.cycle()
+        assert cluster.double.pods() == ["default-found"]
+        (agent,) = cluster.register()
+        agent.work()
+        assert cluster.run("run-1").status is RunStatus.SUCCEEDED
+
+
+class TestAView:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"status": 500, "reason": "InternalError", "message": "no leader"},
+            {"status": 403, "reason": "Forbidden", "message": 'User "x" cannot list resource "pods" in API group ""'},
+            {"status": 429, "reason": "TooManyRequests", "message": "later"},
+            {"cut": True},
+            {"status": 200, "body": b"<html>"},
+        ],
+    )
+    def test_that_fails_changes_nothing_and_is_told(self, cluster: Cluster, fault: dict[str, Any]) -> None:
+        """F24, F8."""
+        busy(cluster, 2)
+        cluster.double.fail("list", **fault)
+        with pytest.raises(Unavailable):
+            cycle(cluster.system, POOL)
+        assert len(cluster.running()) == 2
+        assert cluster.slots.stats().running == 2
+        assert (cluster.status() or "").startswith("at the moment: ")
+        cluster.cycle()
+        assert cluster.status() is None
+
+    def test_that_fails_in_one_pool_stops_no_other(self, cluster: Cluster) -> None:
+        """S10."""
+        pools.ensure(cluster.system, kubernetes_pool("other", min_agents=1))
+        cluster.double.fail("list", status=500, reason="InternalError", message="no leader")
+        with pytest.raises(Unavailable):
+            cycle(cluster.system, POOL)
+        assert cycle(cluster.system, "other")
+        assert len(cluster.double.pods()) == 1
+
+    def test_of_an_emptied_redis_ends_nobody_s_run(self, cluster: Cluster, clock_ahead: Clock) -> None:
+        """F8."""
+        busy(cluster, 2)
+        held = [cluster.slots.find(f"run-{number}") for number in (1, 2)]
+        cluster.redis.flushall()
+        cluster.cycle()
+        assert [cluster.run(f"run-{number}").status for number in (1, 2)] == [RunStatus.PLANNING] * 2
+        assert len(cluster.running()) == 2
+        for lease in held:
+            assert lease is not None
+            cluster.slots.register(lease.agent, "life-1", [lease])
+        clock_ahead(15)
+        for agent, lease in zip(cluster.agents.values(), held, strict=True):
+            assert lease is not None
+            cluster.slots.heartbeat(agent.name, agent.incarnation, [lease.token], [])
+        cluster.cycle()
+        assert cluster.slots.stats().running == 2
+
+
+class TestAPod:
+    def test_that_never_registers_is_replaced_after_its_deadline_with_the_reason(
+        self, cluster: Cluster, clock_ahead: Clock
+    ) -> None:
+        """F4, F16."""
+        cluster.workspace()
+        cluster.double.machinery.missing_images.add("agent:1")
+        cluster.submit(PLAN)
+        cluster.cycle()
+        (name,) = cluster.double.pods()
+        assert cluster.running() == []
+        cluster.cycle()
+        assert (
+            cluster.status()
+            == f'at the moment: the pod {name} waits: ImagePullBackOff: Back-off pulling image "agent:1"'
+        )
+        for seconds in (50, 100, 150, 200, 250, 290):
+            clock_ahead(seconds)
+            cluster.cycle()
+        assert cluster.double.pods() == [name]
+        clock_ahead(302)
+        cluster.cycle()
+        assert deleting(cluster, name)
+        assert "did not register within 300 s (ImagePullBackOff" in (cluster.status() or "")
+        eventually(lambda: cluster.double.pods() == [])
+        cluster.cycle()
+        assert cluster.double.pods() == []  # F6: creation backs off
+        cluster.double.machinery.missing_images.clear()
+        clock_ahead(320)
+        cluster.cycle()
+        assert len(cluster.register()) == 1
+
+    def test_that_can_not_be_scheduled_says_so_in_the_status(self, cluster: Cluster) -> None:
+        spec = cluster.spec()
+        assert spec.kubernetes is not None
+        picky = spec.kubernetes.model_copy(update={"node_selector": {"disk": "gold"}})
+        cluster.system.pods(spec).create(spec.model_copy(update={"kubernetes": picky}), "default-1")
+        eventually(lambda: cluster.double.pod("default-1")["status"].get("conditions"))
+        cluster.cycle()
+        assert "the pod default-1 waits: Unschedulable: 0/1 nodes" in (cluster.status() or "")
+
+    @pytest.mark.parametrize("reason", ["Evicted", "Preempted", "NodeShutdown", ""])
+    def test_that_failed_is_removed_and_its_run_planned_anew_at_once(self, cluster: Cluster, reason: str) -> None:
+        """F7."""
+        busy(cluster, 1)
+        cluster.double.fail_pod("default-0", reason)
+        cluster.cycle()
+        assert "default-0" not in cluster.double.pods()
+        assert cluster.run("run-1").status is RunStatus.PENDING
+        with cluster.system.database.read() as session:
+            (lost,) = (each.detail for each in stored_runs.events(session, "run-1") if each.event == "agent_lost")
+        assert lost == {"why": f"its agent default-0 is gone (its pod was removed: {reason or 'it has failed'})"}
+
+    def test_that_ran_out_of_memory_and_restarts_loses_what_it_executed_and_says_why(
+        self, cluster: Cluster, clock_ahead: Clock
+    ) -> None:
+        """F9: the apply may have changed things, so it is not repeated."""
+        cluster.workspace()
+        (agent,) = cluster.start(1)
+        run = cluster.submit()
+        agent.work()
+        runs.confirm(cluster.system, run.id)
+        assert agent.start(agent.order())
+        cluster.double.machinery.container(agent.name).code = 137
+        eventually(lambda: cluster.double.pod(agent.name)["status"]["containerStatuses"][0]["restartCount"] == 1)
+        reborn = HandAgent(cluster, agent.name, "life-2").register()
+        for seconds in (0, 11):
+            clock_ahead(seconds)
+            cluster.slots.heartbeat(reborn.name, reborn.incarnation, [], [])
+        cluster.cycle()
+        lost = cluster.run(run.id)
+        assert lost.reason is FailureReason.AGENT_LOST
+        assert "restarted once; Error (exit code 137)" in (lost.error or "")
+
+    def test_that_vanished_has_its_run_planned_anew(self, cluster: Cluster) -> None:
+        """F7: its node is gone."""
+        busy(cluster, 1)
+        cluster.double.vanish("default-0")
+        cluster.cycle()
+        assert cluster.run("run-1").status is RunStatus.PENDING
+        assert cluster.slots.agent("default-0") is None
+
+    def test_on_a_node_that_does_not_answer_keeps_its_run_until_it_is_gone(
+        self, cluster: Cluster, clock_ahead: Clock
+    ) -> None:
+        """F12, F31: the agent is silent, its pod listed, and its terraform may still write."""
+        busy(cluster, 1)
+        cluster.double.machinery.silent = True
+        for seconds in range(0, 30, 4):
+            clock_ahead(seconds)
+            cluster.cycle()
+        assert deleting(cluster, "default-0")
+        assert "default-0" in cluster.double.pods()
+        assert cluster.run("run-1").status is RunStatus.PLANNING
+        cluster.double.vanish("default-0")
+        cluster.cycle()
+        assert cluster.run("run-1").status is RunStatus.PENDING
+
+    def test_whose_end_somebody_else_asked_for_is_given_nothing_more_and_keeps_its_run(self, cluster: Cluster) -> None:
+        """F3: a node is drained."""
+        busy(cluster, 1)
+        cluster.double.machinery.container("default-0").stubborn = True
+        cluster.double.server.api.delete("pods", NAMESPACE, "default-0", {})
+        cluster.cycle()
+        assert cluster.run("run-1").status is RunStatus.PLANNING
+        record = cluster.slots.agent("default-0")
+        assert record is not None
+        assert record.draining
+        assert cluster.submit(PLAN, "net0").status is RunStatus.PENDING
+
+    def test_that_succeeds_on_its_way_out_has_not_failed(self, cluster: Cluster) -> None:
+        """deletionTimestamp first, phase second: what ends because it was told to is no failure to start."""
+        (agent,) = cluster.start(1)
+        cluster.double.server.api.delete("pods", NAMESPACE, agent.name, {"gracePeriodSeconds": 60})
+        eventually(lambda: cluster.double.pods() == [])
+        cluster.cycle()
+        assert cluster.status() is None
+
+
+class TestAQuota:
+    def test_holds_creation_back_and_is_told_until_there_is_room(self, cluster: Cluster, clock_ahead: Clock) -> None:
+        """F6."""
+        cluster.double.put("resourcequotas", "few", spec={"hard": {"pods": "0"}})
+        cluster.workspace()
+        cluster.submit(PLAN)
+        cluster.cycle()
+        assert "exceeded quota: few" in (cluster.status() or "")
+        cluster.requests()
+        for _ in range(5):
+            cluster.cycle()
+        assert ("create", "pods") not in cluster.requests()
+        assert "exceeded quota: few" in (cluster.status() or "")
+        cluster.double.objects.remove("resourcequotas", NAMESPACE, "few")
+        clock_ahead(11)
+        cluster.cycle()
+        assert len(cluster.double.pods()) == 1
+        assert cluster.status() is None
+
+    def test_that_leaves_room_for_some_gives_some(self, cluster: Cluster) -> None:
+        cluster.double.put("resourcequotas", "few", spec={"hard": {"pods": "2"}})
+        cluster.configure(min_agents=5)
+        cluster.cycle()
+        assert len(cluster.double.pods()) == 2
+        assert "exceeded quota" in (cluster.status() or "")
+
+
+class TestWhatThePoolMayNotHave:
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            ({"status": 422, "reason": "Invalid", "message": "spec.x: Invalid value"}, "spec.x: Invalid value"),
+            (
+                {
+                    "status": 403,
+                    "reason": "Forbidden",
+                    "message": 'User "x" cannot create resource "pods" in API group ""',
+                },
+                "no permission to create pods in the namespace terraslot",
+            ),
+            ({"status": 404, "reason": "NotFound", "message": 'namespaces "terraslot" not found'}, "does not exist"),
+        ],
+    )
+    def test_is_told_in_its_status_and_creation_backs_off(
+        self, cluster: Cluster, fault: dict[str, Any], said: str
+    ) -> None:
+        cluster.configure(min_agents=1)
+        cluster.double.fail("create", times=100, **fault)
+        for _ in range(4):
+            cluster.cycle()
+        assert cluster.requests().count(("create", "pods")) == 1
+        assert said in (cluster.status() or "")
+
+
+class TestProtection:
+    """F30."""
+
+    def protected(self, cluster: Cluster) -> list[str]:
+        return [pod.name for pod in cluster.system.pods(cluster.spec()).list(POOL) if pod.protected]
+
+    def test_is_there_while_a_slot_is_running_or_reserved_and_no_longer(self, cluster: Cluster) -> None:
+        cluster.workspace()
+        first, _ = cluster.start(2)
+        run = cluster.submit()
+        (agent,) = (each for each in cluster.agents.values() if cluster.run(run.id).agent == each.name)
+        assert protection.protect(cluster.system, POOL, agent.name, run.id)
+        assert self.protected(cluster) == [agent.name]
+        agent.work()
+        cluster.configure(min_agents=2)
+        cluster.cycle()
+        assert self.protected(cluster) == [agent.name]
+        runs.discard(cluster.system, run.id)
+        cluster.cycle()
+        assert self.protected(cluster) == []
+        assert first.name in cluster.double.pods()
+
+    def test_is_asked_for_with_the_order(self, cluster: Cluster) -> None:
+        cluster.workspace()
+        cluster.start(1)
+        cluster.submit(PLAN)
+        assert b"terraslot.protect" in b"".join(cluster.redis.lrange("terraslot.control", 0, -1))
+
+    def test_is_set_once_for_a_pod_and_not_for_each_of_its_runs(self, cluster: Cluster, clock_ahead: Clock) -> None:
+        cluster.workspace()
+        (agent,) = cluster.start(1)
+        for seconds in (0, 2, 4):
+            clock_ahead(seconds)
+            cluster.submit(PLAN)
+        cluster.requests()
+        marked = [protection.protect(cluster.system, POOL, agent.name, f"run-{number}") for number in (1, 2, 3)]
+        assert marked == [True, False, False]
+        assert cluster.requests() == [("patch", "pods")]
+
+    def test_that_was_lost_is_repaired_by_the_next_cycle(self, cluster: Cluster) -> None:
+        busy(cluster, 1)
+        cluster.cycle()
+        assert self.protected(cluster) == ["default-0"]
+        cluster.double.change("default-0", lambda pod: pod["metadata"].update(annotations={}))
+        cluster.cycle()
+        assert self.protected(cluster) == ["default-0"]
+
+    def test_of_a_pod_that_became_busy_while_its_marks_were_removed_is_there(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cluster.workspace()
+        (agent,) = cluster.start(1)
+        cluster.submit(PLAN)
+        cluster.cycle()
+        agent.work()
+        real = type(cluster.system.pods(cluster.spec())).mark
+
+        def race(backend: Any, markings: Any) -> Any:
+            if not markings[0].protected:
+                cluster.submit(PLAN)
+            return real(backend, markings)
+
+        monkeypatch.setattr(type(cluster.system.pods(cluster.spec())), "mark", race)
+        cluster.configure(min_agents=1)
+        cluster.cycle()
+        assert self.protected(cluster) == [agent.name]
+
+    def test_that_can_not_be_set_stops_nothing(self, cluster: Cluster) -> None:
+        busy(cluster, 1)
+        cluster.double.fail("patch", status=500, reason="InternalError", message="no leader")
+        cluster.cycle()
+        assert self.protected(cluster) == []
+        cluster.cycle()
+        assert self.protected(cluster) == ["default-0"]
+
+    def test_keeps_a_drain_away_from_busy_pods_and_lets_it_have_idle_ones(self, cluster: Cluster) -> None:
+        """A disruption budget over the label, as the chart has it; over bare pods it takes whole numbers only."""
+        selector = {"matchLabels": {"terraslot.dev/busy": "true"}}
+        cluster.double.put("poddisruptionbudgets", "busy", spec={"minAvailable": 100_000, "selector": selector})
+        cluster.configure(min_agents=2)
+        cluster.workspace()
+        cluster.start(2)
+        cluster.submit(PLAN)
+        cluster.cycle()
+        (taken,) = self.protected(cluster)
+        evict = cluster.double.server.api.evict
+        with pytest.raises(Exception, match="disruption budget"):
+            evict(NAMESPACE, taken, {})
+        (idle,) = {*cluster.double.pods()} - {taken}
+        evict(NAMESPACE, idle, {})
+        assert deleting(cluster, idle)
+
+
+class TestADeletedPool:
+    def gone(self, cluster: Cluster) -> None:
+        with cluster.system.database.begin() as session:
+            stored_pools.delete(session, POOL)
+
+    def test_leaves_no_pods_behind(self, cluster: Cluster) -> None:
+        cluster.start(2)
+        pools.ensure(cluster.system, kubernetes_pool("other"))
+        cluster.system.pods(kubernetes_pool("other")).create(kubernetes_pool("other"), "other-1")
+        self.gone(cluster)
+        assert strays.sweep(cluster.system) == 2
+        eventually(lambda: cluster.double.pods() == ["other-1"])
+
+    def test_leaves_a_pod_that_still_holds_something_until_it_does_not(self, cluster: Cluster) -> None:
+        """Nothing busy is killed, whatever was deleted."""
+        (agent,) = cluster.start(1)
+        lease = cluster.slots.acquire("run-x", PLAN, "t" * 16)
+        assert lease is not None
+        self.gone(cluster)
+        assert strays.sweep(cluster.system) == 0
+        assert cluster.double.pods() == [agent.name]
+        cluster.slots.release("run-x", lease.token)
+        assert strays.sweep(cluster.system) == 1
+
+    def test_is_not_looked_for_in_a_cluster_that_can_not_be_asked(self, cluster: Cluster) -> None:
+        cluster.double.fail("list", status=500, reason="InternalError", message="no leader")
+        assert strays.sweep(cluster.system) == 0
