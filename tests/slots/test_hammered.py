@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,12 +23,21 @@ STEPS = 700
 Step = tuple[int, float, str, tuple[Any, ...], Any]
 
 
-@pytest.fixture
-def journal(redis_url: str, tmp_path: Path) -> list[Step]:
+@pytest.fixture(scope="module")
+def server(valkey_url: str) -> Iterator[redis.Redis]:
+    """The hammered server, as the processes left it."""
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def journal(server: redis.Redis, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
     """All steps of all processes, in the order in which the server did them."""
-    journals = [tmp_path / f"{number}.pickle" for number in range(PROCESSES)]
+    directory = tmp_path_factory.mktemp("journals")
+    journals = [directory / f"{number}.pickle" for number in range(PROCESSES)]
     children = [
-        subprocess.Popen([sys.executable, hammer.__file__, redis_url, str(number), str(STEPS), path])
+        subprocess.Popen([sys.executable, hammer.__file__, valkey_url, str(number), str(STEPS), path])
         for number, path in enumerate(journals)
     ]
     assert [child.wait(timeout=100) for child in children] == [0] * PROCESSES
@@ -37,15 +46,15 @@ def journal(redis_url: str, tmp_path: Path) -> list[Step]:
 
 
 def test_eight_processes_at_once_are_as_if_one_had_waited_for_the_other(
-    journal: list[Step], valkey: redis.Redis
+    journal: list[Step], server: redis.Redis
 ) -> None:
     model = Model()
     for _, model.now, verb, arguments, reply in journal:
         assert getattr(model, verb)(*arguments) == reply
 
-    slots = SlotMap(valkey, POOL)
+    slots = SlotMap(server, POOL)
     assert slots.snapshot() == model.snapshot()
-    check(valkey, slots)
+    check(server, slots)
     for lease in list(model.leases.values()):
         assert slots.release(lease.run, lease.token)
     assert slots.stats().used == 0
