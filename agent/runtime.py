@@ -115,8 +115,7 @@ class Agent:
                 self._stop(time.monotonic() + self.settings.grace_seconds)
 
     def _stop(self, end: float) -> None:
-        grace = self.settings.grace_seconds
-        report_seconds, interrupt_seconds = min(10.0, grace / 8), min(120.0, grace / 4)
+        interrupt_seconds, report_seconds = last_moments(self.settings.grace_seconds)
         self.slots.close()
         executing = self.slots.executing()
         self.logger.info("stopping: no further runs", executing=[each.order.run for each in executing])
@@ -197,3 +196,8 @@ class Agent:
             action()
         except RedisError as error:
             self.logger.warning("the slot map can't be reached", error=str(error))
+
+
+def last_moments(grace: float) -> tuple[float, float]:
+    """Return how long before the end of a grace period Terraform is interrupted, and killed for the report's sake."""
+    return min(120.0, grace / 4), min(10.0, grace / 8)

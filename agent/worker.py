@@ -50,6 +50,11 @@ class AgentWorker(Worker):
         super().start()
         self._agent.stop()
 
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        """Stop, also for reasons of Celery's own such as its remote ``shutdown``: the agent drains meanwhile."""
+        self._signals.put(signal.SIGTERM)
+        super().stop(in_sighandler=in_sighandler, exitcode=exitcode)
+
     def on_consumer_ready(self, consumer: Any) -> None:
         """Appear in the slot map, now that orders can be taken."""
         super().on_consumer_ready(consumer)

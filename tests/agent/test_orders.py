@@ -6,12 +6,13 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from agent import heartbeat, reports
+from agent import heartbeat, reports, runtime
 from tests.agent.conftest import POOL, Configuration, InnerAgent, Plane
 from tests.waiting import eventually
 from workers.core.messages import Order, PhaseStarted
@@ -387,10 +388,17 @@ class TestStopping:
         assert types[-1] == "agent_stopped"
         assert not [each for each in inner.sent if each.type == "phase_started" and each.token == late.token]
 
-    def test_interrupts_an_apply_only_near_the_end_of_the_grace_period(
-        self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration
+    @pytest.mark.parametrize(("grace", "interrupt", "report"), [(8, 2, 1), (600, 120, 10), (7200, 120, 10)])
+    def test_interrupts_only_near_the_end_of_the_grace_period(
+        self, grace: float, interrupt: float, report: float
     ) -> None:
-        inner = inner_agent(grace_seconds=4)
+        assert runtime.last_moments(grace) == (interrupt, report)
+
+    def test_leaves_an_apply_that_it_interrupts_the_time_to_write_its_state(
+        self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "last_moments", lambda grace: (grace - 0.5, 2.0))
+        inner = inner_agent(grace_seconds=20)
         order = slow_apply(plane, inner, configuration)
         stop = threading.Thread(target=inner.agent.stop)
         stop.start()
@@ -402,9 +410,15 @@ class TestStopping:
         assert inner.sent[-1].type == "agent_stopped"
 
     def test_leaves_a_plan_that_it_cut_short_to_be_made_anew(
-        self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration, tmp_path: Any
+        self,
+        inner_agent: MakeAgent,
+        plane: Plane,
+        configuration: Configuration,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        inner = inner_agent(grace_seconds=2)
+        monkeypatch.setattr(runtime, "last_moments", lambda grace: (grace - 0.2, grace - 1))
+        inner = inner_agent(grace_seconds=20)
         program = tmp_path / "slow-terraform"
         program.write_text("#!/bin/sh\necho begun; exec sleep 60\n")
         program.chmod(0o755)
