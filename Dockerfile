@@ -14,7 +14,8 @@ ARG PYTHON_IMAGE=python:3.11-slim-trixie
 FROM ${PYTHON_IMAGE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /source
-ENV UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
+# Compiled here: where the images run, nothing can be written beside the sources.
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 COPY constraints.txt ./
 RUN sed -n '/^uv==/,/[^\\]$/p' constraints.txt > uv.txt \
     && pip install --no-cache-dir --no-deps --require-hashes -r uv.txt
@@ -27,13 +28,13 @@ RUN uv build --wheel --require-hashes --build-constraints constraints.txt --out-
 FROM build AS workers-environment
 RUN uv venv --python python3 /opt/terraslot \
     && echo "terraslot[control,kubernetes] @ $(cat wheel.url)" > target.txt \
-    && uv pip install --python /opt/terraslot/bin/python --compile-bytecode \
+    && uv pip install --python /opt/terraslot/bin/python \
         --require-hashes --constraints constraints.txt --requirements target.txt
 
 FROM build AS agent-environment
 RUN uv venv --python python3 /opt/terraslot \
     && echo "terraslot @ $(cat wheel.url)" > target.txt \
-    && uv pip install --python /opt/terraslot/bin/python --compile-bytecode \
+    && uv pip install --python /opt/terraslot/bin/python \
         --require-hashes --constraints constraints.txt --requirements target.txt
 
 # Terraform or OpenTofu, refused unless it is exactly what was asked for. (The linter can't tell that this ADD is an address.)

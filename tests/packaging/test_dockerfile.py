@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.dockerfile import DOCKERFILE, ROOT, ancestry, stages
+from workers.core.kubernetes import WORK_DIR
+from workers.core.pod_security import AGENT_USER
 
 TARGETS = ["workers", "agent"]
 
@@ -27,6 +29,14 @@ def test_the_linter_has_nothing_to_say() -> None:
 def test_an_image_runs_as_a_user_without_rights_named_by_its_number(target: str) -> None:
     # Kubernetes can tell that a number is not root; of a name it can't.
     assert stages()[target].last("USER") == "10001:10001"
+
+
+def test_the_agents_user_and_directory_are_those_of_the_pods_that_the_platform_creates() -> None:
+    agent = stages()["agent"]
+
+    assert agent.last("USER") == f"{AGENT_USER}:{AGENT_USER}"
+    assert f"TERRASLOT_WORK_DIR={WORK_DIR}" in agent.all("ENV")
+    assert [text for stage in ancestry("agent") for text in stage.all("VOLUME")] == [WORK_DIR]
 
 
 @pytest.mark.parametrize("target", TARGETS)

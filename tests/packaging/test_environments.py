@@ -33,26 +33,23 @@ def test_the_agent_starts_as_far_as_its_missing_settings(agent: Environment) -> 
 
 
 def test_every_program_of_the_control_plane_is_there(workers: Environment) -> None:
-    modules = "workers.app, workers.tasks, workers.reports, workers.dashboard, workers.cluster, beat_schedule"
+    modules = ["workers.tasks", "workers.reports", "workers.dashboard.server", "beat_schedule", "kubernetes.client"]
 
-    imported = workers.run("python", "-W", "error::ImportWarning", "-c", f"import {modules}")
+    imported = workers.run("python", "-c", f"import {', '.join(modules)}")
     celery = workers.run("celery", "-A", "workers", "report")
-    terraslot = workers.run("terraslot", "--help")
 
     assert imported.stderr == ""
     assert celery.returncode == 0, celery.stderr
-    assert terraslot.returncode == 0, terraslot.stderr
 
 
 def test_the_database_is_migrated_from_what_is_installed(workers: Environment) -> None:
     url = f"sqlite:///{workers.home}/migrated.db"
 
-    for _ in range(2):
-        done = workers.run("terraslot", "migrate", TERRASLOT_DATABASE_URL=url)
-        assert done.returncode == 0, done.stderr
-    pools = workers.run("terraslot", "workspace", "list", "--json", TERRASLOT_DATABASE_URL=url)
+    done = workers.run("terraslot", "migrate", TERRASLOT_DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    listed = workers.run("terraslot", "workspace", "list", "--json", TERRASLOT_DATABASE_URL=url)
 
-    assert pools.stdout.strip() == "[]"
+    assert listed.stdout.strip() == "[]"
 
 
 def test_a_package_whose_hash_is_not_the_locked_one_stops_the_build(workshop: Workshop, directory: Path) -> None:
