@@ -13,11 +13,12 @@ from typing import Any
 
 import structlog
 
-from workers.app import direct_queue
+from workers.app import RESULT_LIFETIME, direct_queue
 from workers.core import names
 from workers.core.errors import RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
 from workers.core.runs import RunStatus
 from workers.services.system import System
+from workers.slots import announcements
 from workers.store import runs
 from workers.store.models import Run
 
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 OVERDUE = timedelta(seconds=60)
 BATCH = 500
 
+# A run waits before its first attempt, and again after one that lost its agent.
+_STEPS = (RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING, RunStatus.PENDING)
 _ENDINGS: dict[RunStatus, tuple[type[RunError], str]] = {
     RunStatus.FAILED: (RunFailed, "failed"),
     RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
@@ -59,12 +62,11 @@ def outcome(run: Run) -> dict[str, Any]:
 
 
 def announce(system: System, run: Run) -> None:
-    """Let ``AsyncResult.state`` and ``.info`` say where a run that is not over stands.
-
-    Called before the message that lets the run go on, so that a later state is never overwritten by an earlier one.
-    """
-    meta = result_of(run)
-    system.celery.backend.store_result(run.id, meta, run.status.value.upper())
+    """Let ``AsyncResult.state`` and ``.info`` say where a run that is not over stands, unless they say more already."""
+    key = system.celery.backend.get_key_for_task(run.id)
+    step = run.attempt * len(_STEPS) + _STEPS.index(run.status)
+    state = run.status.value.upper()
+    announcements.announce(system.redis, key, run.id, state, result_of(run), step=step, keep=RESULT_LIFETIME)
 
 
 def complete(system: System, run: Run) -> None:
@@ -75,6 +77,9 @@ def complete(system: System, run: Run) -> None:
         args=task["args"],
         kwargs=task["kwargs"],
         queue=direct_queue(names.SUBMIT_QUEUE),
+        # Its result is the caller's: nobody here is to be told of it.
+        ignore_result=True,
+        headers={"ignore_result": False},
         **task["options"],
     )
     log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)

@@ -1,0 +1,36 @@
+"""What the caller of a run sees of it while it is not over: the state and the info of its task's result.
+
+Stored and published as Celery's Redis backend does it, but in one step and never backwards. Celery's own way would
+let a process that is late overwrite what another one told after it, an error that is the outcome included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import redis
+
+from workers.slots.scripts import Script
+
+_ANNOUNCE = Script.load("announce")
+
+
+def announce(
+    client: redis.Redis, key: bytes, task: str, state: str, info: Mapping[str, Any], *, step: int, keep: timedelta
+) -> bool:
+    """Let the result under Celery's ``key`` of a task say ``state`` and ``info``.
+
+    False where it says something of a later ``step`` already. It is kept for so long, unless something follows.
+    """
+    result: dict[str, Any] = {
+        "task_id": task,
+        "status": state,
+        "result": info,
+        "traceback": None,
+        "children": [],
+        "step": step,
+    }
+    return bool(_ANNOUNCE(client, [key], json.dumps(result), step, round(keep.total_seconds())))
