@@ -14,7 +14,7 @@ import structlog
 from workers.core import names
 from workers.core.pools import PoolSpec
 from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
-from workers.core.slots import SlotState
+from workers.core.slots import PoolStats, SlotState
 from workers.services import delivery, orders
 from workers.services.protection import ask_for_mark
 from workers.services.system import System
@@ -50,8 +50,7 @@ def dispatch(system: System, pool: str) -> int:
 
 def wake(system: System, pool: str) -> None:
     """Give out what is free; where no agent is there at all, have the pool looked at now, not at the next tick."""
-    dispatch(system, pool)
-    if system.slots(pool).stats().available:
+    if dispatch(system, pool) or system.slots(pool).stats().available:
         return
     # The lock is left to its time: a thousand runs at once ask once.
     if system.lock(pool, "cold-start").request(uuid.uuid4().hex, ttl=1):
@@ -60,23 +59,24 @@ def wake(system: System, pool: str) -> None:
 
 def _give_all(system: System, pool: str) -> int:
     slots = system.slots(pool)
-    given = 0
-    while kinds := _kinds_with_room(slots):
+    given, wide = 0, False
+    while kinds := _kinds_with_room(stats := slots.stats()):
+        # No more than there are free slots, unless some of those runs can't start now.
+        limit = BATCH if wide else min(BATCH, stats.free_plan)
         with system.database.read() as session:
-            spec = pools.get(session, pool)
-            waiting = runs.runnable(session, pool, kinds, BATCH)
-        batch = _give(system, slots, spec, waiting)
+            waiting = runs.runnable(session, pool, kinds, limit)
+            spec = pools.get(session, pool) if waiting else None
+        batch = _give(system, slots, spec, waiting) if spec else 0
         given += batch
-        if not batch:
+        # Whoever has added a run or freed a slot since then has left a wish with the lock.
+        if len(waiting) < limit or (wide and not batch):
             break
+        wide = batch < limit
     return given
 
 
-def _kinds_with_room(slots: SlotMap) -> set[RunKind]:
-    stats = slots.stats()
-    kinds = set()
-    if stats.free_plan:
-        kinds.add(RunKind.PLAN)
+def _kinds_with_room(stats: PoolStats) -> set[RunKind]:
+    kinds = {RunKind.PLAN} if stats.free_plan else set()
     if stats.free_apply:
         kinds.add(RunKind.PLAN_AND_APPLY)
     return kinds

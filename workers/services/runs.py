@@ -149,6 +149,9 @@ def apply_deadline(now: datetime, pool: PoolSpec) -> datetime:
 
 def _release(system: System, run: Run) -> None:
     slots = system.slots(run.pool)
+    if run.token and slots.release(run.id, run.token):
+        return
+    # A confirmation that was not committed may have changed the token.
     lease = slots.find(run.id)
     if lease is not None:
         slots.release(run.id, lease.token)

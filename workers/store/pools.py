@@ -14,6 +14,9 @@ from workers.store import secrets
 from workers.store.inserts import insert_if_new
 from workers.store.models import UNFINISHED, Base, Pool, Run, Workspace
 
+# Built once: every dispatch reads it.
+_SPEC = sa.select(Pool.spec).where(Pool.name == sa.bindparam("name"))
+
 
 def save(session: Session, spec: PoolSpec, now: datetime) -> None:
     """Create a pool. Raises :class:`NameTaken`."""
@@ -39,7 +42,10 @@ def status(session: Session, name: str) -> str | None:
 
 def get(session: Session, name: str) -> PoolSpec:
     """Return the configuration of a pool. Raises :class:`UnknownPool`."""
-    return PoolSpec.model_validate(_row(session, name).spec)
+    spec = session.scalar(_SPEC, {"name": name})
+    if spec is None:
+        raise _unknown(name)
+    return PoolSpec.model_validate(spec)
 
 
 def all(session: Session) -> list[PoolSpec]:  # noqa: A001 - reads as pools.all

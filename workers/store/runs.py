@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select, text, update
+from sqlalchemy import Select, bindparam, func, insert, select, text, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from workers.core.errors import UnknownRun
 from workers.core.runs import RunEvent, RunKind, RunStatus, next_status
@@ -90,7 +92,7 @@ def record(
     status = next_status(expect, event)
     workspace = turns.hold_workspace_of(session, run_id)
     # A plan that lost its agent may go again at once; who changes state waits for its turn.
-    runnable = (Run.kind == RunKind.PLAN) if status is RunStatus.PENDING else False
+    runnable = status is RunStatus.PENDING and workspace is None
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
     if status.is_over:
         values.setdefault("finished_at", now)
@@ -235,15 +237,22 @@ def _update(
     *,
     only_runnable: bool = False,
 ) -> Run | None:
-    guarded = update(Run).where(Run.id == run_id, Run.status == expect)
-    if token is not None:
-        guarded = guarded.where(Run.token == token)
-    if only_runnable:
-        guarded = guarded.where(text(RUNNABLE))
     return session.scalar(
-        guarded.values(values).returning(Run),
+        _guarded(tuple(values), token=token is not None, only_runnable=only_runnable),
+        {"of_run": run_id, "of_status": expect, "of_token": token, **{f"new_{name}": values[name] for name in values}},
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
+
+
+@cache
+def _guarded(columns: tuple[str, ...], *, token: bool, only_runnable: bool) -> ReturningUpdate[Run]:
+    """Return the statement that sets these columns; building one costs more than SQLite takes to execute it."""
+    guarded = update(Run).where(Run.id == bindparam("of_run"), Run.status == bindparam("of_status"))
+    if token:
+        guarded = guarded.where(Run.token == bindparam("of_token"))
+    if only_runnable:
+        guarded = guarded.where(text(RUNNABLE))
+    return guarded.values({name: bindparam(f"new_{name}", type_=_runs.c[name].type) for name in columns}).returning(Run)
 
 
 def _enter(

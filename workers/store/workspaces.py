@@ -15,6 +15,9 @@ from workers.store import secrets
 from workers.store.inserts import insert_if_new
 from workers.store.models import UNFINISHED, Base, Run, Workspace
 
+# Built once: every submission and every start of a run reads it.
+_SPEC = sa.select(Workspace.spec).where(Workspace.name == sa.bindparam("name"))
+
 
 def save(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
     """Create a workspace. Raises :class:`NameTaken`, and :class:`UnknownPool` where its pool is not there."""
@@ -44,10 +47,10 @@ def update(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
 
 def get(session: Session, name: str) -> WorkspaceSpec:
     """Return the configuration of a workspace. Raises :class:`UnknownWorkspace`."""
-    row = session.get(Workspace, name, populate_existing=True)
-    if row is None:
+    spec = session.scalar(_SPEC, {"name": name})
+    if spec is None:
         raise _unknown(name)
-    return WorkspaceSpec.model_validate(row.spec)
+    return WorkspaceSpec.model_validate(spec)
 
 
 def all(session: Session, pool: str | None = None) -> list[WorkspaceSpec]:  # noqa: A001 - reads as workspaces.all
