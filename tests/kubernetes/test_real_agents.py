@@ -1,0 +1,176 @@
+"""SEEDS S22 on a Kubernetes pool whose pods are real agents with real Terraform and their pool's own credential."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.control import Cluster, control_plane
+from tests.kubernetes.double.cluster import NAMESPACE, Double
+from tests.kubernetes.double.containers import Processes
+from tests.services.conftest import POOL
+from tests.waiting import eventually
+from workers.core import names
+from workers.core.messages import REPORT
+from workers.core.runs import RunKind, RunStatus
+from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.services import pods, reports, runs, workspaces
+from workers.services.cycle import cycle
+
+HELD_TERRAFORM = """#!/bin/sh
+case "$1" in plan) gate="$HOLD_PLAN" ;; apply) gate="$HOLD_APPLY" ;; esac
+if [ -n "$gate" ]; then until [ -e "$gate" ]; do sleep 0.05; done; fi
+exec {terraform} "$@"
+"""
+CODE = """
+terraform {{
+  backend "local" {{ path = "{state}" }}
+}}
+resource "terraform_data" "it" {{ input = "hello" }}
+"""
+
+
+class Live:
+    """A control plane whose reports worker and beat are played by :meth:`until`, over pods that are real agents."""
+
+    def __init__(self, cluster: Cluster, directory: Path) -> None:
+        self.cluster = cluster
+        self.directory = directory
+
+    def workspace(self, name: str, **environment: str) -> str:
+        directory = self.directory / name
+        directory.mkdir()
+        (directory / "main.tf").write_text(CODE.format(state=self.directory / f"{name}.tfstate"))
+        source = DirectorySource(path=str(directory))
+        workspaces.create(self.cluster.system, WorkspaceSpec(name=name, source=source, environment=environment))
+        return name
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60, *, cycles: bool = True) -> Any:
+        """Take reports, and let the cycle run, until the condition is true; return it."""
+
+        def turn() -> Any:
+            while message := self.cluster.redis.rpop(names.REPORTS_QUEUE):
+                body = json.loads(base64.b64decode(json.loads(message)["body"]))
+                reports.take(self.cluster.system, REPORT.validate_python(body[0][0]))
+            if self.cluster.redis.delete(names.CONTROL_QUEUE) and cycles:
+                cycle(self.cluster.system, POOL)
+            return condition()
+
+        return eventually(turn, seconds, every=0.05)
+
+    def agents(self, count: int) -> list[str]:
+        """Create so many pods, and wait until their agents have registered."""
+        pods.scale_pods(self.cluster.system, self.cluster.spec(), count)
+        self.until(lambda: len(self.cluster.slots.snapshot()) == count, cycles=False)
+        return [agent.name for agent in self.cluster.slots.snapshot()]
+
+    def submit(self, workspace: str, kind: RunKind = RunKind.PLAN_AND_APPLY) -> str:
+        return self.cluster.submit(kind, workspace).id
+
+    def reach(self, run: str, status: RunStatus, *, started: bool = False) -> Any:
+        def reached() -> Any:
+            found = self.cluster.run(run)
+            assert found.status is status or not found.status.is_over, found.error
+            return found.status is status and (found.started_at or not started) and found
+
+        return self.until(reached, cycles=False)
+
+    def pods(self) -> list[str]:
+        return self.cluster.double.pods()
+
+
+@pytest.fixture
+def live(tmp_path: Path, redis_url: str) -> Iterator[Live]:
+    wrapper = tmp_path / "terraform-held"
+    wrapper.write_text(HELD_TERRAFORM.replace("{terraform}", shutil.which("terraform") or "terraform"))
+    wrapper.chmod(0o755)
+    environment = {
+        "TERRASLOT_REDIS_URL": redis_url,
+        "TERRASLOT_TERRAFORM": str(wrapper),
+        "TERRASLOT_HEARTBEAT_SECONDS": "0.5",
+    }
+    double = Double(Processes((sys.executable, "-P", "-m", "agent"), tmp_path / "pods", environment).start)
+    with control_plane(tmp_path, redis_url, double) as cluster:
+        double.objects.remove("secrets", NAMESPACE, f"terraslot-pool-{POOL}")  # the cycle makes it
+        cluster.cycle()
+        yield Live(cluster, tmp_path)
+    double.close()
+
+
+def test_scale_down_protection(live: Live) -> None:
+    """S22: three pods with a run each, scaled to two: none is killed."""
+    gate = live.directory / "gate"
+    before = live.agents(3)
+    held = [live.submit(live.workspace(f"net{number}", HOLD_PLAN=str(gate))) for number in range(3)]
+    for run in held:
+        live.reach(run, RunStatus.PLANNING, started=True)
+    assert pods.scale_pods(live.cluster.system, live.cluster.spec(), 2) == 0
+    live.cluster.cycle()
+    assert {pod.name for pod in live.cluster.system.pods(live.cluster.spec()).list(POOL) if pod.protected} == {*before}
+    gate.touch()
+    for run in held:
+        live.reach(run, RunStatus.APPLY_PENDING)
+    assert live.pods() == before
+
+
+def test_reserved_protection_also_through_a_restart_of_the_container(live: Live) -> None:
+    """S22: a plan waits for its confirmation, its pod stays, and the apply runs on it, in the same directory."""
+    live.agents(2)
+    run = live.submit(live.workspace("net"))
+    keeper = live.reach(run, RunStatus.APPLY_PENDING).agent
+    assert pods.scale_pods(live.cluster.system, live.cluster.spec(), 0) == -1
+    live.until(lambda: live.pods() == [keeper], cycles=False)
+    incarnation = live.cluster.slots.agent(keeper).incarnation
+    live.cluster.double.machinery.container(keeper).kill()
+    live.until(lambda: live.cluster.slots.agent(keeper).incarnation != incarnation, cycles=False)
+    runs.confirm(live.cluster.system, run)
+    assert live.reach(run, RunStatus.SUCCEEDED).agent == keeper
+    assert json.loads((live.directory / "net.tfstate").read_text())["resources"]
+
+
+def test_utilisation_from_a_cold_start_to_nothing(live: Live) -> None:
+    """S22: no pod, then one with three plans (100 %), one more, and one fewer at a time when all is done."""
+    gate = live.directory / "gate"
+    workspace = live.workspace("net", HOLD_PLAN=str(gate))
+    plans = [live.submit(workspace, RunKind.PLAN) for _ in range(3)]
+    live.until(lambda: live.cluster.slots.stats().running == 3)
+    live.cluster.cycle()
+    live.until(lambda: len(live.cluster.slots.snapshot()) == 2, cycles=False)
+    gate.touch()
+    for run in plans:
+        live.reach(run, RunStatus.SUCCEEDED)
+    for left in (1, 0):
+        live.cluster.cycle()
+        live.until(lambda left=left: len(live.pods()) == left, cycles=False)
+
+
+def test_a_node_drain_lets_an_apply_finish_and_a_lost_node_has_the_plan_made_anew(live: Live) -> None:
+    """F7, F18, F19."""
+    gate = live.directory / "gate"
+    live.agents(1)
+    run = live.submit(live.workspace("net", HOLD_APPLY=str(gate)))
+    drained = live.reach(run, RunStatus.APPLY_PENDING).agent
+    runs.confirm(live.cluster.system, run)
+    live.reach(run, RunStatus.APPLYING, started=True)
+    live.cluster.double.server.api.delete("pods", NAMESPACE, drained, {})
+    live.until(lambda: live.cluster.slots.agent(drained).draining, cycles=False)
+    other = live.submit(live.workspace("other", HOLD_PLAN=str(live.directory / "never")))
+    assert live.cluster.run(other).status is RunStatus.PENDING
+    live.until(lambda: live.cluster.run(other).status is RunStatus.PLANNING)
+    gate.touch()
+    assert live.reach(run, RunStatus.SUCCEEDED).agent == drained
+    live.until(lambda: drained not in live.pods(), cycles=False)
+    lost = live.cluster.run(other).agent
+    live.cluster.double.machinery.container(lost)._process.send_signal(signal.SIGKILL)
+    live.cluster.double.vanish(lost)
+    live.cluster.cycle()
+    again = live.until(lambda: live.cluster.run(other).agent not in (None, lost) and live.cluster.run(other))
+    assert again.attempt == 2
