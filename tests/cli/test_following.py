@@ -79,6 +79,11 @@ def test_code_that_terraform_refuses_ends_with_1_and_terraforms_words(embedded, 
     assert "main.tf line 1" in answer.err
 
 
+def test_the_runs_id_comes_first_whatever_happens_then(embedded, cli) -> None:
+    embedded.workspace("named", ONE)
+    assert cli("plan named").out.splitlines()[0] == f"Run {embedded.latest('named').run_id}"
+
+
 def test_a_workspace_that_is_deleted_while_its_run_is_on_the_way_is_told_at_once(embedded, cli, monkeypatch) -> None:
     embedded.workspace("gone", ONE)
     send = embedded.system.celery.send_task
@@ -88,7 +93,9 @@ def test_a_workspace_that_is_deleted_while_its_run_is_on_the_way_is_told_at_once
         return send(*arguments, **options)
 
     monkeypatch.setattr(embedded.system.celery, "send_task", send_late)
-    assert cli("plan gone").sentence == "No workspace has the name 'gone': `terraslot workspace list` shows all."
+    answer = cli("plan gone")
+    assert answer.code == 1
+    assert answer.err == "Error: No workspace has the name 'gone': `terraslot workspace list` shows all.\n"
 
 
 def test_ctrl_c_leaves_the_run_going_and_cancel_ends_it(embedded, cli) -> None:
@@ -141,7 +148,10 @@ class Terminal:
 
     def until(self, words: str) -> None:
         while words not in self.seen:
-            self.seen += os.read(self._ours, 4096).decode()
+            try:
+                self.seen += os.read(self._ours, 4096).decode()
+            except OSError:  # how a terminal says that nobody is on it any more
+                pytest.fail(f"The program ended before it said {words!r}: {self.seen}")
 
     def type(self, answer: str) -> None:
         os.write(self._ours, f"{answer}\n".encode())
@@ -165,6 +175,15 @@ def test_on_a_terminal_a_person_is_asked_after_the_changes_were_shown(embedded, 
         terminal.type(answer)
         terminal.until(str(status).replace("apply_pending", "waits for a confirmation:"))
     assert (terminal.process.returncode, embedded.latest(answer).status) == (code, status)
+
+
+def test_slots_are_watched_on_a_terminal_until_ctrl_c(embedded) -> None:
+    with closing(Terminal(embedded.program, "slots", "--watch")) as terminal:
+        terminal.until("SLOT 0")
+        terminal.seen = ""
+        terminal.until("SLOT 0")
+        terminal.process.send_signal(signal.SIGINT)
+    assert terminal.process.returncode == 0
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_running_system(embedded, cli, monkeypatch) -> None:

@@ -70,7 +70,7 @@ class Follower:
             if waited > _PATIENCE and not told:
                 self._progress.note("No worker has taken the run yet: see `terraslot doctor`.")
                 told = True
-            time.sleep(_LOOK_FOR_ENTRY)
+            time.sleep(_LOOK_FOR_ENTRY if waited < 1 else _LOOK)
 
     def until(self, done: Callable[[RunView], bool]) -> RunView:
         """Show the log and the statuses until ``done``; return the run as it is then."""

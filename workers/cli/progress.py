@@ -52,9 +52,9 @@ class Progress:
         """Show a line of the log."""
         say(line.text, errors=self._errors)
 
-    def note(self, words: str) -> None:
+    def note(self, words: str, style: str = "yellow") -> None:
         """Say something once that stays on the screen."""
-        say(words, style="yellow", errors=self._errors)
+        say(words, style=style, errors=self._errors)
 
     def pause(self) -> None:
         """Leave the screen to somebody else, until the next status."""

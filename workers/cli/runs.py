@@ -90,6 +90,7 @@ def _follow(run_id: str, *, yes: bool, ask: bool, as_json: bool) -> RunView:
     """Follow a run until it is over, or left to somebody else's decision."""
     with Progress(errors=as_json) as progress:
         follower = Follower(system(), run_id, progress)
+        progress.note(f"Run {run_id}", style="bold")
         try:
             follower.until_entered()
             run = follower.until(wants_a_person)
