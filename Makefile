@@ -1,6 +1,6 @@
 # make demo     Terraslot at work: sets up, starts the embedded system, plans and applies examples/hello, ends it
 # make test     all tests        make check    what CI checks beside them        make bench    the measurements
-# make lock     pin the dependencies anew
+# make docs     the pages that follow from the code   make lock     pin the dependencies anew
 # Everything is installed into .venv, once, and again after the pins or pyproject.toml have changed.
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.terraslot-installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: demo test check bench lock
+.PHONY: demo test check bench docs lock
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -26,6 +26,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -27,7 +27,7 @@ from workers.core.protection import Marking
 from workers.core.runs import RunKind
 from workers.core.sealing import new_key
 from workers.core.workspaces import DirectorySource, WorkspaceSpec
-from workers.services import delivery, dispatch, pools, reports, runs, workspaces
+from workers.services import dispatch, pools, reports, runs, workspaces
 from workers.services.system import System
 from workers.settings import Settings
 from workers.slots.slot_map import SlotMap
@@ -64,7 +64,7 @@ class Pods:
             self.create(spec, name)
         return {}
 
-    def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
+    def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:  # noqa: ARG002 - the protocol's
         self._reach()
         if self.pods.get(pod.name) is None or self.pods[pod.name].uid != pod.uid:
             return None

@@ -21,6 +21,7 @@ from workers.core.messages import Changes, RunRequest
 from workers.core.runs import FailureReason, RunKind, RunStatus
 from workers.core.slots import SlotState
 from workers.services import delivery, runs
+from workers.services.reconcile import reconcile_pods
 
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 
@@ -195,8 +196,6 @@ def test_the_same_task_twice_is_one_run(control: ControlPlane) -> None:
 
 
 def test_a_plan_that_nobody_confirms_expires(control: ControlPlane, clock_ahead) -> None:  # type: ignore[no-untyped-def]
-    from workers.services.reconcile import reconcile_pods
-
     control.workspace(confirm_timeout=60)
     agent = control.agent()
     run = control.submit()

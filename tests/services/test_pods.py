@@ -12,7 +12,7 @@ from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolSpec
 from workers.core.runs import RunKind, RunStatus
 from workers.services import pods, pools, runs
-from workers.services.cycle import cycle
+from workers.services.cycle import cycle, cycles
 from workers.store import decisions
 
 PLAN = RunKind.PLAN
@@ -169,8 +169,6 @@ def test_two_cycles_at_once_are_one(control: ControlPlane) -> None:
 
 def test_an_error_in_one_pool_stops_no_other(control: ControlPlane) -> None:
     """S10: each pool's cycle is a task of its own."""
-    from workers.services.cycle import cycles
-
     pools.ensure(control.system, PoolSpec(name="other"))
     assert cycles(control.system) == ["default", "other"]
     assert control.redis.llen("terraslot.control") == 3  # one for the pods of pools that are no more
