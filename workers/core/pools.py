@@ -84,6 +84,11 @@ class PoolSpec(BaseModel):
         return self
 
     @property
+    def deployment(self) -> str | None:
+        """The Deployment that creates and deletes the pods of this pool instead of the platform, if one does."""
+        return self.kubernetes.deployment if self.kubernetes else None
+
+    @property
     def grace_seconds(self) -> int:
         """From SIGTERM to SIGKILL for a Kubernetes pod, in seconds: what the longest apply may take, unless set."""
         if self.kubernetes is not None and self.kubernetes.grace_seconds is not None:

@@ -16,6 +16,7 @@ from workers.services.pods import autoscale_pods
 from workers.services.protection import protect_pods
 from workers.services.reconcile import reconcile_pods
 from workers.services.system import System
+from workers.services.takeover import label_pods, leave_to_deployment
 from workers.store import pools
 
 log = structlog.get_logger(__name__)
@@ -64,10 +65,14 @@ def _look(system: System, pool: str) -> None:
     with system.database.read() as session:
         spec = pools.get(session, pool)
     try:
+        label_pods(system, spec)
         listing = reconcile_pods(system, spec)
         protect_pods(system, spec, listing)
         ensure_secret_for_pool(system, spec)
-        autoscale_pods(system, spec, listing)
+        if spec.deployment:
+            leave_to_deployment(system, spec, listing)
+        else:
+            autoscale_pods(system, spec, listing)
     except TerraslotError as error:
         _say(system, pool, str(error))
         raise

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import structlog
 
-from workers.core.errors import TerraslotError
+from workers.core.errors import StillInUse, TerraslotError
 from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolSpec
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
@@ -36,6 +36,8 @@ class PodCount:
 
 def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
     """Create pods up to the pool's minimum, unless creation is held back; return how many were created."""
+    if spec.deployment:
+        return 0  # it has a minimum of its own
     listing = Listing(system, spec)
     facts, now = observe(system, spec, listing), system.now().timestamp()
     if now < back_off_until(facts.failures, now):
@@ -46,8 +48,13 @@ def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
 def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
     """Bring the pool towards ``desired`` pods; return by how many it changed.
 
-    Downwards, only pods whose slots are all idle go, even if that leaves more than ``desired``.
+    Downwards, only pods whose slots are all idle go, even if that leaves more than ``desired``. Raises
+    :class:`StillInUse` while a Deployment runs the pool's pods.
     """
+    if spec.deployment:
+        raise StillInUse(
+            f"The Deployment {spec.deployment!r} runs the pods of {spec.name!r}: take it over, or scale that."
+        )
     listing = Listing(system, spec)
     return _scale(system, spec, listing, observe(system, spec, listing).current, desired)
 

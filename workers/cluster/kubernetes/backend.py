@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
+from workers.cluster.kubernetes.deployments import Deployments
 from workers.cluster.kubernetes.manifest import pod_manifest, pool_secret
 from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
@@ -44,6 +45,11 @@ class KubernetesPods:
         self._api = api
         self._instance = instance
         self._environment = environment or {}
+
+    @property
+    def deployments(self) -> Deployments:
+        """The Deployments that run, or ran, pods of pools."""
+        return Deployments(self._api, self._instance)
 
     def list(self, pool: str) -> Pods:
         """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`."""

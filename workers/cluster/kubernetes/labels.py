@@ -1,4 +1,7 @@
-"""How the objects of this control plane are told from all others in its namespace."""
+"""How the objects of this control plane are told from all others in its namespace.
+
+By two labels of its own, and no others: pods that a Deployment made may have any others, by which it knows them.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,29 @@ from collections.abc import Collection
 
 from workers.core.kubernetes import LABELS
 
-MANAGED_BY = "app.kubernetes.io/managed-by"
-INSTANCE = "app.kubernetes.io/instance"
-COMPONENT = "app.kubernetes.io/component"
 TERRASLOT = "terraslot"
+INSTANCE = f"{LABELS}instance"
 POOL = f"{LABELS}pool"
 BUSY = f"{LABELS}busy"
 
+# What people and their tools expect to find, and nothing here looks at.
+RECOMMENDED = {"app.kubernetes.io/managed-by": TERRASLOT, "app.kubernetes.io/component": "agent"}
+
 
 def of_pool(instance: str, pool: str) -> dict[str, str]:
-    """Return the labels of everything that belongs to a pool."""
-    return {MANAGED_BY: TERRASLOT, INSTANCE: instance, COMPONENT: "agent", POOL: pool}
+    """Return the labels by which what belongs to a pool is found."""
+    return {INSTANCE: instance, POOL: pool}
 
 
 def selector(instance: str, pool: str) -> str:
     """Return what selects the pods of a pool."""
-    return f"{_ours(instance)},{POOL}={pool}"
+    return f"{INSTANCE}={instance},{POOL}={pool}"
 
 
 def stray_selector(instance: str, pools: Collection[str]) -> str:
-    """Return what selects the pods of this control plane that belong to none of these pools."""
-    known = f",{POOL} notin ({','.join(sorted(pools))})" if pools else ""
-    return f"{_ours(instance)},{POOL}{known}"
+    """Return what selects the pods of this control plane that belong to none of these pools.
 
-
-def _ours(instance: str) -> str:
-    # Two control planes may share a namespace: neither sees, and so neither deletes, what is the other's.
-    return f"{MANAGED_BY}={TERRASLOT},{INSTANCE}={instance}"
+    Two control planes may share a namespace: neither sees, and so neither deletes, what is the other's.
+    """
+    others = f",{POOL} notin ({','.join(sorted(pools))})" if pools else ""
+    return f"{INSTANCE}={instance},{POOL}{others}"

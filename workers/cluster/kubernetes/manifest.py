@@ -37,7 +37,7 @@ def pool_secret(pool: str, content: str, *, instance: str = labels.TERRASLOT) ->
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": secret_name(pool), "labels": labels.of_pool(instance, pool)},
+        "metadata": {"name": secret_name(pool), "labels": _labels(instance, pool)},
         "data": {SECRET_FILE: b64encode(content.encode()).decode()},
     }
 
@@ -56,8 +56,12 @@ def pod_manifest(
     pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment or {})}, pods)
     metadata = pod["metadata"]
     metadata["name"] = name
-    metadata["labels"] = {**metadata["labels"], **labels.of_pool(instance, spec.name)}
+    metadata["labels"] = {**metadata["labels"], **_labels(instance, spec.name)}
     return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def _labels(instance: str, pool: str) -> dict[str, str]:
+    return {**labels.RECOMMENDED, "app.kubernetes.io/instance": instance, **labels.of_pool(instance, pool)}
 
 
 def _metadata(pods: KubernetesSpec) -> Manifest:

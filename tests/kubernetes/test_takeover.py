@@ -1,0 +1,219 @@
+"""S18: a pool that a Deployment runs becomes one of single pods, and goes back, and nothing busy is ended for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.control import Cluster
+from tests.kubernetes.double.cluster import NAMESPACE
+from tests.kubernetes.double.machinery import HASH
+from tests.services.conftest import POOL
+from tests.waiting import eventually
+from workers.core.errors import InvalidRequest, StillInUse, TerraslotError, Unavailable
+from workers.core.runs import RunKind, RunStatus
+from workers.services import deployments, pods, pools, runs
+from workers.services.takeover import adopt_deployment, return_to_deployment
+from workers.store import pools as stored
+
+# Labels as charts set them; two of them are among those that our own pods have with other values.
+LABELS = {
+    "app.kubernetes.io/name": "agents",
+    "app.kubernetes.io/instance": "old",
+    "app.kubernetes.io/managed-by": "Helm",
+}
+OLD = "old-agents"
+
+
+@pytest.fixture
+def old(cluster: Cluster) -> Cluster:
+    """Return a control plane whose pool a Deployment of three agents runs."""
+    container = {"name": "agent", "image": "agent:0"}
+    template = {"metadata": {"labels": LABELS}, "spec": {"containers": [container]}}
+    selector = {"matchLabels": {key: LABELS[key] for key in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}}
+    cluster.double.put("deployments", OLD, spec={"replicas": 3, "selector": selector, "template": template})
+    eventually(lambda: len(cluster.running()) == 3)
+    return cluster
+
+
+def uids(cluster: Cluster) -> dict[str, str]:
+    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in cluster.double.objects.all("pods", NAMESPACE)}
+
+
+def busy(cluster: Cluster) -> list[str]:
+    """Give every pod a run that has started; return the runs."""
+    cluster.register()
+    for number in range(len(cluster.agents)):
+        cluster.submit(workspace=cluster.workspace(f"net{number}"))
+    for agent in cluster.agents.values():
+        assert agent.start(agent.order())
+    return [f"run-{number + 1}" for number in range(len(cluster.agents))]
+
+
+def owners(cluster: Cluster) -> list[Any]:
+    return [pod["metadata"].get("ownerReferences") or None for pod in cluster.double.objects.all("pods", NAMESPACE)]
+
+
+def test_every_pod_goes_on_with_its_run_as_a_single_pod(old: Cluster) -> None:
+    before = uids(old)
+    adopt_deployment(old.system, POOL, OLD)
+    started = busy(old)
+    assert uids(old) == before
+    assert owners(old) == [None] * 3
+    old.cycle()
+    assert [old.run(run).status for run in started] == [RunStatus.PLANNING] * 3
+    assert pods.scale_pods(old.system, old.spec(), 0) == 0
+    assert uids(old) == before
+
+
+def test_runs_that_began_under_the_deployment_are_not_touched(old: Cluster) -> None:
+    spec = old.spec()
+    assert spec.kubernetes is not None
+    before = uids(old)
+    by_old = spec.model_copy(update={"kubernetes": spec.kubernetes.model_copy(update={"deployment": OLD})})
+    _save(old, by_old)
+    started = busy(old)
+    old.cycle()
+    assert old.slots.stats().running == 3
+    adopt_deployment(old.system, POOL, OLD)
+    old.cycle()
+    assert old.slots.stats().running == 3
+    assert uids(old) == before
+    assert {old.run(run).status for run in started} == {RunStatus.PLANNING}
+
+
+def test_while_a_deployment_runs_the_pods_nothing_is_scaled(old: Cluster) -> None:
+    spec = old.spec()
+    assert spec.kubernetes is not None
+    _save(old, spec.model_copy(update={"kubernetes": spec.kubernetes.model_copy(update={"deployment": OLD})}))
+    old.cycle()
+    old.register()
+    before = uids(old)
+    old.configure(min_agents=5)
+    old.cycle()
+    assert uids(old) == before
+    assert pods.ensure_pods_for_pool(old.system, old.spec()) == 0
+    with pytest.raises(StillInUse, match="Deployment 'old-agents' runs the pods"):
+        pods.scale_pods(old.system, old.spec(), 0)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("get", "deployments"),
+        ("create", "configmaps"),
+        ("list", "replicasets"),
+        ("patch", "pods"),
+        ("delete", "deployments"),
+        ("delete", "replicasets"),
+    ],
+)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_failure_at_any_step_ends_nothing_and_the_next_try_finishes(
+    old: Cluster, where: tuple[str, str], after: bool
+) -> None:
+    before = uids(old)
+    old.double.fail(*where, cut=True, after=after)
+    with pytest.raises(TerraslotError):
+        adopt_deployment(old.system, POOL, OLD)
+    assert uids(old) == before
+    adopt_deployment(old.system, POOL, OLD)
+    assert uids(old) == before
+    assert owners(old) == [None] * 3
+    assert old.spec().deployment is None
+
+
+def test_a_cluster_that_takes_its_time_is_waited_for_and_then_told_of(
+    old: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as slow:
+        slow.setattr(old.double.machinery, "_collect", lambda *_: None)
+        with pytest.raises(Unavailable, match="still waits for the Deployment old-agents to leave its ReplicaSets"):
+            adopt_deployment(old.system, POOL, OLD, wait=0)
+    assert old.spec().deployment == OLD
+    adopt_deployment(old.system, POOL, OLD)
+    assert owners(old) == [None] * 3
+
+
+def test_again_when_it_is_done_changes_nothing(old: Cluster) -> None:
+    adopt_deployment(old.system, POOL, OLD)
+    before = uids(old)
+    adopt_deployment(old.system, POOL, OLD)
+    assert uids(old) == before
+
+
+def test_the_way_back_ends_idle_pods_at_once_and_busy_ones_when_they_are_done(old: Cluster) -> None:
+    adopt_deployment(old.system, POOL, OLD)
+    old.register()
+    keeper_run = old.submit(workspace=old.workspace()).id
+    keeper = old.agents[old.run(keeper_run).agent or ""]
+    keeper.work()
+    assert return_to_deployment(old.system, POOL, OLD) >= 1
+    eventually(lambda: len(old.running()) == 1 + 3)
+    assert keeper.name in old.running()
+    old.cycle()
+    new = old.register()
+    assert len(new) == 3
+    runs.confirm(old.system, keeper_run)
+    keeper.work()
+    assert old.run(keeper_run).status is RunStatus.SUCCEEDED
+    assert return_to_deployment(old.system, POOL, OLD) <= 1
+    eventually(lambda: len(old.running()) == 3)
+    old.cycle()
+    assert len(old.running()) == 3
+    plan = old.submit(RunKind.PLAN, "net")
+    assert plan.agent in [agent.name for agent in new]
+
+
+def test_the_way_back_gives_the_deployment_no_hold_on_a_single_pod(old: Cluster) -> None:
+    """A ReplicaSet of the same template would adopt pods with its hash, and end them to keep its count."""
+    adopt_deployment(old.system, POOL, OLD)
+    busy(old)
+    before = uids(old)
+    assert all(HASH not in pod["metadata"]["labels"] for pod in old.double.objects.all("pods", NAMESPACE))
+    assert return_to_deployment(old.system, POOL, OLD) == 3
+    eventually(lambda: len(old.running()) == 6)
+    assert before.items() <= uids(old).items()
+
+
+def test_there_and_back_and_there_again(old: Cluster) -> None:
+    adopt_deployment(old.system, POOL, OLD)
+    return_to_deployment(old.system, POOL, OLD)
+    eventually(lambda: len(old.running()) == 3 and None not in owners(old))
+    before = uids(old)
+    adopt_deployment(old.system, POOL, OLD)
+    assert uids(old) == before
+
+
+def test_what_is_not_there_is_said(old: Cluster) -> None:
+    with pytest.raises(InvalidRequest, match="no Deployment 'nothing' in the namespace terraslot"):
+        adopt_deployment(old.system, POOL, "nothing")
+    with pytest.raises(InvalidRequest, match="nothing to go back to"):
+        return_to_deployment(old.system, POOL, OLD)
+    assert old.spec().deployment is None
+
+
+@pytest.mark.parametrize(
+    ("call", "old_name"),
+    [
+        (lambda cluster: deployments.ensure_deployment_for_pool(cluster.system, cluster.spec()), "ensure_deployment"),
+        (lambda cluster: deployments.scale_deployment(cluster.system, cluster.spec(), 0), "scale_deployment"),
+        (lambda cluster: deployments.get_deployment_replicas(cluster.system, cluster.spec()), "get_deployment"),
+        (lambda cluster: deployments.auto_scale_deployment(cluster.system, cluster.spec()), "auto_scale_deployment"),
+    ],
+)
+def test_the_old_names_warn_and_do_what_the_new_ones_do(
+    cluster: Cluster, call: Callable[[Cluster], Any], old_name: str
+) -> None:
+    cluster.configure(min_agents=1)
+    with pytest.warns(DeprecationWarning, match=f"{old_name}.* is now workers.services.pods"):
+        result = call(cluster)
+    assert result in (1, 0, pods.PodCount(0, 0), (1, True))
+
+
+def _save(cluster: Cluster, spec: Any) -> None:
+    with cluster.system.database.begin() as session:
+        stored.update(session, spec, cluster.system.now())
+    assert pools.get(cluster.system, POOL) == spec
