@@ -17,6 +17,7 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from agent.sensitive import Mask
 from workers.slots.log_stream import LogLine
 
 MAX_LINE = 8_000
@@ -40,10 +41,14 @@ def clean(text: str) -> str:
 
 
 class Lines:
-    """Cuts a stream of bytes into clean lines of bounded length."""
+    """Cuts a stream of bytes into clean lines of bounded length.
 
-    def __init__(self, emit: Callable[[str], None]) -> None:
+    ``secret``: how long a value is that must not show; where a line is cut, no beginning of one is left.
+    """
+
+    def __init__(self, emit: Callable[[str], None], secret: int = 0) -> None:
         self._emit = emit
+        self._secret = secret
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> None:
@@ -65,7 +70,8 @@ class Lines:
 
     def _end_line(self) -> None:
         cut = CUT if len(self._rest) > MAX_LINE else ""
-        text = clean(self._rest[:MAX_LINE].decode(errors="replace"))
+        kept = MAX_LINE - self._secret if cut else MAX_LINE
+        text = clean(self._rest[:kept].decode(errors="replace"))
         self._rest.clear()
         self._emit(text + cut)
 
@@ -122,9 +128,11 @@ class LogWriter:
         self._until = math.inf
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self.mask = Mask()
 
     def write(self, text: str) -> None:
         """Take one line. Waits for room while the log can be written, so that only an outage costs lines."""
+        text = self.mask(text)
         line = LogLine(phase=self._phase, text=text, at=time.time())
         with self._changed:
             if self._full() and self._reachable:
@@ -148,13 +156,14 @@ class LogWriter:
     def stream(self, also: Callable[[str], None] | None = None) -> Lines:
         """Return where to feed one of a process's output streams. ``also`` is called with every line of it."""
         if also is None:
-            return Lines(self.write)
+            return Lines(self.write, self.mask.longest)
 
         def write(text: str) -> None:
-            also(text)
-            self.write(text)
+            masked = self.mask(text)
+            also(masked)
+            self.write(masked)
 
-        return Lines(write)
+        return Lines(write, self.mask.longest)
 
     def close(self, patience: float) -> None:
         """Write what is left, for at most ``patience`` seconds."""

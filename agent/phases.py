@@ -13,7 +13,9 @@ from typing import Any
 from agent import backend, source
 from agent.environment import run_environment
 from agent.execution import Execution, PhaseFailed, Stopped
+from agent.sensitive import Sensitive, opened
 from agent.terraform import Terraform, TooLarge, bounded, fitting
+from workers.core.errors import InvalidRequest
 from workers.core.messages import MAX_ERROR, Changes
 from workers.core.runs import FailureReason, Phase, RunKind
 
@@ -37,42 +39,48 @@ class Phases:
     command: Sequence[str]
     environment: Mapping[str, str]
     work_dir: Path
+    secret_dir: Path | None = None
 
     def execute(self, execution: Execution) -> Outcome:
         """Execute the order's phase. Raises :class:`PhaseFailed` and :class:`Stopped`; no process is left."""
         try:
-            return self._plan(execution) if execution.order.phase is Phase.PLAN else self._apply(execution)
+            sensitive = opened(execution.order, self.secret_dir)
+            execution.log.mask = sensitive.mask
+            work = self._plan if execution.order.phase is Phase.PLAN else self._apply
+            return work(execution, sensitive)
+        except InvalidRequest as error:
+            raise PhaseFailed(FailureReason.AGENT_ERROR, str(error)) from error
         except TooLarge as error:
             raise PhaseFailed(FailureReason.AGENT_ERROR, f"The plan can't be read: {error}.") from error
         except OSError as error:
             # Of the agent's own doing: a full disk, a missing program.
             raise PhaseFailed(FailureReason.AGENT_ERROR, f"The agent could not go on: {error}.") from error
 
-    def _plan(self, execution: Execution) -> Outcome:
+    def _plan(self, execution: Execution, sensitive: Sensitive) -> Outcome:
         order = execution.order
         _fresh_directory(execution.directory)
-        environment = run_environment(self.environment, order.environment)
+        environment = run_environment(self.environment, {**order.environment, **sensitive.environment})
         module = source.fetch(execution, self.work_dir, environment)
         terraform = Terraform(execution, self.command, module, environment)
         _initialise(execution, terraform, module)
         plan = execution.directory / _PLAN
         changed = terraform.plan(
             plan,
-            variables=_write_variables(execution),
+            variables=_write_variables(execution.directory, {**order.variables, **sensitive.variables}),
             destroy=order.destroy,
             lock=order.kind is RunKind.PLAN_AND_APPLY,
         )
         found = terraform.show(plan)
         return Outcome(changed, found.changes, _bounded_outputs(execution, found.outputs))
 
-    def _apply(self, execution: Execution) -> Outcome:
+    def _apply(self, execution: Execution, sensitive: Sensitive) -> Outcome:
         module = execution.directory / "source" / execution.order.source.subdir
         plan = execution.directory / _PLAN
         if not plan.exists() or not module.is_dir():
             raise PhaseFailed(
                 FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan: plan the run again."
             )
-        environment = run_environment(self.environment, execution.order.environment)
+        environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self.command, module, environment)
         try:
             terraform.apply(plan)
@@ -107,18 +115,18 @@ def _fresh_directory(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True)
 
 
-def _write_variables(execution: Execution) -> Path | None:
-    if not execution.order.variables:
+def _write_variables(directory: Path, variables: Mapping[str, Any]) -> Path | None:
+    if not variables:
         return None
-    path = execution.directory / _VARIABLES
+    path = directory / _VARIABLES
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(execution.order.variables, file)
+        json.dump(variables, file)
     return path
 
 
 def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[str, Any]:
-    kept, left_out = fitting(values)
+    kept, left_out = fitting(execution.log.mask.tree(dict(values)))
     for name in left_out:
         execution.log.write(f"The output '{name}' is too large for the run's record and was left out of it.")
     return kept

@@ -51,7 +51,7 @@ class Agent:
         self._records = ChildRecords(settings.work_dir / "children")
         self._directories = RunDirectories(settings.work_dir)
         environment = terraform_environment(settings, os.environ, logger)
-        self._phases = Phases(settings.terraform_command(), environment, settings.work_dir)
+        self._phases = Phases(settings.terraform_command(), environment, settings.work_dir, settings.secret_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,
             pool=settings.pool,

@@ -44,7 +44,8 @@ class Order(_Message):
     """One phase of one run, for the agent that holds its slot. Times are seconds.
 
     ``commit`` is set once a git ref has been resolved. ``state_path`` is where state is kept if the configuration
-    names no remote backend; None where a pod has no lasting place for it.
+    names no remote backend; None where a pod has no lasting place for it. ``sealed``: sensitive variables of the pool
+    and the workspace, for holders of the pool's payload key.
     """
 
     run: RunId
@@ -57,6 +58,7 @@ class Order(_Message):
     commit: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$")
     variables: Variables = {}
     environment: Environment = {}
+    sealed: str | None = Field(default=None, repr=False)
     destroy: bool = False
     timeout: float = Field(gt=0)
     interrupt_grace: float = Field(gt=0)

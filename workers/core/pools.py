@@ -63,6 +63,7 @@ class PoolTimeouts(BaseModel):
 class PoolSpec(BaseModel):
     """What a person says of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent.
 
+    ``sensitive`` are the names of variables that all its workspaces get, and whose values are kept elsewhere, sealed.
     ``kubernetes`` describes the pods of a pool of type ``kubernetes``, and there is none in any other.
     """
 
@@ -73,6 +74,7 @@ class PoolSpec(BaseModel):
     limits: PoolLimits = PoolLimits()
     timeouts: PoolTimeouts = PoolTimeouts()
     attempts: int = Field(default=3, ge=1, le=20)
+    sensitive: tuple[str, ...] = ()
     kubernetes: KubernetesSpec | None = None
 
     @model_validator(mode="after")

@@ -80,13 +80,29 @@ class GitSource(_Value):
 Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
 
 
+class SensitiveVariables(_Value):
+    """Variables whose values nobody sees but Terraform. Kept sealed, sent sealed, masked in what Terraform prints."""
+
+    variables: Variables = {}
+    environment: Environment = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, which are no secret."""
+        return (*sorted(self.variables), *sorted(self.environment))
+
+
 class WorkspaceSpec(_Value):
-    """What a person says of a workspace. ``confirm_timeout`` is in seconds; None means the pool's."""
+    """What a person says of a workspace. ``confirm_timeout`` is in seconds; None means the pool's.
+
+    ``sensitive`` are the names of its sensitive variables; their values are kept elsewhere, sealed.
+    """
 
     name: Name
     pool: Name = "default"
     source: Source
     variables: Variables = {}
     environment: Environment = {}
+    sensitive: tuple[str, ...] = ()
     auto_apply: bool = False
     confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)

@@ -12,6 +12,7 @@ from workers.core.pools import PoolSpec
 from workers.core.runs import Phase
 from workers.core.slots import CancelMode, Lease
 from workers.core.workspaces import WorkspaceSpec
+from workers.services import sensitive
 from workers.services.system import System
 from workers.store.models import Run
 
@@ -36,6 +37,7 @@ def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec
         variables=workspace.variables,
         environment=workspace.environment,
         destroy=run.destroy,
+        sealed=sensitive.for_order(system, pool, workspace),
         timeout=timeout,
         interrupt_grace=pool.timeouts.interrupt,
         state_path=_state_path(system, run, pool),

@@ -1,0 +1,88 @@
+"""Sensitive variables: opened here for the time of a phase, and masked wherever their values would show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent import credentials
+from workers.core.errors import InvalidRequest
+from workers.core.messages import Order
+from workers.core.workspaces import SensitiveVariables
+
+MASKED = "(sensitive)"
+# A shorter value is part of too many words to be masked: a log without its 1s and trues can't be read.
+SHORTEST = 4
+
+
+class Mask:
+    """Replaces values in text: each of them, each line of those with several, and how JSON would write them."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        texts = {form for text in _texts(values or {}) for form in _forms(text) if len(form) >= SHORTEST}
+        self._pattern = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True)))) if texts else None
+        self.longest = max(map(len, texts), default=0)
+
+    def __call__(self, text: str) -> str:
+        """Return the text with every value replaced."""
+        return self._pattern.sub(MASKED, text) if self._pattern else text
+
+    def tree(self, value: Any) -> Any:
+        """Return a JSON value with every text in it masked."""
+        match value:
+            case str():
+                return self(value)
+            case list():
+                return [self.tree(item) for item in value]
+            case dict():
+                return {self(key): self.tree(item) for key, item in value.items()}
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitive:
+    """What an order carries sealed, opened."""
+
+    variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def mask(self) -> Mask:
+        """What hides these values."""
+        return Mask({"variables": dict(self.variables), "environment": dict(self.environment)})
+
+
+def opened(order: Order, secret_dir: Path | None) -> Sensitive:
+    """Open what an order carries sealed. Raises :class:`InvalidRequest` where the pool's Secret has no key for it."""
+    if order.sealed is None:
+        return Sensitive()
+    if secret_dir is None:
+        raise InvalidRequest(f"The order carries sensitive variables, and there is no {credentials.SECRET_DIR}.")
+    content = SensitiveVariables.model_validate(credentials.keyring(secret_dir).open(order.sealed))
+    return Sensitive(content.variables, content.environment)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for item in value.values():
+                yield from _texts(item)
+        case list():
+            for item in value:
+                yield from _texts(item)
+        case bool() | None:
+            pass
+        case _:
+            yield str(value)
+
+
+def _forms(text: str) -> Iterator[str]:
+    for form in (text, *text.splitlines()):
+        yield form.strip()
+        yield json.dumps(form.strip())[1:-1]
