@@ -63,6 +63,7 @@ EVERYTHING: Object = {
     },
     "agents": {
         "namespace": "agents",
+        "adoptDeployments": True,
         "serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"},
     },
     "networkPolicies": {"flowerFrom": [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]},
