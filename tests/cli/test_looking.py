@@ -56,6 +56,7 @@ def test_a_workspace_is_shown_as_it_was_given(control, cli) -> None:
         "source": {"type": "directory", "path": str(code.parent), "subdir": "modules"},
         "variables": {"zones": ["a", "b"], "name": "a=b"},
         "environment": {"AWS_REGION": "eu"},
+        "sensitive": [],
         "auto_apply": True,
         "confirm_timeout": 600,
     }

@@ -131,6 +131,8 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     for kind, values in (("var", spec.variables), ("env", spec.environment)):
         for variable, value in sorted(values.items()):
             say(f"  {kind} {variable} = {value if isinstance(value, str) else json.dumps(value)}")
+    for variable in spec.sensitive:
+        say(f"  sensitive {variable}")
 
 
 @app.command()
