@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes.client import ApiException
+from kubernetes.client import ApiException, CoreV1Api
+from kubernetes.config import new_client_from_config
 
+from tests.chart.rendering import NAME, of_kind, render
 from tests.kubernetes.conftest import NOWHERE, Target, pool
 from tests.waiting import eventually
 from workers.cluster.kubernetes import labels
@@ -252,16 +254,43 @@ class TestAServiceAccount:
         answer = target.core.create_namespaced_service_account_token("worker", namespace, {"spec": {"audiences": None}})
         return str(as_bearer(target, answer.status.token, tmp_path / "worker"))
 
-    def test_needs_exactly_the_verbs_in_use(self, target: Target, tmp_path: Path) -> None:
-        rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "create", "delete", "patch"]}
-        backend = target.backend(self.account(target, tmp_path, rule))
+    def test_of_the_chart_may_do_everything_that_is_done(self, target: Target, tmp_path: Path) -> None:
+        roles = of_kind(render({"agents": {"adoptDeployments": True}}), "Role")
+        (role,) = (role for role in roles if role["metadata"]["name"] == NAME)
+        backend = target.backend(self.account(target, tmp_path, *role["rules"]))
         eventually(lambda: permitted(backend))
         assert backend.create_all(POOL, ["default-1", "default-2"]) == {}
         first, second = backend.list("default")
         assert backend.mark([Marking(first, protected=True)]) == {}
         assert backend.delete(second) is None
-        backend.check(POOL)
+        for content in ("{}", '{"rotated": true}', '{"rotated": true}'):
+            backend.put_secret(POOL, content)
+        backend.check(pool(node_selector=NOWHERE, image_pull_secrets=["terraslot-pool-default"]))
         assert eventually(lambda: backend.strays(["x"]))
+        create_deployment(target)
+        backend.deployments.label_pods("default", "old")
+        assert backend.deployments.take_over("default", "old") is not None
+        backend.deployments.expect("default", "old")
+
+    def test_of_the_chart_may_do_nothing_else(self, target: Target, tmp_path: Path) -> None:
+        roles = of_kind(render(), "Role")
+        (role,) = (role for role in roles if role["metadata"]["name"] == NAME)
+        worker = self.account(target, tmp_path, *role["rules"])
+        eventually(lambda: permitted(target.backend(worker)))
+        core = CoreV1Api(new_client_from_config(worker))
+        calls = (
+            lambda: core.delete_collection_namespaced_pod(target.namespace),
+            lambda: core.list_namespaced_secret(target.namespace),
+            lambda: core.read_namespaced_pod_log("default-1", target.namespace),
+            lambda: core.connect_get_namespaced_pod_exec("default-1", target.namespace),
+            lambda: core.list_namespaced_pod("kube-system"),
+            lambda: core.create_namespaced_service_account(target.namespace, {"metadata": {"name": "x"}}),
+        )
+        for call in calls:
+            with pytest.raises(ApiException) as caught:
+                call()
+            assert caught.value.status == 403
+        core.api_client.close()
 
     def test_without_a_verb_is_told_which(self, target: Target, tmp_path: Path) -> None:
         rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
@@ -274,6 +303,36 @@ class TestAServiceAccount:
         path = as_bearer(target, "stranger", tmp_path / "stranger")
         with pytest.raises(NotPermitted, match="does not know who we are"):
             target.backend(str(path)).list("default")
+
+
+class TestADeployment:
+    def test_that_is_taken_over_and_put_back_leaves_its_pods_as_they_are(self, target: Target) -> None:
+        """S18: owners go, pods stay; and the Deployment, when it is there again, does not get hold of them."""
+        create_deployment(target)
+        listed = target.core.list_namespaced_pod
+        try:
+            eventually(lambda: len(listed(target.namespace).items) == 2, 30)
+        except AssertionError:
+            pytest.skip("no controllers run in this cluster")
+        before = {pod.metadata.uid for pod in listed(target.namespace).items}
+        deployments = target.backend().deployments
+        eventually(lambda: deployments.take_over("default", "old") is None, 60)
+        after = listed(target.namespace).items
+        assert {pod.metadata.uid for pod in after} == before
+        assert not any(pod.metadata.owner_references for pod in after)
+        assert {pod.name for pod in target.backend().list("default")} == {pod.metadata.name for pod in after}
+        deployments.put_back("default", "old")
+        eventually(lambda: len(listed(target.namespace).items) == 4, 60)
+        single = [pod for pod in listed(target.namespace).items if not pod.metadata.owner_references]
+        assert {pod.metadata.uid for pod in single} == before
+
+
+def create_deployment(target: Target) -> None:
+    """Create a Deployment of two pods that run nowhere."""
+    spec = {"nodeSelector": NOWHERE, "containers": [{"name": "agent", "image": "registry.invalid/agent:1"}]}
+    template = {"metadata": {"labels": {"app": "old"}}, "spec": spec}
+    deployment = {"replicas": 2, "selector": {"matchLabels": {"app": "old"}}, "template": template}
+    target.apps.create_namespaced_deployment(target.namespace, {"metadata": {"name": "old"}, "spec": deployment})
 
 
 def permitted(backend: Any) -> bool:
