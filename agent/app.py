@@ -17,7 +17,7 @@ from kombu import Exchange, Queue
 from agent import logs, settings
 from agent.runtime import Agent
 from agent.settings import AgentSettings
-from agent.worker import AgentWorker
+from agent.worker import AgentWorker, Turning
 from workers.core import names
 from workers.core.errors import InvalidRequest
 from workers.core.messages import Report
@@ -34,6 +34,7 @@ class AgentApp(Celery):
     def __init__(self, config: AgentSettings) -> None:
         super().__init__("terraslot-agent", broker=config.broker, set_as_current=False, include=["agent.tasks"])
         self.conf.update(_configuration(config))
+        self.steps["consumer"].add(Turning)
         self.settings = config
 
     @cached_property

@@ -16,6 +16,7 @@ from agent.execution import StopCause
 from agent.reports import Reports
 from agent.run_directories import RunDirectories
 from agent.slot_manager import SlotManager
+from agent.vitals import VitalSigns
 from workers.core.messages import AgentRegistered
 from workers.core.slots import CancelMode, HeartbeatReply, Lease, SlotState
 from workers.slots.slot_map import SlotMap
@@ -36,6 +37,7 @@ class Heartbeat:
         slots: SlotManager,
         reports: Reports,
         directories: RunDirectories,
+        vitals: VitalSigns,
         idle_seconds: float,
         logger: FilteringBoundLogger,
     ) -> None:
@@ -46,6 +48,7 @@ class Heartbeat:
         self._slots = slots
         self._reports = reports
         self._directories = directories
+        self._vitals = vitals
         self._idle_seconds = idle_seconds
         self._logger = logger
         self._reserved: tuple[Lease, ...] = ()
@@ -101,17 +104,20 @@ class Heartbeat:
                 if failing_since is None:
                     self._logger.warning("the slot map can't be reached: trying again", error=str(error))
                 failing_since = failing_since or time.monotonic()
+                self._vitals.pulse(reached=False)
                 pause = min(10.0, max(BUSY_SECONDS, 1.5 * pause))
                 continue
             if failing_since is not None:
                 self._logger.info("the slot map is back", after=round(time.monotonic() - failing_since, 1))
             failing_since, pause = None, 0.0
+            self._vitals.pulse(reached=True)
             self._rest()
 
     def _rest(self) -> None:
         """Wait for the next beat, in steps: the work that makes it come sooner may begin at any time."""
         began = time.monotonic()
         while not self._ended.wait(BUSY_SECONDS / 3):
+            self._vitals.pulse()
             if time.monotonic() - began >= (BUSY_SECONDS if self._busy() else self._idle_seconds):
                 return
 

@@ -24,6 +24,7 @@ from agent.reports import Reports
 from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
+from agent.vitals import VitalSigns
 from workers.core.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
 from workers.slots.connection import connect
 from workers.slots.log_stream import RunLog
@@ -52,6 +53,7 @@ class Agent:
         self._directories = RunDirectories(settings.work_dir)
         environment = terraform_environment(settings, os.environ, logger)
         self._phases = Phases(settings.terraform_command(), environment, settings.work_dir, settings.secret_dir)
+        self.vitals = VitalSigns(settings.work_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,
             pool=settings.pool,
@@ -60,6 +62,7 @@ class Agent:
             slots=self.slots,
             reports=self.reports,
             directories=self._directories,
+            vitals=self.vitals,
             idle_seconds=settings.heartbeat_seconds,
             logger=logger,
         )

@@ -14,6 +14,7 @@ import warnings
 from queue import SimpleQueue
 from typing import Any
 
+from celery import bootsteps
 from celery.apps.worker import Worker
 from celery.exceptions import SecurityWarning
 from celery.worker import state
@@ -21,7 +22,18 @@ from celery.worker import state
 from workers.core.names import node_name
 from workers.core.slots import SLOTS_PER_AGENT
 
+_TURN_SECONDS = 5.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+class Turning(bootsteps.StartStopStep):
+    """Says every few seconds that Celery's loop turns; started anew with every connection, which drops all timers."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        """Begin to say so."""
+        consumer.timer.call_repeatedly(_TURN_SECONDS, consumer.app.agent.vitals.turned)
 
 
 class AgentWorker(Worker):

@@ -1,0 +1,30 @@
+"""``python -m agent.probe ready|alive``: what the kubelet asks. Exit code 0 is yes; the reason for a no is printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from agent import vitals
+
+READY, ALIVE = "ready", "alive"
+
+
+def main(question: str) -> int:
+    """Answer for the agent that works in ``TERRASLOT_WORK_DIR``."""
+    found = vitals.read(Path(os.environ.get("TERRASLOT_WORK_DIR", ".")))
+    if found is None:
+        problem: str | None = "there is no sign of an agent"
+    elif question == READY:
+        problem = None if found.registered else "the agent is not registered"
+    else:
+        problem = vitals.wedged(found, time.monotonic())
+    if problem:
+        print(problem)  # noqa: T201 - the kubelet shows it
+    return int(problem is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) == 2 and sys.argv[1] in (READY, ALIVE) else ALIVE))  # noqa: PLR2004
