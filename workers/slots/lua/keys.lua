@@ -9,7 +9,7 @@
 --   6 heartbeats  ZSET  every agent, by the time of its last heartbeat
 -- ARGV[1] is the time in seconds since the epoch, or '' for the server's clock; a verb's own arguments follow.
 --
--- A record is words parted by single spaces ('-' is nothing, flags are 0 and 1): a third of what JSON costs. Times are
+-- A record is words parted by single spaces ('-' is nothing, flags are 0 and 1): half of what JSON costs. Times are
 -- seconds since the epoch; in records they stay text, so that no digit is lost.
 --
 -- An agent's score in room is the time since when its three slots are idle, or else TAKEN plus 1 for slot 1, 2 for
