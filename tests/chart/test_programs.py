@@ -68,7 +68,8 @@ class Machine:
 
 
 def _container(component: str) -> Object:
-    pod = next(pod for name, pod in pods(render({"pools": {"default": {}}})) if name == component)
+    # Beat's first tick is one interval after its start.
+    pod = next(pod for name, pod in pods(render({"settings": {"dispatchSeconds": 0.2}})) if name == component)
     return containers(pod)[0]
 
 
