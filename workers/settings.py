@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -24,6 +25,7 @@ from workers.core.sealing import Keyring
 
 PREFIX = "TERRASLOT_"
 SYSTEM_FILE = "system.json"
+_SECRET = frozenset({"redis_url", "broker_url", "database_url", "encryption_keys"})
 
 
 def home() -> Path:
@@ -114,9 +116,12 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}={problem['input']!r}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        )
+        problems = "; ".join(_sentence(problem) for problem in error.errors())
         raise InvalidRequest(f"The environment makes no sense: {problems}.") from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """Return what is wrong with a variable, without its value where that may be a secret."""
+    name = "_".join(str(part) for part in problem["loc"])
+    value = "" if name in _SECRET else f"={problem['input']!r}"
+    return f"{PREFIX}{name.upper()}{value}: {problem['msg'].removeprefix('Value error, ')}"

@@ -13,6 +13,7 @@ from workers.core.runs import FailureReason, RunKind, RunStatus
 from workers.core.slots import SlotState
 from workers.services import delivery, dispatch, orders, reports, runs
 from workers.services.reconcile import reconcile_pods
+from workers.slots.slot_map import SlotMap
 
 PLAN = RunKind.PLAN
 Clock = Callable[[float], None]
@@ -308,6 +309,28 @@ def test_a_confirmation_that_died_between_slot_and_commit_can_be_given_again(
     reconcile(control)
     runs.confirm(control.system, run.id)
     assert agent.order().phase == "apply"
+
+
+def test_a_plan_is_confirmed_in_the_moment_between_its_commit_and_its_reservation(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    order = agent.order()
+    agent.start(order)
+    reserve = type(control.slots).reserve
+
+    def confirmed_before(slots: SlotMap, run_id: str, token: str, until: float) -> bool:
+        runs.confirm(control.system, run_id)
+        return reserve(slots, run_id, token, until)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(type(control.slots), "reserve", confirmed_before)
+        agent.finish(order)
+    agent.work()
+    assert control.run(run.id).status is RunStatus.SUCCEEDED
+    assert control.quiet()
 
 
 def test_a_lease_that_belongs_to_no_run_is_released(control: ControlPlane, clock_ahead: Clock) -> None:

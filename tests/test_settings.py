@@ -1,0 +1,58 @@
+"""Settings: where they come from, and what is said of those that make no sense."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers.core.errors import InvalidRequest
+from workers.settings import settings
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("REDIS_URL", "BROKER_URL", "DATABASE_URL", "CYCLE_SECONDS"):
+        monkeypatch.delenv(f"TERRASLOT_{name}", raising=False)
+    monkeypatch.setenv("TERRASLOT_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def test_the_environment_comes_before_the_running_systems_file_and_that_before_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "system.json").write_text(json.dumps({"redis_url": "redis://file/0", "cycle_seconds": 7, "other": 1}))
+    monkeypatch.setenv("TERRASLOT_CYCLE_SECONDS", "9")
+    found = settings()
+    assert (found.redis_url, found.cycle_seconds, found.dispatch_seconds) == ("redis://file/0", 9, 10)
+    assert found.broker == "redis://file/0"
+    assert found.database == f"sqlite:///{tmp_path}/terraslot.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("CYCLE_SECONDS", "soon", "TERRASLOT_CYCLE_SECONDS='soon': Input should be a valid number"),
+        ("CYCLE_SECONDS", "-1", "TERRASLOT_CYCLE_SECONDS='-1': Input should be greater than 0"),
+        ("LOG_FORMAT", "xml", "TERRASLOT_LOG_FORMAT='xml'"),
+        ("REDIS_URL", "amqp://user:hunter22@host", "TERRASLOT_REDIS_URL: must start with redis://"),
+        ("DATABASE_URL", "mysql://user:hunter22@host/db", "TERRASLOT_DATABASE_URL: must start with sqlite:///"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named_and_a_secret_is_not_shown(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"TERRASLOT_{name}", value)
+    with pytest.raises(InvalidRequest, match="The environment makes no sense") as caught:
+        settings()
+    assert words in str(caught.value)
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_postgresql_url_is_spoken_to_by_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERRASLOT_DATABASE_URL", "postgresql://u:p@h/db")
+    assert settings().database == "postgresql+psycopg://u:p@h/db"
