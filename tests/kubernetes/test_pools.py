@@ -11,7 +11,7 @@ from tests.kubernetes.control import Clock, Cluster, another_process, kubernetes
 from tests.kubernetes.double.cluster import NAMESPACE
 from tests.services.conftest import POOL, HandAgent
 from tests.waiting import eventually
-from workers.core.errors import Unavailable
+from workers.core.errors import InvalidRequest, PodRefused, Unavailable
 from workers.core.runs import FailureReason, RunKind, RunStatus
 from workers.services import pods, pools, protection, runs, strays
 from workers.services.cycle import cycle
@@ -535,3 +535,80 @@ class TestADeletedPool:
     def test_is_not_looked_for_in_a_cluster_that_can_not_be_asked(self, cluster: Cluster) -> None:
         cluster.double.fail("list", status=500, reason="InternalError", message="no leader")
         assert strays.sweep(cluster.system) == 0
+
+
+class TestAPoolThatIsSaved:
+    def test_is_tried_out_first(self, cluster: Cluster) -> None:
+        pools.create(cluster.system, kubernetes_pool("other"))
+        assert cluster.status("other") is None
+        assert cluster.double.pods() == []
+        assert b"terraslot.cycle" in b"".join(cluster.redis.lrange("terraslot.control", 0, -1))
+
+    def test_is_refused_where_its_cluster_refuses_its_pods(self, cluster: Cluster) -> None:
+        spec = kubernetes_pool("other")
+        assert spec.kubernetes is not None
+        odd = spec.kubernetes.model_copy(update={"pod_template": {"spec": {"nodeSelecter": {}}}})
+        with pytest.raises(PodRefused, match=r"spec\.nodeSelecter"):
+            pools.create(cluster.system, spec.model_copy(update={"kubernetes": odd}))
+        private = spec.kubernetes.model_copy(update={"image_pull_secrets": ("registry",)})
+        with pytest.raises(InvalidRequest, match="no Secret 'registry'"):
+            pools.create(cluster.system, spec.model_copy(update={"kubernetes": private}))
+        assert [each.name for each in pools.every(cluster.system)] == [POOL]
+
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            ({"cut": True}, "did not answer"),
+            (
+                {"status": 403, "reason": "Forbidden", "message": 'User "x" cannot create resource "pods"'},
+                "no permission to create pods",
+            ),
+            ({"status": 404, "reason": "NotFound", "message": 'namespaces "terraslot" not found'}, "does not exist"),
+        ],
+    )
+    def test_says_in_its_status_what_nobody_can_know_yet(
+        self, cluster: Cluster, fault: dict[str, Any], said: str
+    ) -> None:
+        cluster.double.fail("create", **fault)
+        pools.create(cluster.system, kubernetes_pool("other"))
+        assert said in (cluster.status("other") or "")
+        assert cycle(cluster.system, "other")
+        assert cluster.status("other") is None
+
+    def test_may_be_changed_and_is_tried_out_again(self, cluster: Cluster) -> None:
+        spec = cluster.spec()
+        larger = spec.model_copy(update={"limits": spec.limits.model_copy(update={"max_agents": 9})})
+        pools.update(cluster.system, larger)
+        assert cluster.spec().limits.max_agents == 9
+
+
+class TestAClusterThatDoesNotAnswer:
+    """A cycle ends, and lets go of its lock, however many pods there is something to do for."""
+
+    def test_is_asked_for_a_few_deletions_of_idle_pods_and_all_claims_are_given_back(self, cluster: Cluster) -> None:
+        cluster.configure(max_agents=20)
+        cluster.start(12)
+        cluster.requests()
+        cluster.double.fail("delete", cut=True, times=100)
+        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == 0
+        assert cluster.requests().count(("delete", "pods")) == 3
+        assert cluster.slots.stats().available == 12
+
+    def test_is_asked_for_a_few_deletions_of_failed_pods(self, cluster: Cluster) -> None:
+        cluster.configure(min_agents=12, max_agents=20)
+        for agent in cluster.start(12):
+            cluster.double.fail_pod(agent.name, "Evicted")
+        cluster.requests()
+        cluster.double.fail("delete", cut=True, times=100)
+        with pytest.raises(Unavailable):
+            cycle(cluster.system, POOL)
+        assert cluster.requests().count(("delete", "pods")) == 3
+        assert "did not answer when asked to delete pods" in (cluster.status() or "")
+
+    def test_is_asked_for_a_few_marks(self, cluster: Cluster) -> None:
+        cluster.configure(min_agents=30, max_agents=40)
+        busy(cluster, 30)
+        cluster.requests()
+        cluster.double.fail("patch", cut=True, times=100)
+        cluster.cycle()
+        assert cluster.requests().count(("patch", "pods")) <= 3 + 8

@@ -13,6 +13,7 @@ from workers.services.credentials import ensure_secret_for_pool
 from workers.services.dispatch import dispatch
 from workers.services.listing import Listing
 from workers.services.pods import autoscale_pods
+from workers.services.pools import say
 from workers.services.protection import protect_pods
 from workers.services.reconcile import reconcile_pods
 from workers.services.system import System
@@ -22,7 +23,6 @@ from workers.store import pools
 log = structlog.get_logger(__name__)
 
 LOCK_TTL = 120.0
-_NOW = "at the moment: "
 
 
 def cycle(system: System, pool: str) -> bool:
@@ -74,25 +74,15 @@ def _look(system: System, pool: str) -> None:
         else:
             autoscale_pods(system, spec, listing)
     except TerraslotError as error:
-        _say(system, pool, str(error))
+        say(system, pool, str(error))
         raise
-    _say(system, pool, _waiting(listing))
+    say(system, pool, _waiting(listing))
 
 
 def _waiting(listing: Listing) -> str | None:
     """Return which pod waits for what, where the cluster says so."""
     waiting = (pod for pod in listing.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
     return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
-
-
-def _say(system: System, pool: str, problem: str | None) -> None:
-    """Let the pool's status say what is wrong at the moment, and no longer than it is."""
-    with system.database.read() as session:
-        before = pools.status(session, pool)
-    message = f"{_NOW}{problem}" if problem else None
-    if message != before and (message or (before or "").startswith(_NOW)):
-        with system.database.begin() as session:
-            pools.set_status(session, pool, message, system.now())
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:

@@ -18,6 +18,7 @@ from workers.core.pools import PoolSpec
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.core.slots import SlotState
 from workers.services.listing import Listing
+from workers.services.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.store import decisions, pools, runs
 
@@ -145,20 +146,27 @@ def _create(system: System, spec: PoolSpec, listing: Listing, count: int) -> int
 
 def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -> int:
     slots = system.slots(spec.name)
-    removed = 0
+    removed = failed = 0
     for agent in slots.drain_idle(count):
         pod = listing.find(agent)
-        try:
-            if pod is None:  # it registered after the pods were listed, so there is no uid to name
-                slots.undrain(agent)
-                continue
-            listing.delete(pod)
+        if pod is None or failed == GIVE_UP_AFTER:
+            slots.undrain(agent)  # without a uid, as of one that registered after the look, nothing is deleted
+        elif _delete(spec, listing, pod):
             removed += 1
-            log.info("pod deleted", pool=spec.name, pod=agent, slots="idle")
-        except TerraslotError as error:
+        else:
+            failed += 1
             slots.undrain(agent)
-            log.warning("pod not deleted, claim given back", pool=spec.name, pod=agent, why=str(error))
     return removed
+
+
+def _delete(spec: PoolSpec, listing: Listing, pod: Pod) -> bool:
+    try:
+        listing.delete(pod)
+    except TerraslotError as error:
+        log.warning("pod not deleted, claim given back", pool=spec.name, pod=pod.name, why=str(error))
+        return False
+    log.info("pod deleted", pool=spec.name, pod=pod.name, slots="idle")
+    return True
 
 
 def _store(system: System, spec: PoolSpec, facts: PoolFacts, decision: Decision) -> None:

@@ -12,7 +12,7 @@ from functools import singledispatch
 
 import structlog
 
-from workers.core.errors import TerraslotError
+from workers.core.errors import TerraslotError, Unavailable
 from workers.core.pools import PoolSpec
 from workers.core.reconcile import (
     Action,
@@ -43,6 +43,9 @@ from workers.store import decisions, pools, runs, workspaces
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
+
+# So many actions without an answer end a pass: a cluster that hangs would be waited for once for each.
+GIVE_UP_AFTER = 3
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,15 @@ def _perform_all(at: Pass, agents: Sequence[AgentRecord], watched: tuple[float, 
     now, watched_since = watched
     views = Views([_view(run) for run in at.holding.values()], agents, at.listing.pods, watched_since)
     actions = reconcile(views, at.spec, now)
+    unanswered = 0
     for action in actions:
         try:
             perform(action, at)
         except TerraslotError as error:
             log.warning("reconcile action failed", pool=at.spec.name, action=type(action).__name__, error=str(error))
+            unanswered += isinstance(error, Unavailable)
+            if unanswered == GIVE_UP_AFTER:
+                raise
     return actions
 
 

@@ -71,19 +71,8 @@ class KubernetesPods:
         What refuses one pod (a quota, a missing permission, a server that does not answer) is taken to refuse the
         rest, which is not asked for any more.
         """
-        refused: list[TerraslotError] = []
-
-        def one(name: str) -> TerraslotError | None:
-            if not refused:
-                try:
-                    self._create(spec, name)
-                except TerraslotError as error:
-                    refused.append(error)
-                else:
-                    return None
-            return refused[0]
-
-        return {name: error for name, error in zip(names, _in_parallel(one, names), strict=True) if error}
+        failures = _in_parallel(lambda name: self._create(spec, name), names, give_up_after=1)
+        return {name: error for name, error in zip(names, failures, strict=True) if error}
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`.
@@ -102,7 +91,7 @@ class KubernetesPods:
 
     def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.mark <workers.cluster.backend.PodBackend.mark>`."""
-        failures = _in_parallel(self._mark, markings)
+        failures = _in_parallel(self._mark, markings, give_up_after=3)
         return {each.pod.name: error for each, error in zip(markings, failures, strict=True) if error}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
@@ -144,7 +133,7 @@ class KubernetesPods:
             if not error.refusal.already_exists:
                 raise explain(error.refusal, call) from error
 
-    def _mark(self, marking: Marking) -> TerraslotError | None:
+    def _mark(self, marking: Marking) -> None:
         pod = marking.pod
         call = Call("patch", "pods", self._api.namespace, pod.name)
         patch = protection_patch(pod.uid, protected=marking.protected)
@@ -152,11 +141,8 @@ class KubernetesPods:
             self._api.call(call, self._api.core.patch_namespaced_pod, pod.name, call.namespace, patch)
         except Refused as error:
             # Invalid: another life of this name, whose uid can't be changed to the one that was meant.
-            gone = error.refusal.not_found or error.refusal.conflict or error.refusal.invalid
-            return None if gone else explain(error.refusal, call)
-        except TerraslotError as error:
-            return error
-        return None
+            if not (error.refusal.not_found or error.refusal.conflict or error.refusal.invalid):
+                raise explain(error.refusal, call) from error
 
     def _secret(self, name: str) -> Json | None:
         call = Call("get", "secrets", self._api.namespace, name)
@@ -231,6 +217,24 @@ def _unless_gone(left: Json) -> Pod | None:
     return None if at_once else as_pod(left)
 
 
-def _in_parallel(work: Callable[[Item], TerraslotError | None], items: Sequence[Item]) -> list[TerraslotError | None]:
+def _in_parallel(
+    work: Callable[[Item], None], items: Sequence[Item], *, give_up_after: int
+) -> list[TerraslotError | None]:
+    """Do ``work`` for all items, some at once; return for each the error it met.
+
+    After so many errors the rest is not tried: a cluster that hangs would be waited for once for each.
+    """
+    met: list[TerraslotError] = []
+
+    def one(item: Item) -> TerraslotError | None:
+        if len(met) >= give_up_after:
+            return met[-1]
+        try:
+            work(item)
+        except TerraslotError as error:
+            met.append(error)
+            return error
+        return None
+
     with ThreadPoolExecutor(max(1, min(AT_ONCE, len(items))), thread_name_prefix="kubernetes") as threads:
-        return list(threads.map(work, items))
+        return list(threads.map(one, items))
