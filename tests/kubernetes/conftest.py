@@ -73,7 +73,6 @@ class Target:
     kubeconfig: str
     namespace: str
     api: client.ApiClient
-    expire_pages: Callable[[], None] | None
 
     @property
     def core(self) -> client.CoreV1Api:
@@ -111,7 +110,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     namespace = NAMESPACE if made else f"terraslot-test-{uuid.uuid4().hex[:8]}"
     if made is None:
         _create_namespace(api, namespace)
-    yield Target(kubeconfig, namespace, api, made.objects.expire_pages if made else None)
+    yield Target(kubeconfig, namespace, api)
     if made is None:
         _delete_namespace(api, namespace)
     api.close()

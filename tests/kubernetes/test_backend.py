@@ -35,7 +35,7 @@ class TestAList:
         assert double.server.count("list") == 3
 
     def test_whose_pages_expired_begins_anew(self, double: Double, pods: KubernetesPods, many: int) -> None:
-        double.fail("list", status=410, reason="Expired", message="too old", skip=1)
+        double.fail("list", first=double.objects.expire_pages, skip=1)
         assert len(pods.list("default")) == many
         assert double.server.count("list") == 2 + 3
 
@@ -44,8 +44,8 @@ class TestAList:
     ) -> None:
         assert many > 10
         for pages in (1, 2):
-            double.fail("list", status=410, reason="Expired", message="too old", skip=pages)
-        with pytest.raises(Unavailable, match="too old"):
+            double.fail("list", first=double.objects.expire_pages, skip=pages)
+        with pytest.raises(Unavailable, match="continue parameter is too old"):
             pods.list("default")
         assert double.server.count("list") == 4
 

@@ -88,7 +88,7 @@ class TestCreating:
             target.backend().create(pool(pod_template={"spec": {"nodeSelecter": {}}}), "default-1")
 
     def test_in_a_namespace_that_is_not_there_says_so(self, target: Target) -> None:
-        elsewhere = Target(target.kubeconfig, "terraslot-no-such-namespace", target.api, None)
+        elsewhere = Target(target.kubeconfig, "terraslot-no-such-namespace", target.api)
         with pytest.raises(Unavailable, match="namespace terraslot-no-such-namespace does not exist"):
             elsewhere.backend().create(POOL, "default-1")
 

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,6 +52,7 @@ class Fault:
     body: bytes | None = None
     after: bool = False  # the request is carried out first, only its answer is lost
     skip: int = 0  # so many requests pass before
+    first: Callable[[], None] | None = None  # done instead, before the request is carried out as usual
 
     def strikes(self, request: Request) -> bool:
         if self.times <= 0 or (request.verb, request.resource) != (self.verb, self.resource):
@@ -178,7 +179,10 @@ class _Handler(BaseHTTPRequestHandler):
         request = self._request()
         self.double.requests.append(request)
         fault = next((fault for fault in self.double.faults if fault.strikes(request)), None)
-        if fault and not fault.after:
+        if fault and fault.first:
+            fault.first()
+            fault = None
+        elif fault and not fault.after:
             return self._fail(fault)
         with self.double.counted():
             done = self._carry_out(request, body)
