@@ -15,11 +15,13 @@ from workers.core.runs import FailureReason
 OVERRIDE = "terraslot_override.tf.json"
 ERRORED = "errored.tfstate"
 _BACKEND = re.compile(rb"\b(?:backend|cloud)\b")
+# A line of its own: inside a text or a longer comment it names no backend either.
+_COMMENT = re.compile(rb"^\s*(?:#|//).*$", re.MULTILINE)
 
 
 def may_be_configured(module: Path) -> bool:
-    """Whether the root module names a backend; without the word it can't."""
-    return any(_BACKEND.search(path.read_bytes()) for path in configuration_files(module))
+    """Whether the root module names a backend; without the word, outside of comments, it can't."""
+    return any(_BACKEND.search(_COMMENT.sub(b"", path.read_bytes())) for path in configuration_files(module))
 
 
 def is_remote(module: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent import plugin_cache
-from agent.backend import OVERRIDE, rescue_state
+from agent.backend import OVERRIDE, may_be_configured, rescue_state
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.settings import EMBEDDED, AgentSettings
 from tests.agent.conftest import Bench, Configuration, of_apply
@@ -494,3 +494,18 @@ class TestASharedPluginCache:
             )
             waiting.reach("Waiting for another init").stop(StopCause.CANCELLED)
             assert waiting.end().cause is StopCause.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("code", "may"),
+    [
+        ("# no backend and no cloud here\n  // backend\n", False),
+        ('terraform { # why\n backend "s3" {} }', True),
+        ('terraform { backend /* which */ "s3" {} }', True),
+        ("terraform {\n cloud {} # ours\n}", True),
+        ('x = "backend"', True),
+    ],
+)
+def test_a_backend_is_overlooked_nowhere_and_a_comment_is_none(tmp_path: Path, code: str, may: bool) -> None:
+    (tmp_path / "main.tf").write_text(code)
+    assert may_be_configured(tmp_path) is may
