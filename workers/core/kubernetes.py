@@ -13,20 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from workers.core.pod_security import AGENT_USER, CONTAINER, pod_context, violations
+from workers.core.pod_template import OUR_VARIABLES, OUR_VOLUMES, Problem, is_ours, problems_of
 from workers.core.strategic_merge import merge
 
 AGENT_CONTAINER = "agent"
-WORK_VOLUME, SECRET_VOLUME, TEMPORARY_VOLUME = "work", "secret", "tmp"
 WORK_DIR = "/var/lib/terraslot"
 SECRET_DIR = "/etc/terraslot/secret"  # noqa: S105 - a directory
 TEMPORARY_DIR = "/tmp"  # noqa: S108 - the pod's own
-
-LABELS = "terraslot.dev/"
-SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
-DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
-_PLATFORM_KEYS = ("app.kubernetes.io/managed-by", "app.kubernetes.io/instance", SAFE_TO_EVICT, DO_NOT_DISRUPT)
-_PLATFORM_VARIABLES = "TERRASLOT_"
-_OURS = frozenset({WORK_VOLUME, SECRET_VOLUME, TEMPORARY_VOLUME})
 
 _QUANTITY = re.compile(r"(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?")
 _DNS = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -57,13 +50,9 @@ def _keys(named: dict[str, str]) -> dict[str, str]:
     for key in named:
         if not _LABEL_KEY.fullmatch(key):
             raise ValueError(f"{key!r} is no key of an annotation")
-        if _is_ours(key):
+        if is_ours(key):
             raise ValueError(f"{key!r} belongs to the platform and can't be set")
     return named
-
-
-def _is_ours(key: str) -> bool:
-    return key.startswith(LABELS) or key in _PLATFORM_KEYS
 
 
 Quantity = Annotated[str, AfterValidator(_quantity)]
@@ -135,7 +124,7 @@ class KubernetesSpec(_Part):
 
     @model_validator(mode="after")
     def _is_a_safe_pod(self) -> Self:
-        problems = [*_named(self), *_template(self.pod_template)]
+        problems = [*_named(self), *problems_of(self.pod_template)]
         if not problems:
             try:
                 problems = _unsafe(self)
@@ -147,9 +136,6 @@ class KubernetesSpec(_Part):
         if problems:
             raise ValidationError.from_exception_data(type(self).__name__, [_detail(*each) for each in problems])
         return self
-
-
-Problem = tuple[str, str]
 
 
 def skeleton(spec: KubernetesSpec) -> dict[str, Any]:
@@ -193,7 +179,7 @@ def _named(spec: KubernetesSpec) -> list[Problem]:
             name = each.get("name")
             if not isinstance(name, str) or not name:
                 problems.append((f"{field}.{position}.name", "a name is missing"))
-            elif (field == "env" and name.startswith(_PLATFORM_VARIABLES)) or (field == "volumes" and name in _OURS):
+            elif (field == "env" and name.startswith(OUR_VARIABLES)) or (field == "volumes" and name in OUR_VOLUMES):
                 problems.append((f"{field}.{position}.name", f"{name!r} belongs to the platform and can't be set"))
             elif "hostPath" in each:
                 sentence = "a pod that runs Terraform may not mount directories of its node"
@@ -207,52 +193,6 @@ def _named(spec: KubernetesSpec) -> list[Problem]:
         elif mount.get("name") not in volumes:
             problems.append((f"volume_mounts.{position}.name", f"there is no volume {mount.get('name')!r}"))
     return problems
-
-
-def _template(template: dict[str, Any]) -> list[Problem]:
-    """Return what a template says that is not for it to say."""
-    problems = [
-        (f"pod_template.{key}", "a pod template has 'metadata' and 'spec' only")
-        for key in template.keys() - {"metadata", "spec"}
-    ]
-    metadata, spec = template.get("metadata", {}), template.get("spec", {})
-    if not isinstance(metadata, dict) or not isinstance(spec, dict):
-        return [*problems, ("pod_template", "'metadata' and 'spec' are mappings")]
-    problems += [
-        (f"pod_template.metadata.{key}", "a template sets labels and annotations only")
-        for key in metadata.keys() - {"labels", "annotations"}
-    ]
-    for field in ("labels", "annotations"):
-        ours = [key for key in metadata.get(field) or {} if _is_ours(key)]
-        problems += [(f"pod_template.metadata.{field}", f"{key!r} belongs to the platform") for key in ours]
-    if "terminationGracePeriodSeconds" in spec:
-        sentence = "use grace_seconds, which the agent is told as well"
-        problems.append(("pod_template.spec.terminationGracePeriodSeconds", sentence))
-    return [*problems, *_template_containers(spec), *_template_volumes(spec)]
-
-
-def _template_containers(spec: dict[str, Any]) -> list[Problem]:
-    problems = []
-    for kind in ("initContainers", "containers"):
-        for position, container in enumerate(_items(spec, kind)):
-            for number, variable in enumerate(_items(container, "env")):
-                if str(variable.get("name", "")).startswith(_PLATFORM_VARIABLES):
-                    path = f"pod_template.spec.{kind}.{position}.env.{number}.name"
-                    problems.append((path, f"{variable['name']!r} belongs to the platform and can't be set"))
-    return problems
-
-
-def _template_volumes(spec: dict[str, Any]) -> list[Problem]:
-    return [
-        (f"pod_template.spec.volumes.{position}.name", f"{volume['name']!r} belongs to the platform")
-        for position, volume in enumerate(_items(spec, "volumes"))
-        if volume.get("name") in _OURS
-    ]
-
-
-def _items(mapping: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    items = mapping.get(key)
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _detail(path: str, sentence: str) -> InitErrorDetails:

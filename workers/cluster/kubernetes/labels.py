@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from workers.core.kubernetes import LABELS
+from workers.core.pod_template import LABELS
 
 TERRASLOT = "terraslot"
 INSTANCE = f"{LABELS}instance"

@@ -11,16 +11,14 @@ from workers.core.credentials import SECRET_FILE
 from workers.core.kubernetes import (
     AGENT_CONTAINER,
     SECRET_DIR,
-    SECRET_VOLUME,
     TEMPORARY_DIR,
-    TEMPORARY_VOLUME,
     WORK_DIR,
-    WORK_VOLUME,
     KubernetesSpec,
     WorkVolume,
     merged,
 )
 from workers.core.pod_security import CONTAINER, pod_context
+from workers.core.pod_template import SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME
 from workers.core.pools import PoolSpec
 
 Manifest = dict[str, Any]

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from workers.cluster.kubernetes import labels
-from workers.core.kubernetes import DO_NOT_DISRUPT, SAFE_TO_EVICT
+from workers.core.pod_template import DO_NOT_DISRUPT, SAFE_TO_EVICT
 from workers.core.pods import Pod, PodPhase
 
 MAX_REASON = 500
