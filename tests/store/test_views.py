@@ -67,19 +67,15 @@ def test_the_latest_runs_come_first_and_can_be_chosen(ledger):
         assert recent(pool="another") == recent(statuses=[]) == []
 
 
-def test_runs_that_hold_a_slot_and_confirmations_that_are_overdue_are_found(ledger):
-    until = ledger.now + timedelta(hours=1)
+def test_runs_that_hold_a_slot_are_found(ledger):
     for run, workspace in (("waits", "net"), ("plans", "dns")):
         ledger.add(run, workspace=workspace)
         ledger.dispatch(run)
     ledger.add("pending")
-    ledger.record("waits", RunEvent.PLANNED, RunStatus.PLANNING, confirm_until=until)
+    ledger.record("waits", RunEvent.PLANNED, RunStatus.PLANNING)
     with ledger.database.read() as session:
         assert [run.id for run in runs.holding(session, "default")] == ["waits", "plans"]
         assert runs.holding(session, "another") == []
-        assert runs.confirmations_overdue(session, "default", until - timedelta(seconds=1)) == []
-        assert [run.id for run in runs.confirmations_overdue(session, "default", until)] == ["waits"]
-        assert runs.confirmations_overdue(session, "another", until) == []
 
 
 def test_decisions_are_kept_with_their_facts_the_newest_first(database, now):

@@ -189,12 +189,8 @@ def pending_counts(session: Session, pool: str) -> tuple[int, int]:
 
 def holding(session: Session, pool: str) -> list[Run]:
     """Return the runs of ``pool`` that hold a slot, the oldest first."""
-    return _all(session, _holding(pool).order_by(Run.created_at, Run.id))
-
-
-def confirmations_overdue(session: Session, pool: str, now: datetime) -> list[Run]:
-    """Return the runs of ``pool`` whose plan nobody confirmed in time."""
-    return _all(session, _holding(pool).where(Run.status == RunStatus.APPLY_PENDING, Run.confirm_until <= now))
+    holders = select(Run).where(Run.pool == pool, text(ACTIVE))
+    return _all(session, holders.order_by(Run.created_at, Run.id))
 
 
 def undelivered(session: Session, before: datetime, limit: int) -> list[Run]:
@@ -217,10 +213,6 @@ def events(session: Session, run_id: str) -> list[RunEventRecord]:
 
 def _all(session: Session, wanted: Select[Run]) -> list[Run]:
     return list(session.scalars(wanted, execution_options={"populate_existing": True}))
-
-
-def _holding(pool: str) -> Select[Run]:
-    return select(Run).where(Run.pool == pool, text(ACTIVE))
 
 
 def _starting_with(prefix: str) -> Select[Run]:
