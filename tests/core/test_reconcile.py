@@ -20,6 +20,7 @@ from workers.core.reconcile import (
     RevokeOrder,
     RunView,
     Views,
+    looks_elsewhere,
     reconcile,
 )
 from workers.core.runs import RunKind, RunStatus
@@ -47,7 +48,7 @@ def agent(*leases: Lease, name: str = "a", beat: float = 1) -> AgentRecord:
 
 
 def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: float = 5, **more: object) -> RunView:
-    facts = {"agent": "a", "token": "t1", "attempt": 1} | more
+    facts = {"agent": "a", "token": "t1"} | more
     return RunView(run_id, status, changed_at=NOW - age, **facts)  # type: ignore[arg-type]
 
 
@@ -124,6 +125,19 @@ def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:
     assert action.reason.endswith("no longer executes it (restarted once; OOMKilled (exit code 137))")
 
 
+def test_an_empty_list_beside_a_busy_agent_that_is_heard_is_no_list() -> None:
+    """F24, F8."""
+
+    def doubtful(*agents: AgentRecord, pods: tuple[Pod, ...] = ()) -> bool:
+        return looks_elsewhere(Views([], agents, pods, 0), NOW)
+
+    assert doubtful(agent(lease(), beat=1))
+    assert not doubtful(agent(lease(), beat=6))
+    assert not doubtful(agent(beat=1))
+    assert not doubtful(agent(lease(), beat=1), pods=(pod("b"),))
+    assert not doubtful()
+
+
 def test_a_run_whose_agent_and_pod_are_both_gone_is_lost() -> None:
     """F7."""
     (action,) = actions(runs=[run()])
@@ -140,12 +154,12 @@ def test_an_order_that_was_not_taken_is_sent_again_and_then_taken_back() -> None
     sent = [lease(age=age, redeemed=False) for age in (5, 20, 61)]
     assert actions(runs=[run()], agents=[agent(sent[0])], pods=[pod()]) == []
     assert actions(runs=[run()], agents=[agent(sent[1])], pods=[pod()]) == [ResendOrder(run(), sent[1])]
-    assert actions(runs=[run()], agents=[agent(sent[2])], pods=[pod()]) == [RevokeOrder(run(), sent[2])]
+    assert actions(runs=[run()], agents=[agent(sent[2])], pods=[pod()]) == [RevokeOrder(run())]
 
 
 def test_an_order_whose_token_the_database_never_learned_is_not_sent_but_taken_back() -> None:
     newer = lease(age=61, redeemed=False, token="t2")
-    assert actions(runs=[run()], agents=[agent(newer)], pods=[pod()]) == [RevokeOrder(run(), newer)]
+    assert actions(runs=[run()], agents=[agent(newer)], pods=[pod()]) == [RevokeOrder(run())]
     younger = lease(age=20, redeemed=False, token="t2")
     assert actions(runs=[run()], agents=[agent(younger)], pods=[pod()]) == []
 

@@ -24,6 +24,8 @@ from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
 SETTLE = 10.0
 # How long an agent may take beyond a phase's deadline before somebody else acts, in seconds.
 OVERTIME = 60.0
+# Who was heard so lately lives, in seconds; a busy agent beats every second.
+HEARD = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,7 @@ class RunView:
     status: RunStatus
     agent: str
     token: str
-    attempt: int
     changed_at: float
-    started: bool = False
     deadline: float | None = None
     confirm_until: float | None = None
     cancel: CancelMode | None = None
@@ -84,7 +84,6 @@ class RevokeOrder:
     """An order was not redeemed in time: take its lease back and plan the run anew."""
 
     run: RunView
-    lease: Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,16 @@ class CancelRun:
 
 
 Action = (
-    DeletePod | DrainAgent | ForgetAgent | LoseRun | RevokeOrder | ResendOrder | ReserveAgain | ReleaseLease | ExpireRun | CancelRun
+    DeletePod
+    | DrainAgent
+    | ForgetAgent
+    | LoseRun
+    | RevokeOrder
+    | ResendOrder
+    | ReserveAgain
+    | ReleaseLease
+    | ExpireRun
+    | CancelRun
 )
 
 
@@ -144,6 +152,14 @@ class Views:
     def __post_init__(self) -> None:
         leases = {lease.run: lease for agent in self.agents for lease in agent.leases}
         object.__setattr__(self, "leases", leases)
+
+
+def looks_elsewhere(views: Views, now: float) -> bool:
+    """Whether not one pod is listed while a busy agent was just heard: then it is the list that is wrong.
+
+    A namespace that does not exist lists no pods either, and so does one that belongs to somebody else.
+    """
+    return not views.pods and any(agent.leases and now - agent.heartbeat_at < HEARD for agent in views.agents)
 
 
 def reconcile(views: Views, spec: PoolSpec, now: float) -> list[Action]:
@@ -211,12 +227,15 @@ def _held(run: RunView, lease: Lease, pod: Pod | None, spec: PoolSpec, now: floa
     elif not lease.redeemed:
         waited = now - lease.since
         if waited > spec.timeouts.redeem:
-            yield RevokeOrder(run, lease)
+            yield RevokeOrder(run)
         elif waited > min(SETTLE, spec.timeouts.redeem / 2) and lease.token == run.token:
             yield ResendOrder(run, lease)
-    elif run.deadline is not None and now > run.deadline + spec.timeouts.interrupt + OVERTIME:
-        if lease.cancel is not CancelMode.KILL:
-            yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
+    elif _is_overdue(run, spec, now) and lease.cancel is not CancelMode.KILL:
+        yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
+
+
+def _is_overdue(run: RunView, spec: PoolSpec, now: float) -> bool:
+    return run.deadline is not None and now > run.deadline + spec.timeouts.interrupt + OVERTIME
 
 
 def _waiting(run: RunView, lease: Lease, now: float) -> Iterator[Action]:

@@ -28,6 +28,7 @@ from workers.core.reconcile import (
     RevokeOrder,
     RunView,
     Views,
+    looks_elsewhere,
     reconcile,
 )
 from workers.core.runs import Phase, RunEvent, RunStatus
@@ -70,7 +71,7 @@ class Pass:
 def reconcile_pods(system: System, spec: PoolSpec) -> Listing:
     """Compare the views of one pool and perform what is to be done; return the pods as they are then.
 
-    Raises :class:`Unavailable`, having changed nothing, where a view can't be read.
+    Raises :class:`Unavailable`, having changed nothing, where a view can't be read, or can't be true.
     """
     holding = _holding(system, spec)
     slots = system.slots(spec.name)
@@ -78,6 +79,12 @@ def reconcile_pods(system: System, spec: PoolSpec) -> Listing:
     watched = slots.watched()
     agents = slots.snapshot()
     at = Pass(system, spec, Listing(system, spec), holding)
+    # What is no longer there of this machine's processes, the kernel says: nothing to doubt.
+    if spec.type != "local" and looks_elsewhere(Views([], agents, at.listing.pods, watched[1]), watched[0]):
+        raise Unavailable(
+            f"No pod of the pool {spec.name!r} is listed, but its agents are heard: "
+            "check TERRASLOT_NAMESPACE, TERRASLOT_INSTANCE and TERRASLOT_KUBECONFIG."
+        )
     if any(isinstance(action, DeletePod) for action in _perform_all(at, agents, watched)):
         _look_again(at, agents)
     return at.listing
@@ -204,9 +211,7 @@ def _view(run: Run) -> RunView:
         status=run.status,
         agent=run.agent or "",
         token=run.token or "",
-        attempt=run.attempt,
         changed_at=run.updated_at.timestamp(),
-        started=run.started_at is not None,
         deadline=_epoch(run.deadline),
         confirm_until=_epoch(run.confirm_until),
         cancel=run.cancel_mode,
