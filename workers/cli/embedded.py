@@ -1,4 +1,4 @@
-"""``up``, ``down``, ``demo``: the embedded system, with everything that Terraslot needs on one machine."""
+"""``up``, ``down``: the embedded system, with everything that Terraslot needs on one machine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The only speaker of pods: what a pod backend offers, and the backend whose pods are local processes."""
+"""The only speaker of pods: what a pod backend offers, and two of them: Kubernetes, and processes of this machine."""

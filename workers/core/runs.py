@@ -1,7 +1,7 @@
 """The life of a run: its kinds, statuses and events, and the one table of legal transitions.
 
 Whoever changes a run's status asks :func:`next_status`; an event that the table does not know in that status
-raises :class:`IllegalTransition`. The table is DESIGN's section "Runs", and docs/runs.md is generated from it.
+raises :class:`IllegalTransition`. docs/runs.md is generated from the table.
 """
 
 from __future__ import annotations
