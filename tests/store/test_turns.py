@@ -174,7 +174,7 @@ def test_whatever_happens_the_turns_are_those_of_the_plain_rule(ledger, steps):
 
 
 QUERIES = {
-    "the runnable runs": (runs.next_runs("default", APPLY, 10), {}),
+    "the runnable runs": (runs.NEXT, {"pool": "default", "kind": APPLY, "limit": 10}),
     "the next turn": (turns.SITUATION, {"workspace": "net"}),
 }
 

@@ -29,6 +29,15 @@ _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
 _NAMED_AT_MOST = 5
 
+# Built once: that costs several times what SQLite takes to answer.
+NEXT = (
+    select(Run)
+    .where(Run.pool == bindparam("pool"), Run.kind == bindparam("kind"), text(RUNNABLE))
+    .order_by(*START_ORDER)
+    .limit(bindparam("limit"))
+)
+_BY_ID = select(Run).where(Run.id == bindparam("id"))
+
 
 def add(
     session: Session,
@@ -129,7 +138,7 @@ def note(
 
 def get(session: Session, run_id: str) -> Run:
     """Return a run by its whole id. Raises :class:`UnknownRun`."""
-    run = session.get(Run, run_id, populate_existing=True)
+    run = session.scalar(_BY_ID, {"id": run_id}, execution_options={"populate_existing": True})
     if run is None:
         raise UnknownRun(f"No run has the id {run_id!r}: `terraslot runs` lists the latest.")
     return run
@@ -171,13 +180,8 @@ def runnable(session: Session, pool: str, kinds: Collection[RunKind], limit: int
 
     At most one of a workspace changes state. Reads ``limit`` rows of each kind at most, however many wait.
     """
-    found = [run for kind in kinds for run in _all(session, next_runs(pool, kind, limit))]
+    found = [run for kind in kinds for run in _all(session, NEXT, pool=pool, kind=kind, limit=limit)]
     return sorted(found, key=lambda run: (-run.priority, run.created_at, run.id))[:limit]
-
-
-def next_runs(pool: str, kind: RunKind, limit: int) -> Select[Run]:
-    """Return the query for the runnable runs of one kind, in the order in which they should start."""
-    return select(Run).where(Run.pool == pool, Run.kind == kind, text(RUNNABLE)).order_by(*START_ORDER).limit(limit)
 
 
 def pending_counts(session: Session, pool: str) -> tuple[int, int]:
@@ -211,8 +215,8 @@ def events(session: Session, run_id: str) -> list[RunEventRecord]:
     return list(session.scalars(happened))
 
 
-def _all(session: Session, wanted: Select[Run]) -> list[Run]:
-    return list(session.scalars(wanted, execution_options={"populate_existing": True}))
+def _all(session: Session, wanted: Select[Run], **parameters: Any) -> list[Run]:
+    return list(session.scalars(wanted, parameters, execution_options={"populate_existing": True}))
 
 
 def _starting_with(prefix: str) -> Select[Run]:
@@ -238,7 +242,7 @@ def _update(
 
 @cache
 def _guarded(columns: tuple[str, ...], *, token: bool, only_runnable: bool) -> ReturningUpdate[Run]:
-    """Return the statement that sets these columns; building one costs more than SQLite takes to execute it."""
+    """Return the statement that sets these columns, built once."""
     guarded = update(Run).where(Run.id == bindparam("of_run"), Run.status == bindparam("of_status"))
     if token:
         guarded = guarded.where(Run.token == bindparam("of_token"))
