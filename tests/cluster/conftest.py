@@ -1,35 +1,20 @@
 """Local pods whose agents are small stand-ins; after each test none of their processes is left."""
 
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import eventually
 from workers.cluster import orphans
 from workers.cluster.local import LocalPods
 from workers.cluster.pod_record import read
 
 
 @pytest.fixture
-def until() -> Callable[..., Any]:
-    """Return a function that waits for the first true answer of a condition."""
-
-    def wait(condition: Callable[[], Any], seconds: float = 20) -> Any:
-        deadline, pause = time.monotonic() + seconds, threading.Event()
-        while not (answer := condition()):
-            assert time.monotonic() < deadline, "the condition did not come true in time"
-            pause.wait(0.01)
-        return answer
-
-    return wait
-
-
-@pytest.fixture
-def local_pods(tmp_path: Path, until: Callable[..., Any]) -> Iterator[Callable[..., LocalPods]]:
+def local_pods(tmp_path: Path) -> Iterator[Callable[..., LocalPods]]:
     """Return a maker of backends under one home; ``agent`` is the Python text that stands in for an agent."""
     home = tmp_path / "home"
 
@@ -49,5 +34,5 @@ def local_pods(tmp_path: Path, until: Callable[..., Any]) -> Iterator[Callable[.
         ]
         for pod in pods.list(pool):
             pods.delete(pod, force=True)
-        until(lambda pool=pool: not pods.list(pool))
+        eventually(lambda pool=pool: not pods.list(pool))
         assert not any(process.alive for process in [*processes, *children])

@@ -10,6 +10,7 @@ from signal import SIGTERM
 
 import pytest
 
+from tests.waiting import eventually
 from workers.cluster import pod_record, process_log, processes
 from workers.core.errors import Unavailable
 from workers.core.pods import PodPhase
@@ -52,7 +53,7 @@ def test_a_created_pod_runs_in_a_session_and_directory_of_its_own(local_pods, tm
     assert (directory(tmp_path, "a1") / "work").is_dir()
 
 
-def test_the_agent_gets_its_own_variables_and_none_of_the_control_planes(local_pods, tmp_path, monkeypatch, until):
+def test_the_agent_gets_its_own_variables_and_none_of_the_control_planes(local_pods, tmp_path, monkeypatch):
     monkeypatch.setenv("TERRASLOT_DATABASE_URL", "postgresql://user:secret@host/db")
     monkeypatch.setenv("AWS_PROFILE", "cloud")
     pods = local_pods(
@@ -61,7 +62,7 @@ def test_the_agent_gets_its_own_variables_and_none_of_the_control_planes(local_p
         environment={"TERRASLOT_REDIS_URL": "redis://x"},
     )
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     lines = (directory(tmp_path, "a1") / "agent.log").read_text().splitlines()
     own = dict(line.split(" ", 1) for line in lines if line.startswith("TERRASLOT_"))
     assert own == {
@@ -106,30 +107,30 @@ def test_threads_and_processes_that_create_the_same_pods_at_once_start_each_once
     assert all(pod.phase is PodPhase.RUNNING for pod in listed)
 
 
-def test_delete_asks_with_sigterm_and_the_pod_is_gone_when_its_process_is(local_pods, tmp_path, until):
+def test_delete_asks_with_sigterm_and_the_pod_is_gone_when_its_process_is(local_pods, tmp_path):
     pods = local_pods(DRAINING)
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     process = process_of(tmp_path, "a1")
     pods.delete(only(pods))
-    until(lambda: not pods.list("default"))
+    eventually(lambda: not pods.list("default"))
     assert not process.alive
     assert not directory(tmp_path, "a1").exists()
 
 
-def test_a_pod_that_ignores_sigterm_is_listed_as_deleting_and_killed_after_its_grace(local_pods, tmp_path, until):
+def test_a_pod_that_ignores_sigterm_is_listed_as_deleting_and_killed_after_its_grace(local_pods, tmp_path):
     now = [1000.0]
     pods = local_pods(STUBBORN, grace=30, clock=lambda: now[0])
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     pods.delete(only(pods))
     now[0] += 29
     assert only(pods).deleting is True
     now[0] += 2
-    until(lambda: not pods.list("default"))
+    eventually(lambda: not pods.list("default"))
 
 
-def test_a_second_delete_neither_extends_the_grace_nor_sends_another_sigterm(local_pods, tmp_path, until):
+def test_a_second_delete_neither_extends_the_grace_nor_sends_another_sigterm(local_pods, tmp_path):
     now = [1000.0]
     counting = (
         "import signal\nsignal.signal(15, lambda *_: print('terminated', flush=True))\nprint('ready', flush=True)\n"
@@ -137,23 +138,23 @@ def test_a_second_delete_neither_extends_the_grace_nor_sends_another_sigterm(loc
     )
     pods = local_pods(counting, grace=30, clock=lambda: now[0])
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     pods.delete(only(pods))
     log = directory(tmp_path, "a1") / "agent.log"
-    until(lambda: "terminated" in log.read_text())
+    eventually(lambda: "terminated" in log.read_text())
     now[0] += 20
     pods.delete(only(pods))
     assert log.read_text().count("terminated") == 1
     now[0] += 11
-    until(lambda: not pods.list("default"))
+    eventually(lambda: not pods.list("default"))
 
 
-def test_a_forced_delete_kills_at_once(local_pods, tmp_path, until):
+def test_a_forced_delete_kills_at_once(local_pods, tmp_path):
     pods = local_pods(STUBBORN, grace=3600)
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     pods.delete(only(pods), force=True)
-    until(lambda: not pods.list("default"))
+    eventually(lambda: not pods.list("default"))
 
 
 def test_another_life_of_the_same_name_is_not_deleted(local_pods, tmp_path):
@@ -165,12 +166,12 @@ def test_another_life_of_the_same_name_is_not_deleted(local_pods, tmp_path):
     assert only(pods).deleting is False
 
 
-def test_deleting_what_is_gone_is_quiet(local_pods, tmp_path, until):
+def test_deleting_what_is_gone_is_quiet(local_pods, tmp_path):
     pods = local_pods(DRAINING)
     pods.create(POOL, "a1")
     pod = only(pods)
     pods.delete(pod, force=True)
-    until(lambda: not pods.list("default"))
+    eventually(lambda: not pods.list("default"))
     assert pods.delete(pod) is None
 
 
@@ -182,12 +183,10 @@ def test_deleting_what_is_gone_is_quiet(local_pods, tmp_path, until):
         ("print('drained')", PodPhase.SUCCEEDED, "exit code 0: drained"),
     ],
 )
-def test_a_pod_that_ended_by_itself_is_listed_with_its_reason_until_it_is_deleted(
-    local_pods, until, agent, phase, reason
-):
+def test_a_pod_that_ended_by_itself_is_listed_with_its_reason_until_it_is_deleted(local_pods, agent, phase, reason):
     pods = local_pods(agent)
     pods.create(POOL, "a1")
-    until(lambda: only(pods).phase is not PodPhase.RUNNING)
+    eventually(lambda: only(pods).phase is not PodPhase.RUNNING)
     assert (only(pods).phase, only(pods).reason) == (phase, reason)
     pods.delete(only(pods))
     assert pods.list("default") == []
@@ -207,10 +206,10 @@ def test_a_pid_that_belongs_to_somebody_else_now_is_neither_alive_nor_signalled(
     assert bystander.returncode == 0
 
 
-def test_a_process_whose_creator_died_before_writing_it_down_is_found_again(local_pods, tmp_path, until):
+def test_a_process_whose_creator_died_before_writing_it_down_is_found_again(local_pods, tmp_path):
     pods = local_pods()
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     before = only(pods)
     (directory(tmp_path, "a1") / "pod.json").unlink()
     assert only(pods).uid == before.uid
@@ -245,7 +244,7 @@ def test_a_disk_that_fails_means_unknown_and_never_gone(local_pods, tmp_path):
     (tmp_path / "home/pods").unlink()
 
 
-def test_a_state_that_terraform_could_not_store_outlives_its_pod(local_pods, tmp_path, until):
+def test_a_state_that_terraform_could_not_store_outlives_its_pod(local_pods, tmp_path):
     """F19."""
     pods = local_pods()
     for name in ("a1", "a2"):
@@ -256,13 +255,13 @@ def test_a_state_that_terraform_could_not_store_outlives_its_pod(local_pods, tmp
         (run.parent / "run-2").mkdir()
     for pod in pods.list("default"):
         pods.delete(pod, force=True)
-    until(lambda: not pods.list("default"))
+    eventually(lambda: not pods.list("default"))
     rescued = tmp_path / "home/rescued"
     assert sorted(path.name for path in rescued.iterdir()) == ["run-1", "run-1.2"]
     assert {path.read_text() for path in rescued.rglob("errored.tfstate")} == {"a1", "a2"}
 
 
-def test_a_log_that_grew_too_long_is_emptied_and_its_writer_goes_on(local_pods, tmp_path, until, monkeypatch):
+def test_a_log_that_grew_too_long_is_emptied_and_its_writer_goes_on(local_pods, tmp_path, monkeypatch):
     monkeypatch.setattr(process_log, "MAX_BYTES", 1000)
     talking = (
         "import signal\nsignal.signal(10, lambda *_: print('again', flush=True))\nprint('ready' * 500, flush=True)\n"
@@ -270,15 +269,15 @@ def test_a_log_that_grew_too_long_is_emptied_and_its_writer_goes_on(local_pods, 
     )
     pods = local_pods(talking)
     pods.create(POOL, "a1")
-    until(is_ready(tmp_path, "a1"))
+    eventually(is_ready(tmp_path, "a1"))
     pods.list("default")
     log = directory(tmp_path, "a1") / "agent.log"
     assert log.stat().st_size == 0
     os.kill(process_of(tmp_path, "a1").pid, 10)
-    until(lambda: log.read_text() == "again\n")
+    eventually(lambda: log.read_text() == "again\n")
 
 
-def test_an_ended_child_is_gone_at_once_and_leaves_no_zombie(tmp_path: Path, until):
+def test_an_ended_child_is_gone_at_once_and_leaves_no_zombie(tmp_path: Path):
     process = processes.start(
         [sys.executable, "-c", "import signal; signal.pause()"],
         environment=os.environ,
@@ -288,7 +287,7 @@ def test_an_ended_child_is_gone_at_once_and_leaves_no_zombie(tmp_path: Path, unt
     assert process.alive
     assert process.exit_code() is None
     assert process.send(SIGTERM) is True
-    until(lambda: not process.alive)
+    eventually(lambda: not process.alive)
     assert process.send(SIGTERM) is False
     assert process.exit_code() == -SIGTERM
     assert not Path(f"/proc/{process.pid}").exists()

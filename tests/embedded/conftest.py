@@ -2,11 +2,8 @@
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,20 +12,6 @@ from workers.cluster.processes import Process
 from workers.embedded import state
 from workers.embedded.background import down
 from workers.settings import settings
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[..., Any]:
-    """Return a function that waits for the first true answer of a condition."""
-
-    def wait(condition: Callable[[], Any], seconds: float = 30) -> Any:
-        deadline, pause = time.monotonic() + seconds, threading.Event()
-        while not (answer := condition()):
-            assert time.monotonic() < deadline, "the condition did not come true in time"
-            pause.wait(0.01)
-        return answer
-
-    return wait
 
 
 def parts(home: Path) -> dict[str, Process]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
 from workers.embedded import state
 
 TERRASLOT = str(Path(sys.executable).parent / "terraslot")
@@ -51,12 +52,12 @@ def test_it_applies_on_the_agent_that_planned_and_a_second_one_finds_no_changes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_told_to_end_in_the_middle_it_takes_everything_with_it(home, parts_of, until, number):
+def test_told_to_end_in_the_middle_it_takes_everything_with_it(home, parts_of, number):
     with subprocess.Popen([TERRASLOT, "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
-        until(lambda: "planning on" in demo.stdout.readline())
+        eventually(lambda: "planning on" in demo.stdout.readline())
         parts = parts_of(home / "demo")
         assert len(parts) == 6  # the supervisor, its four children without Flower, and an agent
         os.kill(demo.pid, number)
         demo.stdout.read()
         assert demo.wait(60) == (-number if number == signal.SIGKILL else 130)
-    until(lambda: not any(process.alive for process in parts.values()), 60)
+    eventually(lambda: not any(process.alive for process in parts.values()), 60)

@@ -8,6 +8,7 @@ import threading
 import psutil
 import pytest
 
+from tests.waiting import eventually
 from workers.cluster import processes
 from workers.cluster.local import LocalPods
 from workers.core.pools import PoolSpec
@@ -50,7 +51,7 @@ def ended(tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path, home, until):
+def start(tmp_path, home):
     """Return a function that starts stand-ins for the parts of a system, and describes them."""
 
     def begin(*names, stubborn=False):
@@ -65,14 +66,14 @@ def start(tmp_path, home, until):
             )  # fmt: skip
             system.note(name, process)
             system.write(home)
-        until(lambda: all("ready" in (home / "logs" / name).read_text() for name in names))
+        eventually(lambda: all("ready" in (home / "logs" / name).read_text() for name in names))
         return system
 
     return begin
 
 
 @pytest.fixture
-def start_agent(tmp_path, home, until):
+def start_agent(tmp_path, home):
     """Return a function that starts a pod with a stand-in for an agent; returns its process."""
 
     def begin(*, stubborn=False):
@@ -80,7 +81,7 @@ def start_agent(tmp_path, home, until):
         pods = LocalPods(home, {}, command=command)
         pods.create(PoolSpec(name="default"), "a1")
         log = home / "pods/default/a1/agent.log"
-        until(lambda: log.exists() and "ready" in log.read_text())
+        eventually(lambda: log.exists() and "ready" in log.read_text())
         pid, _, started = pods.list("default")[0].uid.partition(":")
         return processes.Process(int(pid), started)
 
@@ -121,7 +122,7 @@ def test_asked_again_it_kills_the_agents_it_waits_for(start, start_agent, home, 
     assert ended() == ["valkey"]
 
 
-def test_asked_a_third_time_it_kills_what_dead_agents_left(start, start_agent, home, ended, until):
+def test_asked_a_third_time_it_kills_what_dead_agents_left(start, start_agent, home, ended):
     agent = start_agent(stubborn=True)
     log = home / "terraform.log"
     terraform = processes.start(
@@ -129,7 +130,7 @@ def test_asked_a_third_time_it_kills_what_dead_agents_left(start, start_agent, h
          "while True: signal.pause()"],
         environment=os.environ, directory=home, log=log,
     )  # fmt: skip
-    until(lambda: "ready" in log.read_text())
+    eventually(lambda: "ready" in log.read_text())
     children = home / "pods/default/a1/work/children"
     children.mkdir()
     began = psutil.Process(terraform.pid).create_time()

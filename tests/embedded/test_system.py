@@ -10,6 +10,7 @@ import urllib.request
 import psutil
 import pytest
 
+from tests.waiting import eventually
 from workers.cluster.local import LocalPods
 from workers.core.errors import InvalidRequest, StillInUse, Unavailable
 from workers.core.pools import PoolSpec
@@ -29,7 +30,7 @@ def alive(processes):
     return {name for name, process in processes.items() if process.alive}
 
 
-def test_one_system_from_its_start_to_its_end(home, parts_of, until):
+def test_one_system_from_its_start_to_its_end(home, parts_of):
     tied_to, held = os.pipe()
     said = []
     running = detach(Options(home=home, pool=PoolSpec(name="mine")), said.append, tied_to)
@@ -55,23 +56,23 @@ def test_one_system_from_its_start_to_its_end(home, parts_of, until):
     assert alive(every) == PARTS | {"flower"}
 
     every["control"].send(signal.SIGKILL)
-    every["control again"] = until(lambda: (now := parts_of(home)["control"]) != every["control"] and now)
+    every["control again"] = eventually(lambda: (now := parts_of(home)["control"]) != every["control"] and now)
     assert every["control again"].alive
 
     os.close(held)  # as if the process that it is tied to had died
-    until(lambda: not alive(every))
+    eventually(lambda: not alive(every))
     assert state.running(home) is None
     assert down(home) is False
 
 
-def test_agents_outlive_a_killed_supervisor_and_are_ended_by_down(home, parts_of, until):
+def test_agents_outlive_a_killed_supervisor_and_are_ended_by_down(home, parts_of):
     """F25: what a killed supervisor leaves is either taken over or ended."""
     options = Options(home=home, flower=False)
     detach(options)
     LocalPods(home, {}, command=(sys.executable, "-c", "import signal; signal.pause()")).create(options.pool, "a1")
     first = parts_of(home)
     first["supervisor"].send(signal.SIGKILL)
-    until(lambda: not first["supervisor"].alive)
+    eventually(lambda: not first["supervisor"].alive)
     assert alive(first) == PARTS - {"supervisor"} | {"a1"}
 
     running = detach(options)
@@ -82,18 +83,18 @@ def test_agents_outlive_a_killed_supervisor_and_are_ended_by_down(home, parts_of
     assert running.redis_url == state.running(home).redis_url
 
     second["supervisor"].send(signal.SIGKILL)
-    until(lambda: not second["supervisor"].alive)
+    eventually(lambda: not second["supervisor"].alive)
     assert down(home) is True
     assert alive(second) == set()
     assert down(home) is False
 
 
-def test_told_to_end_while_it_starts_it_leaves_nothing(home, parts_of, until):
+def test_told_to_end_while_it_starts_it_leaves_nothing(home, parts_of):
     said, tell = os.pipe()
     command = [sys.executable, "-m", "workers.embedded", Options(home=home).model_dump_json(), str(tell)]
     with subprocess.Popen(command, pass_fds=[tell], stdout=subprocess.DEVNULL) as supervisor, os.fdopen(said) as reader:
         os.close(tell)
-        started = until(lambda: len(found := parts_of(home)) > 2 and found)
+        started = eventually(lambda: len(found := parts_of(home)) > 2 and found)
         supervisor.send_signal(signal.SIGINT)
         assert down(home) is True
         assert supervisor.wait(60) == 0

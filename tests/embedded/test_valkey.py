@@ -9,12 +9,13 @@ import psutil
 import pytest
 import redis
 
+from tests.waiting import eventually
 from workers.core.errors import Unavailable
 from workers.embedded import valkey
 
 
 @pytest.fixture
-def start(tmp_path, until):
+def start(tmp_path):
     """Return a function that configures and starts a server; all of them are ended."""
     (tmp_path / "logs").mkdir()
     started = []
@@ -23,13 +24,13 @@ def start(tmp_path, until):
         server = valkey.configure(tmp_path)
         process = server.start()
         started.append(process)
-        until(server.answers)
+        eventually(server.answers)
         return server, process
 
     yield begin
     for process in started:
         process.send(signal.SIGKILL)
-    until(lambda: not any(process.alive for process in started))
+    eventually(lambda: not any(process.alive for process in started))
 
 
 def test_it_takes_commands_from_this_machine_with_its_password_only(start):
@@ -51,12 +52,12 @@ def test_its_password_is_in_a_file_of_its_owner_and_in_no_command_line(start, tm
     assert server.password not in " ".join(psutil.Process(process.pid).cmdline())
 
 
-def test_address_and_data_survive_a_restart(start, until):
+def test_address_and_data_survive_a_restart(start):
     server, process = start()
     with redis.Redis.from_url(server.url) as client:
         client.set("plan", "kept")
     process.send(signal.SIGTERM)
-    until(lambda: not process.alive)
+    eventually(lambda: not process.alive)
     again, _ = start()
     assert again == server
     with redis.Redis.from_url(again.url) as client:

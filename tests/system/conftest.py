@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
+from tests.waiting import eventually
 from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
 from workers.core.workspaces import DirectorySource, WorkspaceSpec
 from workers.embedded.background import detach, down
@@ -47,15 +46,6 @@ if [ -n "$gate" ]; then
 fi
 exec {terraform} "$@"
 """
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """Wait for the first true answer of a condition and return it."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        pause.wait(0.02)
-    return answer
 
 
 @dataclass

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from tests.system.conftest import HELD, Cloud, eventually
+from tests.system.conftest import HELD, Cloud
+from tests.waiting import eventually
 from workers.core.errors import RunFailed
 from workers.embedded import state
 

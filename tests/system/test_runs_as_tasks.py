@@ -6,7 +6,8 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import CeleryError
 
-from tests.system.conftest import HELD, Cloud, eventually
+from tests.system.conftest import HELD, Cloud
+from tests.waiting import eventually
 from workers.core.errors import (
     IllegalTransition,
     InvalidRequest,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.system.conftest import Cloud, eventually
+from tests.system.conftest import Cloud
+from tests.waiting import eventually
 from workers.services import pods, pools
 from workers.store import decisions
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import Cloud, eventually
+from tests.system.conftest import Cloud
+from tests.waiting import eventually
 from workers.core.errors import RunFailed
 from workers.core.workspaces import SensitiveVariables
 from workers.services import sensitive
