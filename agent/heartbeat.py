@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -159,8 +159,5 @@ class Heartbeat:
         self._reserved = tuple(lease for lease in record.leases if lease.state is SlotState.RESERVED)
         for run in kept - {lease.run for lease in record.leases}:
             self._logger.info("the run's directory is needed no more", run=run)
-            self._slots.unless_executing(run, self._setting_aside(run))
+            self._slots.unless_executing(run, partial(self._directories.set_aside, run))
         self._directories.empty()
-
-    def _setting_aside(self, run: str) -> Callable[[], None]:
-        return lambda: self._directories.set_aside(run)

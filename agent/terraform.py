@@ -11,11 +11,11 @@ from typing import Any
 from agent import plugin_cache
 from agent.environment import plugin_cache as plugin_cache_of
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
+from agent.sensitive import MASKED
 from workers.core.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 from workers.core.runs import FailureReason
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
-SENSITIVE = "(sensitive)"
 _PLAN_HAS_CHANGES = 2
 
 
@@ -139,7 +139,7 @@ def summary(plan: Mapping[str, Any]) -> PlanSummary:
 def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return outputs by name; sensitive ones without their value, and none that is not known yet."""
     return {
-        name: SENSITIVE if output.get("sensitive") else output["value"]
+        name: MASKED if output.get("sensitive") else output["value"]
         for name, output in values.items()
         if output.get("sensitive") or "value" in output
     }

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.terraform import SENSITIVE, bounded, error_text, fitting, outputs, summary
+from agent.sensitive import MASKED
+from agent.terraform import bounded, error_text, fitting, outputs, summary
 from workers.core.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 
 
@@ -45,8 +46,8 @@ def test_outputs_are_shown_when_known_and_never_when_sensitive() -> None:
     }
     assert outputs(values) == {
         "known": [1, {"a": None}],
-        "secret": SENSITIVE,
-        "unknown_secret": SENSITIVE,
+        "secret": MASKED,
+        "unknown_secret": MASKED,
         "nothing": None,
     }
 
