@@ -318,11 +318,25 @@ class TestAPod:
 
     def test_that_vanished_has_its_run_planned_anew(self, cluster: Cluster) -> None:
         """F7: its node is gone."""
-        busy(cluster, 1)
-        cluster.double.vanish("default-0")
+        busy(cluster, 2)
+        lost = cluster.run("run-1").agent or ""
+        cluster.double.vanish(lost)
         cluster.cycle()
         assert cluster.run("run-1").status is RunStatus.PENDING
-        assert cluster.slots.agent("default-0") is None
+        assert cluster.slots.agent(lost) is None
+
+    def test_that_was_the_only_one_is_gone_once_its_agent_is_not_heard_any_more(
+        self, cluster: Cluster, clock_ahead: Clock
+    ) -> None:
+        """F24: an empty list beside a live agent says that somebody looks in the wrong place."""
+        busy(cluster, 1)
+        cluster.double.vanish("default-0")
+        with pytest.raises(Unavailable, match=r"its agents are heard: check TERRASLOT_NAMESPACE"):
+            cycle(cluster.system, POOL)
+        assert cluster.run("run-1").status is RunStatus.PLANNING
+        clock_ahead(6)
+        cluster.cycle()
+        assert cluster.run("run-1").status is RunStatus.PENDING
 
     def test_on_a_node_that_does_not_answer_keeps_its_run_until_it_is_gone(
         self, cluster: Cluster, clock_ahead: Clock

@@ -19,6 +19,7 @@ from tests.kubernetes.double.containers import Processes
 from tests.services.conftest import POOL
 from tests.waiting import eventually
 from workers.core import names
+from workers.core.errors import Unavailable
 from workers.core.messages import REPORT
 from workers.core.runs import RunKind, RunStatus
 from workers.core.workspaces import DirectorySource, WorkspaceSpec
@@ -171,6 +172,14 @@ def test_a_node_drain_lets_an_apply_finish_and_a_lost_node_has_the_plan_made_ane
     lost = live.cluster.run(other).agent
     live.cluster.double.machinery.container(lost)._process.send_signal(signal.SIGKILL)
     live.cluster.double.vanish(lost)
-    live.cluster.cycle()
+
+    def seen() -> bool:
+        try:
+            live.cluster.cycle()
+        except Unavailable:  # so early the list might be wrong, and not the pod gone
+            return False
+        return live.cluster.slots.agent(lost) is None
+
+    live.until(seen, cycles=False)
     again = live.until(lambda: live.cluster.run(other).agent not in (None, lost) and live.cluster.run(other))
     assert again.attempt == 2
