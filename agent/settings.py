@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.credentials import PoolCredentials
+from workers.core.environment import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 from workers.core.errors import InvalidRequest
 from workers.core.names import AgentName, Name
 
-PREFIX = "TERRASLOT_"
 EMBEDDED = "embedded"
 _SECRET = frozenset({"redis_url", "broker_url"})
 
@@ -35,21 +34,14 @@ class AgentSettings(BaseSettings):
     pool: Name
     agent: AgentName
     work_dir: Path
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    broker_url: str = ""
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    broker_url: RedisUrl = ""
     secret_dir: Path | None = None
     terraform: str | None = None
     heartbeat_seconds: float = Field(default=5, gt=0, le=3600)
     grace_seconds: float = Field(default=600, gt=0)
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    log_format: str = Field(default="console", pattern="^(console|json)$")
-
-    @field_validator("redis_url", "broker_url")
-    @classmethod
-    def _redis_scheme(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        return url
+    log_level: LogLevel = "INFO"
+    log_format: LogFormat = "console"
 
     @field_validator("work_dir")
     @classmethod
@@ -100,14 +92,4 @@ def read() -> AgentSettings:
     try:
         return AgentSettings()
     except ValidationError as error:
-        problems = "; ".join(_sentence(problem) for problem in error.errors())
-        raise InvalidRequest(f"The agent's environment makes no sense: {problems}.") from None
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    name = str(problem["loc"][0])
-    variable = PREFIX + name.upper()
-    if problem["type"] == "missing":
-        return f"{variable} is not set"
-    shown = "" if name in _SECRET else f"={problem['input']!r}"
-    return f"{variable}{shown}: {problem['msg'].removeprefix('Value error, ')}"
+        raise InvalidRequest(f"The agent's environment makes no sense: {problems(error, _SECRET)}.") from None

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -19,11 +18,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from workers.core.environment import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 from workers.core.errors import InvalidRequest
 from workers.core.names import NAME
 from workers.core.sealing import Keyring
 
-PREFIX = "TERRASLOT_"
 SYSTEM_FILE = "system.json"
 _SECRET = frozenset({"redis_url", "broker_url", "database_url", "encryption_keys"})
 
@@ -47,8 +46,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=home)
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    broker_url: str = ""
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    broker_url: RedisUrl = ""
     database_url: str = ""
     encryption_keys: SecretStr = SecretStr("")
     credential_days: float = Field(default=30, gt=0)
@@ -59,15 +58,8 @@ class Settings(BaseSettings):
     cycle_seconds: float = Field(default=30, gt=0)
     dispatch_seconds: float = Field(default=10, gt=0)
     heartbeat_seconds: float = Field(default=5, gt=0)
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    log_format: str = Field(default="console", pattern="^(console|json)$")
-
-    @field_validator("redis_url", "broker_url")
-    @classmethod
-    def _redis_scheme(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        return url
+    log_level: LogLevel = "INFO"
+    log_format: LogFormat = "console"
 
     @field_validator("database_url")
     @classmethod
@@ -116,12 +108,4 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(_sentence(problem) for problem in error.errors())
-        raise InvalidRequest(f"The environment makes no sense: {problems}.") from None
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    """Return what is wrong with a variable, without its value where that may be a secret."""
-    name = "_".join(str(part) for part in problem["loc"])
-    value = "" if name in _SECRET else f"={problem['input']!r}"
-    return f"{PREFIX}{name.upper()}{value}: {problem['msg'].removeprefix('Value error, ')}"
+        raise InvalidRequest(f"The environment makes no sense: {problems(error, _SECRET)}.") from None

@@ -22,7 +22,8 @@ from tests.chart.rendering import (
     render,
     variables,
 )
-from workers.settings import PREFIX, Settings
+from workers.core.environment import PREFIX
+from workers.settings import Settings
 
 _API_SPEAKERS = {"control", "reports", "pools"}
 _CLUSTER = Path(__file__).parents[2] / "workers" / "cluster" / "kubernetes"

@@ -13,6 +13,7 @@ import typer
 from workers import settings
 from workers.cli.console import say
 from workers.cli.outcome import INTERRUPTED
+from workers.core.environment import PREFIX
 from workers.core.errors import InvalidRequest
 from workers.core.pools import PoolLimits, PoolSpec
 from workers.embedded.background import detach, down
@@ -21,7 +22,7 @@ from workers.embedded.options import Options
 app = typer.Typer()
 
 _POOL = PoolSpec(name="default", limits=PoolLimits(max_agents=2))
-_KEPT = tuple(f"{settings.PREFIX}{name}" for name in ("HOME", "TERRAFORM", "LOG_LEVEL"))
+_KEPT = tuple(f"{PREFIX}{name}" for name in ("HOME", "TERRAFORM", "LOG_LEVEL"))
 # Beside this file's package in a clone, inside it in a wheel.
 _EXAMPLES = (Path(__file__).parents[2] / "examples" / "hello", Path(__file__).parent / "hello")
 
@@ -62,9 +63,9 @@ def _system_of_its_own() -> Iterator[None]:
 def _isolated_home() -> Path:
     """Forget what this process's environment says of other systems; return the demo's home."""
     home = settings.home() / "demo"
-    for name in [name for name in os.environ if name.startswith(settings.PREFIX) and name not in _KEPT]:
+    for name in [name for name in os.environ if name.startswith(PREFIX) and name not in _KEPT]:
         del os.environ[name]
-    os.environ[f"{settings.PREFIX}HOME"] = str(home)
+    os.environ[f"{PREFIX}HOME"] = str(home)
     settings.settings.cache_clear()
     return home
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers import settings
+from workers.core.environment import PREFIX
 from workers.core.pools import PoolSpec
 
 
@@ -31,4 +32,4 @@ class Options(BaseModel):
 
 def environment(home: Path) -> Mapping[str, str]:
     """Return the environment of every process of the system under ``home``, except the agents'."""
-    return os.environ | {f"{settings.PREFIX}HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    return os.environ | {f"{PREFIX}HOME": str(home), "PYTHONUNBUFFERED": "1"}
