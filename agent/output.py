@@ -18,6 +18,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from agent.sensitive import Mask
+from workers.core.terminal import CONTROLS
 from workers.slots.log_stream import LogLine
 
 MAX_LINE = 8_000
@@ -29,8 +30,7 @@ CUT = " … (the rest of this line was left out)"
 _SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
-# C0 and C1 controls but the tab, line and paragraph separators, and what turns the direction of text around.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(f"[\n{CONTROLS}\ud800-\udfff]")  # nor can a half of a surrogate pair be sent
 
 
 def clean(text: str) -> str:

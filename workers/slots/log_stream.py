@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from workers.core.terminal import CONTROLS
 from workers.slots.keys import PoolKeys
 from workers.slots.records import Text
 
@@ -21,7 +22,7 @@ MAX_LINE_BYTES = 8 * 1024
 KEEP_SECONDS = 7 * 86400
 
 _CUT = " [cut]"
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(f"[\n{CONTROLS}]")
 
 
 @dataclass(frozen=True, slots=True)
