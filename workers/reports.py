@@ -21,9 +21,11 @@ from workers.services.system import system
 log = structlog.get_logger(__name__)
 
 app = build_app("terraslot-reports", [names.REPORTS_QUEUE], [])
+# Nothing is kept that would have to be acknowledged: an agent repeats what counts until the slot map shows it.
+app.conf.broker_transport_options = {**app.conf.broker_transport_options, "ack_emulation": False}
 
 
-@app.task(name=names.REPORT, ignore_result=True)
+@app.task(name=names.REPORT, ignore_result=True, send_events=False)
 def report(payload: dict[str, Any]) -> None:
     """Take one report of an agent; one that makes no sense is logged and dropped."""
     try:

@@ -22,6 +22,8 @@ from workers.services import delivery, protection, runs, strays
 from workers.services import dispatch as dispatcher
 from workers.services.system import system
 
+# Nobody waits for these, and Flower shows what people ask for: events cost a task more than a round trip.
+_INTERNAL: dict[str, Any] = {"ignore_result": True, "send_events": False, "throws": TerraslotError}
 _NOT_SENT_AGAIN = ("expires", "headers", "origin", "soft_time_limit", "time_limit")
 
 
@@ -67,49 +69,51 @@ def cancel(run_id: str, force: bool = False) -> dict[str, Any]:
     return delivery.result_of(runs.cancel(system(), run_id, force=force))
 
 
-@app.task(name=names.DISPATCH, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.DISPATCH, **_INTERNAL)
 def dispatch(pool: str) -> None:
     """Give out the free slots of a pool."""
     dispatcher.dispatch(system(), pool)
 
 
-@app.task(name=names.DISPATCHES, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.DISPATCHES, **_INTERNAL)
 def dispatches() -> None:
     """Give out the free slots of every pool."""
     cycles_of_pools.dispatches(system())
 
 
-@app.task(name=names.CYCLE, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.CYCLE, **_INTERNAL)
 def cycle(pool: str) -> None:
     """Reconcile and scale a pool."""
     cycles_of_pools.cycle(system(), pool)
 
 
-@app.task(name=names.CYCLES, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.CYCLES, **_INTERNAL)
 def cycles() -> None:
     """Reconcile and scale every pool, a task each."""
     cycles_of_pools.cycles(system())
 
 
-@app.task(name=names.PROTECT, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.PROTECT, **_INTERNAL)
 def protect(pool: str, agent: str, run: str) -> None:
     """Mark the pod that a run has made busy, so that the cluster leaves it where it is."""
     protection.protect(system(), pool, agent, run)
 
 
-@app.task(name=names.SWEEP, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.SWEEP, **_INTERNAL)
 def sweep() -> None:
     """Delete the pods of deleted pools."""
     strays.sweep(system())
 
 
-@app.task(name=names.DELIVERIES, ignore_result=True, throws=TerraslotError)
+@app.task(name=names.DELIVERIES, **_INTERNAL)
 def deliveries() -> None:
     """Deliver outcomes that were not delivered in time."""
     delivery.deliver_overdue(system())
 
 
 def _enter(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if task.request.get(delivery.OUTCOME):
+        return delivery.outcome_of(system(), task.request.id)
     request = _request(args, kwargs)
     message = {"name": task.name, "args": list(args), "kwargs": kwargs, "options": _options(task)}
     run = runs.submit(system(), task.request.id, kind, request, message)

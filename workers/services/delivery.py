@@ -24,6 +24,7 @@ from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
 
+OUTCOME = "terraslot_outcome"  # the header of a task that is sent once more
 OVERDUE = timedelta(seconds=60)
 BATCH = 500
 
@@ -61,6 +62,12 @@ def outcome(run: Run) -> dict[str, Any]:
     raise error(f"{sentence}: {run.error}" if run.error else f"{sentence}.")
 
 
+def outcome_of(system: System, run_id: str) -> dict[str, Any]:
+    """Return the result of a run that is over; raise as :func:`outcome` does."""
+    with system.database.read() as session:
+        return outcome(runs.get(session, run_id))
+
+
 def announce(system: System, run: Run) -> None:
     """Let ``AsyncResult.state`` and ``.info`` say where a run that is not over stands, unless they say more already."""
     key = system.celery.backend.get_key_for_task(run.id)
@@ -79,7 +86,7 @@ def complete(system: System, run: Run) -> None:
         queue=direct_queue(names.SUBMIT_QUEUE),
         # Its result is the caller's: nobody here is to be told of it.
         ignore_result=True,
-        headers={"ignore_result": False},
+        headers={"ignore_result": False, OUTCOME: True},
         **task["options"],
     )
     log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)

@@ -17,7 +17,7 @@ from workers.core.runs import EXECUTING, FailureReason, Phase, RunEvent, RunKind
 from workers.services import delivery, orders
 from workers.services.dispatch import dispatch, wake
 from workers.services.losses import lose
-from workers.services.runs import apply_deadline, end, record
+from workers.services.runs import apply_deadline, end
 from workers.services.system import System
 from workers.store import pools, runs, workspaces
 from workers.store.models import Run
@@ -109,11 +109,14 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
 
 
 def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> None:
-    with system.database.read() as session:
+    now = system.now()
+    with system.database.begin() as session:
         spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
-    patience = workspace.confirm_timeout or spec.timeouts.confirm
-    until = system.now() + timedelta(seconds=patience)
-    updated = record(system, run, RunEvent.PLANNED, confirm_until=until, deadline=None, **_facts(report))
+        until = now + timedelta(seconds=workspace.confirm_timeout or spec.timeouts.confirm)
+        updated = runs.record(
+            session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
+            confirm_until=until, deadline=None, **_facts(report),
+        )  # fmt: skip
     if updated is None:
         return
     system.slots(run.pool).reserve(run.id, run.token or "", until.timestamp())
@@ -122,16 +125,17 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> N
 
 
 def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
-    with system.database.read() as session:
-        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
     slots = system.slots(run.pool)
     lease = slots.resume(run.id, report.token, orders.new_token())
     if lease is None:
         return  # its agent is silent, or the lease went on without this report: reconcile decides
-    updated = record(
-        system, run, RunEvent.PLANNED_AUTO_APPLY, token=lease.token, started_at=None,
-        deadline=apply_deadline(system.now(), spec), **_facts(report),
-    )  # fmt: skip
+    now = system.now()
+    with system.database.begin() as session:
+        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+        updated = runs.record(
+            session, run.id, RunEvent.PLANNED_AUTO_APPLY, expect=run.status, expect_token=run.token, now=now,
+            token=lease.token, started_at=None, deadline=apply_deadline(now, spec), **_facts(report),
+        )  # fmt: skip
     if updated is None:
         slots.release(run.id, lease.token)
         return

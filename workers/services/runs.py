@@ -47,10 +47,10 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
             now=system.now(),
         )
     if new:
-        delivery.announce(system, run)
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
         wake(system, run.pool)
+        delivery.announce(system, run)  # where it was started, that has told more already
     return run
 
 
