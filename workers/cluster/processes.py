@@ -88,14 +88,14 @@ def start(
 
 
 def identify(pid: int) -> Process | None:
-    """Return the process that has this pid now; None if none has, or only a zombie."""
-    for process, child in list(_CHILDREN.items()):
-        if process.pid == pid:
-            child.poll()
+    """Return the process that has this pid now; None if none has, or only a zombie. One of our own is buried."""
     with suppress(ProcessLookupError):
         state, started = _kernel(pid)
         if state not in "ZX":
             return Process(pid, started)
+    for process, child in list(_CHILDREN.items()):
+        if process.pid == pid:
+            child.poll()
     return None
 
 

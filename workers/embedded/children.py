@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from workers.cluster import process_log, processes
 from workers.cluster.processes import Process
 from workers.core.errors import Unavailable
-from workers.embedded.options import environment
+from workers.embedded.options import Options, environment
 from workers.embedded.role import BEAT, CONTROL, REPORTS, node
 from workers.embedded.valkey import Valkey
 
@@ -68,16 +68,16 @@ class Child:
         return f"{self.name} ended{how}: {process_log.last_line(self.log) or 'it said nothing'}. See {self.log}."
 
 
-def workers(home: Path, client: Celery) -> list[Child]:
+def workers(options: Options, client: Celery) -> list[Child]:
     """Return the worker of the control plane and the one that reads reports; ``client`` asks whether they answer."""
-    return [_role(home, role, partial(_answers, client, node(role))) for role in (CONTROL, REPORTS)]
+    return [_role(options, role, partial(_answers, client, node(role))) for role in (CONTROL, REPORTS)]
 
 
-def beat(home: Path) -> Child:
+def beat(options: Options) -> Child:
     """Return beat. Its notes of an earlier life are of no use: every job is due anyway."""
-    for notes in home.glob("beat-schedule*"):
+    for notes in options.home.glob("beat-schedule*"):
         notes.unlink(missing_ok=True)
-    return _role(home, BEAT, lambda: any(home.glob("beat-schedule*")))
+    return _role(options, BEAT, lambda: any(options.home.glob("beat-schedule*")))
 
 
 def flower(home: Path, port: int) -> Child:
@@ -91,8 +91,9 @@ def valkey(server: Valkey, log: Path) -> Child:
     return Child(VALKEY, server.start, server.answers, log)
 
 
-def _role(home: Path, role: str, is_ready: Callable[[], bool]) -> Child:
-    return _child(home, role, (*_PYTHON, "workers.embedded.role", role), is_ready)
+def _role(options: Options, role: str, is_ready: Callable[[], bool]) -> Child:
+    argv = (*_PYTHON, "workers.embedded.role", role, options.pool.model_dump_json())
+    return _child(options.home, role, argv, is_ready)
 
 
 def _child(home: Path, name: str, argv: Sequence[str], is_ready: Callable[[], bool]) -> Child:

@@ -24,9 +24,7 @@ from workers.embedded.interrupts import Interrupts
 from workers.embedded.options import Options
 from workers.embedded.shutdown import Progress, shut_down
 from workers.embedded.state import Running
-from workers.services import pools
-from workers.services.system import build
-from workers.settings import Settings, settings
+from workers.settings import settings
 
 _START_DEADLINE = 60.0
 _LOOK_SECONDS = 0.25
@@ -85,17 +83,15 @@ class _Supervisor:
         )
 
     def start(self) -> None:
-        """Start everything and wait until all of it answers. What needs the database starts when it is there."""
+        """Start everything, and wait until all of it answers."""
         self._start([children.valkey(self._valkey, server.log(self._home))])
         self._await_ready()
+        LocalPods(self._home, {}).open()
         settings.cache_clear()
-        config = settings()
-        client = Celery("terraslot-supervisor", broker=config.broker, set_as_current=False)
-        self._start([children.beat(self._home)])
+        client = Celery("terraslot-supervisor", broker=settings().broker, set_as_current=False)
+        self._start([*children.workers(self._options, client), children.beat(self._options)])
         if self._flower_port:
             self._start([children.flower(self._home, self._flower_port)])
-        self._prepare_database(config, client)
-        self._start(children.workers(self._home, client))
         self._await_ready()
         self.running.ready = True
         self.running.write(self._home)
@@ -145,17 +141,6 @@ class _Supervisor:
         if not child.ready and time.monotonic() >= until:
             raise Unavailable(f"{child.name} did not answer within {_START_DEADLINE:g} s. See {child.log}.")
         return child.ready
-
-    def _prepare_database(self, config: Settings, client: Celery) -> None:
-        system = build(config, client)
-        system.database.migrate()
-        pools.ensure(system, self._options.pool)
-        system.database.dispose()
-        system.redis.close()
-        LocalPods(self._home, {}).open()
-        self._progress(f"The database {system.database} is up to date")
-        if self._interrupts.wait(0):
-            raise _Told
 
 
 def _refuse_other_servers() -> None:
