@@ -1,6 +1,6 @@
 """Signs of life: what a probe in the same pod reads to tell a working agent from a wedged one.
 
-Alive is who makes progress, not who has a process or an open port (FAILURES F31). An unreachable Redis is no reason
+Alive is who makes progress, not who has a process or an open port (F31). An unreachable Redis is no reason
 to end an agent: its terraform goes on, and it reconnects by itself. So two things count: the pulse's thread goes
 round, whether or not it reaches the slot map; and while it reaches it, Celery's loop turns as well.
 

@@ -1,6 +1,6 @@
 """A pool's credentials: what its agents may do on Redis, and when one credential follows another.
 
-Rotation is by overlap (FAILURES F27). A new credential is issued and published beside the old one; agents that
+Rotation is by overlap (F27). A new credential is issued and published beside the old one; agents that
 connect from then on use the new one; after :data:`OVERLAP` every agent has seen it, what still uses the old one is
 disconnected and connects again with the new; and the old one is retired when nobody uses it any more. No agent is
 restarted, and none is ever without a credential that works.

@@ -129,7 +129,7 @@ def next_status(status: RunStatus, event: RunEvent) -> RunStatus:
 def after_agent_lost(status: RunStatus, *, may_have_applied: bool, attempt: int, attempts: int) -> RunEvent:
     """Return what the loss of its agent means for a run that held a slot there.
 
-    An apply that may have started is never repeated by itself (FAILURES F9); a plan is made anew, at most
+    An apply that may have started is never repeated by itself (F9); a plan is made anew, at most
     ``attempts`` times in all. ``attempt`` counts from 1.
     """
     if status is RunStatus.APPLYING and may_have_applied:

@@ -1,7 +1,7 @@
 """How many agents a pool should have: one pure decision from a handful of facts.
 
 The founding arithmetic, (running + reserved) / slots, mixes two kinds of slot and starves applies while plan-only
-slots are free (FAILURES F32). Here each kind is looked at by itself, starting pods count as the capacity they are
+slots are free (F32). Here each kind is looked at by itself, starting pods count as the capacity they are
 about to be (F4, F5), and an agent is removed on its own idleness (F33).
 """
 
