@@ -44,7 +44,7 @@ def get(session: Session, name: str) -> PoolSpec:
     """Return the configuration of a pool. Raises :class:`UnknownPool`."""
     spec = session.scalar(_SPEC, {"name": name})
     if spec is None:
-        raise _unknown(name)
+        raise unknown(name)
     return PoolSpec.model_validate(spec)
 
 
@@ -60,7 +60,7 @@ def delete(session: Session, name: str) -> None:
     Nobody can begin to use it before this transaction ends, and nobody can afterwards.
     """
     if session.scalar(sa.select(Pool.name).where(Pool.name == name).with_for_update()) is None:
-        raise _unknown(name)
+        raise unknown(name)
     workspace = session.scalar(sa.select(Workspace.name).where(Workspace.pool == name).limit(1))
     if workspace is not None:
         raise StillInUse(f"The pool {name!r} can't be deleted: the workspace {workspace!r} uses it. Move it first.")
@@ -74,15 +74,16 @@ def delete(session: Session, name: str) -> None:
 def _change(session: Session, name: str, **values: Any) -> None:
     changed = session.scalar(sa.update(Pool).where(Pool.name == name).values(values).returning(Pool.name))
     if changed is None:
-        raise _unknown(name)
+        raise unknown(name)
 
 
 def _row(session: Session, name: str) -> Pool:
     row = session.get(Pool, name, populate_existing=True)
     if row is None:
-        raise _unknown(name)
+        raise unknown(name)
     return row
 
 
-def _unknown(name: str) -> UnknownPool:
+def unknown(name: str) -> UnknownPool:
+    """Return the error for a pool that is not there."""
     return UnknownPool(f"No pool has the name {name!r}: `terraslot pool list` shows all.")

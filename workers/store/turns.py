@@ -11,7 +11,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.orm import Session
 
-from workers.core.errors import UnknownPool, UnknownWorkspace
+from workers.store import pools, workspaces
 from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, STATE_CHANGING, WAITING, Base
 
 # Statements are built once, from tables: building one costs several times what SQLite takes to answer it.
@@ -43,9 +43,9 @@ def hold(session: Session, workspace: str, pool: str) -> None:
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where there is none to keep.
     """
     if session.scalar(_HOLD_WORKSPACE, {"workspace": workspace}) is None:
-        raise UnknownWorkspace(f"No workspace has the name {workspace!r}: `terraslot workspace list` shows all.")
+        raise workspaces.unknown(workspace)
     if session.scalar(_HOLD_POOL, {"pool": pool}) is None:
-        raise UnknownPool(f"No pool has the name {pool!r}: `terraslot pool list` shows all.")
+        raise pools.unknown(pool)
 
 
 def hold_workspace_of(session: Session, run_id: str) -> str | None:

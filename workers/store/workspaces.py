@@ -42,14 +42,14 @@ def update(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
     except IntegrityError as error:
         raise _unknown_pool(spec) from error
     if name is None:
-        raise _unknown(spec.name)
+        raise unknown(spec.name)
 
 
 def get(session: Session, name: str) -> WorkspaceSpec:
     """Return the configuration of a workspace. Raises :class:`UnknownWorkspace`."""
     spec = session.scalar(_SPEC, {"name": name})
     if spec is None:
-        raise _unknown(name)
+        raise unknown(name)
     return WorkspaceSpec.model_validate(spec)
 
 
@@ -68,7 +68,7 @@ def delete(session: Session, name: str) -> None:
     before this transaction ends, and nobody can afterwards.
     """
     if session.scalar(sa.select(Workspace.name).where(Workspace.name == name).with_for_update()) is None:
-        raise _unknown(name)
+        raise unknown(name)
     run = session.scalar(sa.select(Run.id).where(Run.workspace == name, sa.text(UNFINISHED)).limit(1))
     if run is not None:
         raise StillInUse(
@@ -82,7 +82,8 @@ def _values(spec: WorkspaceSpec, now: datetime) -> dict[str, Any]:
     return {"pool": spec.pool, "spec": spec.model_dump(mode="json"), "updated_at": now}
 
 
-def _unknown(name: str) -> UnknownWorkspace:
+def unknown(name: str) -> UnknownWorkspace:
+    """Return the error for a workspace that is not there."""
     return UnknownWorkspace(f"No workspace has the name {name!r}: `terraslot workspace list` shows all.")
 
 
