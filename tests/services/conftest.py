@@ -88,6 +88,11 @@ class Pods:
         self._reach()
         self.secrets[spec.name] = json.loads(content)
 
+    def check(self, spec: PoolSpec) -> None:  # noqa: ARG002 - the protocol's
+        self._reach()
+        if self.refusal:
+            raise self.refusal
+
     def _reach(self) -> None:
         if self.broken:
             raise Unavailable("The cluster does not answer.")

@@ -21,6 +21,10 @@ class UnknownPool(InvalidRequest):
     """No pool has this name."""
 
 
+class UnknownAgent(InvalidRequest):
+    """No agent has this name."""
+
+
 class UnknownRun(InvalidRequest):
     """No run, or more than one, has this id."""
 

@@ -64,6 +64,7 @@ class PoolSpec(BaseModel):
     """What a person says of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent.
 
     ``sensitive`` are the names of variables that all its workspaces get, and whose values are kept elsewhere, sealed.
+    ``draining``: its agents finish what they hold and are given nothing more, until somebody says otherwise.
     ``kubernetes`` describes the pods of a pool of type ``kubernetes``, and there is none in any other.
     """
 
@@ -75,6 +76,7 @@ class PoolSpec(BaseModel):
     timeouts: PoolTimeouts = PoolTimeouts()
     attempts: int = Field(default=3, ge=1, le=20)
     sensitive: tuple[str, ...] = ()
+    draining: bool = False
     kubernetes: KubernetesSpec | None = None
 
     @model_validator(mode="after")

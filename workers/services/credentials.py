@@ -16,8 +16,9 @@ from workers.core.credentials import Credential, Disconnect, Issue, Retire, rota
 from workers.core.pools import PoolSpec
 from workers.core.sealing import Keyring, new_key
 from workers.services.system import System
+from workers.services.turns import in_turn
 from workers.slots import acl
-from workers.store import secrets
+from workers.store import pools, secrets
 from workers.store.models import PoolCredential
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,17 @@ def check_and_rotate_secret(system: System, spec: PoolSpec, *, wanted: bool = Fa
     return [_words(step) for step in steps]
 
 
+def rotate(system: System, pool: str) -> list[str]:
+    """Begin a rotation now; return the steps that were done, in words. Raises as :func:`check_and_rotate_secret`.
+
+    Also :class:`UnknownPool`.
+    """
+    with system.database.read() as session:
+        spec = pools.get(session, pool)
+    with in_turn(system, pool):
+        return check_and_rotate_secret(system, spec, wanted=True)
+
+
 def payload_keyring(system: System, pool: str) -> Keyring:
     """Return what seals orders for a pool: the newest key that every agent of it has."""
     opened = _opened(system, pool)
@@ -72,9 +84,11 @@ def payload_keyring(system: System, pool: str) -> Keyring:
 
 def forget_pool(system: System, pool: str) -> None:
     """Remove every user of a pool that is deleted."""
-    for one in _opened(system, pool):
-        acl.remove_user(system.redis, one.credential.username)
-        _retire(system, one.credential)
+    with system.database.read() as session:
+        generations = [_credential(row) for row in secrets.credentials(session, pool)]
+    for credential in generations:
+        acl.remove_user(system.redis, credential.username)
+        _retire(system, credential)
 
 
 def _opened(system: System, pool: str) -> list[_Opened]:
@@ -85,9 +99,12 @@ def _opened(system: System, pool: str) -> list[_Opened]:
 
 def _open(system: System, row: PoolCredential) -> _Opened:
     content = system.settings.keyring.open(row.sealed)
+    return _Opened(_credential(row), content["password"], content["payload_key"])
+
+
+def _credential(row: PoolCredential) -> Credential:
     disconnected = row.disconnected_at.timestamp() if row.disconnected_at else None
-    credential = Credential(row.pool, row.generation, row.created_at.timestamp(), disconnected)
-    return _Opened(credential, content["password"], content["payload_key"])
+    return Credential(row.pool, row.generation, row.created_at.timestamp(), disconnected)
 
 
 def _issue(system: System, pool: str, generation: int) -> None:

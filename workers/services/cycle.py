@@ -11,6 +11,7 @@ from workers.core.errors import TerraslotError
 from workers.core.pods import PodPhase
 from workers.services.credentials import ensure_secret_for_pool
 from workers.services.dispatch import dispatch
+from workers.services.draining import drain_agents
 from workers.services.listing import Listing
 from workers.services.pods import autoscale_pods
 from workers.services.pools import say
@@ -18,11 +19,12 @@ from workers.services.protection import protect_pods
 from workers.services.reconcile import reconcile_pods
 from workers.services.system import System
 from workers.services.takeover import label_pods, leave_to_deployment
+from workers.services.turns import LOCK_TTL
 from workers.store import pools
 
 log = structlog.get_logger(__name__)
 
-LOCK_TTL = 120.0
+_DRAINS = "it drains, and no run is given to it"
 
 
 def cycle(system: System, pool: str) -> bool:
@@ -65,18 +67,20 @@ def _look(system: System, pool: str) -> None:
     with system.database.read() as session:
         spec = pools.get(session, pool)
     try:
+        if spec.draining:
+            drain_agents(system, pool)  # those that have come since, too
         label_pods(system, spec)
         listing = reconcile_pods(system, spec)
         protect_pods(system, spec, listing)
         ensure_secret_for_pool(system, spec)
         if spec.deployment:
             leave_to_deployment(system, spec, listing)
-        else:
+        elif not spec.draining:
             autoscale_pods(system, spec, listing)
     except TerraslotError as error:
         say(system, pool, str(error))
         raise
-    say(system, pool, _waiting(listing))
+    say(system, pool, _waiting(listing) or (_DRAINS if spec.draining else None))
 
 
 def _waiting(listing: Listing) -> str | None:

@@ -66,6 +66,8 @@ def _give_all(system: System, pool: str) -> int:
         with system.database.read() as session:
             waiting = runs.runnable(session, pool, kinds, limit)
             spec = pools.get(session, pool) if waiting else None
+        if spec and spec.draining:
+            break
         batch = _give(system, slots, spec, waiting) if spec else 0
         given += batch
         # Whoever has added a run or freed a slot since then has left a wish with the lock.

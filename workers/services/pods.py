@@ -20,6 +20,7 @@ from workers.core.slots import SlotState
 from workers.services.listing import Listing
 from workers.services.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
+from workers.services.turns import in_turn
 from workers.store import decisions, pools, runs
 
 log = structlog.get_logger(__name__)
@@ -37,8 +38,8 @@ class PodCount:
 
 def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
     """Create pods up to the pool's minimum, unless creation is held back; return how many were created."""
-    if spec.deployment:
-        return 0  # it has a minimum of its own
+    if spec.deployment or spec.draining:
+        return 0  # the one has a minimum of its own, the other needs none
     listing = Listing(system, spec)
     facts, now = observe(system, spec, listing), system.now().timestamp()
     if now < back_off_until(facts.failures, now):
@@ -46,12 +47,40 @@ def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
     return _create(system, spec, listing, spec.limits.min_agents - facts.current)
 
 
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What scaling by hand has done: pods added or removed; ``kept``: more than asked for; ``short``: fewer."""
+
+    pool: str
+    desired: int
+    added: int
+    removed: int
+    kept: int
+    short: int
+
+
+def scale_now(system: System, name: str, desired: int) -> Scaled:
+    """Bring a pool towards ``desired`` pods between two of its cycles. Raises as :func:`scale_pods`.
+
+    Also :class:`UnknownPool`.
+    """
+    with system.database.read() as session:
+        spec = pools.get(session, name)
+    with in_turn(system, name):
+        before = observe(system, spec, Listing(system, spec)).current
+        changed = scale_pods(system, spec, desired)
+    missing = desired - before - changed
+    return Scaled(name, desired, max(changed, 0), max(-changed, 0), kept=max(-missing, 0), short=max(missing, 0))
+
+
 def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
     """Bring the pool towards ``desired`` pods; return by how many it changed.
 
     Downwards, only pods whose slots are all idle go, even if that leaves more than ``desired``. Raises
-    :class:`StillInUse` while a Deployment runs the pool's pods.
+    :class:`StillInUse` while a Deployment runs the pool's pods, or the pool drains.
     """
+    if spec.draining:
+        raise StillInUse(f"The pool {spec.name!r} drains: `terraslot pool undrain {spec.name}` ends that.")
     if spec.deployment:
         raise StillInUse(
             f"The Deployment {spec.deployment!r} runs the pods of {spec.name!r}: take it over, or scale that."

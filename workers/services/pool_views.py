@@ -83,6 +83,9 @@ class PoolView:
     limits: dict[str, Any]
     timeouts: dict[str, Any]
     attempts: int
+    draining: bool
+    deployment: str | None
+    sensitive: tuple[str, ...]
     slots: SlotCounts
     agents: tuple[AgentView, ...]
     pending: dict[str, int]
@@ -143,6 +146,9 @@ def _view(system: System, recorded: _Recorded) -> PoolView:
         limits=spec.limits.model_dump(),
         timeouts=spec.timeouts.model_dump(),
         attempts=spec.attempts,
+        draining=spec.draining,
+        deployment=spec.deployment,
+        sensitive=spec.sensitive,
         slots=_counts(slots.stats()),
         agents=tuple(_agent(record, recorded.holding) for record in slots.snapshot()),
         pending={RunKind.PLAN.value: plans, RunKind.PLAN_AND_APPLY.value: applies},

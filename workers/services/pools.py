@@ -7,13 +7,27 @@ every cycle tries again.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from workers.core import names
-from workers.core.errors import NameTaken, Unavailable
+from workers.core.errors import InvalidRequest, NameTaken, Unavailable, UnknownPool
 from workers.core.pools import PoolSpec
+from workers.core.workspaces import SensitiveVariables
+from workers.services import sensitive
+from workers.services.sensitive import Change
 from workers.services.system import System
 from workers.store import pools
+from workers.store.secrets import Owner
 
 _NOW = "at the moment: "
+
+
+class Outcome(StrEnum):
+    """What applying a configuration has done."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
 
 
 def ensure(system: System, spec: PoolSpec) -> PoolSpec:
@@ -26,29 +40,59 @@ def ensure(system: System, spec: PoolSpec) -> PoolSpec:
     return spec
 
 
-def create(system: System, spec: PoolSpec) -> None:
-    """Save a new pool, and have it looked at now.
+def create(system: System, spec: PoolSpec, given: SensitiveVariables | None = None) -> None:
+    """Save a new pool with the sensitive variables that are given, and have it looked at now.
 
     Raises :class:`NameTaken`, and what its cluster has against such pods: :class:`PodRefused` or
     :class:`InvalidRequest`.
     """
+    sensitive.expect_no_other(spec.name, spec.sensitive, ())
     problem = _tried_out(system, spec)
     with system.database.begin() as session:
         pools.save(session, spec, system.now())
+        kept = sensitive.change(system, session, Owner.POOL, spec.name, Change(given or SensitiveVariables()))
+        if kept:
+            pools.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
     say(system, spec.name, problem)
     system.celery.send_task(names.CYCLE, args=[spec.name])
 
 
-def update(system: System, spec: PoolSpec) -> None:
+def update(system: System, spec: PoolSpec, change: Change | None = None) -> None:
     """Replace a pool's configuration; pods that exist keep theirs.
 
-    Raises :class:`UnknownPool`, and what :func:`create` raises.
+    Whether it drains, which Deployment runs it and what its sensitive variables are stays: each is changed by an
+    operation of its own, of which a file that is applied again knows nothing. Raises :class:`UnknownPool`, and what
+    :func:`create` raises.
     """
+    _over(get(system, spec.name), spec)
     problem = _tried_out(system, spec)
     with system.database.begin() as session:
+        spec = _over(pools.get(session, spec.name), spec)
+        if change:
+            kept = sensitive.change(system, session, Owner.POOL, spec.name, change)
+            spec = spec.model_copy(update={"sensitive": kept})
         pools.update(session, spec, system.now())
     say(system, spec.name, problem)
     system.celery.send_task(names.CYCLE, args=[spec.name])
+
+
+def apply(system: System, spec: PoolSpec) -> Outcome:
+    """Create a pool, or make it what the configuration says. Raises as :func:`create` and :func:`update`."""
+    try:
+        old = get(system, spec.name)
+    except UnknownPool:
+        create(system, spec)
+        return Outcome.CREATED
+    if _over(old, spec) == old:
+        return Outcome.UNCHANGED
+    update(system, spec)
+    return Outcome.CHANGED
+
+
+def status(system: System, name: str) -> str | None:
+    """Return what keeps a pool from what it wants. Raises :class:`UnknownPool`."""
+    with system.database.read() as session:
+        return pools.status(session, name)
 
 
 def say(system: System, pool: str, problem: str | None) -> None:
@@ -71,6 +115,20 @@ def every(system: System) -> list[PoolSpec]:
     """Return all pools, by name."""
     with system.database.read() as session:
         return pools.all(session)
+
+
+def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:
+    """Return a new configuration of a pool with what only operations change as it was."""
+    if spec.type != old.type:
+        raise InvalidRequest(
+            f"The pool {spec.name!r} is of type {old.type!r}, and stays so: create another one of type {spec.type!r}."
+        )
+    sensitive.expect_no_other(spec.name, spec.sensitive, old.sensitive)
+    kept = {"draining": old.draining, "sensitive": old.sensitive}
+    if spec.kubernetes is None:
+        return spec.model_copy(update=kept)
+    pods = spec.kubernetes.model_copy(update={"deployment": old.deployment})
+    return spec.model_copy(update={**kept, "kubernetes": pods})
 
 
 def _tried_out(system: System, spec: PoolSpec) -> str | None:

@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from workers.core.errors import InvalidRequest
 from workers.core.pools import PoolSpec
 from workers.core.workspaces import SensitiveVariables, WorkspaceSpec
 from workers.services.credentials import payload_keyring
 from workers.services.system import System
 from workers.store import pools, secrets, workspaces
 from workers.store.secrets import Owner
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Variables to keep beside or in place of those that are there, and the names of those to forget."""
+
+    given: SensitiveVariables = field(default_factory=SensitiveVariables)
+    unset: tuple[str, ...] = ()
+
+
+def change(system: System, session: Session, kind: Owner, owner: str, wanted: Change) -> tuple[str, ...]:
+    """Change an owner's sensitive variables in this transaction; return the names of those that it has then.
+
+    Raises :class:`InvalidRequest` for a variable to forget that is not there, and where nothing can be sealed.
+    """
+    sealed = secrets.variables(session, kind, owner)
+    if wanted == Change() and sealed is None:
+        return ()
+    kept = _open(system, sealed)
+    if unknown := sorted(set(wanted.unset) - set(kept.names)):
+        raise InvalidRequest(f"The {kind} {owner!r} has no sensitive variable {unknown[0]!r}.")
+    changed = SensitiveVariables(
+        variables=_without(kept.variables, wanted.unset) | wanted.given.variables,
+        environment=_without(kept.environment, wanted.unset) | wanted.given.environment,
+    )
+    if changed != kept:
+        secrets.put_variables(session, kind, owner, _sealed(system, changed), system.now())
+    return changed.names
+
+
+def expect_no_other(owner: str, said: Collection[str], kept: Collection[str]) -> None:
+    """Refuse a configuration that names sensitive variables whose values nobody has given."""
+    if unknown := sorted(set(said) - set(kept)):
+        raise InvalidRequest(
+            f"{owner}: sensitive: {unknown[0]!r} has no value. It gets one with --sensitive-var or --sensitive-env, "
+            "and its name is entered here by that."
+        )
 
 
 def set_for_workspace(system: System, name: str, variables: SensitiveVariables) -> None:
@@ -61,4 +106,12 @@ def _sealed(system: System, variables: SensitiveVariables) -> str | None:
 def _opened(system: System, kind: Owner, name: str) -> SensitiveVariables:
     with system.database.read() as session:
         sealed = secrets.variables(session, kind, name)
+    return _open(system, sealed)
+
+
+def _open(system: System, sealed: str | None) -> SensitiveVariables:
     return SensitiveVariables.model_validate(system.settings.keyring.open(sealed)) if sealed else SensitiveVariables()
+
+
+def _without(values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}

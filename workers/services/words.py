@@ -38,8 +38,13 @@ def duration(seconds: float) -> str:
     return " ".join(units[:2])
 
 
+def problems(error: ValidationError) -> list[str]:
+    """Return what is wrong with a configuration, each with its path."""
+    return [_problem(problem) for problem in error.errors()]
+
+
 def _invalid(error: ValidationError) -> str:
-    return f"That makes no sense: {'; '.join(_problem(problem) for problem in error.errors())}."
+    return f"That makes no sense: {'; '.join(problems(error))}."
 
 
 def _problem(problem: ErrorDetails) -> str:

@@ -4,32 +4,61 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.core.errors import InvalidRequest
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.core.errors import InvalidRequest, UnknownWorkspace
+from workers.core.workspaces import DirectorySource, SensitiveVariables, WorkspaceSpec
+from workers.services import sensitive
+from workers.services.pools import Outcome
+from workers.services.sensitive import Change
 from workers.services.system import System
 from workers.store import pools, workspaces
+from workers.store.secrets import Owner
 
 _CONFIGURATION = ("*.tf", "*.tf.json", "*.tofu", "*.tofu.json")
 
 
-def create(system: System, spec: WorkspaceSpec) -> None:
-    """Save a new workspace.
+def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None) -> None:
+    """Save a new workspace with the sensitive variables that are given.
 
     Raises :class:`InvalidRequest` where its directory is not there or holds no configuration,
     :class:`UnknownPool`, or :class:`NameTaken`.
     """
+    sensitive.expect_no_other(spec.name, spec.sensitive, ())
     _check_source(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         workspaces.save(session, spec, system.now())
+        kept = sensitive.change(system, session, Owner.WORKSPACE, spec.name, Change(given or SensitiveVariables()))
+        if kept:
+            workspaces.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
 
 
-def update(system: System, spec: WorkspaceSpec) -> None:
-    """Replace a workspace's configuration; runs that were planned keep what they were planned with."""
+def update(system: System, spec: WorkspaceSpec, change: Change | None = None) -> None:
+    """Replace a workspace's configuration; runs that were planned keep what they were planned with.
+
+    Sensitive variables stay but for what ``change`` says of them.
+    """
     _check_source(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
-        workspaces.update(session, spec, system.now())
+        kept = workspaces.get(session, spec.name).sensitive
+        sensitive.expect_no_other(spec.name, spec.sensitive, kept)
+        if change:
+            kept = sensitive.change(system, session, Owner.WORKSPACE, spec.name, change)
+        workspaces.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
+
+
+def apply(system: System, spec: WorkspaceSpec) -> Outcome:
+    """Create a workspace, or make it what the configuration says; its sensitive variables stay."""
+    try:
+        old = get(system, spec.name)
+    except UnknownWorkspace:
+        create(system, spec)
+        return Outcome.CREATED
+    sensitive.expect_no_other(spec.name, spec.sensitive, old.sensitive)
+    if spec.model_copy(update={"sensitive": old.sensitive}) == old:
+        return Outcome.UNCHANGED
+    update(system, spec)
+    return Outcome.CHANGED
 
 
 def delete(system: System, name: str) -> None:

@@ -61,14 +61,24 @@ def delete(session: Session, name: str) -> None:
     """
     if session.scalar(sa.select(Pool.name).where(Pool.name == name).with_for_update()) is None:
         raise unknown(name)
+    expect_no_workspace(session, name)
+    expect_no_run(session, name)
+    secrets.forget(session, secrets.Owner.POOL, name)
+    session.execute(sa.delete(Pool).where(Pool.name == name))
+
+
+def expect_no_workspace(session: Session, name: str) -> None:
+    """Raise :class:`StillInUse` while a workspace names the pool."""
     workspace = session.scalar(sa.select(Workspace.name).where(Workspace.pool == name).limit(1))
     if workspace is not None:
         raise StillInUse(f"The pool {name!r} can't be deleted: the workspace {workspace!r} uses it. Move it first.")
+
+
+def expect_no_run(session: Session, name: str) -> None:
+    """Raise :class:`StillInUse` while a run of the pool is not over."""
     run = session.scalar(sa.select(Run.id).where(Run.pool == name, sa.text(UNFINISHED)).limit(1))
     if run is not None:
         raise StillInUse(f"The pool {name!r} can't be deleted: its run {run} is not over. Wait for it, or cancel it.")
-    secrets.forget(session, secrets.Owner.POOL, name)
-    session.execute(sa.delete(Pool).where(Pool.name == name))
 
 
 def _change(session: Session, name: str, **values: Any) -> None:
