@@ -31,10 +31,12 @@ _COMMANDS = {
     "logs": "logs",
     "slots": "slots",
     "pool": "pool",
+    "agent": "agent",
+    "reseal": "reseal",
     "doctor": "doctor",
     "migrate": "migrate",
 }
-_GROUPS = ("workspace", "pool")
+_GROUPS = ("workspace", "pool", "agent")
 
 
 class Commands(TyperGroup):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.table import Table
 
+from workers.cli import pool_changes, pool_work
 from workers.cli.console import cell, console, plain, say, show_json, table
-from workers.cli.options import AsJson
+from workers.cli.options import AsJson, PoolName
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
 from workers.services import pool_views
 from workers.services.pool_views import PoolView
 
-app = typer.Typer(help="Look at pools.", no_args_is_help=True)
+app = typer.Typer(help="Manage pools.", no_args_is_help=True)
+app.add_typer(pool_changes.app)
+app.add_typer(pool_work.app)
 
 
 @app.command("list")
@@ -34,7 +35,7 @@ def list_pools(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A pool's name.")], as_json: AsJson = False) -> None:
+def show(name: PoolName, as_json: AsJson = False) -> None:
     """Show a pool: limits, slots, and the last decisions about its size."""
     pool = pool_views.one(system(), name)
     if as_json:
@@ -44,6 +45,10 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A pool's name
     say("\nLimits and timeouts", style="bold")
     for what, value in {**pool.limits, **pool.timeouts, "attempts": pool.attempts}.items():
         say(f"  {what} = {value:g}")
+    if pool.deployment:
+        say(f"\nThe Deployment {pool.deployment} runs its pods.")
+    for variable in pool.sensitive:
+        say(f"  sensitive {variable}")
     say("\nLast decisions about its size", style="bold")
     console().print(_decisions(pool) if pool.decisions else cell(None))
 

@@ -11,6 +11,8 @@ import typer
 
 from workers.cli.console import cell, console, say, show_json, table
 from workers.cli.options import AsJson, WorkspaceName
+from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetSensitiveOption, change, value_of
+from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
 from workers.core.workspaces import DirectorySource, GitSource, WorkspaceSpec
 from workers.services import workspaces
@@ -46,6 +48,8 @@ def create(
     pool: PoolOption = None,
     var: VarOption = None,
     env: EnvOption = None,
+    sensitive_var: SensitiveVarOption = None,
+    sensitive_env: SensitiveEnvOption = None,
     auto_apply: AutoApplyOption = None,
     confirm_timeout: ConfirmTimeoutOption = None,
     as_json: AsJson = False,
@@ -62,8 +66,8 @@ def create(
         environment=_assignments("--env", env),
         **_given(given),
     )
-    workspaces.create(system(), spec)
-    _told(spec, "created", as_json=as_json)
+    workspaces.create(system(), spec, change(sensitive_var, sensitive_env).given)
+    _told(workspaces.get(system(), name), "created", as_json=as_json)
 
 
 @app.command()
@@ -79,6 +83,9 @@ def update(
     env: EnvOption = None,
     unset_var: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a Terraform variable.")] = None,
     unset_env: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove an environment variable.")] = None,
+    sensitive_var: SensitiveVarOption = None,
+    sensitive_env: SensitiveEnvOption = None,
+    unset_sensitive: UnsetSensitiveOption = None,
     auto_apply: AutoApplyOption = None,
     confirm_timeout: ConfirmTimeoutOption = None,
     as_json: AsJson = False,
@@ -95,8 +102,14 @@ def update(
             "environment": _without(old.environment | _assignments("--env", env), unset_env),
         }
     )
-    workspaces.update(system(), spec)
-    _told(spec, "updated", as_json=as_json)
+    workspaces.update(system(), spec, change(sensitive_var, sensitive_env, unset_sensitive))
+    _told(workspaces.get(system(), name), "updated", as_json=as_json)
+
+
+@app.command()
+def apply(file: FileOption, as_json: AsJson = False) -> None:
+    """Create or change workspaces as a file describes them, in YAML or JSON."""
+    apply_all("workspace", read(file, WorkspaceSpec), lambda spec: (workspaces.apply(system(), spec), None), as_json)
 
 
 @app.command("list")
@@ -195,13 +208,4 @@ def _assignments(option: str, given: Sequence[str] | None) -> dict[str, str]:
 
 
 def _variables(given: Sequence[str] | None) -> dict[str, Any]:
-    return {name: _value(name, value) for name, value in _assignments("--var", given).items()}
-
-
-def _value(name: str, value: str) -> Any:
-    if not value.startswith(("[", "{", '"')):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise typer.BadParameter(f"--var {name}: a value that begins with {value[0]} is JSON, but {error}.") from None
+    return {name: value_of("--var", name, value) for name, value in _assignments("--var", given).items()}

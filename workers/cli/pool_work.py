@@ -1,0 +1,140 @@
+"""What is done with a pool that is there: scale, drain, rotate, take over, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from workers.cli.console import is_interactive, say, show_json
+from workers.cli.options import AsJson, PoolName
+from workers.cli.outcome import INTERRUPTED
+from workers.cli.system import system
+from workers.core.errors import InvalidRequest
+from workers.services import credentials, draining, pools, removal, takeover
+from workers.services.pods import Scaled, scale_now
+
+app = typer.Typer()
+
+DeploymentName = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="A Deployment's name.")]
+
+
+Answer = TypeVar("Answer")
+
+
+@app.command()
+def scale(name: PoolName, count: Annotated[int, typer.Argument(metavar="N", min=0)], as_json: AsJson = False) -> None:
+    """Bring a pool to N agents now; those that hold work stay. Its limits, and what is needed, go on to count."""
+    done = scale_now(system(), name, count)
+    if as_json:
+        show_json(done)
+    else:
+        say(_scaled(done))
+
+
+@app.command()
+def drain(
+    name: PoolName,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when no slot is held any more.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a pool no run any more; its agents finish, and keep, what they hold."""
+    held = draining.drain_pool(system(), name)
+    if wait and held:
+        say(f"Pool {name} drains; {held} slots are held.", errors=as_json)
+        _patiently(lambda: draining.wait_until_drained(system(), name))
+        held = 0
+    if as_json:
+        show_json({"pool": name, "draining": True, "held": held})
+    else:
+        say(f"Pool {name} drains; {held or 'no'} slots are held.")
+
+
+@app.command()
+def undrain(name: PoolName, as_json: AsJson = False) -> None:
+    """Give a pool runs again."""
+    draining.undrain_pool(system(), name)
+    if as_json:
+        show_json({"pool": name, "draining": False})
+    else:
+        say(f"Pool {name} is given runs again.")
+
+
+@app.command()
+def rotate(name: PoolName, as_json: AsJson = False) -> None:
+    """Give the pool's agents a new credential; the old one works until nobody uses it."""
+    steps = credentials.rotate(system(), name)
+    if as_json:
+        show_json({"pool": name, "steps": steps})
+        return
+    for step in steps:
+        say(step)
+    say("Every cycle goes on with it: running agents take the new one, then the old one goes.")
+
+
+@app.command("adopt-deployment")
+def adopt_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
+    """Make the pods of a Deployment single pods of a pool, whatever they are doing. Safe to repeat."""
+    takeover.adopt_deployment(system(), name, deployment)
+    if as_json:
+        show_json({"pool": name, "deployment": None, "adopted": deployment})
+    else:
+        say(f"The pods of the Deployment {deployment} are single pods of pool {name}; the Deployment is gone.")
+
+
+@app.command("return-to-deployment")
+def return_to_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
+    """Give a pool back to the Deployment that it was taken over from. Safe to repeat."""
+    left = takeover.return_to_deployment(system(), name, deployment)
+    if as_json:
+        show_json({"pool": name, "deployment": deployment, "single_pods": left})
+    else:
+        say(f"The Deployment {deployment} runs pool {name}; {left} single pods drain, and go when they hold nothing.")
+
+
+@app.command()
+def delete(
+    name: PoolName,
+    *,
+    drain: Annotated[bool, typer.Option("--drain", help="Wait until its runs are over.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How long --drain waits; for ever, unless given.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a pool that nothing uses, with its agents; its runs stay on record."""
+    if timeout is not None and not drain:
+        raise typer.BadParameter("--timeout belongs to --drain.")
+    pools.get(system(), name)
+    if not yes:
+        if not is_interactive():
+            raise InvalidRequest(f"Say --yes to delete the pool {name!r}: there is nobody to ask.")
+        typer.confirm(f"Delete the pool {name} and its agents?", abort=True, err=True)
+    left = _patiently(lambda: removal.delete_pool(system(), name, drain=drain, timeout=timeout))
+    if as_json:
+        show_json({"pool": name, "deleted": True, "ending": left})
+        return
+    say(f"Pool {name} deleted.")
+    if left:
+        say(f"  {left} of its pods are still ending, or will when their cluster answers.")
+
+
+def _scaled(done: Scaled) -> str:
+    if done.added:
+        what = f"{done.added} agents are starting"
+    elif done.removed:
+        what = f"{done.removed} idle agents go"
+    else:
+        what = "nothing changes"
+    kept = f"; {done.kept} more stay, since they hold work or are starting" if done.kept else ""
+    short = f"; {done.short} less than asked for: `terraslot pool show {done.pool}` says why" if done.short else ""
+    return f"Pool {done.pool}: {what}{kept}{short}."
+
+
+def _patiently(work: Callable[[], Answer]) -> Answer:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
