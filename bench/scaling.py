@@ -169,4 +169,5 @@ if __name__ == "__main__":
     for load in LOADS:
         for policy in (product, founding):
             p, p95, a, a95, hours = day(policy, load)
-            print(f"{load!s:10} {policy.__name__:9} plans {p:8.1f} {p95:8.1f}  applies {a:8.1f} {a95:8.1f}  pod-hours {hours:6.0f}")
+            waits = f"plans {p:8.1f} {p95:8.1f}  applies {a:8.1f} {a95:8.1f}"
+            print(f"{load!s:10} {policy.__name__:9} {waits}  pod-hours {hours:6.0f}")
