@@ -150,6 +150,7 @@ class TestAPlanAndItsApply:
     def test_leave_large_outputs_out_and_say_so(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration
     ) -> None:
+        """F22: plans stay where they are, and what is told of them is bounded."""
         configuration.write(f'output "huge" {{ value = "{"x" * 70_000}" }}\noutput "b" {{ value = 1 }}')
         assert bench.execute(make_order(configuration.source)).outputs == {"b": 1}
         assert any("'huge' is too large" in line for line in bench.lines.texts)

@@ -49,3 +49,15 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     for page in (*ROOT.glob("*.md"), *DOCS.glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_failure_is_named_by_a_test_and_every_number_in_the_code_is_on_the_page() -> None:
+    listed = set(re.findall(r"^\| (F\d+) \|", (DOCS / "failures.md").read_text(), re.MULTILINE))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    code = "".join(path.read_text() for half in ("workers", "agent", "bench") for path in (ROOT / half).rglob("*.py"))
+    assert listed - _cited(tests) == set()
+    assert _cited(tests + code) - listed == set()
+
+
+def _cited(text: str) -> set[str]:
+    return set(re.findall(r"\b(F\d{1,2})\b", text))

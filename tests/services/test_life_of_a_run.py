@@ -294,3 +294,18 @@ def test_a_confirmation_after_the_agents_loss_plans_anew_and_says_so(control: Co
     other = control.agent("default-2")
     other.work()
     assert control.run(run.id).status is RunStatus.APPLY_PENDING
+
+
+def test_a_pool_is_as_full_as_its_leases_however_many_runs_it_has_seen(control: ControlPlane) -> None:
+    """F15: what counts is what holds a slot, not what was launched."""
+    control.workspace()
+    agent = control.agent()
+    for _ in range(4):
+        launched = [control.submit(PLAN) for _ in range(4)]
+        statuses = [run.status for run in launched]
+        assert statuses == [RunStatus.PLANNING] * 3 + [RunStatus.PENDING]
+        for order in agent.orders():
+            assert agent.start(order)
+            agent.finish(order)
+        agent.work()
+        assert control.quiet()
