@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 
 from tests.waiting import eventually
@@ -60,3 +61,27 @@ def test_a_dropped_lock_is_free_at_once_and_jobs_are_apart(client: redis.Redis) 
     assert cycle.request("second", 10)
     dispatch.drop("first")
     assert dispatch.request("second", 10)
+
+
+def test_work_goes_round_again_for_whoever_asked_meanwhile_and_lets_go_of_the_lock(client: redis.Redis) -> None:
+    lock, rounds = PoolLock(client, "pool", "dispatch"), []
+
+    def do() -> None:
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            assert not lock.work(do, 30)  # somebody else, at this moment
+
+    assert lock.work(do, 30)
+    assert rounds == [0, 1]
+    assert lock.request("next", 30)
+
+
+def test_work_that_fails_lets_go_of_the_lock_and_says_why(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "dispatch")
+
+    def fail() -> None:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        lock.work(fail, 30)
+    assert lock.request("next", 30)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import structlog
 
 from workers.core import names
@@ -32,18 +30,8 @@ def cycle(system: System, pool: str) -> bool:
 
     Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked; nothing is scaled then.
     """
-    lock = system.lock(pool, "cycle")
-    owner = uuid.uuid4().hex
-    if not lock.request(owner, LOCK_TTL):
+    if not system.lock(pool, "cycle").work(lambda: _look(system, pool), LOCK_TTL):
         return False
-    try:
-        while True:
-            _look(system, pool)
-            if lock.finish(owner, LOCK_TTL):
-                break
-    except BaseException:
-        lock.drop(owner)
-        raise
     dispatch(system, pool)
     return True
 

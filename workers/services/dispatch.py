@@ -33,19 +33,9 @@ def dispatch(system: System, pool: str) -> int:
 
     Returns 0 at once where another process is at it: that one sees the wish.
     """
-    lock = system.lock(pool, "dispatch")
-    owner = uuid.uuid4().hex
-    if not lock.request(owner, LOCK_TTL):
-        return 0
-    given = 0
-    try:
-        while True:
-            given += _give_all(system, pool)
-            if lock.finish(owner, LOCK_TTL):
-                return given
-    except BaseException:
-        lock.drop(owner)
-        raise
+    given = []
+    system.lock(pool, "dispatch").work(lambda: given.append(_give_all(system, pool)), LOCK_TTL)
+    return sum(given)
 
 
 def wake(system: System, pool: str) -> None:

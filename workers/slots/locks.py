@@ -1,17 +1,16 @@
 """One worker at a time for a job of a pool, without a wake-up lost.
 
 A lock alone loses wake-ups: work that is asked for while the holder is past looking for it waits for the next tick.
-So a request leaves a mark, and the holder is done only when, in one step with letting go, no mark is there::
-
-    if lock.request(me, ttl):
-        do_the_work()
-        while not lock.finish(me, ttl):
-            do_the_work()
+So a request leaves a mark, and the holder is done only when, in one step with letting go, no mark is there:
+:meth:`PoolLock.work` is that loop.
 
 ``ttl`` (seconds) must outlast one round. A holder that dies is replaced after that, by the next request.
 """
 
 from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
 
 import redis
 
@@ -29,6 +28,23 @@ class PoolLock:
     def __init__(self, client: redis.Redis, pool: str, job: str) -> None:
         self._client = client
         self._keys = PoolKeys(pool).lock(job)
+
+    def work(self, do: Callable[[], None], ttl: float) -> bool:
+        """Do a round, and another as long as somebody asked meanwhile; False where somebody else is at it.
+
+        Raises what ``do`` raises, having let go.
+        """
+        owner = uuid.uuid4().hex
+        if not self.request(owner, ttl):
+            return False
+        try:
+            do()
+            while not self.finish(owner, ttl):
+                do()
+        except BaseException:
+            self.drop(owner)
+            raise
+        return True
 
     def request(self, owner: str, ttl: float) -> bool:
         """Ask for work to be done. True: the lock is the owner's, who does it. False: the holder will see the wish."""
