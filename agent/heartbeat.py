@@ -12,7 +12,7 @@ from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
-from agent.execution import StopCause
+from agent.execution import Execution, StopCause
 from agent.reports import Reports
 from agent.run_directories import RunDirectories
 from agent.slot_manager import SlotManager
@@ -52,6 +52,7 @@ class Heartbeat:
         self._idle_seconds = idle_seconds
         self._logger = logger
         self._reserved: tuple[Lease, ...] = ()
+        self._brought_back: set[str] = set()
         self._registered = False
         self._draining = False
         self._lock = threading.Lock()
@@ -104,6 +105,7 @@ class Heartbeat:
                 if failing_since is None:
                     self._logger.warning("the slot map can't be reached: trying again", error=str(error))
                 failing_since = failing_since or time.monotonic()
+                self._registered = False  # a server that was away may have lost what it was told last
                 self._vitals.pulse(reached=False)
                 pause = min(10.0, max(BUSY_SECONDS, 1.5 * pause))
                 continue
@@ -140,11 +142,19 @@ class Heartbeat:
             self.cancel(token, mode)
         for token in reply.drop:
             if (execution := self._slots.find(token)) and execution.redeemed:
-                execution.logger.error("the lease was given to somebody else: stopping")
-                execution.stop(StopCause.DROPPED, kill_in=execution.order.interrupt_grace)
+                self._bring_back_or_stop(execution)
         if reply.draining != self._draining:
             self._draining = reply.draining
             self._logger.info("draining: no further runs" if reply.draining else "taking runs again")
+
+    def _bring_back_or_stop(self, execution: Execution) -> None:
+        """Register once more with a lease that the map does not have: it may have lost it, or given it away."""
+        if execution.order.token not in self._brought_back:
+            self._brought_back.add(execution.order.token)
+            self._registered = False
+            return
+        execution.logger.error("the lease was given to somebody else: stopping")
+        execution.stop(StopCause.DROPPED, kill_in=execution.order.interrupt_grace)
 
     def _tidy(self) -> None:
         """Remove the directories of runs that hold no slot here any more."""

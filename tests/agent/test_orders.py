@@ -200,9 +200,24 @@ class TestAnEndBeforeItsTime:
         inner = inner_agent()
         order = slow_apply(plane, inner, configuration)
         plane.slots.release("run-1", order.token)
+        plane.order("run-2", configuration.source)
         eventually(lambda: not inner.agent.slots.executing())
         assert not [each for each in inner.sent if each.type == "phase_finished" and each.token == order.token]
         eventually(lambda: not list((inner.agent.settings.work_dir / "runs").iterdir()))
+
+    def test_does_not_follow_from_a_map_that_lost_the_lease(
+        self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration
+    ) -> None:
+        """F12: nobody else has it, so it is brought back, once."""
+        inner = inner_agent()
+        order = slow_apply(plane, inner, configuration)
+        plane.slots.release("run-1", order.token)
+        lease = eventually(lambda: plane.slots.find("run-1"))
+        assert (lease.token, lease.redeemed) == (order.token, True)
+        (execution,) = inner.agent.slots.executing()
+        assert execution.cause is None
+        plane.slots.release("run-1", order.token)
+        eventually(lambda: not inner.agent.slots.executing())
 
 
 class TestAReport:
@@ -296,6 +311,27 @@ class TestThePulse:
         monkeypatch.setattr(inner.agent._slot_map, "heartbeat", beat)
         inner.agent.slots.close()  # a busy pulse
         assert beaten.wait(20)
+
+    def test_tells_again_what_was_redeemed_when_a_server_is_back(
+        self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F9: it may have lost the last it was told, and would let the token be taken back."""
+        inner = inner_agent()
+        order = slow_apply(plane, inner, configuration)
+        good = inner.agent._slot_map.heartbeat
+
+        def crash(*arguments: Any) -> Any:
+            monkeypatch.setattr(inner.agent._slot_map, "heartbeat", good)
+            leases = f"ts:{{{POOL}}}:leases"
+            words = plane.redis.hget(leases, "run-1").decode().split(" ")
+            plane.redis.hset(leases, "run-1", " ".join([*words[:6], "-", *words[7:]]))
+            raise redis.ConnectionError("away")
+
+        monkeypatch.setattr(inner.agent._slot_map, "heartbeat", crash)
+        eventually(lambda: inner.agent._slot_map.heartbeat is good)
+        eventually(lambda: (lease := plane.slots.find("run-1")) and lease.redeemed)
+        assert plane.slots.cancel("run-1", CancelMode.INTERRUPT) is CancelOutcome.REQUESTED
+        assert inner.finished(order).outcome == "cancelled"
 
     def test_brings_everything_back_after_redis_came_back_empty(
         self, inner_agent: MakeAgent, plane: Plane, configuration: Configuration
