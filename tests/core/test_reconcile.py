@@ -118,11 +118,19 @@ def test_an_agent_whose_pod_is_ending_is_given_nothing_more() -> None:
 
 
 def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:
-    lost = lease(lost_since=NOW - 11)
+    lost = lease(lost_since=NOW - 12)
     restarted = pod(reason="restarted once; OOMKilled (exit code 137)")
     (action,) = actions(runs=[run()], agents=[agent(lost)], pods=[restarted])
     assert isinstance(action, LoseRun)
     assert action.reason.endswith("no longer executes it (restarted once; OOMKilled (exit code 137))")
+
+
+def test_a_run_is_not_lost_by_an_agent_that_was_not_heard_since() -> None:
+    """F12: a heartbeat may be on its way while a token is redeemed; only the next ones tell."""
+    lost = lease(lost_since=NOW - 60)
+    assert actions(runs=[run()], agents=[agent(lost, beat=55)], pods=[pod()]) == []
+    (action,) = actions(runs=[run()], agents=[agent(lost, beat=49)], pods=[pod()])
+    assert isinstance(action, LoseRun)
 
 
 def test_an_empty_list_beside_a_busy_agent_that_is_heard_is_no_list() -> None:
@@ -164,6 +172,15 @@ def test_an_order_whose_token_the_database_never_learned_is_not_sent_but_taken_b
     assert actions(runs=[run()], agents=[agent(younger)], pods=[pod()]) == []
 
 
+def test_an_order_that_is_known_to_have_started_is_not_taken_back() -> None:
+    """F9: Redis lost its last second, and with it that the token was redeemed; the database was told."""
+    forgotten = lease(age=61, redeemed=False)
+    assert actions(runs=[run(started=True)], agents=[agent(forgotten)], pods=[pod()]) == []
+    next_phase = lease(age=61, redeemed=False, token="t2")
+    (action,) = actions(runs=[run(started=True)], agents=[agent(next_phase)], pods=[pod()])
+    assert isinstance(action, RevokeOrder)
+
+
 def test_a_confirmation_that_stopped_half_way_is_reserved_again() -> None:
     waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW + 100)
     half = lease(age=11, redeemed=False, token="t2")
@@ -187,6 +204,21 @@ def test_a_cancel_that_did_not_reach_the_slot_map_is_repeated() -> None:
     (action,) = actions(runs=[asked], agents=[agent(lease())], pods=[pod()])
     assert action == CancelRun(asked, CancelMode.INTERRUPT, "its cancel was asked for")
     assert actions(runs=[asked], agents=[agent(lease(cancel=CancelMode.INTERRUPT))], pods=[pod()]) == []
+
+
+def test_a_kill_that_did_not_reach_the_slot_map_follows_the_interrupt_that_did() -> None:
+    forced = run(cancel=CancelMode.KILL)
+    (action,) = actions(runs=[forced], agents=[agent(lease(cancel=CancelMode.INTERRUPT))], pods=[pod()])
+    assert action == CancelRun(forced, CancelMode.KILL, "its cancel was asked for")
+    milder = run(cancel=CancelMode.INTERRUPT)
+    assert actions(runs=[milder], agents=[agent(lease(cancel=CancelMode.KILL))], pods=[pod()]) == []
+
+
+def test_a_plan_whose_cancel_came_while_it_was_reported_waits_for_nobody() -> None:
+    waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW + 100, cancel=CancelMode.INTERRUPT)
+    held = lease(state=SlotState.RESERVED, cancel=CancelMode.INTERRUPT)
+    (action,) = actions(runs=[waiting], agents=[agent(held)], pods=[pod()])
+    assert isinstance(action, CancelRun)
 
 
 def test_a_phase_that_its_agent_did_not_end_in_time_is_killed() -> None:

@@ -30,13 +30,17 @@ HEARD = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run that holds a slot, by the database. ``changed_at``, ``deadline``, ``confirm_until``: epoch seconds."""
+    """A run that holds a slot, by the database. ``changed_at``, ``deadline``, ``confirm_until``: epoch seconds.
+
+    ``started``: its agent has told that it redeemed ``token``, whatever the slot map remembers of that.
+    """
 
     id: str
     status: RunStatus
     agent: str
     token: str
     changed_at: float
+    started: bool = False
     deadline: float | None = None
     confirm_until: float | None = None
     cancel: CancelMode | None = None
@@ -203,28 +207,26 @@ def _agents(views: Views) -> Iterator[Action]:
 
 
 def _runs(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
-    listed = {pod.name: pod for pod in views.pods}
+    listed = {pod.name for pod in views.pods}
     registered = {agent.name for agent in views.agents}
     for run in views.runs:
         lease = views.leases.get(run.id)
         if lease is not None:
-            yield from _held(run, lease, listed.get(run.agent), spec, now)
+            yield from _held(run, lease, views, spec, now)
         elif run.agent not in listed and run.agent not in registered:
             yield LoseRun(run, f"its agent {run.agent} is gone")
         elif run.agent in registered and now - run.changed_at > SETTLE:
             yield LoseRun(run, f"its agent {run.agent} no longer knows of it")
 
 
-def _held(run: RunView, lease: Lease, pod: Pod | None, spec: PoolSpec, now: float) -> Iterator[Action]:
+def _held(run: RunView, lease: Lease, views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
     if run.status is RunStatus.APPLY_PENDING:
         yield from _waiting(run, lease, now)
     elif lease.lost_since is not None:
-        if now - lease.lost_since > SETTLE:
-            why = f" ({pod.reason})" if pod and pod.reason else ""
-            yield LoseRun(run, f"its agent {run.agent} was restarted and no longer executes it{why}", lease)
-    elif run.cancel is not None and lease.cancel is None:
+        yield from _lost(run, lease, lease.lost_since, views)
+    elif run.cancel is not None and lease.cancel not in (run.cancel, CancelMode.KILL):
         yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif not lease.redeemed:
+    elif not lease.redeemed and not (run.started and run.token == lease.token):
         waited = now - lease.since
         if waited > spec.timeouts.redeem:
             yield RevokeOrder(run)
@@ -234,12 +236,24 @@ def _held(run: RunView, lease: Lease, pod: Pod | None, spec: PoolSpec, now: floa
         yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
 
 
+def _lost(run: RunView, lease: Lease, since: float, views: Views) -> Iterator[Action]:
+    # Only a later heartbeat can tell: the one that missed the token may have been on its way when it was redeemed,
+    # and who is not heard since may execute it all the time.
+    heard = next(agent.heartbeat_at for agent in views.agents if agent.name == lease.agent)
+    if heard - since > SETTLE:
+        pod = next((pod for pod in views.pods if pod.name == lease.agent), None)
+        why = f" ({pod.reason})" if pod and pod.reason else ""
+        yield LoseRun(run, f"its agent {run.agent} was restarted and no longer executes it{why}", lease)
+
+
 def _is_overdue(run: RunView, spec: PoolSpec, now: float) -> bool:
     return run.deadline is not None and now > run.deadline + spec.timeouts.interrupt + OVERTIME
 
 
 def _waiting(run: RunView, lease: Lease, now: float) -> Iterator[Action]:
-    if run.confirm_until is not None and now >= run.confirm_until:
+    if run.cancel is not None:
+        yield CancelRun(run, run.cancel, "its cancel was asked for")
+    elif run.confirm_until is not None and now >= run.confirm_until:
         yield ExpireRun(run)
     elif lease.state is SlotState.RUNNING and not lease.redeemed and now - lease.since > SETTLE:
         yield ReserveAgain(run, lease)

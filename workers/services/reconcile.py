@@ -156,8 +156,9 @@ def _(action: ForgetAgent, at: Pass) -> None:
 
 @perform.register
 def _(action: LoseRun, at: Pass) -> None:
-    lose(at.system, at.holding[action.run.id], action.reason, may_have_started=True)
-    if action.lease is not None:
+    lost = lose(at.system, at.holding[action.run.id], action.reason, may_have_started=True)
+    # Where the run went on meanwhile, its slot is still its own.
+    if lost is not None and action.lease is not None:
         at.slots.release(action.run.id, action.lease.token)
 
 
@@ -180,7 +181,14 @@ def _(action: ResendOrder, at: Pass) -> None:
 
 @perform.register
 def _(action: ReserveAgain, at: Pass) -> None:
-    at.slots.reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
+    # In the transaction: a confirmation that was only slow is committed before it, and goes on; or after it, and then
+    # its token starts nothing any more.
+    with at.system.database.begin() as session:
+        if runs.note(
+            session, action.run.id, "confirmation not completed", expect=RunStatus.APPLY_PENDING,
+            expect_token=action.run.token, now=at.system.now(),
+        ):  # fmt: skip
+            at.slots.reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
 
 
 @perform.register
@@ -212,6 +220,7 @@ def _view(run: Run) -> RunView:
         agent=run.agent or "",
         token=run.token or "",
         changed_at=run.updated_at.timestamp(),
+        started=run.started_at is not None,
         deadline=_epoch(run.deadline),
         confirm_until=_epoch(run.confirm_until),
         cancel=run.cancel_mode,
