@@ -49,7 +49,9 @@ def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str
         with system.database.read() as session:
             run = runs.get(session, lease.run)
         if run.token == lease.token and run.status.holds_slot:
-            lose(system, run, f"its agent {agent} is gone ({why})", may_have_started=lease.redeemed)
+            # The map may have lost what the database was told.
+            started = lease.redeemed or run.started_at is not None
+            lose(system, run, f"its agent {agent} is gone ({why})", may_have_started=started)
     wake(system, pool)
 
 
@@ -117,11 +119,20 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> N
             session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
             confirm_until=until, deadline=None, **_facts(report),
         )  # fmt: skip
-    if updated is None:
+    if updated is None or not _keep_plan(system, updated):
         return
-    system.slots(run.pool).reserve(run.id, run.token or "", until.timestamp())
     delivery.announce(system, updated)
     log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=until.isoformat())
+
+
+def _keep_plan(system: System, run: Run) -> bool:
+    """Reserve the slot of a run that waits; one whose cancel came while its plan was reported ends instead."""
+    if run.cancel_mode is not None:
+        end(system, run, RunEvent.CANCELLED)
+        return False
+    if run.token and run.confirm_until:
+        system.slots(run.pool).reserve(run.id, run.token, run.confirm_until.timestamp())
+    return True
 
 
 def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
@@ -145,8 +156,7 @@ def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
 
 def _repeat_last_step(system: System, run: Run) -> None:
     """Do again what follows the commit, in case the process died between the two."""
-    slots = system.slots(run.pool)
-    if run.status is RunStatus.APPLY_PENDING and run.token and run.confirm_until:
-        slots.reserve(run.id, run.token, run.confirm_until.timestamp())
-    elif run.status.is_over and run.token and slots.release(run.id, run.token):
+    if run.status is RunStatus.APPLY_PENDING:
+        _keep_plan(system, run)
+    elif run.status.is_over and run.token and system.slots(run.pool).release(run.id, run.token):
         dispatch(system, run.pool)

@@ -9,11 +9,11 @@ from typing import Any
 import structlog
 
 from workers.core import names
-from workers.core.errors import AgentGone, IllegalTransition, InvalidRequest, NotWaiting
+from workers.core.errors import AgentGone, IllegalTransition, InvalidRequest, NotWaiting, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.pools import PoolSpec
 from workers.core.runs import EXECUTING, Phase, RunEvent, RunKind, RunStatus
-from workers.core.slots import CancelMode, CancelOutcome, SlotState
+from workers.core.slots import CancelMode, CancelOutcome, Lease, SlotState
 from workers.services import delivery, orders
 from workers.services.dispatch import dispatch, wake
 from workers.services.losses import lose
@@ -49,8 +49,7 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
     if new:
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
-        wake(system, run.pool)
-        delivery.announce(system, run)  # where it was started, that has told more already
+        _set_going(system, run)
     return run
 
 
@@ -67,11 +66,7 @@ def confirm(system: System, run_id: str) -> Run:
         raise NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
     resumed = lease and slots.resume(run.id, lease.token, orders.new_token())
     if resumed is None:
-        lose(system, run, f"the agent {run.agent} that kept its plan is gone", may_have_started=False)
-        raise AgentGone(
-            f"The agent {run.agent} that kept the plan of run {run.id} is gone, so the plan is made anew. "
-            "Look at the new plan and confirm that."
-        )
+        raise _not_resumed(system, run, lease)
     updated = record(
         system, run, RunEvent.CONFIRMED, token=resumed.token, started_at=None, confirm_until=None,
         deadline=apply_deadline(system.now(), pool),
@@ -140,6 +135,28 @@ def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None
     delivery.complete(system, updated)
     dispatch(system, updated.pool)
     return updated
+
+
+def _set_going(system: System, run: Run) -> None:
+    """Give out what is free, and tell the caller. The run is there: what fails from here on must not deny that."""
+    try:
+        wake(system, run.pool)
+        delivery.announce(system, run)  # where it was started, that has told more already
+    except Exception:
+        log.exception("run not started for now: the next tick tries again", run=run.id, pool=run.pool)
+
+
+def _not_resumed(system: System, run: Run, lease: Lease | None) -> TerraslotError:
+    """Return why a run can't go on from ``lease``; where nobody else has decided about it, it is planned anew."""
+    now = system.slots(run.pool).find(run.id)
+    if lease is not None and now is not None and now.token != lease.token:
+        return NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
+    if lose(system, run, f"the agent {run.agent} that kept its plan is gone", may_have_started=False) is None:
+        return NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
+    return AgentGone(
+        f"The agent {run.agent} that kept the plan of run {run.id} is gone, so the plan is made anew. "
+        "Look at the new plan and confirm that."
+    )
 
 
 def apply_deadline(now: datetime, pool: PoolSpec) -> datetime:
