@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from workers.app import app
 from workers.core import names
-from workers.core.errors import InvalidRequest, TerraslotError
+from workers.core.errors import InvalidRequest, RunError, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.runs import RunKind
 from workers.services import cycle as cycles_of_pools
@@ -35,8 +35,9 @@ class RunTask(Task):
         delivery.delivered(system(), task_id)
 
     def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
-        """Remember the delivery once Celery has stored the error."""
-        delivery.delivered(system(), task_id)
+        """Remember the delivery once Celery has stored the error, if that is how the run ended."""
+        if isinstance(exc, RunError):
+            delivery.delivered(system(), task_id)
 
 
 @app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError)
@@ -113,13 +114,20 @@ def deliveries() -> None:
 
 def _enter(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     if task.request.get(delivery.OUTCOME):
-        return delivery.outcome_of(system(), task.request.id)
+        return _outcome(task.request.id)
     request = _request(args, kwargs)
     message = {"name": task.name, "args": list(args), "kwargs": kwargs, "options": _options(task)}
     run = runs.submit(system(), task.request.id, kind, request, message)
     if run.status.is_over:
         return delivery.outcome(run)
     raise Ignore
+
+
+def _outcome(run_id: str) -> dict[str, Any]:
+    run = delivery.due(system(), run_id)
+    if run is None:
+        raise Ignore
+    return delivery.outcome(run)
 
 
 def _request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRequest:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from celery.exceptions import Ignore
 
 from tests.services.conftest import ControlPlane, HandAgent
-from workers.core.errors import RunFailed, Unavailable, UnknownRun
+from workers import tasks
+from workers.core.errors import NotWaiting, RunFailed, Unavailable, UnknownRun
 from workers.core.messages import AgentStopped, PhaseFinished
+from workers.core.reconcile import LoseRun, ReserveAgain, RunView
 from workers.core.runs import FailureReason, RunKind, RunStatus
 from workers.core.slots import SlotState
-from workers.services import delivery, dispatch, orders, reports, runs
-from workers.services.reconcile import reconcile_pods
+from workers.services import delivery, dispatch, orders, reports, runs, workspaces
+from workers.services.listing import Listing
+from workers.services.reconcile import Pass, perform, reconcile_pods
 from workers.slots.slot_map import SlotMap
 
 PLAN = RunKind.PLAN
@@ -21,6 +27,10 @@ Clock = Callable[[float], None]
 
 def reconcile(control: ControlPlane) -> None:
     reconcile_pods(control.system, control.spec())
+
+
+def listing(control: ControlPlane) -> Listing:
+    return Listing(control.system, control.spec())
 
 
 def started(control: ControlPlane, agent: HandAgent, *, phase: str = "plan") -> str:
@@ -192,7 +202,7 @@ class TestAReport:
         agent.start(order)
         with monkeypatch.context() as dying:
             dying.setattr(type(control.slots), "reserve", _die)
-            with pytest.raises(ProcessLookupError):
+            with pytest.raises(Death):
                 agent.finish(order)
         assert control.run(run.id).status is RunStatus.APPLY_PENDING
         reply = control.slots.heartbeat(agent.name, agent.incarnation, [], [order.token])
@@ -215,7 +225,7 @@ class TestAReport:
         agent.start(order)
         with monkeypatch.context() as dying:
             dying.setattr(type(control.slots), "release", _die)
-            with pytest.raises(ProcessLookupError):
+            with pytest.raises(Death):
                 agent.finish(order)
         agent.finish(order)
         assert control.quiet()
@@ -231,8 +241,12 @@ class TestAReport:
         assert control.run(run.id).reason is FailureReason.TIMED_OUT
 
 
+class Death(BaseException):
+    """The end of a process, as far as anything here could notice it."""
+
+
 def _die(*_: object, **__: object) -> None:
-    raise ProcessLookupError
+    raise Death
 
 
 def test_an_outcome_that_was_not_sent_is_sent_a_minute_later(control: ControlPlane, clock_ahead: Clock) -> None:
@@ -247,6 +261,64 @@ def test_an_outcome_that_was_not_sent_is_sent_a_minute_later(control: ControlPla
     assert control.deliveries() == [run.id]
     delivery.delivered(control.system, run.id)
     assert delivery.deliver_overdue(control.system) == 0
+
+
+Deliver = Callable[[str], dict[str, Any]]
+
+
+class TestAnOutcome:
+    """That is sent to Celery once more, as the task that the run was enqueued by."""
+
+    @pytest.fixture
+    def deliver(self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Deliver:
+        monkeypatch.setattr(tasks, "system", lambda: control.system)
+
+        def deliver(run_id: str) -> dict[str, Any]:
+            tasks.plan.push_request(id=run_id, **{delivery.OUTCOME: True})
+            try:
+                result: dict[str, Any] = tasks.plan.run(workspace="net")
+            finally:
+                tasks.plan.pop_request()
+            return result
+
+        return deliver
+
+    @pytest.fixture
+    def over(self, control: ControlPlane) -> str:
+        control.workspace()
+        run = control.submit(PLAN)
+        control.agent().work()
+        return run.id
+
+    def test_is_told_though_the_workspace_was_deleted_meanwhile(
+        self, control: ControlPlane, deliver: Deliver, over: str
+    ) -> None:
+        workspaces.delete(control.system, "net")
+        assert deliver(over)["status"] == "succeeded"
+
+    def test_that_celery_has_stored_is_not_told_again(self, deliver: Deliver, over: str) -> None:
+        """What follows the run in a chain would be done twice."""
+        deliver(over)
+        tasks.plan.on_success(None, over, (), {})
+        with pytest.raises(Ignore):
+            deliver(over)
+
+    def test_is_left_for_later_where_the_database_is_away(
+        self, control: ControlPlane, deliver: Deliver, over: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*_: object) -> None:
+            raise Unavailable("The database does not answer.")
+
+        with monkeypatch.context() as outage:
+            outage.setattr("workers.store.runs.get", away)
+            with pytest.raises(Ignore):
+                deliver(over)
+        assert control.run(over).delivered_at is None
+
+    @pytest.mark.usefixtures("deliver")
+    def test_is_not_delivered_by_another_error(self, control: ControlPlane, over: str) -> None:
+        tasks.plan.on_failure(Unavailable("The database does not answer."), over, (), {}, None)
+        assert control.run(over).delivered_at is None
 
 
 def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPlane, clock_ahead: Clock) -> None:
@@ -285,7 +357,7 @@ def test_a_dispatcher_that_died_between_slot_and_commit_costs_its_run_nothing_bu
     agent = control.agent()
     with monkeypatch.context() as dying:
         dying.setattr("workers.store.runs.record", _die)
-        with pytest.raises(ProcessLookupError):
+        with pytest.raises(Death):
             control.submit()
     assert not agent.orders()
     clock_ahead(11)
@@ -331,6 +403,112 @@ def test_a_plan_is_confirmed_in_the_moment_between_its_commit_and_its_reservatio
     agent.work()
     assert control.run(run.id).status is RunStatus.SUCCEEDED
     assert control.quiet()
+
+
+def test_a_second_confirmation_in_the_same_moment_costs_nobody_the_plan(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    resume = type(control.slots).resume
+
+    def somebody_else_first(slots: SlotMap, run_id: str, token: str, new_token: str) -> object:
+        assert resume(slots, run_id, token, orders.new_token()) is not None
+        return resume(slots, run_id, token, new_token)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(type(control.slots), "resume", somebody_else_first)
+        with pytest.raises(NotWaiting, match="by somebody else"):
+            runs.confirm(control.system, run.id)
+    assert control.run(run.id).status is RunStatus.APPLY_PENDING
+    assert control.slots.find(run.id) is not None
+
+
+def test_a_confirmation_that_was_only_slow_keeps_its_slot(control: ControlPlane) -> None:
+    """F12: reconcile saw it half-done, and its apply has started since."""
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    seen = control.run(run.id)
+    runs.confirm(control.system, run.id)
+    lease = control.slots.find(run.id)
+    assert lease is not None
+    assert agent.start(agent.order())
+    view = RunView(run.id, seen.status, agent.name, seen.token or "", 0.0, confirm_until=1.0)
+    perform(ReserveAgain(view, lease), Pass(control.system, control.spec(), listing(control), {run.id: seen}))
+    lease = control.slots.find(run.id)
+    assert lease is not None
+    assert lease.state is SlotState.RUNNING
+
+
+def test_a_plan_that_was_reported_after_it_had_looked_lost_keeps_its_slot(control: ControlPlane) -> None:
+    control.workspace()
+    agent = control.agent()
+    run_id = started(control, agent)
+    seen, lease = control.run(run_id), control.slots.find(run_id)
+    assert lease is not None
+    finished = PhaseFinished(
+        pool="default", agent=agent.name, run=run_id, token=lease.token, phase="plan", outcome="succeeded", changed=True
+    )
+    reports.take(control.system, finished)
+    view = RunView(run_id, seen.status, agent.name, lease.token, 0.0)
+    perform(LoseRun(view, "it was slow", lease), Pass(control.system, control.spec(), listing(control), {run_id: seen}))
+    assert control.run(run_id).status is RunStatus.APPLY_PENDING
+    assert control.slots.find(run_id) is not None
+
+
+def test_a_cancel_that_comes_while_the_plan_is_reported_ends_the_run(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    order = agent.order()
+    agent.start(order)
+    wait = reports._wait_for_confirmation
+
+    def cancelled_before(*arguments: Any) -> None:
+        runs.cancel(control.system, run.id)
+        wait(*arguments)
+
+    monkeypatch.setattr(reports, "_wait_for_confirmation", cancelled_before)
+    agent.finish(order)
+    assert control.run(run.id).status is RunStatus.CANCELLED
+    assert control.quiet()
+
+
+def test_an_apply_that_the_database_knows_to_have_started_is_not_repeated_though_redis_forgot_it(
+    control: ControlPlane,
+) -> None:
+    """F9: Redis lost its last second in a crash, and then the agent went too."""
+    control.workspace()
+    run_id = started(control, control.agent(), phase="apply")
+    lease = control.slots.find(run_id)
+    assert lease is not None
+    control.slots.release(run_id, lease.token)
+    control.slots.register("default-1", "life-1", [replace(lease, redeemed=False)])
+    lose_pod(control)
+    assert control.run(run_id).reason is FailureReason.AGENT_LOST
+
+
+def test_a_submission_is_accepted_though_nothing_can_be_given_out_just_now(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is there and will run: its caller must not be told that it failed."""
+    control.workspace()
+
+    def locked(*_: object) -> None:
+        raise Unavailable("The database was locked by other writers for too long.")
+
+    with monkeypatch.context() as unlucky:
+        unlucky.setattr(runs, "wake", locked)
+        run = control.submit(PLAN)
+    assert run.status is RunStatus.PENDING
+    control.agent().work()
+    assert control.run(run.id).status is RunStatus.SUCCEEDED
 
 
 def test_a_lease_that_belongs_to_no_run_is_released(control: ControlPlane, clock_ahead: Clock) -> None:

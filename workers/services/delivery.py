@@ -15,7 +15,7 @@ import structlog
 
 from workers.app import RESULT_LIFETIME, direct_queue
 from workers.core import names
-from workers.core.errors import RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
+from workers.core.errors import RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed, TerraslotError
 from workers.core.runs import RunStatus
 from workers.services.system import System
 from workers.slots import announcements
@@ -62,10 +62,18 @@ def outcome(run: Run) -> dict[str, Any]:
     raise error(f"{sentence}: {run.error}" if run.error else f"{sentence}.")
 
 
-def outcome_of(system: System, run_id: str) -> dict[str, Any]:
-    """Return the result of a run that is over; raise as :func:`outcome` does."""
-    with system.database.read() as session:
-        return outcome(runs.get(session, run_id))
+def due(system: System, run_id: str) -> Run | None:
+    """Return a run whose outcome is to be delivered now.
+
+    None where that was done already, or where the database can't be asked: what was not delivered is sent again.
+    """
+    try:
+        with system.database.read() as session:
+            run = runs.get(session, run_id)
+    except TerraslotError as error:
+        log.warning("outcome not delivered for now", run=run_id, why=str(error))
+        return None
+    return run if run.status.is_over and run.delivered_at is None else None
 
 
 def announce(system: System, run: Run) -> None:
