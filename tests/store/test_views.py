@@ -50,6 +50,13 @@ def test_a_prefix_of_no_run_is_unknown(ledger, find, prefix):
         find(prefix)
 
 
+@pytest.mark.parametrize("nonsense", [5, None, {"a": 1}, "a\x00", "\ud7ff", "\U0010ffff"])
+def test_what_can_be_no_runs_id_is_unknown_too(ledger, find, nonsense):
+    ledger.add("abc", PLAN)
+    with pytest.raises(UnknownRun):
+        find(nonsense)
+
+
 def test_the_latest_runs_come_first_and_can_be_chosen(ledger):
     for number in range(6):
         ledger.add(f"r{number}", PLAN, workspace=("net", "dns")[number % 2])

@@ -9,7 +9,7 @@ Which runs may start at all is :mod:`workers.store.turns`' affair.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from workers.core.errors import UnknownRun
+from workers.core.names import RUN_ID
 from workers.core.runs import RunEvent, RunKind, RunStatus, next_status
 from workers.store import turns
 from workers.store.inserts import insert_if_new
@@ -146,7 +147,9 @@ def get(session: Session, run_id: str) -> Run:
 
 def find(session: Session, prefix: str) -> Run:
     """Return the run with this id, or the only one whose id starts so. Raises :class:`UnknownRun`."""
-    matches = session.scalars(_starting_with(prefix).order_by(Run.id).limit(_NAMED_AT_MOST)).all() if prefix else []
+    matches: Sequence[Run] = ()
+    if isinstance(prefix, str) and RUN_ID.fullmatch(prefix):  # it may come from any caller's message
+        matches = session.scalars(_starting_with(prefix).order_by(Run.id).limit(_NAMED_AT_MOST)).all()
     if not matches:
         raise UnknownRun(f"No run has an id that starts with {prefix!r}: `terraslot runs` lists the latest.")
     if len(matches) > 1 and matches[0].id != prefix:
