@@ -21,6 +21,7 @@ from workers.core.runs import FailureReason, Phase, RunKind
 
 _PLAN = "plan.tfplan"
 _VARIABLES = "variables.tfvars.json"
+_MODULE = "module"  # names the directory that was planned: a workspace may be changed before its confirmation
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Phases:
         _fresh_directory(execution.directory)
         environment = run_environment(self.environment, {**order.environment, **sensitive.environment})
         module = source.fetch(execution, self.work_dir, environment)
+        (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
         terraform = Terraform(execution, self.command, module, environment)
         _initialise(execution, terraform, module)
         plan = execution.directory / _PLAN
@@ -74,9 +76,10 @@ class Phases:
         return Outcome(changed, found.changes, _bounded_outputs(execution, found.outputs))
 
     def _apply(self, execution: Execution, sensitive: Sensitive) -> Outcome:
-        module = execution.directory / "source" / execution.order.source.subdir
+        named = execution.directory / _MODULE
         plan = execution.directory / _PLAN
-        if not plan.exists() or not module.is_dir():
+        module = execution.directory / named.read_text() if named.exists() else None
+        if module is None or not plan.exists() or not module.is_dir():
             raise PhaseFailed(
                 FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan: plan the run again."
             )

@@ -116,7 +116,8 @@ class TestAPlanAndItsApply:
         bench.execute(order)
         (bench.work_dir / "runs/run-1/source/made").write_text("made while planning")
         configuration.write("resource changed meanwhile")
-        bench.execute(of_apply(order))
+        moved = order.source.model_copy(update={"subdir": "elsewhere"})
+        bench.execute(of_apply(order).model_copy(update={"source": moved}))
         assert any("made while planning" in line for line in bench.lines.texts)
 
     def test_work_in_the_embedded_terraform(
