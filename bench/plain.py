@@ -40,5 +40,10 @@ def send(celery: Celery, task: str) -> None:
 
 if __name__ == "__main__":
     app().Worker(
-        hostname=sys.argv[1], pool="threads", concurrency=8, without_gossip=True, without_mingle=True, loglevel="WARNING"
+        hostname=sys.argv[1],
+        pool="threads",
+        concurrency=8,
+        without_gossip=True,
+        without_mingle=True,
+        loglevel="WARNING",
     ).start()

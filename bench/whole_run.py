@@ -52,9 +52,7 @@ def _by_hand(directory: Path) -> float:
     shutil.copytree(EXAMPLE, directory)
     began = time.perf_counter()
     for command in BY_HAND:
-        subprocess.run(
-            [_terraform(), *command], cwd=directory, env=_environment(), check=True, stdout=subprocess.PIPE
-        )
+        subprocess.run([_terraform(), *command], cwd=directory, env=_environment(), check=True, stdout=subprocess.PIPE)
     return time.perf_counter() - began
 
 

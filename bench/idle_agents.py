@@ -1,0 +1,60 @@
+"""Agents that redeem an order and report at once, so that a benchmark measures everything but Terraform.
+
+``python -m bench.idle_agents NODE`` is one Celery worker that is all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from celery import Celery, Task
+
+from bench.system import POOL
+from workers.app import build_app, direct_queue
+from workers.core import names
+from workers.core.messages import Changes, Order, PhaseFinished
+from workers.settings import Settings
+from workers.slots.connection import connect
+from workers.slots.slot_map import SlotMap
+
+AGENTS = [f"idle-{number}" for number in range(8)]
+
+
+def app() -> Celery:
+    """Return the application; it takes the orders of every agent."""
+    config = Settings()
+    slots = SlotMap(connect(config.redis_url), POOL)
+    for agent in AGENTS:
+        slots.register(agent, "life-1")
+    celery = build_app("bench-idle", [names.orders_queue(POOL, agent) for agent in AGENTS], [], config)
+
+    def execute(task: Task, order: dict[str, Any]) -> None:
+        agent = task.request.delivery_info["routing_key"].rpartition(":")[2]
+        given = Order.model_validate(order)
+        if not slots.redeem(agent, given.run, given.token):
+            return
+        report = PhaseFinished(
+            pool=POOL, agent=agent, run=given.run, token=given.token, phase=given.phase, outcome="succeeded",
+            changes=Changes(),
+        )  # fmt: skip
+        celery.send_task(
+            names.REPORT,
+            args=[report.model_dump(mode="json")],
+            queue=direct_queue(names.REPORTS_QUEUE),
+            ignore_result=True,
+        )
+
+    celery.task(name=names.EXECUTE_ORDER, bind=True, ignore_result=True, acks_late=False)(execute)
+    return celery
+
+
+if __name__ == "__main__":
+    app().Worker(
+        hostname=sys.argv[1],
+        pool="threads",
+        concurrency=8,
+        without_gossip=True,
+        without_mingle=True,
+        loglevel="WARNING",
+    ).start()

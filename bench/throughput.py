@@ -1,0 +1,75 @@
+"""Runs a second from enqueueing to the delivered result, with agents that do nothing, on SQLite and PostgreSQL.
+
+Beside it, in the same run, plain Celery passing a message on to a second task: the least that any two hops cost.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from celery.result import AsyncResult
+
+from bench import plain
+from bench.idle_agents import AGENTS
+from bench.pipe import Pipe, listening
+from bench.rows import Row, table
+from bench.system import POOL, create_workspace, embedded, enqueue, eventually, postgresql, worker
+from workers.core.pools import PoolLimits, PoolSpec
+from workers.core.runs import RunKind
+from workers.services.system import System
+
+RUNS = 300
+POOL_OF_OTHERS = PoolSpec(name=POOL, limits=PoolLimits(min_agents=0, max_agents=1))
+# Nobody looks for pods meanwhile: these agents have none.
+QUIET = {"cycle_seconds": 3600.0, "dispatch_seconds": 3600.0}
+
+
+def measure() -> list[Row]:
+    """Measure both databases."""
+    rows = _measure("SQLite")
+    with postgresql() as url:
+        return rows + _measure("PostgreSQL", database_url=url)
+
+
+def _measure(database: str, **facts: str) -> list[Row]:
+    with (
+        tempfile.TemporaryDirectory(prefix="terraslot-bench-") as directory,
+        listening() as pipe,
+        embedded(POOL_OF_OTHERS, **QUIET, **facts) as system,
+        worker("bench.plain", "plain@bench"),
+        worker("bench.idle_agents", "idle@bench"),
+    ):
+        code = Path(directory, "code")
+        code.mkdir()
+        (code / "main.tf").write_text('output "nothing" { value = "" }\n')
+        create_workspace(system, "measured", code)
+        eventually(lambda: system.slots(POOL).stats().available == len(AGENTS))
+        _runs(system, 20)
+        _hops(system, pipe, 20)
+        ours, theirs = _runs(system, RUNS), _hops(system, pipe, RUNS)
+        return [
+            Row(f"runs a second, {database}", ours, "1/s"),
+            Row(f"plain Celery, two hops, beside {database}", theirs, "1/s"),
+            Row(f"plain Celery's rate against that of runs, {database}", theirs / ours, "times"),
+        ]
+
+
+def _runs(system: System, count: int) -> float:
+    began = time.perf_counter()
+    enqueued = [enqueue(system, RunKind.PLAN, "measured") for _ in range(count)]
+    for run in enqueued:
+        AsyncResult(run, app=system.celery).get(timeout=120)
+    return count / (time.perf_counter() - began)
+
+
+def _hops(system: System, pipe: Pipe, count: int) -> float:
+    began = time.perf_counter()
+    for _ in range(count):
+        plain.send(system.celery, plain.FIRST_HOP)
+    return count / (pipe.wait_for(count) - began)
+
+
+if __name__ == "__main__":
+    print(table(measure()))
