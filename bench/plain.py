@@ -1,4 +1,4 @@
-"""Plain Celery on the system's own broker, with the control plane's own configuration: what all else is compared with.
+"""Plain Celery on the system's own broker, with its transport options and no task events: what all is compared with.
 
 ``python -m bench.plain NODE`` is a worker of it. One task does nothing, one passes on a message to a second one.
 """
@@ -21,6 +21,7 @@ QUEUES = {name: direct_queue(name) for name in (NOTHING, FIRST_HOP, SECOND_HOP)}
 def app() -> Celery:
     """Return the application; its tasks write a line to the pipe that the environment names."""
     celery = build_app("bench-plain", list(QUEUES), [], Settings())
+    celery.conf.worker_send_task_events = False
 
     def tell() -> None:
         say(os.environ[PIPE], "plain")

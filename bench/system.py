@@ -63,7 +63,8 @@ def embedded(pool: PoolSpec = ONE_AGENT, **facts: float | str) -> Iterator[Syste
 @contextmanager
 def worker(module: str, node: str) -> Iterator[None]:
     """Run ``python -m MODULE`` beside the system until the block ends; it is a Celery worker with that node name."""
-    process = subprocess.Popen([sys.executable, "-m", module, node], stdin=subprocess.DEVNULL)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-m", module, node], **quiet)
     try:
         yield
     finally:

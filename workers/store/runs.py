@@ -38,6 +38,12 @@ NEXT = (
     .limit(bindparam("limit"))
 )
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
+_DELIVERED = (
+    update(_runs)
+    .where(_runs.c.id == bindparam("run"), text(UNDELIVERED))
+    .values(delivered_at=bindparam("now", type_=_runs.c.delivered_at.type))
+    .returning(_runs.c.id)
+)
 
 
 def add(
@@ -208,8 +214,7 @@ def undelivered(session: Session, before: datetime, limit: int) -> list[Run]:
 
 def mark_delivered(session: Session, run_id: str, now: datetime) -> bool:
     """Remember that the outcome of a run that is over was delivered; False if that was known, or it is not over."""
-    marked = update(Run).where(Run.id == run_id, text(UNDELIVERED)).values(delivered_at=now).returning(Run.id)
-    return session.scalar(marked) is not None
+    return session.scalar(_DELIVERED, {"run": run_id, "now": now}) is not None
 
 
 def events(session: Session, run_id: str) -> list[RunEventRecord]:
