@@ -53,12 +53,18 @@ def _compare(system: System, pipe: Pipe, situation: str) -> list[Row]:
     pairs = [(_plain(system, pipe), _run(system, pipe)) for _ in range(SAMPLES)]
     bare, ours = ([1000 * seconds for seconds in side] for side in zip(*pairs, strict=True))
     median, bare_median = statistics.median(ours), statistics.median(bare)
+    # Targets are for a pool that keeps up; with a queue the question is how the figures change.
+    row = _free if situation else at_most
     return [
         Row(f"plain Celery, enqueue to start{situation}: median", bare_median, "ms"),
         Row(f"enqueue to Terraform's process{situation}: median", median, "ms"),
-        at_most(f"enqueue to Terraform's process{situation}: 99th percentile", _percentile(ours, 99), 50, "ms"),
-        at_most(f"enqueue to Terraform's process{situation}: against plain Celery", median / bare_median, 6, "times"),
+        row(f"enqueue to Terraform's process{situation}: 99th percentile", _percentile(ours, 99), 50, "ms"),
+        row(f"enqueue to Terraform's process{situation}: against plain Celery", median / bare_median, 6, "times"),
     ]
+
+
+def _free(name: str, value: float, _limit: float, unit: str) -> Row:
+    return Row(name, value, unit)
 
 
 def _run(system: System, pipe: Pipe) -> float:
