@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -180,3 +182,17 @@ def test_a_time_without_a_zone_is_refused(ledger):
     ledger.now = ledger.now.replace(tzinfo=None)
     with pytest.raises(Exception, match="has no timezone"):
         ledger.add("a")
+
+
+def test_a_new_file_that_somebody_else_writes_to_at_this_moment_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(time, "sleep", lambda _: other.execute("COMMIT"))
+
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+
+    assert names(database) == []
+    database.dispose()
+    other.close()

@@ -8,7 +8,9 @@ re-read the row that they waited for.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,10 +166,24 @@ def _sqlite_engine(url: URL) -> Engine:
 def _sqlite_connected(connection: Any, _record: object) -> None:
     # The driver begins transactions by itself, and late; _sqlite_begin does it instead.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA foreign_keys = ON")
     # In WAL mode a crash of the machine may cost the last commits and never the file; no commit waits for the disk.
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _write_ahead(connection: Any) -> None:
+    # While somebody else writes to a file that is new, SQLite refuses this at once, whatever its timeout.
+    until = time.monotonic() + _SQLITE_DEFAULTS["timeout"]
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _sqlite_begin(connection: Connection) -> None:
