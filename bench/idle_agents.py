@@ -1,4 +1,4 @@
-"""Agents that redeem an order and report at once, so that a benchmark measures everything but Terraform.
+"""Agents that redeem an order and report its start and end at once, so that all but Terraform is measured.
 
 ``python -m bench.idle_agents NODE`` is one Celery worker that is all of them.
 """
@@ -13,7 +13,7 @@ from celery import Celery, Task
 from bench.system import POOL
 from workers.app import build_app, direct_queue
 from workers.core import names
-from workers.core.messages import Changes, Order, PhaseFinished
+from workers.core.messages import Order, PhaseFinished, PhaseStarted, Report
 from workers.settings import Settings
 from workers.slots.connection import connect
 from workers.slots.slot_map import SlotMap
@@ -29,21 +29,21 @@ def app() -> Celery:
         slots.register(agent, "life-1")
     celery = build_app("bench-idle", [names.orders_queue(POOL, agent) for agent in AGENTS], [], config)
 
-    def execute(task: Task, order: dict[str, Any]) -> None:
-        agent = task.request.delivery_info["routing_key"].rpartition(":")[2]
-        given = Order.model_validate(order)
-        if not slots.redeem(agent, given.run, given.token):
-            return
-        report = PhaseFinished(
-            pool=POOL, agent=agent, run=given.run, token=given.token, phase=given.phase, outcome="succeeded",
-            changes=Changes(),
-        )  # fmt: skip
+    def report(what: Report) -> None:
         celery.send_task(
             names.REPORT,
-            args=[report.model_dump(mode="json")],
+            args=[what.model_dump(mode="json")],
             queue=direct_queue(names.REPORTS_QUEUE),
             ignore_result=True,
         )
+
+    def execute(task: Task, order: dict[str, Any]) -> None:
+        agent = task.request.delivery_info["routing_key"].rpartition(":")[2]
+        given = Order.model_validate(order)
+        if slots.redeem(agent, given.run, given.token):
+            said = {"pool": POOL, "agent": agent, "run": given.run, "token": given.token, "phase": given.phase}
+            report(PhaseStarted(**said))
+            report(PhaseFinished(**said, outcome="succeeded"))
 
     celery.task(name=names.EXECUTE_ORDER, bind=True, ignore_result=True, acks_late=False)(execute)
     return celery
