@@ -59,7 +59,7 @@ class Worker:
 
     def _steps(self) -> list[tuple[tuple[str, tuple[Any, ...]], int]]:
         chance = self.random
-        agent, run = chance.choice(AGENTS), chance.choice(RUNS)
+        agent, run, claim = chance.choice(AGENTS), chance.choice(RUNS), chance.choice(["mine", "theirs"])
         lease = chance.choice(self.seen) if self.seen else Lease(run, RunKind.PLAN, agent, 1, "none", "idle", 0)
         fresh = f"{chance.getrandbits(64):x}"
         of_the_lease = [
@@ -74,7 +74,9 @@ class Worker:
             (("acquire", (run, chance.choice(list(RunKind)), fresh)), 30),
             (("register", (agent, "life")), 5),
             (("heartbeat", (agent, "life", [lease.token], [])), 5),
-            (("drain_idle", (1,)), 2),
+            (("drain_idle", (1, claim)), 2),
+            (("claim_again", (agent, claim)), 1),
+            (("give_back", (agent, claim)), 12),
             (("drain", (agent,)), 1),
             (("undrain", (agent,)), 6),
             (("forget", (agent,)), 1),

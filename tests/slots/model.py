@@ -28,7 +28,12 @@ class Agent:
     idle_since: float
     draining: bool = False
     silent: bool = False
+    claim: str | None = None
     runs: list[str | None] = field(default_factory=lambda: [None, None, None])
+
+    @property
+    def accepts(self) -> bool:
+        return not (self.draining or self.silent or self.claim)
 
     @property
     def taken(self) -> int:
@@ -77,7 +82,7 @@ class Model:
         tokens = {lease.token for lease in running}
         return HeartbeatReply(
             registered=True,
-            draining=record.draining,
+            draining=record.draining or record.claim is not None,
             cancels=tuple((lease.token, lease.cancel) for lease in running if lease.cancel),
             drop=tuple(token for token in executing if token not in tokens),
             repeat=tuple(token for token in reporting if token in tokens),
@@ -99,7 +104,7 @@ class Model:
             agents = [
                 name
                 for name, agent in self.agents.items()
-                if not agent.draining and not agent.silent and any(agent.runs[slot] is None for slot in slots)
+                if agent.accepts and any(agent.runs[slot] is None for slot in slots)
             ]
             if agents:
                 agent = max(agents, key=self._preference)
@@ -168,12 +173,26 @@ class Model:
 
     # What the control plane does with agents
 
-    def drain_idle(self, count: int) -> list[str]:
-        idle = [name for name, agent in self.agents.items() if not (agent.taken or agent.draining or agent.silent)]
+    def drain_idle(self, count: int, claim: str) -> list[str]:
+        idle = [name for name, agent in self.agents.items() if agent.accepts and not agent.taken]
         chosen = sorted(idle, key=lambda name: (self.agents[name].idle_since, name))[: max(0, count)]
         for name in chosen:
-            self.agents[name].draining = True
+            self.agents[name].claim = claim
         return chosen
+
+    def claim_again(self, agent: str, claim: str) -> bool:
+        record = self.agents.get(agent)
+        if record is None or record.claim is None or record.taken:
+            return False
+        record.claim = claim
+        return True
+
+    def give_back(self, agent: str, claim: str) -> bool:
+        record = self.agents.get(agent)
+        if record is None or record.claim != claim:
+            return False
+        record.claim = None
+        return True
 
     def drain(self, agent: str) -> bool:
         return self._set_draining(agent, draining=True)
@@ -233,10 +252,11 @@ class Model:
             heartbeat_at=agent.heartbeat_at,
             idle_since=None if agent.taken else agent.idle_since,
             leases=tuple(self.leases[run] for run in agent.runs if run),
+            claim=agent.claim,
         )
 
     def stats(self) -> PoolStats:
-        accepting = [agent for agent in self.agents.values() if not agent.draining and not agent.silent]
+        accepting = [agent for agent in self.agents.values() if agent.accepts]
         reserved = sum(lease.state is RESERVED for lease in self.leases.values())
         return PoolStats(
             agents=len(self.agents),

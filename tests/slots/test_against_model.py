@@ -20,6 +20,7 @@ from workers.slots.slot_map import SlotMap
 AGENTS = st.sampled_from(["agent-1", "agent-2"])
 INCARNATIONS = st.sampled_from(["first", "second"])
 RUNS = st.sampled_from([f"run-{number}" for number in range(7)])
+CLAIMS = st.sampled_from(["mine", "theirs"])
 KINDS = st.sampled_from(RunKind)
 MODES = st.sampled_from(CancelMode)
 TIMES = st.integers(0, 400).map(lambda quarters: 1_000 + quarters / 4)
@@ -123,9 +124,17 @@ class SlotMachine(RuleBasedStateMachine):
     def cancel(self, mode: CancelMode, data: st.DataObject) -> None:
         self.both("cancel", self.a_run(data), mode)
 
-    @rule(count=st.integers(0, 4))
-    def drain_idle(self, count: int) -> None:
-        self.both("drain_idle", count)
+    @rule(count=st.integers(0, 4), claim=CLAIMS)
+    def drain_idle(self, count: int, claim: str) -> None:
+        self.both("drain_idle", count, claim)
+
+    @rule(agent=AGENTS, claim=CLAIMS)
+    def claim_again(self, agent: str, claim: str) -> None:
+        self.both("claim_again", agent, claim)
+
+    @rule(agent=AGENTS, claim=CLAIMS)
+    def give_back(self, agent: str, claim: str) -> None:
+        self.both("give_back", agent, claim)
 
     @rule(agent=AGENTS)
     def drain(self, agent: str) -> None:

@@ -60,7 +60,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """An agent as the slot map knows it. ``idle_since`` is None while any slot is taken."""
+    """An agent as the slot map knows it. ``idle_since`` is None while any slot is taken.
+
+    ``draining``: its node, an operator or itself wants its end. ``claim``: who is about to remove its pod.
+    """
 
     name: str
     incarnation: str
@@ -70,11 +73,12 @@ class AgentRecord:
     heartbeat_at: float
     idle_since: float | None
     leases: tuple[Lease, ...]
+    claim: str | None = None
 
     @property
     def available(self) -> bool:
         """Whether new runs may be assigned to it."""
-        return not self.draining and not self.silent
+        return not self.draining and not self.silent and self.claim is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def leases(replies: Sequence[Text]) -> list[Lease]:
 
 def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord:
     """Return the agent of its record, its score among the agents' free slots, and the leases that it holds."""
-    incarnation, draining, silent, registered_at = text(record).split(" ")
+    incarnation, draining, silent, registered_at, claim = text(record).split(" ")
     taken = tuple(sorted(held, key=lambda lease: lease.slot))
     return AgentRecord(
         name=name,
@@ -70,6 +70,7 @@ def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterab
         heartbeat_at=float(heartbeat_at),
         idle_since=None if taken else abs(float(score)),
         leases=taken,
+        claim=None if claim == _NONE else claim,
     )
 
 

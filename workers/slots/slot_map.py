@@ -46,12 +46,14 @@ WATCH_GAP = 60.0
 
 _ACQUIRE = Script.load("keys", "acquire")
 _AGENT = Script.load("keys", "agents", "agent")
+_CLAIM_AGAIN = Script.load("keys", "agents", "claim_again")
 _CANCEL = Script.load("keys", "leases", "cancel", "end_lease")
 _DRAIN = Script.load("keys", "agents", "drain")
 _DRAIN_IDLE = Script.load("keys", "agents", "drain_idle")
 _EXPIRED = Script.load("keys", "agents", "expired")
 _EXTEND = Script.load("keys", "leases", "extend")
 _FORGET = Script.load("keys", "agents", "forget")
+_GIVE_BACK = Script.load("keys", "agents", "give_back")
 _HEARTBEAT = Script.load("keys", "agents", "leases", "heartbeat")
 _MARK_SILENT = Script.load("keys", "agents", "mark_silent")
 _REDEEM = Script.load("keys", "leases", "redeem")
@@ -159,9 +161,23 @@ class SlotMap:
 
     # What the control plane does with agents
 
-    def drain_idle(self, count: int) -> list[str]:
-        """Claim up to ``count`` agents whose three slots are all idle, longest idle first: they drain from now on."""
-        return [records.text(name) for name in self._run(_DRAIN_IDLE, count)]
+    def drain_idle(self, count: int, claim: str) -> list[str]:
+        """Claim up to ``count`` agents whose three slots are all idle, longest idle first, to remove their pods.
+
+        They are given nothing from now on. ``claim`` names the claimer, who gives back what it can't remove.
+        """
+        return [records.text(name) for name in self._run(_DRAIN_IDLE, count, word(claim))]
+
+    def claim_again(self, agent: str, claim: str) -> bool:
+        """Take over the removal of an idle agent that another claimer has left half-done; false if there is none.
+
+        That one, should it live, can't give the agent back any more.
+        """
+        return bool(self._run(_CLAIM_AGAIN, agent, word(claim)))
+
+    def give_back(self, agent: str, claim: str) -> bool:
+        """End a claim: the agent may be given runs again, unless it drains. False if the claim is not the agent's."""
+        return bool(self._run(_GIVE_BACK, agent, claim))
 
     def drain(self, agent: str) -> bool:
         """Give the agent no further runs; false if it is unknown."""

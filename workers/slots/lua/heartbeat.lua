@@ -37,4 +37,4 @@ for i = 5, #ARGV do
   if i < first_reported and not running[ARGV[i]] then table.insert(drop, ARGV[i]) end
   if i >= first_reported and running[ARGV[i]] then table.insert(again, ARGV[i]) end
 end
-return {tonumber(a.draining), cancels, drop, again}
+return {a.claim ~= NONE and 1 or tonumber(a.draining), cancels, drop, again}

@@ -5,7 +5,7 @@
 --   2 leases      HASH  run -> "kind agent slot token state since claim kept_until cancel lost_since"
 --   3 slots       HASH  "agent/slot" -> the run that holds it
 --   4 reserved    ZSET  the runs whose slot is reserved, by kept_until
---   5 agents      HASH  agent -> "incarnation draining silent registered_at"
+--   5 agents      HASH  agent -> "incarnation draining silent registered_at claim"
 --   6 heartbeats  ZSET  every agent, by the time of its last heartbeat
 -- ARGV[1] is the time in seconds since the epoch, or '' for the server's clock; a verb's own arguments follow.
 --

@@ -5,7 +5,7 @@
 --       redeemed (0, 1), kept_until ('-' if it is running, a time if it is reserved)
 -- Returns nothing.
 local name, now = ARGV[2], clock()
-local a = read_agent(name) or {draining = '0'}
+local a = read_agent(name) or {draining = '0', claim = NONE}
 if a.incarnation ~= ARGV[3] then a.incarnation, a.registered_at = ARGV[3], now end
 if ARGV[4] == '1' then a.draining = '1' end
 a.silent = '0'
