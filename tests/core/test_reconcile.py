@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from workers.core.pods import Pod, PodPhase
@@ -12,6 +14,7 @@ from workers.core.reconcile import (
     DeletePod,
     DrainAgent,
     ExpireRun,
+    FinishRemoval,
     ForgetAgent,
     LoseRun,
     ReleaseLease,
@@ -108,6 +111,14 @@ def test_only_a_pod_that_failed_before_its_agent_was_there_counts_as_failed_to_s
 
 def test_a_pod_that_is_being_deleted_is_not_judged_again() -> None:
     assert actions(pods=[pod(phase=PodPhase.FAILED, deleting=True)]) == []
+
+
+def test_the_removal_of_a_claimed_agent_is_finished_unless_it_works_after_all() -> None:
+    claimed = replace(agent(), claim="somebody's")
+    assert actions(agents=[claimed], pods=[pod()]) == [FinishRemoval(pod())]
+    assert actions(agents=[claimed], pods=[replace(pod(), deleting=True)]) == []
+    busy = replace(agent(lease()), claim="somebody's")
+    assert actions(runs=[run()], agents=[busy], pods=[pod()]) == []
 
 
 def test_an_agent_whose_pod_is_ending_is_given_nothing_more() -> None:

@@ -104,6 +104,45 @@ def test_a_pod_that_can_not_be_deleted_is_given_back(control: ControlPlane, monk
     assert record.available
 
 
+def test_a_removal_that_died_half_way_is_finished_by_the_next_cycle(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    control.agent()
+
+    def die(*_: object, **__: object) -> bool:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control.pods, "delete", die)
+        with pytest.raises(SystemExit):
+            pods.scale_pods(control.system, control.spec(), 0)
+    assert control.submit(PLAN).status is RunStatus.PENDING, "nobody is given a slot of it"
+    cycle(control.system, "default")
+    assert control.pods.deleted == ["default-1"]
+
+
+def test_a_removal_that_only_stalled_gives_nothing_back_once_another_has_taken_it_over(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else the agent would be given a run while its pod is being deleted (F1)."""
+    control.agent()
+    control.pods.keep_deleting = True
+    delete = control.pods.delete
+
+    def stall(*_: object, **__: object) -> bool:
+        monkeypatch.setattr(control.pods, "delete", delete)
+        cycle(control.system, "default")
+        raise Unavailable("The cluster did not answer in time.")
+
+    monkeypatch.setattr(control.pods, "delete", stall)
+    assert pods.scale_pods(control.system, control.spec(), 0) == 0
+    assert control.pods.deleted == ["default-1"]
+    record = control.slots.agent("default-1")
+    assert record is not None
+    assert not record.available
+
+
 def test_a_victim_is_given_no_run_between_its_claim_and_its_end(control: ControlPlane) -> None:
     """F1, F3."""
     control.workspace()

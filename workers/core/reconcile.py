@@ -57,6 +57,13 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishRemoval:
+    """Delete the pod of an idle agent that was claimed for it by somebody who has not finished."""
+
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
 class DrainAgent:
     """Give an agent no further runs: somebody, a node's drain for example, has asked for the end of its pod."""
 
@@ -131,6 +138,7 @@ class CancelRun:
 
 Action = (
     DeletePod
+    | FinishRemoval
     | DrainAgent
     | ForgetAgent
     | LoseRun
@@ -193,6 +201,8 @@ def _pods(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
                 reason = f"it did not register within {spec.limits.start_deadline:g} s"
                 detail = f" ({pod.reason})" if pod.reason else ""
                 yield DeletePod(pod, reason + detail, failed_to_start=True)
+        elif agent.claim is not None and not agent.leases:
+            yield FinishRemoval(pod)
         else:
             silence = now - max(agent.heartbeat_at, views.watched_since)
             if silence > spec.timeouts.dead:

@@ -175,16 +175,17 @@ def _create(system: System, spec: PoolSpec, listing: Listing, count: int) -> int
 
 def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -> int:
     slots = system.slots(spec.name)
+    claim = secrets.token_hex(8)
     removed = failed = 0
-    for agent in slots.drain_idle(count):
+    for agent in slots.drain_idle(count, claim):
         pod = listing.find(agent)
         if pod is None or failed == GIVE_UP_AFTER:
-            slots.undrain(agent)  # without a uid, as of one that registered after the look, nothing is deleted
+            slots.give_back(agent, claim)  # without a uid, as of one that registered after the look, nothing is deleted
         elif _delete(spec, listing, pod):
             removed += 1
         else:
             failed += 1
-            slots.undrain(agent)
+            slots.give_back(agent, claim)
     return removed
 
 

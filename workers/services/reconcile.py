@@ -5,6 +5,7 @@ Any view that can't be read ends the pass with nothing changed: an API error mea
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from workers.core.reconcile import (
     DeletePod,
     DrainAgent,
     ExpireRun,
+    FinishRemoval,
     ForgetAgent,
     LoseRun,
     ReleaseLease,
@@ -139,6 +141,13 @@ def _(action: DeletePod, at: Pass) -> None:
         pools.set_status(session, at.spec.name, f"pod {action.pod.name}: {action.reason}", at.system.now())
         if action.failed_to_start:
             decisions.record_pod_failure(session, at.spec.name, at.system.now(), action.pod.name, action.reason)
+
+
+@perform.register
+def _(action: FinishRemoval, at: Pass) -> None:
+    if at.slots.claim_again(action.pod.name, secrets.token_hex(8)):
+        at.listing.delete(action.pod)
+        log.info("pod deleted", pool=at.spec.name, pod=action.pod.name, why="its removal was begun and not finished")
 
 
 @perform.register
