@@ -234,6 +234,32 @@ def test_a_backend_that_stops_creates_nothing_until_it_is_opened(local_pods):
     assert only(pods).name == "a1"
 
 
+def test_a_secret_is_its_owners_alone_and_goes_when_its_pool_does(local_pods, tmp_path):
+    pods = local_pods()
+    other = PoolSpec(name="other")
+    for spec in (POOL, other):
+        pods.put_secret(spec, spec.name)
+    place = tmp_path / "home/secrets/default"
+    assert (place.stat().st_mode & 0o777, (place / "pool.json").stat().st_mode & 0o777) == (0o700, 0o600)
+    pods.delete_secret(POOL)
+    assert [path.name for path in place.parent.iterdir()] == ["other"]
+    pods.delete_secret(POOL)
+    pods.put_secret(POOL, "anew")
+    assert (place / "pool.json").read_text() == "anew"
+
+
+def test_what_is_no_secret_of_the_pools_is_not_deleted(local_pods, tmp_path):
+    pods = local_pods()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    (tmp_path / "home/secrets").mkdir(parents=True)
+    (tmp_path / "home/secrets/default").symlink_to(elsewhere)
+    with pytest.raises(Unavailable, match=r"can't delete .*home/secrets/default"):
+        pods.delete_secret(POOL)
+    assert (elsewhere / "precious").exists()
+
+
 def test_a_disk_that_fails_means_unknown_and_never_gone(local_pods, tmp_path):
     """F24."""
     pods = local_pods()

@@ -112,7 +112,7 @@ def control_plane(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cl
     system.database.migrate()
     pools.ensure(system, kubernetes_pool())
     cluster = Cluster(system, Pods(), client, double=double)
-    double.put("secrets", f"terraslot-pool-{POOL}")
+    backend.put_secret(kubernetes_pool(), "{}")
     yield cluster
     backend.close()
     system.database.dispose()

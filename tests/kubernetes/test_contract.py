@@ -20,7 +20,7 @@ from tests.chart.rendering import NAME, of_kind, render
 from tests.kubernetes.conftest import NOWHERE, Target, pool
 from tests.waiting import eventually
 from workers.cluster.kubernetes import labels
-from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.cluster.kubernetes.manifest import pod_manifest, secret_name
 from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded, Unavailable
 from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolSpec
@@ -241,6 +241,45 @@ class TestMarking:
         assert target.backend().mark([Marking(gone, protected=True)]) == {}
 
 
+class TestASecret:
+    def there(self, target: Target) -> dict[str, Any]:
+        """Return the Secrets of the namespace, by name."""
+        return {each.metadata.name: each for each in target.core.list_namespaced_secret(target.namespace).items}
+
+    def test_is_written_where_it_differs_and_deleted_once(self, target: Target) -> None:
+        backend, name = target.backend(), secret_name("default")
+        backend.put_secret(POOL, "{}")
+        first = self.there(target)[name]
+        backend.put_secret(POOL, "{}")
+        assert self.there(target)[name].metadata.resource_version == first.metadata.resource_version
+        backend.put_secret(POOL, '{"rotated": true}')
+        assert self.there(target)[name].data != first.data
+        for _ in range(2):
+            backend.delete_secret(POOL)
+            assert name not in self.there(target)
+        backend.put_secret(POOL, "{}")
+        assert self.there(target)[name].metadata.uid != first.metadata.uid
+
+    @pytest.mark.parametrize("labels_there", [None, labels.of_pool("another", "default"), labels.of_pool("x", "other")])
+    def test_that_is_not_the_pools_is_neither_written_over_nor_deleted(
+        self, target: Target, labels_there: dict[str, str] | None
+    ) -> None:
+        name = secret_name("default")
+        foreign = {"metadata": {"name": name, "labels": labels_there}, "stringData": {"a": "b"}}
+        before = target.core.create_namespaced_secret(target.namespace, foreign).metadata
+        with pytest.raises(PodRefused, match=f"The Secret {name} in the namespace .* is not this control plane's"):
+            target.backend().put_secret(POOL, "{}")
+        target.backend().delete_secret(POOL)
+        after = self.there(target)[name].metadata
+        assert (after.uid, after.resource_version) == (before.uid, before.resource_version)
+
+    def test_of_another_life_is_refused_by_its_uid(self, target: Target) -> None:
+        target.backend().put_secret(POOL, "{}")
+        body = {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}
+        call = target.core.delete_namespaced_secret
+        assert refused(call, secret_name("default"), target.namespace, body=body) == (409, "Conflict")
+
+
 class TestAServiceAccount:
     def account(self, target: Target, tmp_path: Path, *rules: dict[str, Any]) -> str:
         """Return the kubeconfig of an account with these rules."""
@@ -265,8 +304,11 @@ class TestAServiceAccount:
         assert backend.delete(second) is None
         for content in ("{}", '{"rotated": true}', '{"rotated": true}'):
             backend.put_secret(POOL, content)
-        backend.check(pool(node_selector=NOWHERE, image_pull_secrets=["terraslot-pool-default"]))
+        backend.check(pool(node_selector=NOWHERE, image_pull_secrets=[secret_name("default")]))
         assert eventually(lambda: backend.strays(["x"]))
+        backend.delete_secret(POOL)
+        names = [secret.metadata.name for secret in target.core.list_namespaced_secret(target.namespace).items]
+        assert secret_name("default") not in names
         create_deployment(target)
         backend.deployments.label_pods("default", "old")
         assert backend.deployments.take_over("default", "old") is not None

@@ -13,7 +13,7 @@ from tests.services.conftest import POOL, HandAgent
 from tests.waiting import eventually
 from workers.core.errors import InvalidRequest, PodRefused, Unavailable
 from workers.core.runs import FailureReason, RunKind, RunStatus
-from workers.services import pods, pools, protection, runs, strays
+from workers.services import pods, pools, protection, removal, runs, strays
 from workers.services.cycle import cycle
 from workers.store import pools as stored_pools
 from workers.store import runs as stored_runs
@@ -534,6 +534,27 @@ class TestADeletedPool:
         self.gone(cluster)
         assert strays.sweep(cluster.system) == 2
         eventually(lambda: cluster.double.pods() == ["other-1"])
+
+    def test_takes_its_secret_with_it_when_its_pods_and_users_are_gone(self, cluster: Cluster) -> None:
+        cluster.start(2)
+        cluster.cycle()
+        left: list[Any] = []
+
+        def look() -> None:
+            left.extend([*cluster.double.pods(), *(user for user in cluster.redis.acl_users() if "default-" in user)])
+
+        cluster.double.fail("delete", "secrets", first=look)
+        assert cluster.double.objects.all("secrets", NAMESPACE) != []
+        assert removal.delete_pool(cluster.system, POOL) == 0
+        assert cluster.double.objects.all("secrets", NAMESPACE) == []
+        assert left == []
+
+    def test_whose_secret_may_not_be_deleted_is_deleted(self, cluster: Cluster) -> None:
+        """As before the Role of an older chart was replaced."""
+        said = 'User "x" cannot delete resource "secrets" in API group ""'
+        cluster.double.fail("delete", "secrets", status=403, reason="Forbidden", message=said)
+        assert removal.delete_pool(cluster.system, POOL) == 0
+        assert pools.every(cluster.system) == []
 
     def test_leaves_a_pod_that_still_holds_something_until_it_does_not(self, cluster: Cluster) -> None:
         """Nothing busy is killed, whatever was deleted."""

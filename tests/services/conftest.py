@@ -88,6 +88,10 @@ class Pods:
         self._reach()
         self.secrets[spec.name] = json.loads(content)
 
+    def delete_secret(self, spec: PoolSpec) -> None:
+        self._reach()
+        self.secrets.pop(spec.name, None)
+
     def check(self, spec: PoolSpec) -> None:  # noqa: ARG002 - the protocol's
         self._reach()
         if self.refusal:

@@ -158,8 +158,10 @@ class _Empty:
         return ""
 
 
-def test_a_deleted_pools_users_are_gone(control: ControlPlane) -> None:
+def test_a_deleted_pools_users_and_secret_are_gone(control: ControlPlane) -> None:
     ensure(control)
-    credentials.forget_pool(control.system, POOL)
-    with as_agent(control) as client, pytest.raises(AuthenticationError):
-        client.ping()
+    with as_agent(control) as client:
+        credentials.forget_pool(control.system, control.spec())
+        with pytest.raises(AuthenticationError):
+            client.ping()
+    assert control.pods.secrets == {}

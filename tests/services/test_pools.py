@@ -205,12 +205,16 @@ class TestDeleting:
         assert control.pods.deleted == [agent.name]
         assert control.slots.snapshot() == []
         assert control.redis.acl_users() == ["default"]
+        assert control.pods.secrets == {}
 
     def test_needs_no_cluster_that_answers(self, control: ControlPlane) -> None:
+        """What is left of its Secret opens nothing."""
+        credentials.ensure_secret_for_pool(control.system, control.spec())
         control.pods.broken = True
         assert removal.delete_pool(control.system, POOL) == 0
         with pytest.raises(UnknownPool):
             control.spec()
+        assert control.redis.acl_users() == ["default"]
 
     def test_that_is_refused_at_last_gives_the_agents_back(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch

@@ -52,6 +52,9 @@ class PodBackend(Protocol):
     def put_secret(self, spec: PoolSpec, content: str) -> None:
         """Make ``content`` the Secret that the agents of a pool read, as one file; nothing where it is that already."""
 
+    def delete_secret(self, spec: PoolSpec) -> None:
+        """Delete the Secret of a pool that has no agents any more; nothing where there is none, or not the pool's."""
+
     def check(self, spec: PoolSpec) -> None:
         """Try out whether pods of this configuration can be created, without creating one.
 

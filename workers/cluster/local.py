@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
@@ -126,6 +126,12 @@ class LocalPods:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 file.write(content)
             fresh.replace(path)
+
+    def delete_secret(self, spec: PoolSpec) -> None:
+        """See :meth:`PodBackend.delete_secret <workers.cluster.backend.PodBackend.delete_secret>`."""
+        directory = self._secret_dir(spec.name)
+        with _unavailable("delete", str(directory)), suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
     def check(self, spec: PoolSpec) -> None:
         """Do nothing: whatever can be said of a local pool is possible."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from workers.core.credentials import Credential, Disconnect, Issue, Retire, rotation, sealing_generation
+from workers.core.errors import TerraslotError
 from workers.core.pools import PoolSpec
 from workers.core.sealing import Keyring, new_key
 from workers.services.system import System
@@ -82,13 +83,20 @@ def payload_keyring(system: System, pool: str) -> Keyring:
     return Keyring([key], f"the Secret of pool {pool}")
 
 
-def forget_pool(system: System, pool: str) -> None:
-    """Remove every user of a pool that is deleted."""
+def forget_pool(system: System, spec: PoolSpec) -> None:
+    """Remove every user of a pool that is deleted, then its Secret, which opens nothing any more.
+
+    A cluster that does not answer keeps the Secret, and nobody from deleting the pool.
+    """
     with system.database.read() as session:
-        generations = [_credential(row) for row in secrets.credentials(session, pool)]
+        generations = [_credential(row) for row in secrets.credentials(session, spec.name)]
     for credential in generations:
         acl.remove_user(system.redis, credential.username)
         _retire(system, credential)
+    try:
+        system.pods(spec).delete_secret(spec)
+    except TerraslotError as error:
+        log.warning("secret not deleted", pool=spec.name, why=str(error))
 
 
 def _opened(system: System, pool: str) -> list[_Opened]:

@@ -1,4 +1,4 @@
-"""The end of a pool: nothing uses it, its pods end, its Redis users and its configuration go.
+"""The end of a pool: nothing uses it, its pods end, its Redis users, its Secret and its configuration go.
 
 Whatever stops it half-way leaves a pool that is there, which may be deleted again, or is filled up by its next cycle.
 Pods of a cluster that does not answer don't keep a pool from being deleted: the sweep that follows every round of
@@ -67,7 +67,7 @@ def _delete(system: System, spec: PoolSpec) -> int:
         if in_use := _use(system, spec.name):
             raise in_use
         left = _end_pods(system, spec)
-        credentials.forget_pool(system, spec.name)
+        credentials.forget_pool(system, spec)
         with system.database.begin() as session:
             pools.delete(session, spec.name)
     except TerraslotError:

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
-from workers.cluster.kubernetes.manifest import pod_manifest, pool_secret
+from workers.cluster.kubernetes.manifest import pod_manifest
 from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
+from workers.cluster.kubernetes.secrets import Secrets
 from workers.core.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.core.pods import Pod
 from workers.core.pools import PoolSpec
@@ -45,6 +46,7 @@ class KubernetesPods:
         self._api = api
         self._instance = instance
         self._environment = environment or {}
+        self._secrets = Secrets(api, instance)
 
     @property
     def deployments(self) -> Deployments:
@@ -95,18 +97,12 @@ class KubernetesPods:
         return {each.pod.name: error for each, error in zip(markings, failures, strict=True) if error}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
-        """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`.
+        """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`."""
+        self._secrets.put(spec.name, content)
 
-        Written where it differs, over the state that was read, so that two writers at once do no harm.
-        """
-        secret = pool_secret(spec.name, content, instance=self._instance)
-        name = secret["metadata"]["name"]
-        there = self._secret(name)
-        if there is None:
-            self._write_secret("create", name, self._api.core.create_namespaced_secret, secret)
-        elif there.get("data") != secret["data"]:
-            secret["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
-            self._write_secret("update", name, self._api.core.replace_namespaced_secret, name, secret)
+    def delete_secret(self, spec: PoolSpec) -> None:
+        """See :meth:`PodBackend.delete_secret <workers.cluster.backend.PodBackend.delete_secret>`."""
+        self._secrets.delete(spec.name)
 
     def check(self, spec: PoolSpec) -> None:
         """See :meth:`PodBackend.check <workers.cluster.backend.PodBackend.check>`: the server tries a pod out."""
@@ -142,25 +138,6 @@ class KubernetesPods:
         except Refused as error:
             # Invalid: another life of this name, whose uid can't be changed to the one that was meant.
             if not (error.refusal.not_found or error.refusal.conflict or error.refusal.invalid):
-                raise explain(error.refusal, call) from error
-
-    def _secret(self, name: str) -> Json | None:
-        call = Call("get", "secrets", self._api.namespace, name)
-        try:
-            return self._api.call(call, self._api.core.read_namespaced_secret, name, call.namespace)
-        except Refused as error:
-            if error.refusal.not_found:
-                return None
-            raise explain(error.refusal, call) from error
-
-    def _write_secret(self, verb: str, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        call = Call(verb, "secrets", self._api.namespace, name)
-        *named, body = arguments
-        try:
-            self._api.call(call, function, *named, call.namespace, body)
-        except Refused as error:
-            # Somebody else wrote at the same moment; the next cycle looks again.
-            if not (error.refusal.already_exists or error.refusal.conflict):
                 raise explain(error.refusal, call) from error
 
     def _check_pull_secrets(self, spec: PoolSpec) -> None:
