@@ -1,7 +1,7 @@
 """What Celery beat fires, and how often. Data only.
 
-Every job is safe twice and locked per pool, so that two beats do no harm; a message that nobody took before the
-next one is due expires, so that they don't pile up while no worker runs.
+Every job is safe twice, and what works on a pool is locked, so that two beats do no harm; a message that nobody took
+before the next one is due expires, so that they don't pile up while no worker runs.
 """
 
 from workers.core import names
@@ -22,5 +22,10 @@ BEAT_SCHEDULE = {
         "task": names.DELIVERIES,
         "schedule": settings().cycle_seconds,
         "options": {"expires": settings().cycle_seconds},
+    },
+    "forget-old-history": {
+        "task": names.FORGET,
+        "schedule": 300.0,
+        "options": {"expires": 300.0},
     },
 }

@@ -24,6 +24,8 @@ from workers.core.names import NAME
 from workers.core.sealing import Keyring
 
 SYSTEM_FILE = "system.json"
+# For ever is a hundred years, so that the sum with a date is one.
+_FOR_EVER = 36_500
 _SECRET = frozenset({"redis_url", "broker_url", "database_url", "encryption_keys"})
 
 
@@ -38,9 +40,10 @@ class Settings(BaseSettings):
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
     set). Each pool is reconciled and scaled every ``cycle_seconds``; every ``dispatch_seconds`` the dispatcher
     looks for wake-ups that were lost. ``encryption_keys``: Fernet keys parted by commas, the first seals, any opens;
-    ``credential_days``: how old a pool's credential gets before it is rotated. ``kubeconfig`` and ``namespace``:
-    where the pods of Kubernetes pools are, unless in the namespace of this process's own pod; ``instance`` tells their
-    control plane from others there. ``log_format`` is ``console`` or ``json``.
+    ``credential_days``: how old a pool's credential gets before it is rotated. ``run_retention_days``: how long a run
+    that is over stays on record, ``decision_retention_days`` a scaling decision or a pod's failure. ``kubeconfig`` and
+    ``namespace``: where the pods of Kubernetes pools are, unless in the namespace of this process's own pod;
+    ``instance`` tells their control plane from others there. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -51,6 +54,8 @@ class Settings(BaseSettings):
     database_url: str = ""
     encryption_keys: SecretStr = SecretStr("")
     credential_days: float = Field(default=30, gt=0)
+    run_retention_days: float = Field(default=90, ge=1, le=_FOR_EVER)
+    decision_retention_days: float = Field(default=30, ge=1, le=_FOR_EVER)
     terraform: str | None = None
     kubeconfig: str | None = None
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")

@@ -18,7 +18,7 @@ from workers.core.errors import InvalidRequest, RunError, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.runs import RunKind
 from workers.services import cycle as cycles_of_pools
-from workers.services import delivery, protection, runs, strays
+from workers.services import delivery, protection, retention, runs, strays
 from workers.services import dispatch as dispatcher
 from workers.services.system import system
 
@@ -110,6 +110,12 @@ def sweep() -> None:
 def deliveries() -> None:
     """Deliver outcomes that were not delivered in time."""
     delivery.deliver_overdue(system())
+
+
+@app.task(name=names.FORGET, **_INTERNAL)
+def forget() -> None:
+    """Remove runs, scaling decisions and failures of pods that are older than they are kept."""
+    retention.forget(system())
 
 
 def _enter(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ DISPATCHES = "terraslot.dispatches"
 DELIVERIES = "terraslot.deliveries"
 PROTECT = "terraslot.protect"
 SWEEP = "terraslot.sweep"
+FORGET = "terraslot.forget"
 REPORT = "terraslot.report"
 
 EXECUTE_ORDER = "agent.execute"

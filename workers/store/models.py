@@ -203,7 +203,7 @@ class ScalingDecision(Base):
     reason: Mapped[str] = mapped_column(ForeignText)
     facts: Mapped[dict[str, Any]]
 
-    __table_args__ = (Index("ix_scaling_decisions_pool", "pool", "id"),)
+    __table_args__ = (Index("ix_scaling_decisions_pool", "pool", "id"), Index("ix_scaling_decisions_at", "at"))
 
 
 class PodFailure(Base):
@@ -217,7 +217,7 @@ class PodFailure(Base):
     pod: Mapped[str] = mapped_column(String(253))
     reason: Mapped[str] = mapped_column(ForeignText)
 
-    __table_args__ = (Index("ix_pod_failures_pool", "pool", "at"),)
+    __table_args__ = (Index("ix_pod_failures_pool", "pool", "at"), Index("ix_pod_failures_at", "at"))
 
 
 class PoolCredential(Base):

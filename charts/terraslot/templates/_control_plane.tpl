@@ -48,6 +48,8 @@ volumeMounts:
 - {name: TERRASLOT_INSTANCE, value: {{ include "terraslot.instanceName" .root }}}
 {{- end }}
 - {name: TERRASLOT_CREDENTIAL_DAYS, value: {{ .root.Values.settings.credentialDays | quote }}}
+- {name: TERRASLOT_RUN_RETENTION_DAYS, value: {{ .root.Values.settings.runRetentionDays | quote }}}
+- {name: TERRASLOT_DECISION_RETENTION_DAYS, value: {{ .root.Values.settings.decisionRetentionDays | quote }}}
 {{- if has "redis" .needs }}
 {{ include "terraslot.secretVariable" (dict "root" .root "variable" "TERRASLOT_REDIS_URL" "of" "redis") }}
 {{- with .root.Values.broker }}
