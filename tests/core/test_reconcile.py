@@ -115,7 +115,7 @@ def test_a_pod_that_is_being_deleted_is_not_judged_again() -> None:
 
 def test_the_removal_of_a_claimed_agent_is_finished_unless_it_works_after_all() -> None:
     claimed = replace(agent(), claim="somebody's")
-    assert actions(agents=[claimed], pods=[pod()]) == [FinishRemoval(pod())]
+    assert actions(agents=[claimed], pods=[pod()]) == [FinishRemoval(pod(), "somebody's")]
     assert actions(agents=[claimed], pods=[replace(pod(), deleting=True)]) == []
     busy = replace(agent(lease()), claim="somebody's")
     assert actions(runs=[run()], agents=[busy], pods=[pod()]) == []

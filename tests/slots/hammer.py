@@ -75,7 +75,7 @@ class Worker:
             (("register", (agent, "life")), 5),
             (("heartbeat", (agent, "life", [lease.token], [])), 5),
             (("drain_idle", (1, claim)), 2),
-            (("claim_again", (agent, claim)), 1),
+            (("claim", (agent, claim, chance.choice([None, "mine", "theirs"]))), 2),
             (("give_back", (agent, claim)), 12),
             (("drain", (agent,)), 1),
             (("undrain", (agent,)), 6),

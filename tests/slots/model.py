@@ -180,9 +180,9 @@ class Model:
             self.agents[name].claim = claim
         return chosen
 
-    def claim_again(self, agent: str, claim: str) -> bool:
+    def claim(self, agent: str, claim: str, expect: str | None) -> bool:
         record = self.agents.get(agent)
-        if record is None or record.claim is None or record.taken:
+        if record is None or record.claim != expect or record.taken:
             return False
         record.claim = claim
         return True

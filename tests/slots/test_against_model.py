@@ -128,9 +128,9 @@ class SlotMachine(RuleBasedStateMachine):
     def drain_idle(self, count: int, claim: str) -> None:
         self.both("drain_idle", count, claim)
 
-    @rule(agent=AGENTS, claim=CLAIMS)
-    def claim_again(self, agent: str, claim: str) -> None:
-        self.both("claim_again", agent, claim)
+    @rule(agent=AGENTS, claim=CLAIMS, expect=st.none() | CLAIMS)
+    def claim(self, agent: str, claim: str, expect: str | None) -> None:
+        self.both("claim", agent, claim, expect=expect)
 
     @rule(agent=AGENTS, claim=CLAIMS)
     def give_back(self, agent: str, claim: str) -> None:

@@ -434,9 +434,9 @@ class TestDrain:
     def test_a_claim_passed_on_can_no_longer_be_given_back_by_who_had_it(self, slots: SlotMap) -> None:
         """Or else its agent could be given a run while the new claimer deletes its pod."""
         slots.register("a", "life")
-        assert not slots.claim_again("a", "theirs"), "nobody has claimed it"
-        slots.drain_idle(1, "mine")
-        assert slots.claim_again("a", "theirs")
+        assert slots.claim("a", "mine", expect=None)
+        assert not slots.claim("a", "theirs", expect=None)
+        assert slots.claim("a", "theirs", expect="mine")
         assert not slots.give_back("a", "mine")
         assert slots.acquire("run", PLAN, "token") is None
 
@@ -444,7 +444,7 @@ class TestDrain:
         slots.register("a", "life")
         slots.drain_idle(1, "mine")
         slots.register("a", "life", [Lease("run", PLAN, "a", 1, "token", RUNNING, 900.0, redeemed=True)])
-        assert not slots.claim_again("a", "theirs")
+        assert not slots.claim("a", "theirs", expect="mine")
 
     def test_an_operators_drain_and_a_claim_know_nothing_of_each_other(self, slots: SlotMap) -> None:
         slots.register("a", "life")
@@ -475,7 +475,7 @@ class TestDrain:
     def test_an_unknown_agent_can_not_be_drained(self, slots: SlotMap) -> None:
         assert not slots.drain("a")
         assert not slots.undrain("a")
-        assert not slots.claim_again("a", "mine")
+        assert not slots.claim("a", "mine", expect=None)
         assert not slots.give_back("a", "mine")
 
 

@@ -61,6 +61,7 @@ class FinishRemoval:
     """Delete the pod of an idle agent that was claimed for it by somebody who has not finished."""
 
     pod: Pod
+    claim: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ def _pods(views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
                 detail = f" ({pod.reason})" if pod.reason else ""
                 yield DeletePod(pod, reason + detail, failed_to_start=True)
         elif agent.claim is not None and not agent.leases:
-            yield FinishRemoval(pod)
+            yield FinishRemoval(pod, agent.claim)
         else:
             silence = now - max(agent.heartbeat_at, views.watched_since)
             if silence > spec.timeouts.dead:

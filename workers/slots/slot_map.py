@@ -46,7 +46,7 @@ WATCH_GAP = 60.0
 
 _ACQUIRE = Script.load("keys", "acquire")
 _AGENT = Script.load("keys", "agents", "agent")
-_CLAIM_AGAIN = Script.load("keys", "agents", "claim_again")
+_CLAIM = Script.load("keys", "agents", "claim")
 _CANCEL = Script.load("keys", "leases", "cancel", "end_lease")
 _DRAIN = Script.load("keys", "agents", "drain")
 _DRAIN_IDLE = Script.load("keys", "agents", "drain_idle")
@@ -168,12 +168,13 @@ class SlotMap:
         """
         return [records.text(name) for name in self._run(_DRAIN_IDLE, count, word(claim))]
 
-    def claim_again(self, agent: str, claim: str) -> bool:
-        """Take over the removal of an idle agent that another claimer has left half-done; false if there is none.
+    def claim(self, agent: str, claim: str, expect: str | None) -> bool:
+        """Claim one agent whose three slots are all idle; false if they are not, or its claim is not ``expect``.
 
-        That one, should it live, can't give the agent back any more.
+        So a removal that another claimer has left half-done is taken over: should that one live, it can't give the
+        agent back any more.
         """
-        return bool(self._run(_CLAIM_AGAIN, agent, word(claim)))
+        return bool(self._run(_CLAIM, agent, word(claim), expect or "-"))
 
     def give_back(self, agent: str, claim: str) -> bool:
         """End a claim: the agent may be given runs again, unless it drains. False if the claim is not the agent's."""
