@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from kubernetes import client
 
+from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.manifest import pod_manifest
 from workers.core.pod_security import violations
 from workers.core.pools import PoolSpec, PoolTimeouts
@@ -121,7 +123,7 @@ def test_credentials_are_files_and_nothing_secret_is_in_the_environment() -> Non
     pod = manifest()
     assert variables(pod)["TERRASLOT_SECRET_DIR"] == "/etc/terraslot/secret"
     volume = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "secret")
-    assert volume["secret"]["secretName"] == "terraslot-pool-default"
+    assert volume["secret"]["secretName"] == "terraslot-pool.release.default"
     assert variables(pod)["TERRASLOT_LOG_LEVEL"] == "INFO"
 
 
@@ -141,6 +143,16 @@ def test_liveness_is_progress_and_readiness_registration() -> None:
     container = agent(manifest())
     assert container["livenessProbe"]["exec"]["command"] == ["python", "-m", "agent.probe", "alive"]
     assert container["readinessProbe"]["exec"]["command"] == ["python", "-m", "agent.probe", "ready"]
+
+
+def test_what_is_known_by_its_name_is_of_one_pool_of_one_control_plane() -> None:
+    longest = "x" * 63
+    pairs = [("a", "b-c"), ("a-b", "c"), ("a-pool", "b"), ("a", "pool-b"), (longest, longest), (longest, "x" * 62)]
+    made = [labels.object_name(kind, *pair) for pair in pairs for kind in ("pool", "deployment")]
+    assert len({*made}) == len(made)
+    # What the API server asks of the name of a Secret or a ConfigMap.
+    valid = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+    assert all(valid.fullmatch(name) and len(name) <= 253 for name in made)
 
 
 def test_a_pod_is_the_same_for_the_same_configuration() -> None:

@@ -86,8 +86,8 @@ class Target:
     def apps(self) -> client.AppsV1Api:
         return client.AppsV1Api(self.api)
 
-    def backend(self, kubeconfig: str | None = None) -> KubernetesPods:
-        return KubernetesPods(Api(kubeconfig or self.kubeconfig, self.namespace))
+    def backend(self, kubeconfig: str | None = None, **options: str) -> KubernetesPods:
+        return KubernetesPods(Api(kubeconfig or self.kubeconfig, self.namespace), **options)  # type: ignore[arg-type]
 
 
 def _connect(kubeconfig: str) -> client.ApiClient:

@@ -273,6 +273,16 @@ class TestASecret:
         after = self.there(target)[name].metadata
         assert (after.uid, after.resource_version) == (before.uid, before.resource_version)
 
+    def test_of_the_pool_of_that_name_of_another_control_plane_is_another(self, target: Target) -> None:
+        ours, theirs = target.backend(), target.backend(instance="another")
+        ours.put_secret(POOL, "{}")
+        theirs.put_secret(POOL, '{"theirs": true}')
+        assert len({name for name in self.there(target) if name.startswith("terraslot-pool.")}) == 2
+        ours.delete_secret(POOL)
+        assert {name for name in self.there(target) if name.startswith("terraslot-pool.")} == {
+            secret_name("default", instance="another")
+        }
+
     def test_of_another_life_is_refused_by_its_uid(self, target: Target) -> None:
         target.backend().put_secret(POOL, "{}")
         body = {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}

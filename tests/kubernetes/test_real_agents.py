@@ -18,6 +18,7 @@ from tests.kubernetes.double.cluster import NAMESPACE, Double
 from tests.kubernetes.double.containers import Processes
 from tests.services.conftest import POOL
 from tests.waiting import eventually
+from workers.cluster.kubernetes.manifest import secret_name
 from workers.core import names
 from workers.core.errors import Unavailable
 from workers.core.messages import REPORT
@@ -100,7 +101,7 @@ def live(tmp_path: Path, redis_url: str) -> Iterator[Live]:
     }
     double = Double(Processes((sys.executable, "-P", "-m", "agent"), tmp_path / "pods", environment).start)
     with control_plane(tmp_path, redis_url, double) as cluster:
-        double.objects.remove("secrets", NAMESPACE, f"terraslot-pool-{POOL}")  # the cycle makes it
+        double.objects.remove("secrets", NAMESPACE, secret_name(POOL))  # the cycle makes it
         cluster.cycle()
         yield Live(cluster, tmp_path)
     double.close()

@@ -12,6 +12,8 @@ from tests.kubernetes.double.cluster import NAMESPACE
 from tests.kubernetes.double.machinery import HASH
 from tests.services.conftest import POOL
 from tests.waiting import eventually
+from workers.cluster.kubernetes.api import Api
+from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.core.errors import InvalidRequest, StillInUse, TerraslotError, Unavailable
 from workers.core.runs import RunKind, RunStatus
 from workers.services import deployments, pods, pools, runs
@@ -185,6 +187,27 @@ def test_there_and_back_and_there_again(old: Cluster) -> None:
     before = uids(old)
     adopt_deployment(old.system, POOL, OLD)
     assert uids(old) == before
+
+
+def test_two_control_planes_in_a_namespace_each_remember_the_deployment_of_their_own_pool_of_a_name(
+    old: Cluster,
+) -> None:
+    container = {"name": "agent", "image": "agent:0"}
+    template = {"metadata": {"labels": {"app": "theirs"}}, "spec": {"containers": [container]}}
+    selector = {"matchLabels": {"app": "theirs"}}
+    spec = {"replicas": 1, "selector": selector, "template": template}
+    old.double.put("deployments", "their-agents", spec=spec)
+    api = Api(str(old.double.write_kubeconfig(old.system.settings.home / "theirs")))
+    theirs = KubernetesPods(api, instance="another").deployments
+    eventually(lambda: len(old.running()) == 4)
+    adopt_deployment(old.system, POOL, OLD)
+    eventually(lambda: theirs.take_over(POOL, "their-agents") is None)
+    assert len(old.double.objects.all("configmaps", NAMESPACE)) == 2
+    old.register()
+    return_to_deployment(old.system, POOL, OLD)
+    theirs.put_back(POOL, "their-agents")
+    assert len(old.double.objects.all("deployments", NAMESPACE)) == 2
+    api.close()
 
 
 def test_what_is_not_there_is_said(old: Cluster) -> None:

@@ -141,22 +141,25 @@ class Deployments:
 
     def _kept(self, pool: str, name: str) -> Json | None:
         """Return the Deployment that was taken over, as it was."""
-        found = self._get("configmaps", _memory(pool), self._api.core.read_namespaced_config_map)
+        found = self._get("configmaps", self._memory(pool), self._api.core.read_namespaced_config_map)
         kept: Json | None = json.loads(found["data"][_MANIFEST]) if found else None
         return kept if kept and kept["metadata"]["name"] == name else None
 
     def _keep(self, pool: str, deployment: Json) -> None:
         ours = labels.of_pool(self._instance, pool)
         data = {_MANIFEST: json.dumps(_as_created(deployment))}
-        memory = {"metadata": {"name": _memory(pool), "labels": ours}, "data": data}
-        call = Call("create", "configmaps", self._api.namespace, _memory(pool))
+        memory = {"metadata": {"name": self._memory(pool), "labels": ours}, "data": data}
+        call = Call("create", "configmaps", self._api.namespace, self._memory(pool))
         try:
             self._api.call(call, self._api.core.create_namespaced_config_map, call.namespace, memory)
         except Refused as error:
             if not error.refusal.already_exists:
                 raise explain(error.refusal, call) from error
-            call = Call("update", "configmaps", self._api.namespace, _memory(pool))
-            self._do(call, self._api.core.replace_namespaced_config_map, _memory(pool), call.namespace, memory)
+            call = Call("update", "configmaps", self._api.namespace, self._memory(pool))
+            self._do(call, self._api.core.replace_namespaced_config_map, self._memory(pool), call.namespace, memory)
+
+    def _memory(self, pool: str) -> str:
+        return labels.object_name("deployment", self._instance, pool)
 
     def _get(self, resource: str, name: str, function: Callable[..., Any]) -> Json | None:
         call = Call("get", resource, self._api.namespace, name)
@@ -172,10 +175,6 @@ class Deployments:
             return self._api.call(call, function, *arguments, **options)
         except Refused as error:
             raise explain(error.refusal, call) from error
-
-
-def _memory(pool: str) -> str:
-    return f"terraslot-deployment-{pool}"
 
 
 def _as_created(deployment: Json) -> Json:

@@ -24,9 +24,9 @@ from workers.core.pools import PoolSpec
 Manifest = dict[str, Any]
 
 
-def secret_name(pool: str) -> str:
+def secret_name(pool: str, *, instance: str = labels.TERRASLOT) -> str:
     """Return the name of the Secret that holds the credentials of a pool's agents."""
-    return f"terraslot-pool-{pool}"
+    return labels.object_name("pool", instance, pool)
 
 
 def pool_secret(pool: str, content: str, *, instance: str = labels.TERRASLOT) -> Manifest:
@@ -35,7 +35,7 @@ def pool_secret(pool: str, content: str, *, instance: str = labels.TERRASLOT) ->
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": secret_name(pool), "labels": _labels(instance, pool)},
+        "metadata": {"name": secret_name(pool, instance=instance), "labels": _labels(instance, pool)},
         "data": {SECRET_FILE: b64encode(content.encode()).decode()},
     }
 
@@ -51,7 +51,8 @@ def pod_manifest(
     pods = spec.kubernetes
     if pods is None:
         raise ValueError(f"the pool {spec.name!r} is not one of Kubernetes")
-    pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment or {})}, pods)
+    secret = secret_name(spec.name, instance=instance)
+    pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment or {}, secret)}, pods)
     metadata = pod["metadata"]
     metadata["name"] = name
     metadata["labels"] = {**metadata["labels"], **_labels(instance, spec.name)}
@@ -66,7 +67,7 @@ def _metadata(pods: KubernetesSpec) -> Manifest:
     return _present(labels={"app.kubernetes.io/name": labels.TERRASLOT, **pods.labels}, annotations=pods.annotations)
 
 
-def _pod_spec(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str]) -> Manifest:
+def _pod_spec(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str], secret: str) -> Manifest:
     return {
         "containers": [_agent(spec, pods, environment)],
         # An agent that leaves by itself has left; one that dies begins anew beside the plans that it kept.
@@ -78,7 +79,7 @@ def _pod_spec(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, st
         "volumes": [
             {"name": WORK_VOLUME, **_work_source(pods.work_volume)},
             {"name": TEMPORARY_VOLUME, "emptyDir": {}},
-            {"name": SECRET_VOLUME, "secret": {"secretName": secret_name(spec.name), "defaultMode": 0o440}},
+            {"name": SECRET_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}},
             *pods.volumes,
         ],
         **_present(

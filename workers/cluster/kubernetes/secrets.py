@@ -43,7 +43,7 @@ class Secrets:
 
     def delete(self, pool: str) -> None:
         """Delete exactly the Secret that was looked at; nothing where there is none, or one that is not the pool's."""
-        name = secret_name(pool)
+        name = secret_name(pool, instance=self._instance)
         there = self._read(name)
         if there is None or not self._is_of(pool, there):
             return
