@@ -9,29 +9,44 @@ from pathlib import Path
 from typing import Any
 
 from agent.execution import Execution, PhaseFailed
-from agent.source import configuration_files
+from agent.files import is_inside, read_regular
+from agent.source import configuration_files, unavailable
 from workers.core.runs import FailureReason
 
 OVERRIDE = "terraslot_override.tf.json"
 ERRORED = "errored.tfstate"
 _BACKEND = re.compile(rb"\b(?:backend|cloud)\b")
-# A line of its own: inside a text or a longer comment it names no backend either.
-_COMMENT = re.compile(rb"^\s*(?:#|//).*$", re.MULTILINE)
+# A line of its own: inside a text or a longer comment it names no backend either. Within the line: over line ends,
+# a file of empty lines would be looked through once for each of them.
+_COMMENT = re.compile(rb"^[ \t]*(?:#|//).*$", re.MULTILINE)
 
 
-def may_be_configured(module: Path) -> bool:
-    """Whether the root module names a backend; without the word, outside of comments, it can't."""
-    return any(_BACKEND.search(_COMMENT.sub(b"", path.read_bytes())) for path in configuration_files(module))
+def may_be_configured(module: Path, tree: Path) -> bool:
+    """Whether the root module names a backend; without the word, outside of comments, it can't.
+
+    A file that lies outside of the source ``tree`` is not read, and may name one. Raises :class:`PhaseFailed` for
+    what is no file, or too large for one: Terraform would read it too.
+    """
+    # What the source has in the place of the override is replaced before Terraform could see it.
+    contents = [_content(path, tree) for path in configuration_files(module) if path.name != OVERRIDE]
+    return any(content is None or _BACKEND.search(_COMMENT.sub(b"", content)) for content in contents)
 
 
-def is_remote(module: Path) -> bool:
+def is_remote(module: Path, tree: Path) -> bool:
     """Whether the initialised module keeps its state in a place of its own that outlives the run.
 
-    That includes a file that the configuration names by its absolute path.
+    That includes a file that the configuration names by its absolute path. Raises :class:`PhaseFailed` where the
+    source has put something else in the place of Terraform's own record.
     """
+    record = module / ".terraform" / "terraform.tfstate"
+    if not record.exists():
+        return False
+    content = _content(record, tree)
+    if content is None:
+        raise unavailable(".terraform leads out of the source: remove that link from it.")
     try:
-        backend: dict[str, Any] = json.loads((module / ".terraform" / "terraform.tfstate").read_bytes())["backend"]
-    except (FileNotFoundError, KeyError):
+        backend: dict[str, Any] = json.loads(content)["backend"]
+    except KeyError:
         return False
     if backend["type"] != "local":
         return True
@@ -60,7 +75,7 @@ def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
 def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:
     """Save the state that Terraform could not write to its backend, and return what a person must know of it."""
     errored = module / ERRORED
-    if errored.is_symlink() or not errored.exists():
+    if errored.is_symlink() or not errored.is_file():
         return None
     state_path = execution.order.state_path
     directory = Path(state_path).parent if state_path else rescued
@@ -72,3 +87,11 @@ def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | Non
         f"Terraform could not save the state. It is kept on agent {execution.agent} as {kept}: once the backend works "
         f"again, run 'terraform state push {kept}' in an initialised copy of the configuration."
     )
+
+
+def _content(path: Path, tree: Path) -> bytes | None:
+    """Return what a file of the source holds; None for one that lies outside of ``tree``."""
+    try:
+        return read_regular(path) if is_inside(path, tree) or not path.is_file() else None
+    except OSError as error:
+        raise unavailable(f"{path.name} can't be read: {error.strerror}. Correct it in the source.") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from agent.files import read_regular
 from agent.settings import AgentSettings
 
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
@@ -51,7 +52,7 @@ def plugin_cache(environment: Mapping[str, str]) -> Path | None:
         return Path(directory).expanduser()
     config = Path(environment.get("TF_CLI_CONFIG_FILE") or Path(environment.get("HOME", "/")) / ".terraformrc")
     try:
-        found = _CACHE_SETTING.search(config.read_text(errors="replace"))
+        found = _CACHE_SETTING.search(read_regular(config).decode(errors="replace"))
     except OSError:
         return None
     # Terraform expands $HOME and other variables there.

@@ -13,6 +13,7 @@ from typing import Any
 from agent import backend, source
 from agent.environment import run_environment
 from agent.execution import Execution, PhaseFailed, Stopped
+from agent.files import read_regular
 from agent.sensitive import Sensitive, opened
 from agent.terraform import Terraform, TooLarge, bounded, fitting
 from workers.core.errors import InvalidRequest
@@ -78,7 +79,7 @@ class Phases:
     def _apply(self, execution: Execution, sensitive: Sensitive) -> Outcome:
         named = execution.directory / _MODULE
         plan = execution.directory / _PLAN
-        module = execution.directory / named.read_text() if named.exists() else None
+        module = execution.directory / read_regular(named).decode() if named.exists() else None
         if module is None or not plan.exists() or not module.is_dir():
             raise PhaseFailed(
                 FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan: plan the run again."
@@ -105,11 +106,12 @@ class Phases:
 
 
 def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
-    if not backend.may_be_configured(module):
+    tree = source.source_tree(execution)
+    if not backend.may_be_configured(module, tree):
         terraform.init(*backend.use_local(module, execution.order.state_path))
         return
     terraform.init()
-    if not backend.is_remote(module):
+    if not backend.is_remote(module, tree):
         terraform.init("-reconfigure", *backend.use_local(module, execution.order.state_path))
 
 

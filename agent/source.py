@@ -19,6 +19,7 @@ from workers.core.runs import FailureReason
 from workers.core.workspaces import DirectorySource
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
+_TREE = "source"
 _CONFIGURATION = ("*.tf", "*.tf.json", "*.tofu", "*.tofu.json")
 
 
@@ -34,7 +35,7 @@ def fetch(execution: Execution, work_dir: Path, environment: dict[str, str]) -> 
     :class:`~agent.execution.Stopped`.
     """
     source = execution.order.source
-    tree = execution.directory / "source"
+    tree = source_tree(execution)
     if isinstance(source, DirectorySource):
         _copy(execution, Path(source.path), tree, work_dir)
         where = source.path
@@ -42,6 +43,11 @@ def fetch(execution: Execution, work_dir: Path, environment: dict[str, str]) -> 
         execution.resolved(fetch_commit(execution, source, tree, environment))
         where = f"commit {execution.commit}"
     return module_directory(tree, source.subdir, where)
+
+
+def source_tree(execution: Execution) -> Path:
+    """Return where a run's copy of its source is."""
+    return execution.directory / _TREE
 
 
 def module_directory(tree: Path, subdir: str, where: str) -> Path:
@@ -58,8 +64,9 @@ def module_directory(tree: Path, subdir: str, where: str) -> Path:
 
 
 def configuration_files(module: Path) -> list[Path]:
-    """Return the files of a module, not of those it calls."""
-    return [path for path in module.iterdir() if any(fnmatch(path.name, pattern) for pattern in _CONFIGURATION)]
+    """Return the files of a module, not of those it calls. As to Terraform, a directory is none whatever its name."""
+    named = (path for path in module.iterdir() if any(fnmatch(path.name, pattern) for pattern in _CONFIGURATION))
+    return [path for path in named if path.is_symlink() or not path.is_dir()]
 
 
 def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> None:

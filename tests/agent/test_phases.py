@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from agent import plugin_cache
-from agent.backend import OVERRIDE, may_be_configured, rescue_state
+from agent.backend import OVERRIDE, is_remote, may_be_configured, rescue_state
+from agent.environment import plugin_cache as plugin_cache_of
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.settings import EMBEDDED, AgentSettings
 from tests.agent.conftest import Bench, Configuration, of_apply
@@ -510,4 +511,56 @@ class TestASharedPluginCache:
 )
 def test_a_backend_is_overlooked_nowhere_and_a_comment_is_none(tmp_path: Path, code: str, may: bool) -> None:
     (tmp_path / "main.tf").write_text(code)
-    assert may_be_configured(tmp_path) is may
+    assert may_be_configured(tmp_path, tmp_path) is may
+
+
+class TestAFileOfTheConfiguration:
+    """Whoever writes a configuration chooses what its files are; the agent reads them before Terraform does."""
+
+    @pytest.mark.parametrize("target", ["/dev/zero", "/dev/tty", "{}/pipe", "nowhere", "main.tf"])
+    def test_that_is_none_is_refused_by_its_name_and_not_read(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, target: str
+    ) -> None:
+        os.mkfifo(bench.work_dir.parent / "pipe")
+        (configuration.path / "main.tf").symlink_to(target.format(bench.work_dir.parent))
+        failed = failure(bench, make_order(configuration.source))
+        assert failed.reason is FailureReason.SOURCE_UNAVAILABLE
+        assert "main.tf can't be read" in failed.text
+
+    def test_that_is_too_large_is_refused(self, configuration: Configuration) -> None:
+        configuration.write("")
+        os.truncate(configuration.path / "main.tf", 1 << 40)  # a hole: a terabyte of nothing
+        with pytest.raises(PhaseFailed, match=r"main\.tf can't be read: it is larger than 16 MiB"):
+            may_be_configured(configuration.path, configuration.path)
+
+    def test_that_lies_outside_is_left_to_terraform(self, tmp_path: Path, configuration: Configuration) -> None:
+        (tmp_path / "shared.tf").write_text("# nothing")
+        (configuration.path / "main.tf").symlink_to(tmp_path / "shared.tf")
+        assert may_be_configured(configuration.path, configuration.path), "unread, it may name a backend"
+
+    def test_may_be_a_link_inside_and_a_directory_is_none(self, configuration: Configuration) -> None:
+        configuration.write("# nothing", "modules/shared.tf")
+        (configuration.path / "main.tf").symlink_to("modules/shared.tf")
+        (configuration.path / "called.tf").mkdir()
+        assert not may_be_configured(configuration.path, configuration.path)
+
+    def test_of_a_million_empty_lines_takes_no_time(self, configuration: Configuration) -> None:
+        configuration.write("\n" * 1_000_000)
+        assert not may_be_configured(configuration.path, configuration.path)
+
+    @pytest.mark.parametrize("name", [".terraform", ".terraform/terraform.tfstate"])
+    def test_in_the_place_of_terraforms_own_record_is_not_read(
+        self, tmp_path: Path, configuration: Configuration, name: str
+    ) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere/terraform.tfstate").write_text('{"backend": {"type": "s3"}}')
+        link = configuration.path / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tmp_path / "elsewhere" if name == ".terraform" else "/dev/zero")
+        with pytest.raises(PhaseFailed) as failed:
+            is_remote(configuration.path, configuration.path)
+        assert failed.value.reason is FailureReason.SOURCE_UNAVAILABLE
+
+
+def test_a_plugin_cache_is_looked_for_in_files_alone() -> None:
+    assert plugin_cache_of({"TF_CLI_CONFIG_FILE": "/dev/zero"}) is None
