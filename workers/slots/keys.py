@@ -6,7 +6,8 @@ What each key of the slot map holds is said where it is read: at the top of ``lu
 from __future__ import annotations
 
 from workers.core.errors import InvalidRequest
-from workers.core.names import NAME, RUN_ID
+from workers.core.names import NAME
+from workers.slots.records import run_id
 
 
 class PoolKeys:
@@ -23,7 +24,7 @@ class PoolKeys:
     @property
     def slot_map(self) -> tuple[bytes, ...]:
         """The slot map's keys, in the order in which the verbs take them."""
-        names = ("room", "leases", "slots", "reserved", "agents", "heartbeats")
+        names = ("room", "leases", "reserved", "agents", "heartbeats")
         return tuple(self._key(name) for name in names)
 
     @property
@@ -37,6 +38,4 @@ class PoolKeys:
 
     def log(self, run: str) -> bytes:
         """Return the log stream of a run. Raises :class:`InvalidRequest` for what is no run id."""
-        if not RUN_ID.fullmatch(run):
-            raise InvalidRequest(f"{run!r} is not a run's id.")
-        return self._key("log", run)
+        return self._key("log", run_id(run))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from workers.core.errors import InvalidRequest
+from workers.core.names import RUN_ID
 from workers.core.runs import RunKind
 from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
 
@@ -20,6 +21,13 @@ def word(value: str) -> str:
     """Return the value if a record can hold it; raises :class:`InvalidRequest` for spaces, nothing, or no ASCII."""
     if not _WORD.fullmatch(value):
         raise InvalidRequest(f"{value!r} can't be kept in the slot map: it must be one word of ASCII characters.")
+    return value
+
+
+def run_id(value: str) -> str:
+    """Return the value if it can be a run's id, which is never the name of a slot; raises :class:`InvalidRequest`."""
+    if not RUN_ID.fullmatch(value):
+        raise InvalidRequest(f"{value!r} is not a run's id.")
     return value
 
 
@@ -55,6 +63,11 @@ def lease(run: str, record: Text) -> Lease:
 def leases(replies: Sequence[Text]) -> list[Lease]:
     """Return the leases of a flat reply of runs and records."""
     return [lease(run, record) for run, record in pairs(replies)]
+
+
+def leases_among(replies: Sequence[Text]) -> list[Lease]:
+    """Return the leases of the flat reply of all that is kept of them, without the way back from slots to runs."""
+    return [lease(run, record) for run, record in pairs(replies) if "/" not in run]
 
 
 def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord:

@@ -39,7 +39,7 @@ from workers.core.slots import (
 )
 from workers.slots import records
 from workers.slots.keys import PoolKeys
-from workers.slots.records import word
+from workers.slots.records import run_id, word
 from workers.slots.scripts import Script
 
 WATCH_GAP = 60.0
@@ -73,8 +73,8 @@ class SlotMap:
         keys = PoolKeys(pool)
         self._client = client
         self._keys = keys.slot_map
-        self._acquire_keys = keys.slot_map[:3]
-        self._release_keys = keys.slot_map[:4]
+        self._acquire_keys = keys.slot_map[:2]
+        self._release_keys = keys.slot_map[:3]
         self._watched_keys = (*keys.slot_map, keys.watch)
         self._clock = clock
 
@@ -131,7 +131,7 @@ class SlotMap:
 
         So compare the token: another one than ``token`` says that somebody else acquired for this run.
         """
-        reply = _ACQUIRE(self._client, self._acquire_keys, self._now(), word(run), kind.value, word(token))
+        reply = _ACQUIRE(self._client, self._acquire_keys, self._now(), run_id(run), kind.value, word(token))
         return None if reply is None else records.lease(run, reply)
 
     def reserve(self, run: str, token: str, until: float) -> bool:
@@ -236,7 +236,7 @@ class SlotMap:
         """Return all agents as they are at one moment, by name."""
         agents, scores, heartbeats, leases = self._run(_SNAPSHOT)
         held = defaultdict[str, list[Lease]](list)
-        for lease in records.leases(leases):
+        for lease in records.leases_among(leases):
             held[lease.agent].append(lease)
         score, heard = dict(records.pairs(scores)), dict(records.pairs(heartbeats))
         return [
@@ -252,7 +252,7 @@ class SlotMap:
 def _restorable(lease: Lease) -> tuple[str | float, ...]:
     kept_until = "-" if lease.state is not SlotState.RESERVED else lease.until or lease.since
     return (
-        word(lease.run),
+        run_id(lease.run),
         lease.kind,
         lease.slot,
         word(lease.token),

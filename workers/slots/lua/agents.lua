@@ -28,6 +28,6 @@ end
 
 -- The runs of an agent, by slot, false for an idle one: from [1] on, as Lua counts.
 local function runs_of(name)
-  return redis.call('HMGET', SLOTS, name .. '/0', name .. '/1', name .. '/2')
+  return redis.call('HMGET', LEASES, name .. '/0', name .. '/1', name .. '/2')
 end
 

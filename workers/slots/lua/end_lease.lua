@@ -1,6 +1,5 @@
 -- How a verb ends that ends the lease of a run: expects run, agent, slot, state, and what to reply.
-redis.call('HDEL', LEASES, run)
-redis.call('HDEL', SLOTS, agent .. '/' .. slot)
+redis.call('HDEL', LEASES, run, agent .. '/' .. slot)
 if state == 'reserved' then redis.call('ZREM', RESERVED, run) end
 local score = tonumber(redis.call('ZSCORE', ROOM, agent))
 local size = math.abs(score) - (slot == '0' and 4 or slot)

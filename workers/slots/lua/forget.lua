@@ -12,7 +12,7 @@ for _, run in ipairs(runs_of(name)) do
     redis.call('ZREM', RESERVED, run)
   end
 end
-redis.call('HDEL', SLOTS, name .. '/0', name .. '/1', name .. '/2')
+redis.call('HDEL', LEASES, name .. '/0', name .. '/1', name .. '/2')
 redis.call('ZREM', ROOM, name)
 redis.call('HDEL', AGENTS, name)
 redis.call('ZREM', HEARTBEATS, name)

@@ -2,11 +2,11 @@
 --
 -- KEYS, all of one pool (spelled in workers/slots/keys.py); a verb is given the first so many that it needs:
 --   1 room        ZSET  every agent, by what is taken of it: see below
---   2 leases      HASH  run -> "kind agent slot token state since claim kept_until cancel lost_since"
---   3 slots       HASH  "agent/slot" -> the run that holds it
---   4 reserved    ZSET  the runs whose slot is reserved, by kept_until
---   5 agents      HASH  agent -> "incarnation draining silent registered_at claim"
---   6 heartbeats  ZSET  every agent, by the time of its last heartbeat
+--   2 leases      HASH  run -> "kind agent slot token state since claim kept_until cancel lost_since",
+--                       and the way back: "agent/slot" -> the run that holds it
+--   3 reserved    ZSET  the runs whose slot is reserved, by kept_until
+--   4 agents      HASH  agent -> "incarnation draining silent registered_at claim"
+--   5 heartbeats  ZSET  every agent, by the time of its last heartbeat
 -- ARGV[1] is the time in seconds since the epoch, or '' for the server's clock; a verb's own arguments follow.
 --
 -- A record is words parted by single spaces ('-' is nothing, flags are 0 and 1): half of what JSON costs. Times are
@@ -16,6 +16,6 @@
 -- slot 2 and 4 for slot 0, whichever are taken. So the busiest agent with a free slot is the last of a range: up to
 -- SOME_FREE for a plan, up to APPLY_FREE for a plan_and_apply; at APPLY_FREE itself nothing but slot 0 is free. The
 -- longest idle agent is the first. The score of an agent that accepts no runs is negated.
-local ROOM, LEASES, SLOTS, RESERVED, AGENTS, HEARTBEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ROOM, LEASES, RESERVED, AGENTS, HEARTBEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NONE, TAKEN, APPLY_FREE, SOME_FREE = '-', 1000000000000, '1000000000003', '1000000000006'
 

@@ -2,13 +2,13 @@
 --
 -- Nobody is judged during a warm-up, which begins when the map is first watched, or watched again after a gap: the
 -- server was away or came back, so that a missing heartbeat says nothing about the agent.
--- KEYS: 7 watch, a STRING "watched_since last_watched"
+-- KEYS: 6 watch, a STRING "watched_since last_watched"
 -- ARGV: 2 silent after so many seconds, which is the warm-up's length as well, 3 a gap is more than so many seconds
 -- Returns the names of all silent agents, longest silent first; none during a warm-up.
 local now, after, gap = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
-local since, last = string.match(redis.call('GET', KEYS[7]) or '', '^(%S+) (%S+)$')
+local since, last = string.match(redis.call('GET', KEYS[6]) or '', '^(%S+) (%S+)$')
 if not since or now - last > gap then since = now end
-redis.call('SET', KEYS[7], since .. ' ' .. now)
+redis.call('SET', KEYS[6], since .. ' ' .. now)
 if now - since < after then return {} end
 
 local names = redis.call('ZRANGEBYSCORE', HEARTBEATS, '-inf', string.format('(%.6f', now - after))

@@ -15,10 +15,10 @@ redis.call('ZADD', HEARTBEATS, now, name)
 for i = 5, #ARGV, 7 do
   local run, kind, slot, token, since, redeemed, kept_until = unpack(ARGV, i, i + 6)
   local lease = read_lease(run)
-  if not lease and redis.call('HEXISTS', SLOTS, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
+  if not lease and redis.call('HEXISTS', LEASES, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
     lease = {kind = kind, agent = name, slot = slot, token = token, since = since, claim = NONE, cancel = NONE,
       state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE}
-    redis.call('HSET', SLOTS, name .. '/' .. slot, run)
+    redis.call('HSET', LEASES, name .. '/' .. slot, run)
     local score = tonumber(redis.call('ZSCORE', ROOM, name))
     local size = math.max(math.abs(score), TAKEN) + (slot == '0' and 4 or slot)
     redis.call('ZADD', ROOM, score < 0 and -size or size, name)

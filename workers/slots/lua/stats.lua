@@ -4,5 +4,5 @@ local reserved = redis.call('ZCARD', RESERVED)
 local function taken(least, most) return redis.call('ZCOUNT', ROOM, TAKEN + least, TAKEN + most) end
 local idle = redis.call('ZCOUNT', ROOM, 0, TAKEN)
 return {redis.call('ZCARD', ROOM), redis.call('ZCOUNT', ROOM, 0, '+inf'),
-  redis.call('HLEN', LEASES) - reserved, reserved,
+  redis.call('HLEN', LEASES) / 2 - reserved, reserved,
   idle + taken(1, 3), 2 * (idle + taken(4, 4)) + taken(1, 2) + taken(5, 6)}

@@ -1,5 +1,5 @@
 -- Tells since when the heartbeats were watched without a gap, as mark_silent.lua keeps it.
--- KEYS: 7 watch, a STRING "watched_since last_watched"
+-- KEYS: 6 watch, a STRING "watched_since last_watched"
 -- Returns {the time, watched since}; both the same where nobody has watched yet.
 local now = clock()
-return {now, string.match(redis.call('GET', KEYS[7]) or now, '^(%S+)')}
+return {now, string.match(redis.call('GET', KEYS[6]) or now, '^(%S+)')}
