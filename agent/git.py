@@ -1,7 +1,7 @@
 """Fetching one commit of a git repository.
 
 The repository is as hostile as the configuration in it: no hooks, no submodules, no transport but the usual four,
-nothing asked of a terminal. A password in the URL reaches git through its environment and a credential helper,
+nothing asked of a terminal. A password reaches git through its environment and a credential helper,
 never through a command line that every process of the machine can read.
 """
 
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from agent.execution import Execution, Finished, PhaseFailed
 from workers.core.messages import MAX_ERROR
 from workers.core.runs import FailureReason
-from workers.core.workspaces import GitSource
+from workers.core.workspaces import GitSource, without_credentials
 
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$AGENT_GIT_USERNAME" "$AGENT_GIT_PASSWORD"; }; f'
 )
+_ANYBODY = "git"  # with a token, the user's name means nothing to most servers, and must not be empty
 _FETCH = ("--no-tags", "--no-recurse-submodules", "--no-write-commit-graph", "--no-auto-maintenance")
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
@@ -30,7 +31,7 @@ def fetch_commit(execution: Execution, source: GitSource, tree: Path, environmen
     """
     if shutil.which("git", path=environment.get("PATH")) is None:
         raise _unavailable("git is not installed on the agent: install it, or use a directory as source.")
-    url, env = without_password(source.url, environment)
+    url, env = authenticated(source.url, environment)
     repository = _Repository(execution, tree, url, env)
     wanted = execution.order.commit or source.ref
     execution.log.write(f"Fetching {url} at {wanted}")
@@ -41,28 +42,40 @@ def fetch_commit(execution: Execution, source: GitSource, tree: Path, environmen
     return commit
 
 
-def without_password(url: str, environment: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the URL without a password, and the environment in which git finds it nevertheless."""
+def authenticated(url: str, environment: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the URL without a password, and the environment in which git finds one nevertheless.
+
+    The password for https is ``GIT_PASSWORD`` of the workspace's environment, with ``GIT_USERNAME``; or that of the
+    URL, where workspaces of an earlier version have it.
+    """
     env = {
         **environment,
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "https:ssh:git:file",
     }
     env.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    parts = urlsplit(url) if url.startswith("https://") else None
-    if parts is None or "@" not in parts.netloc:
-        return url, env
-    credentials, _, host = parts.netloc.rpartition("@")
-    username, _, password = credentials.partition(":")
-    count = int(env.get("GIT_CONFIG_COUNT") or 0)
-    env |= {
-        "GIT_CONFIG_COUNT": str(count + 1),
-        f"GIT_CONFIG_KEY_{count}": f"credential.https://{host}.helper",
-        f"GIT_CONFIG_VALUE_{count}": _HELPER,
-        "AGENT_GIT_USERNAME": unquote(username),
-        "AGENT_GIT_PASSWORD": unquote(password),
-    }
-    return urlunsplit(parts._replace(netloc=host)), env
+    bare = without_credentials(url)
+    if url.startswith("https://") and (login := _login(url, environment)):
+        count = int(env.get("GIT_CONFIG_COUNT") or 0)
+        env |= {
+            "GIT_CONFIG_COUNT": str(count + 1),
+            f"GIT_CONFIG_KEY_{count}": f"credential.https://{urlsplit(bare).netloc}.helper",
+            f"GIT_CONFIG_VALUE_{count}": _HELPER,
+            "AGENT_GIT_USERNAME": login[0],
+            "AGENT_GIT_PASSWORD": login[1],
+        }
+    return bare, env
+
+
+def _login(url: str, environment: dict[str, str]) -> tuple[str, str] | None:
+    """Return user and password for the host of a URL, if there are any."""
+    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
+    username, _, password = (unquote(part) for part in credentials.partition(":"))
+    if at:
+        return username, password
+    if "GIT_PASSWORD" in environment:
+        return environment.get("GIT_USERNAME") or _ANYBODY, environment["GIT_PASSWORD"]
+    return None
 
 
 class _Repository:

