@@ -11,16 +11,18 @@ import sys
 from functools import cached_property
 from typing import Any
 
+import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from agent import logs, settings
+from agent import settings
 from agent.runtime import Agent
 from agent.settings import AgentSettings
 from agent.worker import AgentWorker, Turning
 from workers.core import names
 from workers.core.errors import InvalidRequest
 from workers.core.messages import Report
+from workers.logs import configure
 
 
 def _direct(name: str) -> Queue:
@@ -40,7 +42,9 @@ class AgentApp(Celery):
     @cached_property
     def agent(self) -> Agent:
         """What the worker is for. Made for it alone: a control command that loads this application needs none."""
-        return Agent(self.settings, self._send, logs.set_up(self.settings))
+        config = self.settings
+        configure(config.log_level, config.log_format, pool=config.pool, agent=config.agent)
+        return Agent(config, self._send, structlog.get_logger("agent"))
 
     @cached_property
     def Worker(self) -> type[AgentWorker]:  # noqa: N802 - Celery's name

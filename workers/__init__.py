@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # Agents import workers.core and workers.slots: the app, and all that it needs, is loaded only when asked for.
+    # Agents import a few of these modules: the app, and all that it needs, is loaded only when asked for.
     if name == "celery":
         from workers.app import app  # noqa: PLC0415
 

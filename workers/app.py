@@ -97,7 +97,7 @@ def _configuration(config: Settings) -> dict[str, Any]:
 def _configure_logging(**_: Any) -> None:
     from workers.logs import configure  # noqa: PLC0415 - only a worker configures its process's logging
 
-    configure(settings())
+    configure(settings().log_level, settings().log_format)
 
 
 app = build_app("terraslot", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], ["workers.tasks"])

@@ -1,4 +1,4 @@
-"""Structured logs of the control plane: one event a line, as text for people or as JSON."""
+"""Structured logs of every process, the agent's too: one event a line, as text for people or as JSON."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import Processor
 
-from workers.settings import Settings
 
+def configure(level: str, form: str, **about: str) -> None:
+    """Send every log line of this process, structlog's and the standard library's, to stderr in one format.
 
-def configure(config: Settings) -> None:
-    """Send every log line of this process, structlog's and the standard library's, to stderr in one format."""
-    shared: list[structlog.typing.Processor] = [
+    ``form`` is ``console`` or ``json``; what is said ``about`` the process is in every line.
+    """
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        lambda _logger, _method, event: {**about, **event},
         structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if config.log_format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    )
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _exceptions(config), render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(form)],
         )
     )
-    logging.basicConfig(level=config.log_level, handlers=[handler], force=True)
-    # Every message received and done, with its arguments: the services say what matters.
-    for chatter in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
-        logging.getLogger(chatter).setLevel("DEBUG" if config.log_level == "DEBUG" else "WARNING")
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    _quieten(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -44,7 +37,17 @@ def configure(config: Settings) -> None:
     )
 
 
-def _exceptions(config: Settings) -> structlog.typing.Processor:
-    if config.log_format == "json":
-        return structlog.processors.format_exc_info
-    return lambda _logger, _method, event: event
+def _rendering(form: str) -> list[Processor]:
+    if form == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+
+
+def _quieten(level: str) -> None:
+    # What libraries say while debugging includes whole messages, variables among them.
+    for name in ("celery", "kombu", "redis"):
+        logging.getLogger(name).setLevel({"DEBUG": "INFO"}.get(level, level))
+    # Every message received and done: the services and the agent say what matters.
+    for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(name).setLevel({"DEBUG": "INFO", "INFO": "WARNING"}.get(level, level))

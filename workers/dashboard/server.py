@@ -38,7 +38,7 @@ def serve(arguments: Sequence[str]) -> None:
     Raises :class:`InvalidRequest` for options that make no sense, :class:`Unavailable` where the port is taken.
     """
     read_options(arguments)
-    configure(settings())
+    configure(settings().log_level, settings().log_format)
     flower = build(app, system())
     try:
         flower.start_http_server()
