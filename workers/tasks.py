@@ -18,7 +18,7 @@ from workers.core.errors import InvalidRequest, RunError, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.runs import RunKind
 from workers.services import cycle as cycles_of_pools
-from workers.services import delivery, protection, retention, runs, strays
+from workers.services import delivery, protection, repeats, retention, runs, strays
 from workers.services import dispatch as dispatcher
 from workers.services.system import system
 
@@ -52,22 +52,25 @@ def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return _enter(self, RunKind.PLAN_AND_APPLY, args, kwargs)
 
 
-@app.task(name=names.CONFIRM, throws=TerraslotError)
-def confirm(run_id: str) -> dict[str, Any]:
+@app.task(name=names.CONFIRM, bind=True, throws=TerraslotError)
+def confirm(self: Task, run_id: str) -> dict[str, Any]:
     """Let the plan of a waiting run be applied."""
-    return delivery.result_of(runs.confirm(system(), run_id))
+    task = self.request.id
+    return repeats.once(system(), run_id, task, lambda: runs.confirm(system(), run_id, task=task))
 
 
-@app.task(name=names.DISCARD, throws=TerraslotError)
-def discard(run_id: str) -> dict[str, Any]:
+@app.task(name=names.DISCARD, bind=True, throws=TerraslotError)
+def discard(self: Task, run_id: str) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
-    return delivery.result_of(runs.discard(system(), run_id))
+    task = self.request.id
+    return repeats.once(system(), run_id, task, lambda: runs.discard(system(), run_id, task=task))
 
 
-@app.task(name=names.CANCEL, throws=TerraslotError)
-def cancel(run_id: str, force: bool = False) -> dict[str, Any]:
+@app.task(name=names.CANCEL, bind=True, throws=TerraslotError)
+def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
-    return delivery.result_of(runs.cancel(system(), run_id, force=force))
+    task = self.request.id
+    return repeats.once(system(), run_id, task, lambda: runs.cancel(system(), run_id, force=force, task=task))
 
 
 @app.task(name=names.DISPATCH, **_INTERNAL)

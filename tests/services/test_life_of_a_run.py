@@ -285,6 +285,7 @@ class TestCancel:
 def test_a_confirmation_after_the_agents_loss_plans_anew_and_says_so(control: ControlPlane) -> None:
     control.workspace()
     agent = control.agent()
+    reconcile_pods(control.system, control.spec())
     run = control.submit()
     agent.work()
     control.slots.forget(agent.name)

@@ -49,6 +49,10 @@ class AgentGone(TerraslotError):
     """The agent that kept the plan is gone, so there is nothing left to apply."""
 
 
+class AgentSilent(TerraslotError):
+    """The agent that keeps the plan is not heard at this time. Nothing has changed: to be tried again later."""
+
+
 class Unavailable(TerraslotError):
     """A server that is needed does not answer: Redis, the database, a cluster."""
 

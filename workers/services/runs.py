@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from workers.core import names
-from workers.core.errors import AgentGone, IllegalTransition, InvalidRequest, NotWaiting, TerraslotError
+from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, InvalidRequest, NotWaiting, TerraslotError
 from workers.core.messages import RunRequest
 from workers.core.pools import PoolSpec
 from workers.core.runs import EXECUTING, Phase, RunEvent, RunKind, RunStatus
@@ -17,7 +17,9 @@ from workers.core.slots import CancelMode, CancelOutcome, Lease, SlotState
 from workers.services import delivery, orders
 from workers.services.dispatch import dispatch, wake
 from workers.services.losses import lose
+from workers.services.repeats import TASK
 from workers.services.system import System
+from workers.slots.slot_map import SlotMap
 from workers.store import pools, runs, workspaces
 from workers.store.models import Run
 
@@ -53,11 +55,12 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
     return run
 
 
-def confirm(system: System, run_id: str) -> Run:
-    """Let the plan of a waiting run be applied, by the agent that made it.
+def confirm(system: System, run_id: str, *, task: str | None = None) -> Run:
+    """Let the plan of a waiting run be applied, by the agent that made it. ``task``: the message that asks for it.
 
-    Raises :class:`NotWaiting` where the run waits for nobody, and :class:`AgentGone` where the agent that kept the
-    plan is gone: the run is then planned anew, and its new plan wants a confirmation of its own.
+    Raises :class:`NotWaiting` where the run waits for nobody, :class:`AgentSilent` while the agent that keeps the
+    plan is not heard, and :class:`AgentGone` where it is gone: the run is then planned anew, and its new plan wants a
+    confirmation of its own.
     """
     slots, run, pool, workspace = _waiting(system, run_id, "confirmed")
     lease = slots.find(run.id)
@@ -69,7 +72,7 @@ def confirm(system: System, run_id: str) -> Run:
         raise _not_resumed(system, run, lease)
     updated = record(
         system, run, RunEvent.CONFIRMED, token=resumed.token, started_at=None, confirm_until=None,
-        deadline=apply_deadline(system.now(), pool),
+        deadline=apply_deadline(system.now(), pool), detail=_asked_by(task),
     )  # fmt: skip
     if updated is None:
         slots.release(run.id, resumed.token)
@@ -80,16 +83,16 @@ def confirm(system: System, run_id: str) -> Run:
     return updated
 
 
-def discard(system: System, run_id: str) -> Run:
+def discard(system: System, run_id: str, *, task: str | None = None) -> Run:
     """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where it waits for nobody."""
     _, run, _, _ = _waiting(system, run_id, "discarded")
-    updated = end(system, run, RunEvent.DISCARDED)
+    updated = end(system, run, RunEvent.DISCARDED, detail=_asked_by(task))
     if updated is None:
         raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
     return updated
 
 
-def cancel(system: System, run_id: str, *, force: bool = False) -> Run:
+def cancel(system: System, run_id: str, *, force: bool = False, task: str | None = None) -> Run:
     """End a run: at once while it waits, by one SIGINT to terraform (SIGKILL with ``force``) while it executes.
 
     A run that executes is over, and its workspace free, only when its agent reports that terraform is gone.
@@ -100,7 +103,10 @@ def cancel(system: System, run_id: str, *, force: bool = False) -> Run:
         run = get(system, run_id)
         if run.status.is_over:
             raise IllegalTransition(f"Run {run.id} is over already: it {run.status}.")
-        asked = _interrupt(system, run, mode) if run.status in EXECUTING else end(system, run, RunEvent.CANCELLED)
+        if run.status in EXECUTING:
+            asked = _interrupt(system, run, mode, task)
+        else:
+            asked = end(system, run, RunEvent.CANCELLED, detail=_asked_by(task))
         if asked is not None:
             log.info("run cancel", run=run.id, status=asked.status.value, mode=mode.value)
             return asked
@@ -146,17 +152,41 @@ def _set_going(system: System, run: Run) -> None:
         log.exception("run not started for now: the next tick tries again", run=run.id, pool=run.pool)
 
 
+def _asked_by(task: str | None) -> dict[str, str] | None:
+    return None if task is None else {TASK: task}
+
+
 def _not_resumed(system: System, run: Run, lease: Lease | None) -> TerraslotError:
     """Return why a run can't go on from ``lease``; where nobody else has decided about it, it is planned anew."""
-    now = system.slots(run.pool).find(run.id)
+    slots = system.slots(run.pool)
+    now = slots.find(run.id)
     if lease is not None and now is not None and now.token != lease.token:
         return NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
+    if now is not None and now.cancel is not None:
+        return NotWaiting(f"Run {run.id} is being cancelled.")
+    if (silence := _silence(slots, run, now)) is not None:
+        return AgentSilent(
+            f"Run {run.id} can't be confirmed now: the agent {run.agent} that keeps its plan {silence}. Confirm it "
+            f"when the agent is heard again, or give it up: `terraslot discard {run.id}`."
+        )
     if lose(system, run, f"the agent {run.agent} that kept its plan is gone", may_have_started=False) is None:
         return NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
     return AgentGone(
         f"The agent {run.agent} that kept the plan of run {run.id} is gone, so the plan is made anew. "
         "Look at the new plan and confirm that."
     )
+
+
+def _silence(slots: SlotMap, run: Run, lease: Lease | None) -> str | None:
+    """Return in words how the agent that keeps a plan is silent; None where it is gone. Silence is not death."""
+    now, watched_since = slots.watched()
+    if lease is not None:
+        agent = slots.agent(lease.agent)
+        return f"has not been heard for {now - agent.heartbeat_at:.0f} s" if agent else "is not heard"
+    if watched_since > run.updated_at.timestamp():
+        # The map is newer than the plan, or was out of sight: whether the agent brings it back, reconcile will see.
+        return "has not registered again since the slot map was lost or out of sight"
+    return None
 
 
 def apply_deadline(now: datetime, pool: PoolSpec) -> datetime:
@@ -174,18 +204,18 @@ def _release(system: System, run: Run) -> None:
         slots.release(run.id, lease.token)
 
 
-def _interrupt(system: System, run: Run, mode: CancelMode) -> Run | None:
+def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
     """Ask for the end of an executing run; None where it has gone on meanwhile."""
     with system.database.begin() as session:
         asked = runs.note(
             session, run.id, "cancel requested", expect=run.status, expect_token=run.token, now=system.now(),
-            detail={"mode": mode.value}, cancel_mode=mode,
+            detail={"mode": mode.value, **(_asked_by(task) or {})}, cancel_mode=mode,
         )  # fmt: skip
     if asked is None:
         return None
     outcome = system.slots(run.pool).cancel(run.id, mode)
     if outcome is CancelOutcome.REVOKED:
-        return end(system, asked, RunEvent.CANCELLED)
+        return end(system, asked, RunEvent.CANCELLED, detail=_asked_by(task))
     if outcome is CancelOutcome.REQUESTED:
         orders.send_cancel(system, asked, mode)
     return asked

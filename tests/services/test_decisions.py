@@ -1,0 +1,167 @@
+"""What people decide about a run that waits: while its agent is silent, and when their message comes twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.services.conftest import ControlPlane, HandAgent
+from workers import tasks
+from workers.core.errors import AgentSilent, IllegalTransition, NotWaiting, Unavailable
+from workers.core.runs import RunStatus
+from workers.core.slots import SlotState
+from workers.services import delivery, runs
+from workers.services.reconcile import reconcile_pods
+
+Clock = Callable[[float], None]
+Message = Callable[..., dict[str, Any]]
+
+
+def beat(agent: HandAgent) -> bool:
+    return agent.control.slots.heartbeat(agent.name, agent.incarnation, [], []).registered
+
+
+def planned(control: ControlPlane) -> tuple[str, HandAgent]:
+    """Bring a run to where it waits; return its id and its agent."""
+    control.workspace()
+    agent = control.agent()
+    reconcile_pods(control.system, control.spec())
+    run = control.submit()
+    agent.work()
+    return run.id, agent
+
+
+def fall_silent(control: ControlPlane, clock_ahead: Clock) -> None:
+    for seconds in (4, 8):
+        clock_ahead(seconds)
+        reconcile_pods(control.system, control.spec())
+
+
+class TestWhileTheAgentIsSilent:
+    """Silence is not death: its plan is kept, and so is its slot."""
+
+    def test_a_confirmation_is_refused_and_costs_nobody_the_plan(
+        self, control: ControlPlane, clock_ahead: Clock
+    ) -> None:
+        run, agent = planned(control)
+        fall_silent(control, clock_ahead)
+        with pytest.raises(AgentSilent, match=r"default-1 .* has not been heard for \d+ s.*`terraslot discard run-1`"):
+            runs.confirm(control.system, run)
+        lease = control.slots.find(run)
+        assert lease is not None
+        assert (control.run(run).status, control.run(run).attempt) == (RunStatus.APPLY_PENDING, 1)
+        assert lease.state is SlotState.RESERVED
+
+        assert beat(agent)
+        runs.confirm(control.system, run)
+        assert agent.work().phase == "apply"
+        assert control.run(run).status is RunStatus.SUCCEEDED
+
+    def test_the_plan_can_be_refused(self, control: ControlPlane, clock_ahead: Clock) -> None:
+        run, _ = planned(control)
+        fall_silent(control, clock_ahead)
+        runs.discard(control.system, run)
+        assert control.run(run).status is RunStatus.DISCARDED
+
+    def test_and_redis_has_lost_the_map_the_plan_is_not_given_up_before_the_agent_is(
+        self, control: ControlPlane
+    ) -> None:
+        """F8."""
+        run, agent = planned(control)
+        lease = control.slots.find(run)
+        assert lease is not None
+        control.redis.flushdb()
+        with pytest.raises(AgentSilent, match="has not registered again"):
+            runs.confirm(control.system, run)
+        assert control.run(run).status is RunStatus.APPLY_PENDING
+        control.slots.register(agent.name, agent.incarnation, [lease])
+        runs.confirm(control.system, run)
+        assert agent.work().phase == "apply"
+
+
+@pytest.fixture
+def message(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Message:
+    """Return what executes a control task as Celery would, under the id of its message."""
+    monkeypatch.setattr(tasks, "system", lambda: control.system)
+
+    def deliver(task: Any, task_id: str, run: str, **options: Any) -> dict[str, Any]:
+        task.push_request(id=task_id)
+        try:
+            answer: dict[str, Any] = task.run(run, **options)
+        finally:
+            task.pop_request()
+        return answer
+
+    return deliver
+
+
+class TestAMessageThatIsDeliveredAgain:
+    def test_is_answered_like_the_first_time_and_another_is_not(self, control: ControlPlane, message: Message) -> None:
+        run, agent = planned(control)
+        first = message(tasks.confirm, "m-1", run)
+        assert first["status"] == "applying"
+        agent.work()
+        assert message(tasks.confirm, "m-1", run)["status"] == "applying"
+        with pytest.raises(NotWaiting, match="it is succeeded, not waiting"):
+            message(tasks.confirm, "m-2", run)
+
+    def test_does_not_confirm_the_next_plan(self, control: ControlPlane, message: Message) -> None:
+        run, agent = planned(control)
+        message(tasks.confirm, "m-1", run)
+        agent.orders()
+        del control.pods.pods[agent.name]
+        reconcile_pods(control.system, control.spec())
+        control.agent("default-2").work()
+        assert message(tasks.confirm, "m-1", run)["status"] == "applying"
+        assert (control.run(run).status, control.run(run).attempt) == (RunStatus.APPLY_PENDING, 2)
+
+    def test_after_the_first_worker_died_before_it_could_answer(
+        self, control: ControlPlane, message: Message, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = planned(control)
+
+        def die(*_: object) -> None:
+            raise Unavailable("Redis went away.")
+
+        with monkeypatch.context() as dying:
+            dying.setattr(delivery, "announce", die)
+            with pytest.raises(Unavailable):
+                message(tasks.confirm, "m-1", run)
+        assert message(tasks.confirm, "m-1", run)["status"] == "applying"
+
+    def test_beside_the_first_is_answered_like_it(
+        self, control: ControlPlane, message: Message, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, _ = planned(control)
+        waiting, answers = runs._waiting, []
+
+        def meanwhile(*arguments: Any) -> Any:
+            monkeypatch.setattr(runs, "_waiting", waiting)
+            answers.append(message(tasks.confirm, "m-1", run))
+            return waiting(*arguments)
+
+        monkeypatch.setattr(runs, "_waiting", meanwhile)
+        assert message(tasks.confirm, "m-1", run) == answers[0]
+
+    def test_is_a_refusal_or_a_cancel_as_well(self, control: ControlPlane, message: Message) -> None:
+        run, agent = planned(control)
+        assert message(tasks.discard, "m-1", run) == message(tasks.discard, "m-1", run)
+        with pytest.raises(NotWaiting):
+            message(tasks.discard, "m-2", run)
+
+        pending = control.submit().id
+        order = agent.order()
+        assert agent.start(order)
+        assert message(tasks.cancel, "m-3", pending)["status"] == "planning"
+        agent.finish(order, "cancelled")
+        assert message(tasks.cancel, "m-3", pending)["status"] == "planning"
+        with pytest.raises(IllegalTransition):
+            message(tasks.cancel, "m-4", pending)
+
+        not_redeemed = control.submit().id
+        assert message(tasks.cancel, "m-6", not_redeemed) == message(tasks.cancel, "m-6", not_redeemed)
+        control.slots.drain(agent.name)
+        waits = control.submit().id
+        assert message(tasks.cancel, "m-5", waits) == message(tasks.cancel, "m-5", waits)
