@@ -16,11 +16,10 @@ from pathlib import Path
 from agent.execution import Execution, PhaseFailed
 from agent.git import fetch_commit
 from workers.core.runs import FailureReason
-from workers.core.workspaces import DirectorySource
+from workers.core.workspaces import DirectorySource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
 _TREE = "source"
-_CONFIGURATION = ("*.tf", "*.tf.json", "*.tofu", "*.tofu.json")
 
 
 def unavailable(sentence: str) -> PhaseFailed:
@@ -65,7 +64,7 @@ def module_directory(tree: Path, subdir: str, where: str) -> Path:
 
 def configuration_files(module: Path) -> list[Path]:
     """Return the files of a module, not of those it calls. As to Terraform, a directory is none whatever its name."""
-    named = (path for path in module.iterdir() if any(fnmatch(path.name, pattern) for pattern in _CONFIGURATION))
+    named = (path for path in module.iterdir() if is_configuration(path.name))
     return [path for path in named if path.is_symlink() or not path.is_dir()]
 
 

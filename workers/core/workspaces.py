@@ -16,7 +16,13 @@ _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::[0-9]*)?(?:[/?#].*)?"
 _NO_SECRET = re.compile(rf"(?:(?:ssh|git)://(?:[^\s/?#@:]*@)?|[^:/]+://){_HOST}|file:///.*|(?!.*://).*", re.DOTALL)
 _BEFORE_HOST = re.compile(r"([^:/]+)://(?:([^/?#@:]*)[^/?#]*@)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,254}")
+_CONFIGURATION = (".tf", ".tf.json", ".tofu", ".tofu.json")
 _RESERVED_ENVIRONMENT = ("TERRASLOT_", "LD_", "PYTHON", "CELERY_")
+
+
+def is_configuration(file: str) -> bool:
+    """Return whether a file of this name is a part of a Terraform or OpenTofu configuration."""
+    return file.endswith(_CONFIGURATION)
 
 
 def _inside(path: str) -> str:

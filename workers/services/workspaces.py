@@ -10,6 +10,7 @@ from workers.core.workspaces import (
     GitSource,
     SensitiveVariables,
     WorkspaceSpec,
+    is_configuration,
     without_credentials,
 )
 from workers.services import sensitive
@@ -18,8 +19,6 @@ from workers.services.sensitive import Change
 from workers.services.system import System
 from workers.store import pools, workspaces
 from workers.store.secrets import Owner
-
-_CONFIGURATION = ("*.tf", "*.tf.json", "*.tofu", "*.tofu.json")
 
 
 def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None) -> None:
@@ -108,7 +107,7 @@ def _expect_configuration(name: str, source: DirectorySource) -> None:
     directory = Path(source.path, source.subdir)
     if not directory.is_dir():
         raise InvalidRequest(f"Workspace {name}: the directory {directory} does not exist on this machine.")
-    if not any(match for pattern in _CONFIGURATION for match in directory.glob(pattern)):
+    if not any(is_configuration(path.name) for path in directory.iterdir()):
         raise InvalidRequest(
             f"Workspace {name}: the directory {directory} holds no Terraform configuration (no *.tf file)."
         )
