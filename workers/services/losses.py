@@ -21,7 +21,6 @@ def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run |
     An apply that may have started fails as ``agent_lost`` and is never repeated by itself. A run whose cancel was
     asked for is cancelled.
     """
-    now = system.now()
     with system.database.begin() as session:
         spec = pools.get(session, run.pool)
         event = after_agent_lost(
@@ -32,13 +31,12 @@ def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run |
         changes: dict[str, Any] = {"started_at": None, "deadline": None, "confirm_until": None}
         if event is RunEvent.AGENT_LOST:
             changes |= {"agent": None, "slot": None, "token": None}
-        else:
-            changes |= {"finished_at": now}
-        if event is RunEvent.FAILED:
+        elif event is RunEvent.FAILED:
             changes |= {"reason": FailureReason.AGENT_LOST, "error": _explanation(run, why)}
         updated = runs.record(
-            session, run.id, event, expect=run.status, expect_token=run.token, now=now, detail={"why": why}, **changes
-        )
+            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(), detail={"why": why},
+            **changes,
+        )  # fmt: skip
     if updated is None:
         return None
     log.warning("run lost its agent", run=run.id, why=why, status=updated.status.value, attempt=run.attempt)

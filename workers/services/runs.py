@@ -62,7 +62,10 @@ def confirm(system: System, run_id: str, *, task: str | None = None) -> Run:
     plan is not heard, and :class:`AgentGone` where it is gone: the run is then planned anew, and its new plan wants a
     confirmation of its own.
     """
-    slots, run, pool, workspace = _waiting(system, run_id, "confirmed")
+    with system.database.read() as session:
+        run = _waiting(runs.find(session, run_id), "confirmed")
+        pool, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+    slots = system.slots(run.pool)
     lease = slots.find(run.id)
     # It may be running still, for a moment: the plan's report is committed before its slot is reserved.
     if lease is not None and lease.state is not SlotState.RESERVED and lease.token != run.token:
@@ -85,7 +88,7 @@ def confirm(system: System, run_id: str, *, task: str | None = None) -> Run:
 
 def discard(system: System, run_id: str, *, task: str | None = None) -> Run:
     """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where it waits for nobody."""
-    _, run, _, _ = _waiting(system, run_id, "discarded")
+    run = _waiting(get(system, run_id), "discarded")
     updated = end(system, run, RunEvent.DISCARDED, detail=_asked_by(task))
     if updated is None:
         raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
@@ -133,8 +136,7 @@ def record(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | N
 
 def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
     """End a run: commit, then free its slot, deliver its outcome, and let others start."""
-    now = system.now()
-    updated = record(system, run, event, finished_at=now, deadline=None, confirm_until=None, **changes)
+    updated = record(system, run, event, deadline=None, confirm_until=None, **changes)
     if updated is None:
         return None
     _release(system, updated)
@@ -221,10 +223,8 @@ def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> 
     return asked
 
 
-def _waiting(system: System, run_id: str, verb: str) -> tuple[Any, Run, PoolSpec, Any]:
-    with system.database.read() as session:
-        run = runs.find(session, run_id)
-        if run.status is not RunStatus.APPLY_PENDING:
-            raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
-        pool, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
-    return system.slots(run.pool), run, pool, workspace
+def _waiting(run: Run, verb: str) -> Run:
+    """Return a run that waits for a person. Raises :class:`NotWaiting` for another."""
+    if run.status is not RunStatus.APPLY_PENDING:
+        raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
+    return run

@@ -99,7 +99,7 @@ def record(
     detail: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Run | None:
-    """Move a run on by ``event`` and set the columns ``changes``; return it as it is now.
+    """Move a run on by ``event`` and set the columns ``changes``, and when it was over; return it as it is now.
 
     Returns None, having written nothing, where the run is not in the status ``expect`` (any more), has another token
     than ``expect_token`` if one is given, or is to be dispatched without being the first of its workspace. Raises
@@ -111,7 +111,7 @@ def record(
     runnable = status is RunStatus.PENDING and workspace is None
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
     if status.is_over:
-        values.setdefault("finished_at", now)
+        values["finished_at"] = now
     run = _update(session, run_id, expect, expect_token, values, only_runnable=event is RunEvent.DISPATCHED)
     if run is None:
         return None
