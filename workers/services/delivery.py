@@ -44,7 +44,7 @@ def result_of(run: Run) -> dict[str, Any]:
         "run_id": run.id,
         "workspace": run.workspace,
         "status": run.status.value,
-        "changes": {"add": run.changes_add, "change": run.changes_change, "destroy": run.changes_destroy},
+        "changes": run.changes,
         "outputs": run.outputs or {},
         "agent": run.agent,
         "slot": run.slot,

@@ -96,7 +96,7 @@ def view(run: Run) -> RunView:
         priority=run.priority,
         auto_apply=run.auto_apply,
         destroy=run.destroy,
-        changes={"add": run.changes_add, "change": run.changes_change, "destroy": run.changes_destroy},
+        changes=run.changes,
         outputs=run.outputs or {},
         agent=run.agent,
         slot=run.slot,

@@ -176,6 +176,11 @@ class Run(Base):
 
     __table_args__ = (CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 
+    @property
+    def changes(self) -> dict[str, int | None]:
+        """What its plan would change, or its apply changed; None before it was planned."""
+        return {"add": self.changes_add, "change": self.changes_change, "destroy": self.changes_destroy}
+
 
 class RunEventRecord(Base):
     """What happened to a run, in order. ``event``: a :class:`RunEvent`, or a note's words; ``status``: since then."""
