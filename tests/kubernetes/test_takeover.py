@@ -16,7 +16,7 @@ from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.core.errors import InvalidRequest, StillInUse, TerraslotError, Unavailable
 from workers.core.runs import RunKind, RunStatus
-from workers.services import deployments, pods, pools, runs
+from workers.services import deprecated, pods, pools, runs
 from workers.services.takeover import adopt_deployment, return_to_deployment
 from workers.store import pools as stored
 
@@ -221,10 +221,10 @@ def test_what_is_not_there_is_said(old: Cluster) -> None:
 @pytest.mark.parametrize(
     ("call", "old_name"),
     [
-        (lambda cluster: deployments.ensure_deployment_for_pool(cluster.system, cluster.spec()), "ensure_deployment"),
-        (lambda cluster: deployments.scale_deployment(cluster.system, cluster.spec(), 0), "scale_deployment"),
-        (lambda cluster: deployments.get_deployment_replicas(cluster.system, cluster.spec()), "get_deployment"),
-        (lambda cluster: deployments.auto_scale_deployment(cluster.system, cluster.spec()), "auto_scale_deployment"),
+        (lambda cluster: deprecated.ensure_deployment_for_pool(cluster.system, cluster.spec()), "ensure_deployment"),
+        (lambda cluster: deprecated.scale_deployment(cluster.system, cluster.spec(), 0), "scale_deployment"),
+        (lambda cluster: deprecated.get_deployment_replicas(cluster.system, cluster.spec()), "get_deployment"),
+        (lambda cluster: deprecated.auto_scale_deployment(cluster.system, cluster.spec()), "auto_scale_deployment"),
     ],
 )
 def test_the_old_names_warn_and_do_what_the_new_ones_do(
