@@ -153,13 +153,20 @@ class Execution:
         ``title`` is a line of the log before its output, which costs the start of the command no time. Raises
         :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
         """
-        with self._lock:
-            if self._cause is not None and not even_if_stopped:
-                raise Stopped(self._cause)
-            self._child = child = Child(argv, cwd=cwd, env=env, records=self._records, run=self.order.run)
+        child = self._start(argv, cwd, env, even_if_stopped=even_if_stopped)
         self._tell_started()
         if title is not None:
             self.log.write(title)
+        return self._finish(child, stdout)
+
+    def _start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, even_if_stopped: bool) -> Child:
+        with self._lock:
+            if self._cause is not None and not even_if_stopped:
+                raise Stopped(self._cause)
+            self._child = Child(argv, cwd=cwd, env=env, records=self._records, run=self.order.run)
+            return self._child
+
+    def _finish(self, child: Child, stdout: Sink | None) -> Finished:
         excerpt = Excerpt(2 * MAX_ERROR)
         output = self.log.stream()
         errors = self.log.stream(also=excerpt.add)
