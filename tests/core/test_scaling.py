@@ -61,6 +61,16 @@ def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, *
         pytest.param(
             ready(2, starting=1, idle_since=(LONG_IDLE,)), {}, 3, R.STEADY, id="nothing is removed while pods start"
         ),
+        pytest.param(
+            ready(2, idle_since=(NOW,), outdated=1), {"min_agents": 2}, 1, R.OUTDATED, id="an outdated pod makes room"
+        ),
+        pytest.param(
+            ready(1, idle_since=(NOW,), outdated=1, failures=(NOW - 500,)), {}, 1, R.STEADY,
+            id="what works is kept while what is new fails",
+        ),
+        pytest.param(
+            ready(1, starting=1, idle_since=(NOW,), outdated=1), {}, 2, R.STEADY, id="one outdated pod after the other"
+        ),
     ],
 )  # fmt: skip
 def test_decision(facts: PoolFacts, limits: dict[str, object], desired: int, reason: ScalingReason) -> None:
@@ -99,6 +109,7 @@ def pools(draw: st.DrawFn) -> tuple[PoolFacts, PoolLimits]:
         agents, applies=applies, plans=plans, starting=draw(st.integers(0, 4)), idle_since=tuple(idle),
         pending_plans=draw(st.integers(0, 40)), pending_applies=draw(st.integers(0, 40)),
         failures=tuple(draw(st.lists(st.floats(NOW - 700, NOW), max_size=4))),
+        outdated=draw(st.integers(0, len(idle))),
     )  # fmt: skip
     least = draw(st.integers(0, 8))
     limits = PoolLimits(min_agents=least, max_agents=draw(st.integers(max(least, 1), 10)), step=draw(st.integers(1, 5)))
@@ -114,7 +125,7 @@ def test_a_decision_keeps_its_limits_whatever_the_facts(pool: tuple[PoolFacts, P
         assert decision.desired <= limits.max_agents
         assert decision.desired - facts.current <= max(limits.step, limits.min_agents - facts.current, 1)
     if decision.desired < facts.current:
-        assert decision.desired >= min(limits.min_agents, limits.max_agents)
+        assert decision.desired >= limits.min_agents - (decision.reason is R.OUTDATED)
         assert decision.reason is R.ABOVE_MAXIMUM or decision.desired == facts.current - 1
         assert decision.reason is R.ABOVE_MAXIMUM or facts.idle_since
 

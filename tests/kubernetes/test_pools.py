@@ -95,8 +95,8 @@ class TestScaling:
         (agent,) = cluster.start(1)
         real = type(cluster.slots).drain_idle
 
-        def replaced(slots: Any, count: int) -> list[str]:
-            claimed = real(slots, count)
+        def replaced(slots: Any, count: int, claim: str) -> list[str]:
+            claimed = real(slots, count, claim)
             cluster.double.vanish(agent.name)
             cluster.system.pods(cluster.spec()).create(cluster.spec(), agent.name)
             return claimed
@@ -104,6 +104,26 @@ class TestScaling:
         monkeypatch.setattr(type(cluster.slots), "drain_idle", replaced)
         pods.scale_pods(cluster.system, cluster.spec(), 0)
         assert not deleting(cluster, agent.name)
+
+    def test_a_changed_image_reaches_idle_pods_one_after_the_other_and_no_busy_one(self, cluster: Cluster) -> None:
+        cluster.workspace()
+        cluster.configure(min_agents=3)
+        cluster.start(3)
+        busy = cluster.submit().agent
+        spec = cluster.spec()
+        assert spec.kubernetes is not None
+        newer = spec.kubernetes.model_copy(update={"image": "agent:2"})
+        pools.update(cluster.system, spec.model_copy(update={"kubernetes": newer}))
+
+        def images() -> dict[str, str]:
+            before = len(cluster.running())
+            cluster.cycle()
+            assert len([name for name in cluster.double.pods() if not deleting(cluster, name)]) >= before - 1
+            cluster.register()
+            return {name: cluster.double.pod(name)["spec"]["containers"][0]["image"] for name in cluster.running()}
+
+        eventually(lambda: sorted(images().values()) == ["agent:1", "agent:2", "agent:2"])
+        assert images()[str(busy)] == "agent:1"
 
     def test_what_could_not_be_deleted_is_given_back(self, cluster: Cluster) -> None:
         (agent,) = cluster.start(1)
@@ -119,10 +139,10 @@ class TestScaling:
         """Its pod's uid is not known, and without one nothing is deleted."""
         real = type(cluster.slots).drain_idle
 
-        def late(slots: Any, count: int) -> list[str]:
+        def late(slots: Any, count: int, claim: str) -> list[str]:
             cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-late")
             HandAgent(cluster, "default-late").register()
-            return real(slots, count)
+            return real(slots, count, claim)
 
         cluster.start(1)
         cluster.submit(PLAN, cluster.workspace())

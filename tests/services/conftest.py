@@ -39,13 +39,17 @@ POOL = "default"
 
 @dataclass
 class Pods:
-    """Pods by name, changed by tests. ``broken``: the cluster is unreachable; ``refusal``: it creates none."""
+    """Pods by name, changed by tests. ``broken``: the cluster is unreachable; ``refusal``: it creates none.
+
+    ``made_from``: the configuration that pods are made from now.
+    """
 
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     secrets: dict[str, Any] = field(default_factory=dict)
     broken: bool = False
     keep_deleting: bool = False
+    made_from: str | None = None
     refusal: TerraslotError | None = None
 
     def list(self, pool: str) -> list[Pod]:
@@ -55,7 +59,11 @@ class Pods:
     def create(self, spec: PoolSpec, name: str) -> None:
         self._reach()
         now = datetime.now(UTC).timestamp()
-        self.pods.setdefault(name, Pod(name, f"uid-{name}", spec.name, now, PodPhase.RUNNING))
+        pod = Pod(name, f"uid-{name}", spec.name, now, PodPhase.RUNNING, template=self.made_from)
+        self.pods.setdefault(name, pod)
+
+    def template(self, spec: PoolSpec) -> str | None:  # noqa: ARG002 - the protocol's
+        return self.made_from
 
     def create_all(self, spec: PoolSpec, names: list[str]) -> dict[str, TerraslotError]:
         if self.refusal:

@@ -143,6 +143,33 @@ def test_a_removal_that_only_stalled_gives_nothing_back_once_another_has_taken_i
     assert not record.available
 
 
+def test_idle_pods_of_an_earlier_configuration_make_room_one_at_a_time(control: ControlPlane) -> None:
+    control.workspace()
+    control.pods.made_from = "earlier"
+    worker = control.agent("default-1")
+    order = control.submit() and worker.order()
+    worker.start(order)
+    for number in (2, 3):
+        control.agent(f"default-{number}")
+    control.pods.made_from = "now"
+    for removed in (["default-2"], ["default-2", "default-3"]):
+        cycle(control.system, "default")
+        assert sorted(control.pods.deleted) == removed
+    cycle(control.system, "default")
+    assert list(control.pods.pods) == ["default-1"], "what works is left alone"
+    worker.finish(order, changed=False)
+    cycle(control.system, "default")
+    assert not control.pods.pods
+
+
+def test_scaling_down_takes_outdated_pods_first(control: ControlPlane) -> None:
+    for number, made_from in enumerate(["now", "earlier", "now"]):
+        control.pods.made_from = made_from
+        control.agent(f"default-{number}")
+    assert pods.scale_pods(control.system, control.spec(), 2) == -1
+    assert control.pods.deleted == ["default-1"]
+
+
 def test_a_victim_is_given_no_run_between_its_claim_and_its_end(control: ControlPlane) -> None:
     """F1, F3."""
     control.workspace()

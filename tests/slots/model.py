@@ -182,7 +182,7 @@ class Model:
 
     def claim(self, agent: str, claim: str, expect: str | None) -> bool:
         record = self.agents.get(agent)
-        if record is None or record.claim != expect or record.taken:
+        if record is None or record.claim != expect or record.taken or (expect is None and not record.accepts):
             return False
         record.claim = claim
         return True

@@ -446,6 +446,11 @@ class TestDrain:
         slots.register("a", "life", [Lease("run", PLAN, "a", 1, "token", RUNNING, 900.0, redeemed=True)])
         assert not slots.claim("a", "theirs", expect="mine")
 
+    def test_an_agent_that_an_operator_drains_is_not_claimed(self, slots: SlotMap) -> None:
+        slots.register("a", "life")
+        slots.drain("a")
+        assert not slots.claim("a", "mine", expect=None)
+
     def test_an_operators_drain_and_a_claim_know_nothing_of_each_other(self, slots: SlotMap) -> None:
         slots.register("a", "life")
         slots.drain_idle(1, "mine")

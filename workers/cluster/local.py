@@ -76,6 +76,10 @@ class LocalPods:
         """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
         return [pod for pool in self.pools() if pool not in pools for pod in self.list(pool)]
 
+    def template(self, spec: PoolSpec) -> str | None:  # noqa: ARG002 - the protocol's
+        """See :meth:`PodBackend.template`: a process takes what its pool says now for every run."""
+        return None
+
     def create(self, spec: PoolSpec, name: str) -> None:
         """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
         with self._locked(spec.name) as directory:

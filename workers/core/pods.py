@@ -22,7 +22,8 @@ class Pod:
     ``created_at`` is in seconds since the epoch. ``deleting``: its deletion was asked for and is under way.
     ``reason``: why it waits or failed, in the cluster's words. ``protected``: it is marked so that the cluster leaves
     it where it is; None where only some of the marks are there. ``controlled``: something else in the cluster, such
-    as a ReplicaSet, replaces it when it goes.
+    as a ReplicaSet, replaces it when it goes. ``template`` names the configuration that it was made from, where that is
+    known.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Pod:
     reason: str | None = None
     protected: bool | None = False
     controlled: bool = False
+    template: str | None = None

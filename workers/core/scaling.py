@@ -32,6 +32,7 @@ class ScalingReason(StrEnum):
     HIGH_UTILISATION = "utilisation above 80 %"
     LOW_UTILISATION = "utilisation below 20 % and an agent idle long enough"
     IDLE_AGENT = "an agent was idle long enough and the others can do without it"
+    OUTDATED = "an idle agent's pod was made from an earlier configuration"
     STEADY = "the agents fit the work"
 
 
@@ -43,6 +44,7 @@ class PoolFacts:
     Draining and silent agents are in neither (F3). ``used`` counts running and reserved slots of ready agents.
     ``pending_*`` count only runs that a free slot would let start (F6). ``idle_since`` has one entry for each
     ready agent whose slots are all idle, ``failures`` one for each pod that failed or never registered lately.
+    ``outdated`` of those idle ones have a pod that was made from an earlier configuration of the pool.
     """
 
     ready: int = 0
@@ -55,6 +57,7 @@ class PoolFacts:
     pending_applies: int = 0
     idle_since: tuple[float, ...] = ()
     failures: tuple[float, ...] = ()
+    outdated: int = 0
 
     @property
     def current(self) -> int:
@@ -133,15 +136,20 @@ def _grow(facts: PoolFacts, limits: PoolLimits, missing: int, reason: ScalingRea
 
 
 def _shrink(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
-    steady = Decision(facts.current, facts.current, ScalingReason.STEADY)
+    reason = ScalingReason.STEADY if facts.starting else _superfluous(facts, limits, now)
+    return Decision(facts.current, facts.current - (reason is not ScalingReason.STEADY), reason)
+
+
+def _superfluous(facts: PoolFacts, limits: PoolLimits, now: float) -> ScalingReason:
+    """Why one idle agent may go, or STEADY."""
     rested = any(now - since >= limits.idle_timeout for since in facts.idle_since)
-    if facts.current <= limits.min_agents or facts.starting or not rested:
-        return steady
-    if facts.used < LOW_UTILISATION * facts.ready * SLOTS_PER_AGENT:
-        return Decision(facts.current, facts.current - 1, ScalingReason.LOW_UTILISATION)
-    if _others_suffice(facts):
-        return Decision(facts.current, facts.current - 1, ScalingReason.IDLE_AGENT)
-    return steady
+    if rested and facts.current > limits.min_agents:
+        if facts.used < LOW_UTILISATION * facts.ready * SLOTS_PER_AGENT:
+            return ScalingReason.LOW_UTILISATION
+        if _others_suffice(facts):
+            return ScalingReason.IDLE_AGENT
+    # One at a time, also below the minimum, which the next decision fills up; but no more of them if it can't be.
+    return ScalingReason.OUTDATED if facts.outdated and not facts.failures else ScalingReason.STEADY
 
 
 def _others_suffice(facts: PoolFacts) -> bool:

@@ -25,6 +25,12 @@ class Listing:
         """The pods as they are, as far as this process knows."""
         return list(self._pods.values())
 
+    @property
+    def outdated(self) -> list[Pod]:
+        """The pods that were made from an earlier configuration of their pool."""
+        template = self._backend.template(self._spec)
+        return [pod for pod in self._pods.values() if pod.template not in (None, template)]
+
     def find(self, name: str) -> Pod | None:
         """Return the pod of that name."""
         return self._pods.get(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import structlog
 
@@ -21,6 +22,7 @@ from workers.services.listing import Listing
 from workers.services.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.services.turns import in_turn
+from workers.slots.slot_map import SlotMap
 from workers.store import decisions, pools, runs
 
 log = structlog.get_logger(__name__)
@@ -140,6 +142,7 @@ def observe(system: System, spec: PoolSpec, listing: Listing) -> PoolFacts:
         pending_applies=pending_applies,
         idle_since=tuple(agent.idle_since for agent in available if agent.idle_since is not None),
         failures=tuple(failures),
+        outdated=len({agent.name for agent in available if not agent.leases} & {pod.name for pod in listing.outdated}),
     )
 
 
@@ -177,7 +180,7 @@ def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -
     slots = system.slots(spec.name)
     claim = secrets.token_hex(8)
     removed = failed = 0
-    for agent in slots.drain_idle(count, claim):
+    for agent in _claim(slots, listing, count, claim):
         pod = listing.find(agent)
         if pod is None or failed == GIVE_UP_AFTER:
             slots.give_back(agent, claim)  # without a uid, as of one that registered after the look, nothing is deleted
@@ -187,6 +190,14 @@ def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -
             failed += 1
             slots.give_back(agent, claim)
     return removed
+
+
+def _claim(slots: SlotMap, listing: Listing, count: int, claim: str) -> list[str]:
+    """Claim idle agents, those with an outdated pod first."""
+    outdated = {pod.name for pod in listing.outdated}
+    idle = [agent.name for agent in slots.snapshot() if agent.name in outdated and not agent.leases] if outdated else []
+    claimed = list(islice((name for name in idle if slots.claim(name, claim, expect=None)), count))
+    return [*claimed, *slots.drain_idle(count - len(claimed), claim)]
 
 
 def _delete(spec: PoolSpec, listing: Listing, pod: Pod) -> bool:

@@ -45,6 +45,11 @@ def unavailable(error: BaseException | None, url: str) -> Unavailable | None:
     )
 
 
+def is_trouble(error: BaseException) -> bool:
+    """Whether it was the server, or the way to it, that failed."""
+    return isinstance(error, RedisError)
+
+
 def without_password(url: str) -> str:
     """Return the URL of a server as it may be shown."""
     parts = urlsplit(url)

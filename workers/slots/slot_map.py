@@ -171,8 +171,8 @@ class SlotMap:
     def claim(self, agent: str, claim: str, expect: str | None) -> bool:
         """Claim one agent whose three slots are all idle; false if they are not, or its claim is not ``expect``.
 
-        So a removal that another claimer has left half-done is taken over: should that one live, it can't give the
-        agent back any more.
+        ``None``: it is to be one that accepts runs. Another's claim: a removal that was left half-done is taken over,
+        and should that claimer live, it can't give the agent back any more.
         """
         return bool(self._run(_CLAIM, agent, word(claim), expect or "-"))
 

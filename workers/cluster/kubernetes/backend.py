@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
-from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.cluster.kubernetes.manifest import Manifest, pod_manifest
 from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
 from workers.cluster.kubernetes.secrets import Secrets
@@ -62,6 +62,11 @@ class KubernetesPods:
         if not self._api.configured:
             return []  # what has never spoken to a cluster has left nothing there
         return self._listed(labels.stray_selector(self._instance, pools), resource_version="0")
+
+    def template(self, spec: PoolSpec) -> str | None:
+        """See :meth:`PodBackend.template <workers.cluster.backend.PodBackend.template>`: one of the pod's labels."""
+        template: str = self._manifest(spec, "any")["metadata"]["labels"][labels.TEMPLATE]
+        return template
 
     def create(self, spec: PoolSpec, name: str) -> None:
         """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
@@ -114,7 +119,7 @@ class KubernetesPods:
         self._api.close()
 
     def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
-        pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
+        pod = self._manifest(spec, name)
         call = Call("create", "pods", self._api.namespace)
         try:
             self._api.call(
@@ -128,6 +133,9 @@ class KubernetesPods:
         except Refused as error:
             if not error.refusal.already_exists:
                 raise explain(error.refusal, call) from error
+
+    def _manifest(self, spec: PoolSpec, name: str) -> Manifest:
+        return pod_manifest(spec, name, instance=self._instance, environment=self._environment)
 
     def _mark(self, marking: Marking) -> None:
         pod = marking.pod

@@ -14,6 +14,7 @@ TERRASLOT = "terraslot"
 INSTANCE = f"{LABELS}instance"
 POOL = f"{LABELS}pool"
 BUSY = f"{LABELS}busy"
+TEMPLATE = f"{LABELS}template"
 
 # What people and their tools expect to find, and nothing here looks at.
 RECOMMENDED = {"app.kubernetes.io/managed-by": TERRASLOT, "app.kubernetes.io/component": "agent"}

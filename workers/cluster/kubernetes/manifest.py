@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +48,8 @@ def pod_manifest(
     """Return the pod ``name`` of a Kubernetes pool.
 
     ``environment``: settings that all agents share, none of them secret. What a container needs secretly is in the
-    files of its pool's Secret. Only ``metadata.name`` tells the pods of a pool apart.
+    files of its pool's Secret. Only ``metadata.name`` tells the pods of a pool apart. A label names all the rest, so
+    that a pod shows from which configuration it was made.
     """
     pods = spec.kubernetes
     if pods is None:
@@ -54,9 +57,14 @@ def pod_manifest(
     secret = secret_name(spec.name, instance=instance)
     pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment or {}, secret)}, pods)
     metadata = pod["metadata"]
-    metadata["name"] = name
     metadata["labels"] = {**metadata["labels"], **_labels(instance, spec.name)}
+    metadata["labels"][labels.TEMPLATE] = _digest(pod)
+    metadata["name"] = name
     return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def _digest(pod: Manifest) -> str:
+    return hashlib.sha256(json.dumps(pod, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _labels(instance: str, pool: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ def as_pod(pod: dict[str, Any]) -> Pod:
         deleting=deleting,
         reason=_reason(status),
         protected=_protected(metadata),
+        template=(metadata.get("labels") or {}).get(labels.TEMPLATE),
         controlled=any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
     )
 
