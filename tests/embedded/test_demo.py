@@ -32,7 +32,7 @@ def test_it_applies_on_the_agent_that_planned_and_a_second_one_finds_no_changes(
     monkeypatch.setenv("TERRASLOT_REDIS_URL", "redis://192.0.2.1/0")
     first = run_demo()
     told = [
-        "Pool default: 0 agents",
+        "Pool default: no agents",
         "waiting for an agent (cold start)",
         "Terraform will perform the following actions",
         "1 reserved",

@@ -12,7 +12,7 @@ from workers.cli.options import AsJson
 from workers.cli.system import system
 from workers.core.slots import SlotState
 from workers.services import draining, pool_views
-from workers.services.words import ago
+from workers.services.words import ago, counted
 
 app = typer.Typer(help="Look at agents, drain them.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def drain(agent: AgentName, as_json: AsJson = False) -> None:
     if as_json:
         show_json({"agent": agent, "draining": True, "held": len(record.leases)})
     else:
-        say(f"Agent {agent} drains; it holds {len(record.leases)} slots.")
+        say(f"Agent {agent} drains; it holds {counted(len(record.leases), 'slot')}.")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from workers.cli.system import system
 from workers.core.errors import InvalidRequest
 from workers.services import credentials, draining, pools, removal, takeover
 from workers.services.pods import Scaled, scale_now
+from workers.services.words import counted
 
 app = typer.Typer()
 
@@ -42,13 +43,13 @@ def drain(
     """Give a pool no run any more; its agents finish, and keep, what they hold."""
     held = draining.drain_pool(system(), name)
     if wait and held:
-        say(f"Pool {name} drains; {held} slots are held.", errors=as_json)
+        say(_drains(name, held), errors=as_json)
         _patiently(lambda: draining.wait_until_drained(system(), name))
         held = 0
     if as_json:
         show_json({"pool": name, "draining": True, "held": held})
     else:
-        say(f"Pool {name} drains; {held or 'no'} slots are held.")
+        say(_drains(name, held))
 
 
 @app.command()
@@ -90,7 +91,7 @@ def return_to_deployment(name: PoolName, deployment: DeploymentName, as_json: As
     if as_json:
         show_json({"pool": name, "deployment": deployment, "single_pods": left})
     else:
-        say(f"The Deployment {deployment} runs pool {name}; {left} single pods drain, and go when they hold nothing.")
+        say(f"The Deployment {deployment} runs pool {name}{_beside(left)}.")
 
 
 @app.command()
@@ -118,18 +119,35 @@ def delete(
         return
     say(f"Pool {name} deleted.")
     if left:
-        say(f"  {left} of its pods are still ending, or will when their cluster answers.")
+        what = counted(left, "of its pods is still ending", "of its pods are still ending")
+        say(f"  {what}, or will end when the cluster answers.")
+
+
+def _drains(pool: str, held: int) -> str:
+    return f"Pool {pool} drains; {counted(held, 'slot is held', 'slots are held')}."
+
+
+def _beside(left: int) -> str:
+    drain = counted(
+        left, "single pod drains, and goes when it holds nothing", "single pods drain, and go when they hold nothing"
+    )
+    return f"; {drain}" if left else ""
 
 
 def _scaled(done: Scaled) -> str:
     if done.added:
-        what = f"{done.added} agents are starting"
+        what = counted(done.added, "agent is starting", "agents are starting")
     elif done.removed:
-        what = f"{done.removed} idle agents go"
+        what = counted(done.removed, "idle agent goes", "idle agents go")
     else:
         what = "nothing changes"
-    kept = f"; {done.kept} more stay, since they hold work or are starting" if done.kept else ""
-    short = f"; {done.short} less than asked for: `terraslot pool show {done.pool}` says why" if done.short else ""
+    more = counted(
+        done.kept,
+        "more stays, since it holds work or is starting",
+        "more stay, since they hold work or are starting",
+    )
+    kept = f"; {more}" if done.kept else ""
+    short = f"; {done.short} fewer than asked for: `terraslot pool show {done.pool}` says why" if done.short else ""
     return f"Pool {done.pool}: {what}{kept}{short}."
 
 

@@ -20,7 +20,7 @@ from workers.cli.system import system
 from workers.core.slots import SLOTS_PER_AGENT, SlotState
 from workers.services import pool_views
 from workers.services.pool_views import AgentView, PoolView, SlotView
-from workers.services.words import ago
+from workers.services.words import ago, counted
 
 app = typer.Typer()
 
@@ -82,8 +82,8 @@ def _watch(pool: str | None, *, as_json: bool) -> None:
 def _heading(pool: PoolView) -> Text:
     counts, pending = pool.slots, sum(pool.pending.values())
     words = (
-        f"{len(pool.agents)} agents; slots: {counts.running} running, {counts.reserved} reserved, {counts.idle} idle; "
-        f"{pending} runs wait"
+        f"{counted(len(pool.agents), 'agent')}; slots: {counts.running} running, {counts.reserved} reserved, "
+        f"{counts.idle} idle; {counted(pending, 'run waits', 'runs wait')}"
     )
     heading = Text.assemble(("Pool ", "bold"), (clean(pool.name), "bold"), f": {words}")
     return heading.append(f"\n{clean(pool.status_message)}", style="yellow") if pool.status_message else heading

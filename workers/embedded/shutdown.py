@@ -25,6 +25,7 @@ from workers.core.pods import Pod
 from workers.embedded.children import FLOWER, VALKEY
 from workers.embedded.role import BEAT, CONTROL, REPORTS
 from workers.embedded.state import Running, forget
+from workers.services.words import counted
 from workers.slots.connection import connect
 
 Progress = Callable[[str], None]
@@ -82,7 +83,7 @@ def _drain(pods: LocalPods, stopping: Stopping, progress: Progress) -> None:
 
 def _tell(left: int, told: int | None, progress: Progress) -> int:
     if left != told:
-        progress(f"Waiting for {left} agent{'s' if left > 1 else ''} to finish")
+        progress(f"Waiting for {counted(left, 'agent')} to finish")
     return left
 
 

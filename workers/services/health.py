@@ -8,6 +8,7 @@ from enum import StrEnum
 from workers.core import names
 from workers.services import pool_views, pools
 from workers.services.system import System
+from workers.services.words import counted
 from workers.slots.server import describe, without_password
 
 OLDEST_REDIS = (6, 2)
@@ -51,7 +52,7 @@ def redis(system: System) -> Finding:
 def database(system: System) -> Finding:
     """Look whether the database answers, has the tables of this version, and a pool."""
     count = len(pools.every(system))
-    says = f"{system.database}, {count} pool{'' if count == 1 else 's'}"
+    says = f"{system.database}, {counted(count, 'pool')}"
     if not count:
         return Finding("database", Verdict.WRONG, says, "Start the system with `terraslot up`: it creates a pool.")
     return Finding("database", Verdict.OK, says)

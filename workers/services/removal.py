@@ -18,6 +18,7 @@ from workers.services.draining import LOOK_SECONDS, drain_agents, held
 from workers.services.listing import Listing
 from workers.services.system import System
 from workers.services.turns import in_turn
+from workers.services.words import counted
 from workers.store import pools
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,8 @@ def _use(system: System, name: str) -> StillInUse | None:
     except StillInUse as error:
         return error
     slots = held(system, name)
-    return StillInUse(f"The pool {name!r} can't be deleted: {slots} of its slots are held.") if slots else None
+    what = counted(slots, "of its slots is held", "of its slots are held")
+    return StillInUse(f"The pool {name!r} can't be deleted: {what}.") if slots else None
 
 
 def _delete(system: System, spec: PoolSpec) -> int:

@@ -1,4 +1,4 @@
-"""Words for people: an error as one sentence, a time span in two units."""
+"""Words for people: an error as one sentence, a time span in two units, a number with its noun."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def duration(seconds: float) -> str:
         if amount or (name == "s" and not units):
             units.append(f"{amount}{name}")
     return " ".join(units[:2])
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return how many there are: ``no agents``, ``1 agent``, ``2 agents``. ``many`` where more than an s tells them."""
+    return f"{number or 'no'} {one if number == 1 else many or f'{one}s'}"
 
 
 def problems(error: ValidationError) -> list[str]:
