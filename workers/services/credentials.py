@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from workers.core.credentials import Credential, Disconnect, Issue, Retire, rotation, sealing_generation
-from workers.core.errors import TerraslotError
+from workers.core.errors import TerraslotError, Unavailable
 from workers.core.pools import PoolSpec
 from workers.core.sealing import Keyring, new_key
 from workers.services.system import System
@@ -76,8 +76,13 @@ def rotate(system: System, pool: str) -> list[str]:
 
 
 def payload_keyring(system: System, pool: str) -> Keyring:
-    """Return what seals orders for a pool: the newest key that every agent of it has."""
+    """Return what seals orders for a pool: the newest key that every agent of it has.
+
+    Raises :class:`Unavailable` where the pool has no credential yet.
+    """
     opened = _opened(system, pool)
+    if not opened:
+        raise Unavailable(f"The pool {pool!r} has no Secret yet: its next cycle makes one.")
     generation = sealing_generation([one.credential for one in opened], system.now().timestamp())
     key = next(one.payload_key for one in opened if one.credential.generation == generation)
     return Keyring([key], f"the Secret of pool {pool}")

@@ -14,8 +14,11 @@ import structlog
 from workers.core import names
 from workers.core.pools import PoolSpec
 from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
-from workers.core.slots import PoolStats, SlotState
+from workers.core.slots import Lease, PoolStats, SlotState
+from workers.core.workspaces import WorkspaceSpec
 from workers.services import delivery, orders
+from workers.services.faults import explained, is_transient
+from workers.services.losses import fail
 from workers.services.protection import ask_for_mark
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
@@ -80,17 +83,29 @@ def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) ->
     for run in waiting:
         if run.kind in full:
             continue
-        taken = start(system, slots, spec, run)
+        taken = _try_to_start(system, slots, spec, run)
         if taken is None:
             full.add(run.kind)
         given += bool(taken)
     return given
 
 
+def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
+    """Start a run; what is wrong with it alone keeps no other from starting. Raises where a server is away."""
+    try:
+        return start(system, slots, spec, run)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.exception("run not started", run=run.id, pool=spec.name)
+        return False
+
+
 def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
     """Take a slot for a pending run, commit, send the order.
 
-    Returns None where no slot is free, False where somebody else decided the run's fate first, else True.
+    Returns None where no slot is free, False where somebody else decided the run's fate first or it failed for what
+    its workspace says, else True.
     """
     token = orders.new_token()
     lease = slots.acquire(run.id, run.kind, token)
@@ -98,6 +113,28 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
         return None
     if lease.redeemed or lease.state is SlotState.RESERVED:
         return False  # left over from its last attempt, and about to be released
+    try:
+        updated, workspace = _dispatched(system, spec, run, lease)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.exception("run can't be started", run=run.id, pool=spec.name)
+        fail(system, run, f"It can't be started: {explained(error)}")
+        slots.release(run.id, lease.token)
+        return False
+    if updated is None:
+        if lease.token == token:  # else it is the lease of whoever was first
+            slots.release(run.id, token)
+        return False
+    delivery.announce(system, updated)
+    if not orders.send(system, updated, lease, Phase.PLAN, pool=spec, workspace=workspace):
+        return False
+    ask_for_mark(system, spec, lease)
+    log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
+    return True
+
+
+def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, WorkspaceSpec]:
     now = system.now()
     with system.database.begin() as session:
         workspace = workspaces.get(session, run.workspace)
@@ -115,12 +152,4 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
             started_at=None,
             deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
         )
-    if updated is None:
-        if lease.token == token:  # else it is the lease of whoever was first
-            slots.release(run.id, token)
-        return False
-    delivery.announce(system, updated)
-    orders.send(system, updated, lease, Phase.PLAN, pool=spec, workspace=workspace)
-    ask_for_mark(system, spec, lease)
-    log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
-    return True
+    return updated, workspace

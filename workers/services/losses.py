@@ -1,4 +1,4 @@
-"""What becomes of a run whose agent, lease or order is gone."""
+"""What becomes of a run whose agent, lease or order is gone, or that can't go on for a fault of the platform."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run |
         delivery.complete(system, updated)
     else:
         delivery.announce(system, updated)
+    return updated
+
+
+def fail(system: System, run: Run, error: str) -> Run | None:
+    """End a run that can't go on, saying why, and free its slot; None where somebody else decided its fate first.
+
+    Whoever calls this gives out what has become free.
+    """
+    with system.database.begin() as session:
+        updated = runs.record(
+            session, run.id, RunEvent.FAILED, expect=run.status, expect_token=run.token, now=system.now(),
+            deadline=None, confirm_until=None, reason=FailureReason.AGENT_ERROR, error=error,
+        )  # fmt: skip
+    if updated is None:
+        return None
+    log.warning("run failed", run=run.id, workspace=run.workspace, pool=run.pool, why=error)
+    if run.token:
+        system.slots(run.pool).release(run.id, run.token)
+    delivery.complete(system, updated)
     return updated
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import structlog
+
 from workers.app import direct_queue
 from workers.core import names
 from workers.core.messages import CancelRequest, Order
@@ -13,8 +15,12 @@ from workers.core.runs import Phase
 from workers.core.slots import CancelMode, Lease
 from workers.core.workspaces import WorkspaceSpec
 from workers.services import sensitive
+from workers.services.faults import explained, is_transient
+from workers.services.losses import fail
 from workers.services.system import System
 from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
 
 
 def new_token() -> str:
@@ -22,10 +28,28 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec) -> None:
-    """Send the order for ``phase``. Sending it twice is harmless: its token is redeemed once."""
-    timeout = pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply
-    order = Order(
+def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec) -> bool:
+    """Send the order for ``phase``. Sending it twice is harmless: its token is redeemed once.
+
+    A run whose order can't be made, for what its workspace or pool says, fails: False. Raises where a server is away;
+    an order that was not sent is sent again by reconcile.
+    """
+    try:
+        order = _order(system, run, lease, phase, pool=pool, workspace=workspace)
+        _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
+    except Exception as error:
+        if is_transient(error):
+            raise
+        log.exception("order can't be made", run=run.id, pool=run.pool, phase=phase.value)
+        fail(system, run, f"The order for its {phase} can't be made: {explained(error)}")
+        return False
+    return True
+
+
+def _order(
+    system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec
+) -> Order:
+    return Order(
         run=run.id,
         workspace=run.workspace,
         kind=run.kind,
@@ -38,11 +62,10 @@ def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec
         environment=workspace.environment,
         destroy=run.destroy,
         sealed=sensitive.for_order(system, pool, workspace),
-        timeout=timeout,
+        timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
         interrupt_grace=pool.timeouts.interrupt,
         state_path=_state_path(system, run, pool),
     )
-    _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
 
 
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:

@@ -36,6 +36,7 @@ from workers.core.reconcile import (
 from workers.core.runs import Phase, RunEvent, RunStatus
 from workers.core.slots import AgentRecord, CancelMode, CancelOutcome
 from workers.services import orders
+from workers.services.faults import is_transient
 from workers.services.listing import Listing
 from workers.services.losses import lose
 from workers.services.reports import agent_gone
@@ -119,11 +120,24 @@ def _perform_all(at: Pass, agents: Sequence[AgentRecord], watched: tuple[float, 
         try:
             perform(action, at)
         except TerraslotError as error:
-            log.warning("reconcile action failed", pool=at.spec.name, action=type(action).__name__, error=str(error))
+            log.warning("reconcile action failed", pool=at.spec.name, error=str(error), **_named(action))
             unanswered += isinstance(error, Unavailable)
             if unanswered == GIVE_UP_AFTER:
                 raise
+        except Exception as error:
+            if is_transient(error):
+                raise
+            # What is wrong with one run or pod is no reason to leave the others.
+            log.exception("reconcile action failed", pool=at.spec.name, **_named(action))
     return actions
+
+
+def _named(action: Action) -> dict[str, str]:
+    """Return what an action is and is about, for a log."""
+    about = {kind: getattr(action, kind) for kind in ("run", "lease", "pod", "agent") if hasattr(action, kind)}
+    names = {"run": "id", "lease": "run", "pod": "name"}
+    said = {kind: getattr(value, names.get(kind, ""), value) for kind, value in about.items() if value is not None}
+    return {"action": type(action).__name__, **{kind: str(value) for kind, value in said.items()}}
 
 
 @singledispatch

@@ -151,7 +151,8 @@ def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
         slots.release(run.id, lease.token)
         return
     delivery.announce(system, updated)
-    orders.send(system, updated, lease, Phase.APPLY, pool=spec, workspace=workspace)
+    if not orders.send(system, updated, lease, Phase.APPLY, pool=spec, workspace=workspace):
+        dispatch(system, run.pool)
 
 
 def _repeat_last_step(system: System, run: Run) -> None:

@@ -60,7 +60,7 @@ def confirm(system: System, run_id: str, *, task: str | None = None) -> Run:
 
     Raises :class:`NotWaiting` where the run waits for nobody, :class:`AgentSilent` while the agent that keeps the
     plan is not heard, and :class:`AgentGone` where it is gone: the run is then planned anew, and its new plan wants a
-    confirmation of its own.
+    confirmation of its own. A run whose apply can't be ordered for what its workspace says is returned as failed.
     """
     with system.database.read() as session:
         run = _waiting(runs.find(session, run_id), "confirmed")
@@ -81,7 +81,9 @@ def confirm(system: System, run_id: str, *, task: str | None = None) -> Run:
         slots.release(run.id, resumed.token)
         raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
     delivery.announce(system, updated)
-    orders.send(system, updated, resumed, Phase.APPLY, pool=pool, workspace=workspace)
+    if not orders.send(system, updated, resumed, Phase.APPLY, pool=pool, workspace=workspace):
+        dispatch(system, run.pool)
+        return get(system, run.id)
     log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
     return updated
 
