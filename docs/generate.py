@@ -24,7 +24,7 @@ _WHY = {
     FailureReason.TIMED_OUT: "a phase took longer than the pool's `timeouts` allow",
     FailureReason.AGENT_LOST: "the agent died while it applied, or too often while it planned",
     FailureReason.SOURCE_UNAVAILABLE: "the directory or repository could not be read, or holds no configuration",
-    FailureReason.AGENT_ERROR: "the platform could not go on: no disk, an order that can't be made, a report not understood …",
+    FailureReason.AGENT_ERROR: "the platform could not go on: a full disk, an order or a report that makes no sense …",
 }
 
 

@@ -6,19 +6,10 @@ other; and what is said counts only with the token of the lease it is about.
 
 from __future__ import annotations
 
-from typing import Any
-
-import structlog
-from pydantic import ValidationError
-
 from workers.app import build_app
 from workers.core import names
-from workers.core.errors import UnknownRun
-from workers.core.messages import REPORT
-from workers.services import reports
+from workers.services import untaken
 from workers.services.system import system
-
-log = structlog.get_logger(__name__)
 
 app = build_app("terraslot-reports", [names.REPORTS_QUEUE], [])
 # Nothing is kept that would have to be acknowledged: an agent repeats what counts until the slot map shows it.
@@ -26,9 +17,6 @@ app.conf.broker_transport_options = {**app.conf.broker_transport_options, "ack_e
 
 
 @app.task(name=names.REPORT, ignore_result=True, send_events=False)
-def report(payload: dict[str, Any]) -> None:
-    """Take one report of an agent; one that makes no sense is logged and dropped."""
-    try:
-        reports.take(system(), REPORT.validate_python(payload))
-    except (ValidationError, UnknownRun) as error:
-        log.warning("report dropped", error=str(error)[:500])
+def report(payload: object) -> None:
+    """Take one report of an agent."""
+    untaken.receive(system(), payload)

@@ -46,9 +46,7 @@ def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec
     return True
 
 
-def _order(
-    system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec
-) -> Order:
+def _order(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec) -> Order:
     return Order(
         run=run.id,
         workspace=run.workspace,

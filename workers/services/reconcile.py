@@ -42,6 +42,7 @@ from workers.services.losses import lose
 from workers.services.reports import agent_gone
 from workers.services.runs import end, expire
 from workers.services.system import System
+from workers.services.untaken import end_unreported
 from workers.slots.slot_map import SlotMap
 from workers.store import decisions, pools, runs, workspaces
 from workers.store.models import Run
@@ -90,6 +91,7 @@ def reconcile_pods(system: System, spec: PoolSpec) -> Listing:
         )
     if any(isinstance(action, DeletePod) for action in _perform_all(at, agents, watched)):
         _look_again(at, agents)
+    end_unreported(system, spec, holding.values())
     return at.listing
 
 
