@@ -23,6 +23,7 @@ from workers.store.database import Database
 app = typer.Typer()
 
 _SHORT = 8
+_STATUS = f"Only runs in this status, one of {', '.join(RunStatus)}; may be repeated."
 
 
 @cache
@@ -35,7 +36,7 @@ def database() -> Database:
 def runs(
     workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Only runs of this workspace.")] = None,
     pool: Annotated[str | None, typer.Option(help="Only runs of this pool.")] = None,
-    status: Annotated[list[RunStatus] | None, typer.Option(help="Only runs in this status; may be repeated.")] = None,
+    status: Annotated[list[RunStatus] | None, typer.Option(metavar="STATUS", help=_STATUS)] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:

@@ -6,6 +6,7 @@ that was left waiting for a confirmation; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from typing import Any
@@ -16,41 +17,60 @@ from typer.core import TyperGroup
 from workers.cli.console import complain
 from workers.services.words import sentence
 
-_COMMANDS = {
-    "demo": "demo",
-    "up": "embedded",
-    "down": "embedded",
-    "workspace": "workspace",
-    "plan": "runs",
-    "apply": "runs",
-    "confirm": "decisions",
-    "discard": "decisions",
-    "cancel": "decisions",
-    "runs": "history",
-    "show": "history",
-    "logs": "logs",
-    "slots": "slots",
-    "pool": "pool",
-    "agent": "agent",
-    "reseal": "reseal",
-    "doctor": "doctor",
-    "migrate": "migrate",
+# Each with its module and its line in the page of all commands, so that the page needs no module.
+_SECTIONS = {
+    "On this machine": {
+        "demo": ("demo", "See everything at work, from a cold start to an apply."),
+        "up": ("embedded", "Start Terraslot here, with all that it needs."),
+        "down": ("embedded", "Stop what `terraslot up` started."),
+        "doctor": ("doctor", "Check everything that Terraslot needs."),
+    },
+    "Runs": {
+        "plan": ("runs", "Plan a workspace: show what an apply would change."),
+        "apply": ("runs", "Plan a workspace, ask, and apply that very plan."),
+        "confirm": ("decisions", "Let the plan of a waiting run be applied."),
+        "discard": ("decisions", "Refuse the plan of a waiting run."),
+        "cancel": ("decisions", "End a run."),
+        "runs": ("history", "List the latest runs."),
+        "show": ("history", "Show a run, and what happened to it."),
+        "logs": ("logs", "Print what Terraform printed."),
+    },
+    "Where and for what": {
+        "workspace": ("workspace", "Manage workspaces: what Terraform runs for."),
+        "pool": ("pool", "Manage pools: where it runs."),
+        "agent": ("agent", "Look at single agents, drain them."),
+        "slots": ("slots", "Show every agent's three slots."),
+    },
+    "Upkeep": {
+        "migrate": ("migrate", "Bring the database's tables up to this version."),
+        "reseal": ("reseal", "Seal all secrets anew with the newest key."),
+    },
 }
+_MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
 _GROUPS = ("workspace", "pool", "agent")
 
 
 class Commands(TyperGroup):
     """The commands, each loaded when it is asked for; errors of all of them become one sentence."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the hook's signature is the library's
-        """Return the names, in the order in which help shows them."""
-        return list(_COMMANDS)
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        names: dict[str, Any] = dict.fromkeys(_MODULES)
+        self.commands = names  # a wrong one is told which of them it resembles
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the hook's signature is the library's
+        """Write the page of all commands."""
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, or None."""
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _MODULES:
             return None
-        group = typer.main.get_group(import_module(f"workers.cli.{_COMMANDS[cmd_name]}").app)
+        commands = import_module(f"workers.cli.{_MODULES[cmd_name]}").app
+        commands.rich_markup_mode = None  # its help as plain as the page of all commands
+        group = typer.main.get_group(commands)
         if cmd_name in _GROUPS:
             group.name = cmd_name
             return group
@@ -69,7 +89,11 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
 
 
@@ -80,4 +104,6 @@ def terraslot() -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Importing makes many objects and no garbage, but sets off its collection dozens of times.
+    gc.set_threshold(50_000)
     app(prog_name="terraslot")
