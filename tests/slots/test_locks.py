@@ -6,7 +6,8 @@ import pytest
 import redis
 
 from tests.waiting import eventually
-from workers.slots.locks import PoolLock
+from workers.core.errors import TurnLost
+from workers.slots.locks import PoolLock, keep
 
 
 def test_one_owner_at_a_time(client: redis.Redis) -> None:
@@ -85,3 +86,69 @@ def test_work_that_fails_lets_go_of_the_lock_and_says_why(client: redis.Redis) -
     with pytest.raises(OSError, match="no"):
         lock.work(fail, 30)
     assert lock.request("next", 30)
+
+
+KEY = "ts:{pool}:lock:cycle"
+
+
+class TestARoundThatTakesLongerThanItsLock:
+    """Kept, a lock outlives any round; lost, it lets nothing more be changed under it."""
+
+    def test_keeps_it_by_renewing(self, client: redis.Redis) -> None:
+        lock, lives = PoolLock(client, "pool", "cycle"), []
+
+        def do() -> None:
+            for _ in range(3):
+                client.pexpire(KEY, 500)  # as if nearly all of its time had passed
+                keep()
+                lives.append(client.pttl(KEY))
+            assert not lock.request("somebody else", 10)
+            client.delete(f"{KEY}:wanted")
+
+        assert lock.work(do, 120)
+        assert all(119_000 < life <= 120_000 for life in lives)
+        assert not client.exists(KEY)
+
+    def test_and_has_lost_it_to_somebody_else_notices_and_leaves_that_one_alone(self, client: redis.Redis) -> None:
+        lock = PoolLock(client, "pool", "cycle")
+
+        def do() -> None:
+            client.delete(KEY)
+            assert lock.request("somebody else", 10)
+            keep()
+
+        with pytest.raises(TurnLost):
+            lock.work(do, 120)
+        assert client.get(KEY) == b"somebody else"
+
+    def test_and_has_lost_it_notices_though_the_other_has_finished(self, client: redis.Redis) -> None:
+        lock = PoolLock(client, "pool", "cycle")
+
+        def do() -> None:
+            client.delete(KEY)
+            assert lock.work(lambda: None, 120)
+            keep()
+
+        with pytest.raises(TurnLost):
+            lock.work(do, 120)
+        assert lock.request("next", 10)
+
+    def test_may_be_inside_of_another(self, client: redis.Redis) -> None:
+        outer, inner = PoolLock(client, "pool", "cycle"), PoolLock(client, "pool", "dispatch")
+
+        def do() -> None:
+            assert inner.work(keep, 30)
+            client.delete(KEY)
+            with pytest.raises(TurnLost):
+                inner.work(keep, 30)
+
+        outer.work(do, 120)
+        keep()  # under no lock there is none to lose
+
+
+@pytest.mark.parametrize("owner", ["first", "second"])
+def test_nobody_but_its_owner_renews_a_lock(client: redis.Redis, owner: str) -> None:
+    lock = PoolLock(client, "pool", "cycle")
+    assert not lock.renew(owner, 10)
+    lock.request("first", 10)
+    assert lock.renew(owner, 10) is (owner == "first")

@@ -53,6 +53,10 @@ class AgentSilent(TerraslotError):
     """The agent that keeps the plan is not heard at this time. Nothing has changed: to be tried again later."""
 
 
+class TurnLost(TerraslotError):
+    """Work on a pool took longer than its lock lived, so that somebody else may have done it meanwhile."""
+
+
 class Unavailable(TerraslotError):
     """A server that is needed does not answer: Redis, the database, a cluster."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from workers.core import names
-from workers.core.errors import TerraslotError
+from workers.core.errors import TerraslotError, TurnLost
 from workers.core.pods import PodPhase
 from workers.services.credentials import ensure_secret_for_pool
 from workers.services.dispatch import dispatch
@@ -18,6 +18,7 @@ from workers.services.reconcile import reconcile_pods
 from workers.services.system import System
 from workers.services.takeover import label_pods, leave_to_deployment
 from workers.services.turns import LOCK_TTL
+from workers.slots.locks import keep
 from workers.store import pools
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,8 @@ _DRAINS = "it drains, and no run is given to it"
 def cycle(system: System, pool: str) -> bool:
     """Reconcile, fill up and scale one pool; False where another process is at it (F5, F28).
 
-    Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked; nothing is scaled then.
+    Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked, and :class:`TurnLost` where
+    this took so long that another process may be at it; nothing is scaled then.
     """
     if not system.lock(pool, "cycle").work(lambda: _look(system, pool), LOCK_TTL):
         return False
@@ -60,11 +62,15 @@ def _look(system: System, pool: str) -> None:
         label_pods(system, spec)
         listing = reconcile_pods(system, spec)
         protect_pods(system, spec, listing)
+        keep()
         ensure_secret_for_pool(system, spec)
+        keep()
         if spec.deployment:
             leave_to_deployment(system, spec, listing)
         elif not spec.draining:
             autoscale_pods(system, spec, listing)
+    except TurnLost:
+        raise  # what the pool waits for, somebody else says by now
     except TerraslotError as error:
         say(system, pool, str(error))
         raise

@@ -1,4 +1,8 @@
-"""One listing of a pool's pods, kept up to what this process does to them, so that a cycle asks the cluster once."""
+"""One listing of a pool's pods, kept up to what this process does to them, so that a cycle asks the cluster once.
+
+Before each change the lock is renewed that this is done under, if there is one: what was listed while somebody else
+has worked on the pool says nothing, and pods created by it could be more than the pool may have.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolSpec
 from workers.core.protection import Marking
 from workers.services.system import System
+from workers.slots.locks import keep
+
+# As many as are created side by side: what is done between two renewals of the lock takes one answer's time.
+_AT_ONCE = 8
 
 
 class Listing:
@@ -36,7 +44,19 @@ class Listing:
         return self._pods.get(name)
 
     def create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
-        """Create pods; return by name those that could not be created."""
+        """Create pods; return by name those that could not be created. What refuses some is not asked for the rest.
+
+        Raises :class:`TurnLost`.
+        """
+        failures: dict[str, TerraslotError] = {}
+        for start in range(0, len(names), _AT_ONCE):
+            if failures:
+                return failures | dict.fromkeys(names[start:], next(iter(failures.values())))
+            failures = self._create(names[start : start + _AT_ONCE])
+        return failures
+
+    def _create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
+        keep()
         failures = self._backend.create_all(self._spec, names)
         now = self._system.now().timestamp()
         for name in names:
@@ -45,7 +65,11 @@ class Listing:
         return failures
 
     def delete(self, pod: Pod, *, force: bool = False) -> None:
-        """Ask for the end of a pod; it leaves the listing if nothing of it is left already."""
+        """Ask for the end of a pod; it leaves the listing if nothing is left of it already.
+
+        Raises :class:`TurnLost`.
+        """
+        keep()
         left = self._backend.delete(pod, force=force)
         if left is None:
             self._pods.pop(pod.name, None)
@@ -53,5 +77,9 @@ class Listing:
             self._pods[pod.name] = left
 
     def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
-        """Set or remove the marks of busy pods; return by name those that could not be marked."""
+        """Set or remove the marks of busy pods; return by name those that could not be marked.
+
+        Raises :class:`TurnLost`.
+        """
+        keep()
         return self._backend.mark(markings)

@@ -43,6 +43,7 @@ from workers.services.reports import agent_gone
 from workers.services.runs import end, expire
 from workers.services.system import System
 from workers.services.untaken import end_unreported
+from workers.slots.locks import keep
 from workers.slots.slot_map import SlotMap
 from workers.store import decisions, pools, runs, workspaces
 from workers.store.models import Run
@@ -75,7 +76,8 @@ class Pass:
 def reconcile_pods(system: System, spec: PoolSpec) -> Listing:
     """Compare the views of one pool and perform what is to be done; return the pods as they are then.
 
-    Raises :class:`Unavailable`, having changed nothing, where a view can't be read, or can't be true.
+    Raises :class:`Unavailable`, having changed nothing, where a view can't be read, or can't be true; and
+    :class:`TurnLost` before it would change anything after its turn.
     """
     holding = _holding(system, spec)
     slots = system.slots(spec.name)
@@ -119,6 +121,7 @@ def _perform_all(at: Pass, agents: Sequence[AgentRecord], watched: tuple[float, 
     actions = reconcile(views, at.spec, now)
     unanswered = 0
     for action in actions:
+        keep()
         try:
             perform(action, at)
         except TerraslotError as error:

@@ -19,6 +19,7 @@ from workers.services.listing import Listing
 from workers.services.system import System
 from workers.services.turns import in_turn
 from workers.services.words import counted
+from workers.slots.locks import keep
 from workers.store import pools
 
 log = structlog.get_logger(__name__)
@@ -69,6 +70,7 @@ def _delete(system: System, spec: PoolSpec) -> int:
         if in_use := _use(system, spec.name):
             raise in_use
         left = _end_pods(system, spec)
+        keep()
         credentials.forget_pool(system, spec)
         with system.database.begin() as session:
             pools.delete(session, spec.name)
@@ -96,6 +98,7 @@ def _end_pods(system: System, spec: PoolSpec) -> int:
     try:
         for pod in pods:
             if not pod.deleting:
+                keep()
                 system.pods(spec).delete(pod)
         until = time.monotonic() + ENDING_SECONDS
         while (left := system.pods(spec).list(spec.name)) and time.monotonic() < until:

@@ -19,7 +19,8 @@ _FIRST_PAUSE = 0.05
 def in_turn(system: System, pool: str, *, wait: float = 60.0) -> Iterator[None]:
     """Hold the lock of the pool's cycle. Raises :class:`Unavailable` where it is not free within ``wait`` seconds.
 
-    Nothing that takes longer than ``LOCK_TTL`` may be done inside.
+    What takes long calls :func:`keep <workers.slots.locks.keep>` before it changes anything, as every change of pods
+    does; :class:`TurnLost` ends it where the lock has been lost.
     """
     lock, owner = system.lock(pool, "cycle"), uuid.uuid4().hex
     until, pause = time.monotonic() + wait, _FIRST_PAUSE
@@ -30,7 +31,8 @@ def in_turn(system: System, pool: str, *, wait: float = 60.0) -> Iterator[None]:
         pause *= 2  # each request makes the holder go round once more, and has to come after that
     wanted = True
     try:
-        yield
+        with lock.held(owner, LOCK_TTL):
+            yield
         wanted = not lock.finish(owner, LOCK_TTL)
     finally:
         if wanted:
