@@ -25,6 +25,7 @@ def loaded_by(*arguments: str) -> set[str]:
         "import sys; from workers.cli.main import app\n"
         f"app({list(arguments)!r}, standalone_mode=False)\n"
         "print(*sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stderr.split())
 
