@@ -59,6 +59,31 @@ class TestWhileTheAgentIsSilent:
         assert agent.work().phase == "apply"
         assert control.run(run).status is RunStatus.SUCCEEDED
 
+    def test_a_plan_that_was_confirmed_just_before_is_applied_when_the_agent_is_heard_again(
+        self, control: ControlPlane, clock_ahead: Clock
+    ) -> None:
+        run, agent = planned(control)
+        runs.confirm(control.system, run)
+        control.pods.keep_deleting = True
+        redeem = control.spec().timeouts.redeem
+        for seconds in (4, 8, redeem - 1, redeem + 1, 2 * redeem):
+            clock_ahead(seconds)
+            reconcile_pods(control.system, control.spec())
+        assert control.run(run).status is RunStatus.APPLYING
+        assert beat(agent)
+        order, *_ = agent.orders()
+        assert agent.start(order)
+        agent.finish(order)
+        assert control.run(run).status is RunStatus.SUCCEEDED
+
+    def test_and_gone_in_the_end_a_confirmed_plan_is_made_anew(self, control: ControlPlane, clock_ahead: Clock) -> None:
+        run, agent = planned(control)
+        runs.confirm(control.system, run)
+        fall_silent(control, clock_ahead)
+        del control.pods.pods[agent.name]
+        reconcile_pods(control.system, control.spec())
+        assert control.run(run).status is RunStatus.PENDING
+
     def test_the_plan_can_be_refused(self, control: ControlPlane, clock_ahead: Clock) -> None:
         run, _ = planned(control)
         fall_silent(control, clock_ahead)

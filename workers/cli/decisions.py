@@ -25,7 +25,7 @@ app = typer.Typer()
 def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Let the plan of a waiting run be applied, and follow the apply."""
     decided = run_views.view(runs.confirm(system(), run))
-    if no_wait:
+    if no_wait and not decided.status.is_over:
         tell(decided, as_json=as_json)
         return
     ended = _await_end(decided, lambda line: line.phase == Phase.APPLY, as_json=as_json)

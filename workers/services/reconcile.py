@@ -192,6 +192,9 @@ def _(action: LoseRun, at: Pass) -> None:
 
 @perform.register
 def _(action: RevokeOrder, at: Pass) -> None:
+    agent = at.slots.agent(action.run.agent)
+    if action.run.status is RunStatus.APPLYING and agent is not None and agent.silent:
+        return  # its plan is nowhere else and its order waits for it, until it is heard, or its pod is gone
     if at.slots.cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
         why = f"its order was not taken within {at.spec.timeouts.redeem:g} s"
         lose(at.system, at.holding[action.run.id], why, may_have_started=False)
