@@ -197,6 +197,7 @@ def test_a_pid_that_belongs_to_somebody_else_now_is_neither_alive_nor_signalled(
     pods.create(POOL, "a1")
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     record = pod_record.read(directory(tmp_path, "a1"))
+    eventually(lambda: not record.process.alive)  # from now on nobody asks for it any more
     record.model_copy(update={"pid": bystander.pid, "started": "long ago"}).write(directory(tmp_path, "a1"))
     assert only(pods).phase is PodPhase.FAILED
     pods.delete(only(pods), force=True)
