@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from workers.core.credentials import (
     OVERLAP,
+    RECONNECT,
     Credential,
     Disconnect,
     Issue,
@@ -38,6 +39,14 @@ OLD, NEW = credential(1, 900), credential(2, OVERLAP)
         pytest.param([OLD, credential(2, OVERLAP - 1)], [], True, [], id="both hold during the overlap"),
         pytest.param([OLD, NEW], [OLD.username], False, [Disconnect(OLD)], id="then the old one's users move"),
         pytest.param([OLD, NEW], [NEW.username], False, [Retire(OLD)], id="and it ends when nobody uses it"),
+        pytest.param(
+            [credential(1, 900, disconnected=RECONNECT - 1), NEW], [NEW.username], False, [],
+            id="but not while who was disconnected may be about to come back with it",
+        ),
+        pytest.param(
+            [credential(1, 900, disconnected=RECONNECT), NEW], [NEW.username], False,
+            [Retire(credential(1, 900, disconnected=RECONNECT))], id="nobody came back with it",
+        ),
         pytest.param(
             [credential(1, 900, disconnected=30), NEW], [OLD.username], False, [],
             id="who comes back with it is left in peace for a while",

@@ -114,6 +114,8 @@ def control_plane(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cl
     cluster = Cluster(system, Pods(), client, double=double)
     backend.put_secret(kubernetes_pool(), "{}")
     yield cluster
+    for user in {*client.acl_users()} - {"default"}:  # which emptying a server leaves
+        client.acl_deluser(user)
     backend.close()
     system.database.dispose()
     celery.close()

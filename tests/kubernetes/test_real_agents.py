@@ -7,11 +7,14 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from redis.exceptions import AuthenticationError
 
 from tests.kubernetes.control import Cluster, control_plane
 from tests.kubernetes.double.cluster import NAMESPACE, Double
@@ -20,18 +23,22 @@ from tests.services.conftest import POOL
 from tests.waiting import eventually
 from workers.cluster.kubernetes.manifest import secret_name
 from workers.core import names
+from workers.core.credentials import OVERLAP, RECONNECT, SECRET_FILE
 from workers.core.errors import Unavailable
 from workers.core.messages import REPORT
 from workers.core.runs import RunKind, RunStatus
 from workers.core.workspaces import DirectorySource, WorkspaceSpec
-from workers.services import pods, reports, runs, workspaces
+from workers.services import credentials, pods, reports, runs, workspaces
 from workers.services.cycle import cycle
+from workers.services.system import System
+from workers.slots import acl
 
 HELD_TERRAFORM = """#!/bin/sh
 case "$1" in plan) gate="$HOLD_PLAN" ;; apply) gate="$HOLD_APPLY" ;; esac
 if [ -n "$gate" ]; then until [ -e "$gate" ]; do sleep 0.05; done; fi
 exec {terraform} "$@"
 """
+Later = Callable[[float], list[str]]
 CODE = """
 terraform {{
   backend "local" {{ path = "{state}" }}
@@ -43,9 +50,10 @@ resource "terraform_data" "it" {{ input = "hello" }}
 class Live:
     """A control plane whose reports worker and beat are played by :meth:`until`, over pods that are real agents."""
 
-    def __init__(self, cluster: Cluster, directory: Path) -> None:
+    def __init__(self, cluster: Cluster, directory: Path, kubelet: Processes) -> None:
         self.cluster = cluster
         self.directory = directory
+        self.kubelet = kubelet
 
     def workspace(self, name: str, **environment: str) -> str:
         directory = self.directory / name
@@ -88,6 +96,33 @@ class Live:
     def pods(self) -> list[str]:
         return self.cluster.double.pods()
 
+    def secret(self) -> dict[str, Any]:
+        """Return what the agents of the pool are given."""
+        found = self.cluster.double.objects.get("secrets", NAMESPACE, secret_name(POOL))
+        return json.loads(base64.b64decode(found["data"][SECRET_FILE]))
+
+    def ping(self, secret: dict[str, Any]) -> bool:
+        """Ask the server for an answer with an agent's credential."""
+        url = self.cluster.system.settings.redis_url
+        with redis.Redis.from_url(url, username=secret["username"], password=secret["password"]) as client:
+            return bool(client.ping())
+
+    def log(self, pod: str) -> str:
+        """Return what a pod's agent has printed."""
+        uid = self.cluster.double.pod(pod)["metadata"]["uid"]
+        return (self.kubelet.home / uid / "log").read_text()
+
+    def connections(self) -> dict[str, str]:
+        """Return the last command of each connection of the pool's users, by the connection's id and user."""
+        found = self.cluster.redis.client_list()
+        return {f"{each['id']} {each['user']}": each["cmd"] for each in found if each["user"].startswith(f"ts-{POOL}-")}
+
+    def waits_for_orders(self, user: str, closed: Collection[str] = ()) -> bool:
+        """Whether only this user is connected, by none of the connections that were closed, and takes orders."""
+        there = self.connections()
+        users = {each.split()[1] for each in there}
+        return users == {user} and "brpop" in there.values() and not there.keys() & closed
+
 
 @pytest.fixture
 def live(tmp_path: Path, redis_url: str) -> Iterator[Live]:
@@ -99,12 +134,26 @@ def live(tmp_path: Path, redis_url: str) -> Iterator[Live]:
         "TERRASLOT_TERRAFORM": str(wrapper),
         "TERRASLOT_HEARTBEAT_SECONDS": "0.5",
     }
-    double = Double(Processes((sys.executable, "-P", "-m", "agent"), tmp_path / "pods", environment).start)
+    kubelet = Processes((sys.executable, "-P", "-m", "agent"), tmp_path / "pods", environment)
+    double = Double(kubelet.start)
     with control_plane(tmp_path, redis_url, double) as cluster:
         double.objects.remove("secrets", NAMESPACE, secret_name(POOL))  # the cycle makes it
         cluster.cycle()
-        yield Live(cluster, tmp_path)
+        yield Live(cluster, tmp_path, kubelet)
     double.close()
+
+
+@pytest.fixture
+def later(live: Live, monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Return what does the next step of a rotation, as a cycle would so many seconds later."""
+    real = System.now
+
+    def step(seconds: float) -> list[str]:
+        with monkeypatch.context() as ahead:
+            ahead.setattr(System, "now", lambda self: real(self) + timedelta(seconds=seconds))
+            return credentials.check_and_rotate_secret(live.cluster.system, live.cluster.spec())
+
+    return step
 
 
 def test_scale_down_protection(live: Live) -> None:
@@ -184,3 +233,35 @@ def test_a_node_drain_lets_an_apply_finish_and_a_lost_node_has_the_plan_made_ane
     live.until(seen, cycles=False)
     again = live.until(lambda: live.cluster.run(other).agent not in (None, lost) and live.cluster.run(other))
     assert again.attempt == 2
+
+
+def test_an_agent_whose_kubelet_is_late_loses_nothing_by_a_rotation(live: Live, later: Later) -> None:
+    """F27: what it uses is not retired; and where a server forgot it all the same, it waits for what it can use."""
+    gate = live.directory / "gate"
+    live.agents(1)
+    run = live.submit(live.workspace("net", HOLD_APPLY=str(gate)))
+    agent = live.reach(run, RunStatus.APPLY_PENDING).agent
+    runs.confirm(live.cluster.system, run)
+    live.reach(run, RunStatus.APPLYING, started=True)
+    before, old = live.cluster.slots.agent(agent), live.secret()
+
+    assert credentials.rotate(live.cluster.system, POOL) == ["generation 2 issued"]
+    for seconds in (OVERLAP + 1, 2 * OVERLAP + 2):
+        closed = live.connections().keys()
+        assert later(seconds) == ["generation 1 disconnected"]
+        live.until(lambda closed=closed: live.waits_for_orders(f"ts-{POOL}-1", closed), cycles=False)
+    acl.remove_user(live.cluster.redis, f"ts-{POOL}-1")
+    assert later(2 * OVERLAP + RECONNECT + 60) == ["generation 1 retired"]
+    live.until(lambda: "invalid username-password pair" in live.log(agent), cycles=False)
+
+    live.kubelet.refresh(live.cluster.double.objects, live.cluster.double.pod(agent))
+    live.until(lambda: live.waits_for_orders(f"ts-{POOL}-2"), cycles=False)
+    with pytest.raises(AuthenticationError):
+        live.ping(old)
+    assert live.ping(live.secret())
+    gate.touch()
+    assert live.reach(run, RunStatus.SUCCEEDED).agent == agent
+    further = live.submit(live.workspace("other"), RunKind.PLAN)
+    assert live.reach(further, RunStatus.SUCCEEDED).agent == agent
+    assert live.cluster.slots.agent(agent).incarnation == before.incarnation
+    assert live.cluster.run(run).attempt == 1

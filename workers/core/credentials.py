@@ -2,17 +2,21 @@
 
 Rotation is by overlap (F27). A new credential is issued and published beside the old one; agents that
 connect from then on use the new one; after :data:`OVERLAP` every agent has seen it, what still uses the old one is
-disconnected and connects again with the new; and the old one is retired when nobody uses it any more. No agent is
-restarted, and none is ever without a credential that works.
+disconnected and connects again with the new; and the old one is retired when nobody uses it any more, nor is about to
+come back with it. No agent is restarted, and none is ever without a credential that works.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 # How long a changed Secret may take to reach every agent, in seconds: a kubelet takes up to two minutes.
 OVERLAP = 300.0
+# How long an agent that was disconnected may be between two connections, in seconds, and show nowhere: it tries again
+# at growing intervals of up to half a minute.
+RECONNECT = 60.0
 # The one file of a pool's Secret: one file is replaced as a whole, two are not.
 SECRET_FILE = "pool.json"  # noqa: S105 - a file's name
 
@@ -84,11 +88,10 @@ def sealing_generation(credentials: Sequence[Credential], now: float) -> int:
 
 
 def _end_of(credential: Credential, in_use: Collection[str], now: float) -> Step | None:
-    if credential.username not in in_use:
-        return Retire(credential)
-    if credential.disconnected_at is None or now - credential.disconnected_at >= OVERLAP:
-        return Disconnect(credential)
-    return None
+    quiet = math.inf if credential.disconnected_at is None else now - credential.disconnected_at
+    if credential.username in in_use:
+        return Disconnect(credential) if quiet >= OVERLAP else None
+    return Retire(credential) if quiet >= RECONNECT else None
 
 
 def acl_rules(pool: str) -> list[str]:

@@ -90,14 +90,19 @@ class Processes:
         metadata, container = pod["metadata"], pod["spec"]["containers"][0]
         home = self.home / metadata["uid"]
         places = {mount["mountPath"]: home / mount["name"] for mount in container["volumeMounts"]}
-        for volume in pod["spec"]["volumes"]:
-            _fill(objects, metadata["namespace"], volume, home / volume["name"])
+        self.refresh(objects, pod)
         variables = {each["name"]: _value(each, pod) for each in container.get("env") or ()}
         moved = {name: str(places.get(value, value)) for name, value in variables.items()}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TERRASLOT_")}
         work = home / "work"
         work.mkdir(parents=True, exist_ok=True)
         return Process(self.command, {**inherited, **moved, **self.environment}, work, home / "log")
+
+    def refresh(self, objects: Objects, pod: Object) -> None:
+        """Bring what a pod has mounted up to date, as a kubelet does every minute or two."""
+        metadata = pod["metadata"]
+        for volume in pod["spec"]["volumes"]:
+            _fill(objects, metadata["namespace"], volume, self.home / metadata["uid"] / volume["name"])
 
 
 def _value(variable: Object, pod: Object) -> str:
