@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 
 import pytest
 
@@ -318,3 +318,20 @@ def test_an_ended_child_is_gone_at_once_and_leaves_no_zombie(tmp_path: Path):
     assert process.send(SIGTERM) is False
     assert process.exit_code() == -SIGTERM
     assert not Path(f"/proc/{process.pid}").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows a process by the state of its first thread")
+def test_a_process_is_gone_with_its_last_thread_not_with_its_first(tmp_path: Path):
+    """As long as the others end, it can't be waited for, and may hold files and locks."""
+    program = (
+        "import ctypes, signal, threading; threading.Thread(target=signal.pause).start(); "
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = processes.start(
+        [sys.executable, "-c", program], environment=os.environ, directory=tmp_path, log=tmp_path / "log"
+    )
+    eventually(lambda: ") Z " in Path(f"/proc/{process.pid}/stat").read_text())
+    assert process.alive
+    assert process.send(SIGKILL) is True
+    eventually(lambda: not process.alive)
+    assert process.exit_code() == -SIGKILL

@@ -126,7 +126,9 @@ def _kernel(pid: int) -> tuple[str, str]:
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessLookupError from None
-        return fields[0], f"{_boot()}.{fields[19]}"
+        # The first thread of a process may have ended before the others: what they hold is held.
+        state = "R" if int(fields[17]) > 1 else fields[0]
+        return state, f"{_boot()}.{fields[19]}"
     try:
         process = psutil.Process(pid)
         return "Z" if process.status() == psutil.STATUS_ZOMBIE else "R", repr(process.create_time())
