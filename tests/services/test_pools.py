@@ -219,7 +219,9 @@ class TestDeleting:
     def test_that_is_refused_at_last_gives_the_agents_back(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        agent = control.agent()
+        for name in ("default-1", "default-2"):
+            control.agent(name)
+        control.slots.drain("default-2")
 
         def somebody_was_first(*_: object) -> None:
             raise StillInUse("A workspace uses it now.")
@@ -227,9 +229,25 @@ class TestDeleting:
         monkeypatch.setattr(removal, "_end_pods", somebody_was_first)
         with pytest.raises(StillInUse):
             removal.delete_pool(control.system, POOL)
-        record = control.slots.agent(agent.name)
-        assert record is not None
-        assert record.available
+        available = {agent.name: agent.available for agent in control.slots.snapshot()}
+        assert available == {"default-1": True, "default-2": False}, "what an operator drains goes on to drain"
+
+    def test_that_died_half_way_leaves_a_pool_that_its_next_cycles_fill_up(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        agent = control.agent()
+
+        def die(*_: object) -> None:
+            raise SystemExit
+
+        monkeypatch.setattr(removal, "_end_pods", die)
+        with pytest.raises(SystemExit):
+            removal.delete_pool(control.system, POOL)
+        control.workspace()
+        control.submit(PLAN)
+        cycle(control.system, POOL)
+        assert control.pods.deleted == [agent.name]
+        assert len(control.pods.pods) == 1
 
     def move_away(self, control: ControlPlane) -> None:
         """Let the workspace use another pool; its runs stay where they were entered."""

@@ -7,6 +7,7 @@ cycles ends what has no pool.
 
 from __future__ import annotations
 
+import secrets
 import time
 
 import structlog
@@ -14,7 +15,7 @@ import structlog
 from workers.core.errors import StillInUse, TerraslotError
 from workers.core.pools import PoolSpec
 from workers.services import credentials
-from workers.services.draining import LOOK_SECONDS, drain_agents, held
+from workers.services.draining import LOOK_SECONDS, held
 from workers.services.listing import Listing
 from workers.services.system import System
 from workers.services.turns import in_turn
@@ -65,7 +66,8 @@ def _use(system: System, name: str) -> StillInUse | None:
 
 def _delete(system: System, spec: PoolSpec) -> int:
     slots = system.slots(spec.name)
-    drain_agents(system, spec.name)
+    claim = secrets.token_hex(8)
+    claimed = slots.drain_idle(slots.stats().agents, claim)
     try:
         if in_use := _use(system, spec.name):
             raise in_use
@@ -75,8 +77,8 @@ def _delete(system: System, spec: PoolSpec) -> int:
         with system.database.begin() as session:
             pools.delete(session, spec.name)
     except TerraslotError:
-        for agent in slots.snapshot() if not spec.draining else ():
-            slots.undrain(agent.name)
+        for agent in claimed:
+            slots.give_back(agent, claim)
         raise
     for agent in slots.snapshot():
         slots.forget(agent.name)
