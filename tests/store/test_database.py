@@ -109,6 +109,12 @@ def test_a_connection_that_breaks_in_a_transaction_makes_the_database_unavailabl
     assert names(database) == []
 
 
+def test_a_sqlite_file_that_nobody_has_made_yet_is_told_what_makes_it(tmp_path, open_database):
+    with pytest.raises(Unavailable, match="is not there.*start the system with `terraslot up`"):
+        names(open_database(f"sqlite:///{tmp_path}/nowhere/terraslot.db"))
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_a_database_that_comes_back_is_used_again(database, postgres, now):
     save(database, "before", now)
