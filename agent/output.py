@@ -102,7 +102,7 @@ class Excerpt:
     @property
     def lines(self) -> list[str]:
         """What was kept, with a line that says how much was not."""
-        gap = [f"… {self._left_out} lines left out …"] if self._left_out else []
+        gap = [f"… lines left out: {self._left_out} …"] if self._left_out else []
         return [*self._head, *gap, *self._tail]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.apps.worker import Worker
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 
 from workers.core.names import node_name
@@ -70,6 +70,8 @@ class AgentWorker(Worker):
     def on_consumer_ready(self, consumer: Any) -> None:
         """Appear in the slot map, now that orders can be taken."""
         super().on_consumer_ready(consumer)
+        # At every lost connection, Celery tells of a default that it will change for tasks acknowledged late.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         reader, self._waker = os.pipe()
         consumer.hub.add_reader(reader, os.read, reader, 1)
         self._agent.start()
