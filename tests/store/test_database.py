@@ -110,7 +110,7 @@ def test_a_connection_that_breaks_in_a_transaction_makes_the_database_unavailabl
 
 
 def test_a_sqlite_file_that_nobody_has_made_yet_is_told_what_makes_it(tmp_path, open_database):
-    with pytest.raises(Unavailable, match="is not there.*start the system with `terraslot up`"):
+    with pytest.raises(Unavailable, match=r"no file that can be opened\. Start the system with `terraslot up`"):
         names(open_database(f"sqlite:///{tmp_path}/nowhere/terraslot.db"))
     assert not (tmp_path / "nowhere").exists()
 

@@ -129,8 +129,8 @@ class Database:
             return self._locked()
         if words == "unable to open database file":
             return (
-                f"The database {self} is not there, or not for this user: "
-                "start the system with `terraslot up`, which creates it, or check TERRASLOT_DATABASE_URL."
+                f"The database {self} can't be used: there is no file that can be opened. "
+                "Start the system with `terraslot up`, which makes one, or check TERRASLOT_DATABASE_URL."
             )
         # Exactly DatabaseError is what SQLite says of a file that is no database; its subclasses blame the statement.
         if isinstance(error, OperationalError | InterfaceError | NoFreeConnection) or type(error) is DatabaseError:
