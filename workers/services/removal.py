@@ -77,8 +77,8 @@ def _delete(system: System, spec: PoolSpec) -> int:
         with system.database.begin() as session:
             pools.delete(session, spec.name)
     except TerraslotError:
-        for agent in claimed:
-            slots.give_back(agent, claim)
+        for name in claimed:
+            slots.give_back(name, claim)
         raise
     for agent in slots.snapshot():
         slots.forget(agent.name)
