@@ -21,17 +21,24 @@ def sweep(system: System) -> int:
 
     A backend that can't be asked stops no other.
     """
-    with system.database.read() as session:
-        known = [spec.name for spec in pools.all(session)]
+    known = _pools(system)
     deleted = 0
     for kind, backend in system.backends.items():
         try:
-            found = sorted(backend.strays(known), key=attrgetter("pool"))
+            listed = backend.strays(known)
+            # Only now, for a pool is there before its pods: one that was created during the look is not unknown.
+            there = _pools(system) if listed else set()
+            found = sorted((pod for pod in listed if pod.pool not in there), key=attrgetter("pool"))
             for pool, pods in groupby(found, key=attrgetter("pool")):
                 deleted += _end(system, kind, pool, list(pods))
         except TerraslotError as error:
             log.warning("strays not looked for", type=kind, why=str(error))
     return deleted
+
+
+def _pools(system: System) -> set[str]:
+    with system.database.read() as session:
+        return {spec.name for spec in pools.all(session)}
 
 
 def _end(system: System, kind: str, pool: str, pods: list[Pod]) -> int:
