@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from agent.execution import Execution, PhaseFailed
+from agent.execution import Execution, PhaseFailed, unavailable
 from agent.files import is_inside, read_regular
-from agent.source import configuration_files, unavailable
+from agent.source import configuration_files
 from workers.core.runs import FailureReason
 
 OVERRIDE = "terraslot_override.tf.json"

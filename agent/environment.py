@@ -1,6 +1,7 @@
 """The environment of Terraform: the agent's own, the workspace's, and nothing of the platform's.
 
-Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform; the agent's Redis does not.
+Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform; the agent's Redis does not, nor what the
+workspace gives git to fetch its source with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from agent.files import read_regular
 from agent.settings import AgentSettings
 
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
+_OF_GIT = ("GIT_USERNAME", "GIT_PASSWORD")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
 
@@ -40,7 +42,8 @@ def terraform_environment(
 
 def run_environment(base: Mapping[str, str], workspace: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of one run's commands."""
-    environment = {**base, **workspace, **_FIXED}
+    given = {name: value for name, value in workspace.items() if name not in _OF_GIT}
+    environment = {**base, **given, **_FIXED}
     # Where Terraform keeps what init made is a matter of the run's own directory.
     environment.pop("TF_DATA_DIR", None)
     return environment

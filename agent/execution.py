@@ -50,6 +50,11 @@ class PhaseFailed(Exception):
         self.text = text
 
 
+def unavailable(sentence: str) -> PhaseFailed:
+    """Return the failure of a source; the sentence names it and says what to do."""
+    return PhaseFailed(FailureReason.SOURCE_UNAVAILABLE, sentence)
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A command that ended: its exit code, and the clean lines it wrote to stderr."""

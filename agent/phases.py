@@ -61,8 +61,9 @@ class Phases:
     def _plan(self, execution: Execution, sensitive: Sensitive) -> Outcome:
         order = execution.order
         _fresh_directory(execution.directory)
-        environment = run_environment(self.environment, {**order.environment, **sensitive.environment})
-        module = source.fetch(execution, self.work_dir, environment)
+        given = {**order.environment, **sensitive.environment}
+        environment = run_environment(self.environment, given)
+        module = source.fetch(execution, self.work_dir, environment, login=given)
         (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
         terraform = Terraform(execution, self.command, module, environment)
         _initialise(execution, terraform, module)

@@ -9,28 +9,23 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
-from agent.execution import Execution, PhaseFailed
+from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
-from workers.core.runs import FailureReason
 from workers.core.workspaces import DirectorySource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
 _TREE = "source"
 
 
-def unavailable(sentence: str) -> PhaseFailed:
-    """Return the failure of a source; the sentence names it and says what to do."""
-    return PhaseFailed(FailureReason.SOURCE_UNAVAILABLE, sentence)
-
-
-def fetch(execution: Execution, work_dir: Path, environment: dict[str, str]) -> Path:
+def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], login: Mapping[str, str]) -> Path:
     """Put the configuration into the run's directory and return the directory in which Terraform is to run.
 
-    A git ref is resolved, and the execution told. Raises :class:`PhaseFailed` with ``source_unavailable``, and
+    A git ref is resolved, and the execution told; ``login`` is the environment with git's password. Raises
+    :class:`PhaseFailed <agent.execution.PhaseFailed>` with ``source_unavailable``, and
     :class:`~agent.execution.Stopped`.
     """
     source = execution.order.source
@@ -39,7 +34,7 @@ def fetch(execution: Execution, work_dir: Path, environment: dict[str, str]) -> 
         _copy(execution, Path(source.path), tree, work_dir)
         where = source.path
     else:
-        execution.resolved(fetch_commit(execution, source, tree, environment))
+        execution.resolved(fetch_commit(execution, source, tree, environment, login))
         where = f"commit {execution.commit}"
     return module_directory(tree, source.subdir, where)
 

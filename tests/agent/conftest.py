@@ -150,7 +150,7 @@ class Bench:
         execution = execution or self.execution(order)
         execution.directory.mkdir(parents=True)
         try:
-            return source.fetch(execution, self.work_dir, dict(os.environ))
+            return source.fetch(execution, self.work_dir, os.environ, order.environment)
         finally:
             execution.log.close(5)
 

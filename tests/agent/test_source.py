@@ -11,7 +11,7 @@ import pytest
 
 from agent import source
 from agent.execution import PhaseFailed
-from agent.git import authenticated
+from agent.git import Remote, remote
 from tests.agent.conftest import Bench, Configuration, of_apply
 from workers.core.messages import Order
 from workers.core.runs import FailureReason
@@ -244,38 +244,96 @@ class TestAGitRepository:
         assert "git is not installed" in unavailable(bench, make_order(repository.source()))
 
 
+HOST = "https://host.example/repo.git"
+
+
+def git_credential(operation: str, origin: Remote, text: str = "protocol=https\nhost=host.example\n\n") -> str:
+    command = ["git", *origin.options, "credential", operation]
+    return subprocess.run(
+        command, input=text, env=dict(origin.environment), capture_output=True, text=True, check=False
+    ).stdout
+
+
 def test_a_password_is_in_no_command_line_and_in_no_message() -> None:
-    url, env = authenticated("https://me:s%40cret@host.example:8443/repo.git", {"PATH": "/bin"})
-    assert url == "https://host.example:8443/repo.git"
-    assert env["AGENT_GIT_PASSWORD"] == "s@cret"
-    assert env["GIT_CONFIG_KEY_0"] == "credential.https://host.example:8443.helper"
-    assert env["GIT_TERMINAL_PROMPT"] == "0"
+    origin = remote("https://me:s%40cret@host.example:8443/repo.git", {"PATH": "/bin"}, {})
+    assert origin.url == "https://host.example:8443/repo.git"
+    assert origin.options[1] == "credential.https://host.example:8443.helper="
+    assert origin.environment["AGENT_GIT_PASSWORD"] == "s@cret"
+    assert origin.environment["GIT_TERMINAL_PROMPT"] == "0"
+    assert "s@cret" not in f"{origin}"
 
 
 def test_git_asks_the_helper_for_the_password_of_its_host_alone() -> None:
-    _, env = authenticated("https://me:s%40cret@host.example/repo.git", {"PATH": os.environ["PATH"]})
-
-    def asked(host: str) -> str:
-        question = f"protocol=https\nhost={host}\n\n"
-        ended = subprocess.run(
-            ["git", "credential", "fill"], input=question, env=env, capture_output=True, text=True, check=False
-        )
-        return ended.stdout
-
-    assert "username=me\npassword=s@cret" in asked("host.example")
-    assert "s@cret" not in asked("evil.example")
+    origin = remote("https://me:s%40cret@host.example/repo.git", {"PATH": os.environ["PATH"]}, {})
+    assert "username=me\npassword=s@cret" in git_credential("fill", origin)
+    for other in ("protocol=https\nhost=evil.example", "protocol=http\nhost=host.example"):
+        assert "s@cret" not in git_credential("fill", origin, f"{other}\n\n")
 
 
-def test_the_password_of_the_workspaces_environment_reaches_git_for_the_sources_host_alone() -> None:
-    environment = {"PATH": os.environ["PATH"], "GIT_PASSWORD": "s@cret"}
-    url, env = authenticated("https://host.example/repo.git", environment)
-    assert url == "https://host.example/repo.git"
-    question = "protocol=https\nhost=host.example\n\n"
-    ended = subprocess.run(
-        ["git", "credential", "fill"], input=question, env=env, capture_output=True, text=True, check=True
+@pytest.mark.parametrize(
+    ("url", "given", "username"),
+    [
+        (HOST, {}, "git"),
+        (HOST, {"GIT_USERNAME": "me"}, "me"),
+        ("https://me@host.example/repo.git", {}, "me"),
+        ("https://me@host.example/repo.git", {"GIT_USERNAME": "another"}, "me"),
+    ],
+)
+def test_the_password_of_the_workspaces_environment_reaches_git(url: str, given: dict[str, str], username: str) -> None:
+    origin = remote(url, {"PATH": os.environ["PATH"]}, {"GIT_PASSWORD": "s@cret", **given})
+    assert origin.url == HOST
+    assert f"username={username}\npassword=s@cret" in git_credential("fill", origin)
+
+
+def test_a_password_of_the_agents_own_environment_is_given_to_no_host() -> None:
+    origin = remote(HOST, {"PATH": os.environ["PATH"], "GIT_PASSWORD": "s@cret"}, {})
+    assert "s@cret" not in git_credential("fill", origin)
+
+
+def test_the_agents_own_helpers_neither_answer_for_a_workspace_nor_learn_or_lose_a_password(tmp_path: Path) -> None:
+    kept, config = tmp_path / "kept", tmp_path / "config"
+    kept.write_text("https://alice:hers@host.example\n")
+    config.write_text(
+        f'[credential]\n helper = store --file={kept}\n[credential "https://host.example"]\n username = alice\n'
     )
-    assert "username=git\npassword=s@cret" in ended.stdout
-    assert authenticated(url, {**environment, "GIT_USERNAME": "me"})[1]["AGENT_GIT_USERNAME"] == "me"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_GLOBAL": str(config)}
+    assert "password=hers" in git_credential("fill", remote(HOST, environment, {}))
+    origin = remote(HOST, environment, {"GIT_PASSWORD": "s@cret"})
+    answer = git_credential("fill", origin)
+    assert "username=git\npassword=s@cret" in answer
+    git_credential("approve", origin, answer)
+    git_credential("reject", origin, answer)
+    git_credential("reject", origin, "protocol=https\nhost=host.example\n\n")
+    assert kept.read_text() == "https://alice:hers@host.example\n"
+
+
+def test_a_configuration_by_environment_that_git_can_not_read_is_told_in_gits_own_words(
+    bench: Bench, make_order: Callable[..., Order], repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(SIMPLE)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "many")
+    url = f"https://127.0.0.1:1{repository.path}"
+    text = unavailable(bench, make_order(repository.source(url=url), environment={"GIT_PASSWORD": "s@cret"}))
+    assert "bogus count in GIT_CONFIG_COUNT" in text
+
+
+def test_gits_password_reaches_neither_terraform_nor_its_providers(
+    bench: Bench, make_order: Callable[..., Order], configuration: Configuration, tmp_path: Path
+) -> None:
+    configuration.runs(f"env > {tmp_path / 'seen'}")
+    login = {"GIT_USERNAME": "me", "GIT_PASSWORD": "s@cret"}
+    program = tmp_path / "terraform"
+    program.write_text(f'#!/bin/sh\nenv >> {tmp_path / "seen-by-terraform"}\nexec terraform "$@"\n')
+    program.chmod(0o755)
+    bench.command = (str(program),)
+    order = make_order(configuration.source, environment={**login, "KEPT": "kept"})
+    bench.execute(order)
+    bench.execute(of_apply(order))
+    for seen in ("seen", "seen-by-terraform"):
+        said = (tmp_path / seen).read_text()
+        assert "KEPT=kept" in said
+        assert "s@cret" not in said
+        assert "GIT_USERNAME" not in said
 
 
 @pytest.mark.parametrize(
@@ -298,5 +356,5 @@ def test_a_password_in_an_old_workspaces_url_is_in_no_log_and_no_error(
 
 def test_other_urls_are_left_alone() -> None:
     for url in ("git@host:repo.git", "/srv/repo.git", "https://host/repo.git"):
-        assert authenticated(url, {})[0] == url
+        assert remote(url, {}, {"GIT_PASSWORD": "s@cret"}).url == url
     assert GitSource(url="https://host/repo.git").ref == "HEAD"

@@ -198,6 +198,24 @@ def test_a_password_in_a_git_url_is_refused_and_not_repeated(control, cli, url, 
         assert "hunter2" not in sentence
 
 
+def test_gits_password_is_refused_where_everybody_would_see_it(control, cli) -> None:
+    control.workspace("old")
+    for command in ("create net --git https://git.example/net", "update old"):
+        sentence = cli(f"workspace {command} --env GIT_PASSWORD=hunter2").sentence
+        assert "--sensitive-env GIT_PASSWORD" in sentence
+        assert "hunter2" not in sentence
+
+
+def test_a_git_password_that_an_earlier_version_took_has_to_go(control, cli) -> None:
+    spec = WorkspaceSpec(
+        name="net", source=GitSource(url="https://git.example/net"), environment={"GIT_PASSWORD": "hunter2"}
+    )
+    with control.system.database.begin() as session:
+        workspaces.save(session, spec, control.system.now())
+    assert "--unset-env GIT_PASSWORD" in cli("workspace update net --ref main").sentence
+    assert cli("workspace update net --unset-env GIT_PASSWORD").code == 0
+
+
 @pytest.mark.parametrize("url", ["https://git.example/net", "ssh://git@git.example:22/net", "git@git.example:net"])
 def test_a_git_url_without_a_password_is_taken(control, cli, url) -> None:
     assert cli(f"workspace create net --git {url}").code == 0

@@ -24,11 +24,11 @@ from workers.store.secrets import Owner
 def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None) -> None:
     """Save a new workspace with the sensitive variables that are given.
 
-    Raises :class:`InvalidRequest` where its directory is not there or holds no configuration, or its URL holds a
-    password; :class:`UnknownPool`, or :class:`NameTaken`.
+    Raises :class:`InvalidRequest` where its directory is not there or holds no configuration, or where everybody would
+    see a password in it; :class:`UnknownPool`, or :class:`NameTaken`.
     """
     sensitive.expect_no_other(spec.name, spec.sensitive, ())
-    _check_source(spec)
+    _check(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         workspaces.save(session, spec, system.now())
@@ -42,7 +42,7 @@ def update(system: System, spec: WorkspaceSpec, change: Change | None = None) ->
 
     Sensitive variables stay but for what ``change`` says of them.
     """
-    _check_source(spec)
+    _check(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         kept = workspaces.get(session, spec.name).sensitive
@@ -84,7 +84,12 @@ def every(system: System) -> list[WorkspaceSpec]:
         return workspaces.all(session)
 
 
-def _check_source(spec: WorkspaceSpec) -> None:
+def _check(spec: WorkspaceSpec) -> None:
+    if "GIT_PASSWORD" in spec.environment:
+        raise InvalidRequest(
+            f"Workspace {spec.name}: everybody would see the GIT_PASSWORD in its environment. Leave it out there, with "
+            "--unset-env GIT_PASSWORD where it is already, and give it with --sensitive-env GIT_PASSWORD."
+        )
     if isinstance(spec.source, GitSource):
         _expect_no_credentials(spec.name, spec.source.url)
     else:
