@@ -9,7 +9,8 @@ import pytest
 from kubernetes import client
 
 from workers.cluster.kubernetes import labels
-from workers.cluster.kubernetes.manifest import pod_manifest
+from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
+from workers.core.kubernetes import KubernetesSpec
 from workers.core.pod_security import violations
 from workers.core.pools import PoolSpec, PoolTimeouts
 
@@ -162,3 +163,13 @@ def test_a_pod_is_the_same_for_the_same_configuration() -> None:
 def test_a_pool_of_another_kind_has_no_pods_of_kubernetes() -> None:
     with pytest.raises(ValueError, match="not one of Kubernetes"):
         pod_manifest(PoolSpec(name="default"), "default-1")
+
+
+def test_a_pod_shows_from_which_configuration_of_its_pool_it_was_made() -> None:
+    """And no setting of the process that made it is part of that."""
+    spec = PoolSpec(name="default", type="kubernetes", kubernetes=KubernetesSpec(image="agent:1"))
+    newer = PoolSpec(name="default", type="kubernetes", kubernetes=KubernetesSpec(image="agent:2"))
+    made = [pod_manifest(spec, "a"), pod_manifest(spec, "b", environment={"TERRASLOT_LOG_LEVEL": "DEBUG"})]
+    digests = {pod["metadata"]["labels"]["terraslot.dev/template"] for pod in made}
+    assert digests == {template_digest(spec)}
+    assert template_digest(newer) not in digests

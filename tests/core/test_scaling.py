@@ -62,14 +62,24 @@ def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, *
             ready(2, starting=1, idle_since=(LONG_IDLE,)), {}, 3, R.STEADY, id="nothing is removed while pods start"
         ),
         pytest.param(
-            ready(2, idle_since=(NOW,), outdated=1), {"min_agents": 2}, 1, R.OUTDATED, id="an outdated pod makes room"
+            ready(2, idle_since=(NOW,), outdated=1), {}, 3, R.OUTDATED, id="what replaces outdated pods comes first"
         ),
         pytest.param(
-            ready(1, idle_since=(NOW,), outdated=1, failures=(NOW - 500,)), {}, 1, R.STEADY,
+            ready(2, idle_since=(NOW,), outdated=1, updated=1), {"min_agents": 2}, 1, R.OUTDATED,
+            id="then outdated pods make room, also at the minimum",
+        ),
+        pytest.param(
+            ready(5, idle_since=(NOW,), outdated=1), {}, 4, R.OUTDATED, id="one makes room first at the maximum"
+        ),
+        pytest.param(
+            ready(1, idle_since=(NOW,), outdated=1, updated=1, failures=(NOW - 500,)), {}, 1, R.STEADY,
             id="what works is kept while what is new fails",
         ),
         pytest.param(
             ready(1, starting=1, idle_since=(NOW,), outdated=1), {}, 2, R.STEADY, id="one outdated pod after the other"
+        ),
+        pytest.param(
+            ready(2, idle_since=(LONG_IDLE,), outdated=2), {}, 1, R.LOW_UTILISATION, id="nothing replaces what may go"
         ),
     ],
 )  # fmt: skip
@@ -109,7 +119,7 @@ def pools(draw: st.DrawFn) -> tuple[PoolFacts, PoolLimits]:
         agents, applies=applies, plans=plans, starting=draw(st.integers(0, 4)), idle_since=tuple(idle),
         pending_plans=draw(st.integers(0, 40)), pending_applies=draw(st.integers(0, 40)),
         failures=tuple(draw(st.lists(st.floats(NOW - 700, NOW), max_size=4))),
-        outdated=draw(st.integers(0, len(idle))),
+        outdated=draw(st.integers(0, len(idle))), updated=draw(st.integers(0, agents)),
     )  # fmt: skip
     least = draw(st.integers(0, 8))
     limits = PoolLimits(min_agents=least, max_agents=draw(st.integers(max(least, 1), 10)), step=draw(st.integers(1, 5)))

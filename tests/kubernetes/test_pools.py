@@ -93,15 +93,15 @@ class TestScaling:
     ) -> None:
         """F1: between the look and the deletion the pod was replaced."""
         (agent,) = cluster.start(1)
-        real = type(cluster.slots).drain_idle
+        real = type(cluster.slots).claim_idle
 
-        def replaced(slots: Any, count: int, claim: str) -> list[str]:
-            claimed = real(slots, count, claim)
+        def replaced(slots: Any, count: int, claim: str, among: Any = None) -> list[str]:
+            claimed = real(slots, count, claim, among)
             cluster.double.vanish(agent.name)
             cluster.system.pods(cluster.spec()).create(cluster.spec(), agent.name)
             return claimed
 
-        monkeypatch.setattr(type(cluster.slots), "drain_idle", replaced)
+        monkeypatch.setattr(type(cluster.slots), "claim_idle", replaced)
         pods.scale_pods(cluster.system, cluster.spec(), 0)
         assert not deleting(cluster, agent.name)
 
@@ -118,7 +118,7 @@ class TestScaling:
         def images() -> dict[str, str]:
             before = len(cluster.running())
             cluster.cycle()
-            assert len([name for name in cluster.double.pods() if not deleting(cluster, name)]) >= before - 1
+            assert abs(len([name for name in cluster.double.pods() if not deleting(cluster, name)]) - before) <= 1
             cluster.register()
             return {name: cluster.double.pod(name)["spec"]["containers"][0]["image"] for name in cluster.running()}
 
@@ -137,16 +137,16 @@ class TestScaling:
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its pod's uid is not known, and without one nothing is deleted."""
-        real = type(cluster.slots).drain_idle
+        real = type(cluster.slots).claim_idle
 
-        def late(slots: Any, count: int, claim: str) -> list[str]:
+        def late(slots: Any, count: int, claim: str, among: Any = None) -> list[str]:
             cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-late")
             HandAgent(cluster, "default-late").register()
-            return real(slots, count, claim)
+            return real(slots, count, claim, among)
 
         cluster.start(1)
         cluster.submit(PLAN, cluster.workspace())
-        monkeypatch.setattr(type(cluster.slots), "drain_idle", late)
+        monkeypatch.setattr(type(cluster.slots), "claim_idle", late)
         pods.scale_pods(cluster.system, cluster.spec(), 0)
         record = cluster.slots.agent("default-late")
         assert record is not None

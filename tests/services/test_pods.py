@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -13,6 +13,7 @@ from workers.core.pools import PoolSpec
 from workers.core.runs import RunKind, RunStatus
 from workers.services import pods, pools, runs
 from workers.services.cycle import cycle, cycles
+from workers.slots.slot_map import SlotMap
 from workers.store import decisions
 
 PLAN = RunKind.PLAN
@@ -143,23 +144,56 @@ def test_a_removal_that_only_stalled_gives_nothing_back_once_another_has_taken_i
     assert not record.available
 
 
-def test_idle_pods_of_an_earlier_configuration_make_room_one_at_a_time(control: ControlPlane) -> None:
+def patient(control: ControlPlane) -> None:
+    """Let idle agents of the pool stay for an hour."""
+    spec = control.spec()
+    pools.update(
+        control.system, spec.model_copy(update={"limits": spec.limits.model_copy(update={"idle_timeout": 3600})})
+    )
+
+
+def test_idle_pods_of_an_earlier_configuration_make_room_once_a_new_one_works(control: ControlPlane) -> None:
+    patient(control)
     control.workspace()
     control.pods.made_from = "earlier"
     worker = control.agent("default-1")
     order = control.submit() and worker.order()
     worker.start(order)
-    for number in (2, 3):
-        control.agent(f"default-{number}")
+    control.agent("default-2")
     control.pods.made_from = "now"
-    for removed in (["default-2"], ["default-2", "default-3"]):
-        cycle(control.system, "default")
-        assert sorted(control.pods.deleted) == removed
     cycle(control.system, "default")
-    assert list(control.pods.pods) == ["default-1"], "what works is left alone"
+    (newer,) = control.pods.pods.keys() - {"default-1", "default-2"}
+    cycle(control.system, "default")
+    assert control.pods.deleted == [], "what is new has yet to show that it works"
+    HandAgent(control, newer).register()
+    cycle(control.system, "default")
+    assert control.pods.deleted == ["default-2"]
+    cycle(control.system, "default")
+    assert control.pods.pods.keys() == {"default-1", newer}, "what works is left alone"
     worker.finish(order, changed=False)
     cycle(control.system, "default")
-    assert not control.pods.pods
+    assert control.pods.pods.keys() == {newer}
+
+
+def test_where_the_outdated_pod_has_just_been_given_a_run_no_other_makes_room(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient(control)
+    control.workspace()
+    for made_from in ("earlier", "now"):
+        control.pods.made_from = made_from
+        control.agent(made_from)
+    claim_idle = SlotMap.claim_idle
+
+    def too_late(slots: SlotMap, count: int, claim: str, among: Sequence[str] | None = None) -> list[str]:
+        control.slots.drain("now")
+        control.submit(PLAN)
+        control.slots.undrain("now")
+        return claim_idle(slots, count, claim, among)
+
+    monkeypatch.setattr(SlotMap, "claim_idle", too_late)
+    assert pods.autoscale_pods(control.system, control.spec()) == (1, False)
+    assert control.pods.deleted == []
 
 
 def test_scaling_down_takes_outdated_pods_first(control: ControlPlane) -> None:

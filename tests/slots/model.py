@@ -173,16 +173,17 @@ class Model:
 
     # What the control plane does with agents
 
-    def drain_idle(self, count: int, claim: str) -> list[str]:
+    def claim_idle(self, count: int, claim: str, among: Sequence[str] | None = None) -> list[str]:
         idle = [name for name, agent in self.agents.items() if agent.accepts and not agent.taken]
-        chosen = sorted(idle, key=lambda name: (self.agents[name].idle_since, name))[: max(0, count)]
-        for name in chosen:
+        longest = sorted(idle, key=lambda name: (self.agents[name].idle_since, name))
+        chosen = longest if among is None else [name for name in among if name in idle]
+        for name in chosen[: max(0, count)]:
             self.agents[name].claim = claim
-        return chosen
+        return chosen[: max(0, count)]
 
-    def claim(self, agent: str, claim: str, expect: str | None) -> bool:
+    def take_over(self, agent: str, claim: str, expect: str) -> bool:
         record = self.agents.get(agent)
-        if record is None or record.claim != expect or record.taken or (expect is None and not record.accepts):
+        if record is None or record.claim != expect or record.taken:
             return False
         record.claim = claim
         return True

@@ -124,13 +124,13 @@ class SlotMachine(RuleBasedStateMachine):
     def cancel(self, mode: CancelMode, data: st.DataObject) -> None:
         self.both("cancel", self.a_run(data), mode)
 
-    @rule(count=st.integers(0, 4), claim=CLAIMS)
-    def drain_idle(self, count: int, claim: str) -> None:
-        self.both("drain_idle", count, claim)
+    @rule(count=st.integers(0, 4), claim=CLAIMS, among=st.none() | st.lists(AGENTS, unique=True))
+    def claim_idle(self, count: int, claim: str, among: list[str] | None) -> None:
+        self.both("claim_idle", count, claim, among)
 
-    @rule(agent=AGENTS, claim=CLAIMS, expect=st.none() | CLAIMS)
-    def claim(self, agent: str, claim: str, expect: str | None) -> None:
-        self.both("claim", agent, claim, expect=expect)
+    @rule(agent=AGENTS, claim=CLAIMS, expect=CLAIMS)
+    def take_over(self, agent: str, claim: str, expect: str) -> None:
+        self.both("take_over", agent, claim, expect)
 
     @rule(agent=AGENTS, claim=CLAIMS)
     def give_back(self, agent: str, claim: str) -> None:

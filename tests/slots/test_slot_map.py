@@ -130,7 +130,7 @@ class TestReserveAndResume:
     def test_a_reserved_slot_is_nobody_elses(self, slots: SlotMap, clock: Clock) -> None:
         assert slots.reserve("run", "plan-token", clock.now + 60)
         assert slots.acquire("other", APPLY, "other-token") is None
-        assert slots.drain_idle(1, "claim") == []
+        assert slots.claim_idle(1, "claim") == []
         assert slots.stats() == PoolStats(1, 1, running=0, reserved=1, free_apply=0, free_plan_only=2)
 
     def test_the_apply_runs_where_the_plan_did_under_a_token_of_its_own(self, slots: SlotMap, clock: Clock) -> None:
@@ -384,7 +384,7 @@ class TestRegister:
     @pytest.mark.parametrize("claimed", [True, False])
     def test_a_drain_outlives_a_restart_of_the_container(self, slots: SlotMap, claimed: bool) -> None:
         slots.register("a", "first-life")
-        assert slots.drain_idle(1, "claim") if claimed else slots.drain("a")
+        assert slots.claim_idle(1, "claim") if claimed else slots.drain("a")
         slots.register("a", "second-life")
         assert slots.acquire("run", PLAN, "token") is None
 
@@ -402,9 +402,9 @@ class TestDrain:
         for name in "bca":
             slots.register(name, "life")
             clock.now += 1
-        assert slots.drain_idle(2, "claim") == ["b", "c"]
-        assert slots.drain_idle(2, "claim") == ["a"]
-        assert slots.drain_idle(2, "claim") == []
+        assert slots.claim_idle(2, "claim") == ["b", "c"]
+        assert slots.claim_idle(2, "claim") == ["a"]
+        assert slots.claim_idle(2, "claim") == []
 
     def test_an_agent_with_any_slot_taken_is_never_claimed(self, slots: SlotMap, clock: Clock) -> None:
         """F1, and the founding documents' scale-down protection."""
@@ -420,11 +420,11 @@ class TestDrain:
         slots.reserve("waiting", "t-3", clock.now + 60)
         slots.undrain("d")
         busy = {agent.name for agent in slots.snapshot() if agent.leases}
-        assert set(slots.drain_idle(9, "claim")) == set("abcd") - busy
+        assert set(slots.claim_idle(9, "claim")) == set("abcd") - busy
 
     def test_a_claimed_agent_is_given_nothing_until_its_claimer_gives_it_back(self, slots: SlotMap) -> None:
         slots.register("a", "life")
-        assert slots.drain_idle(1, "mine") == ["a"]
+        assert slots.claim_idle(1, "mine") == ["a"]
         assert slots.heartbeat("a", "life", [], []).draining
         assert not slots.give_back("a", "theirs")
         assert slots.acquire("run", PLAN, "token") is None
@@ -434,31 +434,37 @@ class TestDrain:
     def test_a_claim_passed_on_can_no_longer_be_given_back_by_who_had_it(self, slots: SlotMap) -> None:
         """Or else its agent could be given a run while the new claimer deletes its pod."""
         slots.register("a", "life")
-        assert slots.claim("a", "mine", expect=None)
-        assert not slots.claim("a", "theirs", expect=None)
-        assert slots.claim("a", "theirs", expect="mine")
+        assert not slots.take_over("a", "theirs", expect="mine"), "nobody has claimed it"
+        slots.claim_idle(1, "mine")
+        assert not slots.take_over("a", "theirs", expect="another's")
+        assert slots.take_over("a", "theirs", expect="mine")
         assert not slots.give_back("a", "mine")
         assert slots.acquire("run", PLAN, "token") is None
 
     def test_a_claimed_agent_that_brings_work_after_all_is_claimed_by_nobody_else(self, slots: SlotMap) -> None:
         slots.register("a", "life")
-        slots.drain_idle(1, "mine")
+        slots.claim_idle(1, "mine")
         slots.register("a", "life", [Lease("run", PLAN, "a", 1, "token", RUNNING, 900.0, redeemed=True)])
-        assert not slots.claim("a", "theirs", expect="mine")
+        assert not slots.take_over("a", "theirs", expect="mine")
 
-    def test_an_agent_that_an_operator_drains_is_not_claimed(self, slots: SlotMap) -> None:
-        slots.register("a", "life")
-        slots.drain("a")
-        assert not slots.claim("a", "mine", expect=None)
+    def test_only_some_agents_may_be_meant_and_of_those_only_the_idle_that_accept_runs(self, slots: SlotMap) -> None:
+        for name in "abcde":
+            slots.register(name, "life")
+        slots.drain("b")
+        busy = slots.acquire("run", PLAN, "token")
+        assert busy
+        meant = ["nobody", "b", busy.agent, *"dca"]
+        assert slots.claim_idle(2, "mine", meant) == [name for name in "dca" if name != busy.agent][:2]
+        assert slots.claim_idle(9, "mine", []) == []
 
     def test_an_operators_drain_and_a_claim_know_nothing_of_each_other(self, slots: SlotMap) -> None:
         slots.register("a", "life")
-        slots.drain_idle(1, "mine")
+        slots.claim_idle(1, "mine")
         slots.drain("a")
         slots.give_back("a", "mine")
         assert slots.acquire("run", PLAN, "token") is None
         slots.undrain("a")
-        assert slots.drain_idle(1, "mine") == ["a"]
+        assert slots.claim_idle(1, "mine") == ["a"]
         slots.undrain("a")
         assert slots.acquire("run", PLAN, "token") is None
 
@@ -480,7 +486,7 @@ class TestDrain:
     def test_an_unknown_agent_can_not_be_drained(self, slots: SlotMap) -> None:
         assert not slots.drain("a")
         assert not slots.undrain("a")
-        assert not slots.claim("a", "mine", expect=None)
+        assert not slots.take_over("a", "mine", expect="theirs")
         assert not slots.give_back("a", "mine")
 
 
@@ -491,7 +497,7 @@ class TestSilence:
         clock.now += 31
         assert slots.mark_silent(30) == ["a"]
         assert slots.acquire("run", PLAN, "token") is None
-        assert slots.drain_idle(1, "claim") == []
+        assert slots.claim_idle(1, "claim") == []
         slots.heartbeat("a", "life", [], [])
         assert slots.acquire("run", PLAN, "token")
 
@@ -566,7 +572,7 @@ def test_replies_are_understood_whatever_the_clients_protocol_and_decoding(redis
                 assert (agent.leases, slots.snapshot(), slots.find("run")) == ((lease,), [agent], lease)
                 assert slots.heartbeat("a", "life", ["gone"], []).drop == ("gone",)
                 assert slots.cancel("run", KILL) is CancelOutcome.REVOKED
-                assert slots.drain_idle(1, "claim") == ["a"]
+                assert slots.claim_idle(1, "claim") == ["a"]
 
 
 def _lost_since(slots: SlotMap) -> float | None:

@@ -44,7 +44,8 @@ class PoolFacts:
     Draining and silent agents are in neither (F3). ``used`` counts running and reserved slots of ready agents.
     ``pending_*`` count only runs that a free slot would let start (F6). ``idle_since`` has one entry for each
     ready agent whose slots are all idle, ``failures`` one for each pod that failed or never registered lately.
-    ``outdated`` of those idle ones have a pod that was made from an earlier configuration of the pool.
+    ``outdated`` of those idle ones have a pod that was made from an earlier configuration of the pool; ``updated``
+    ready agents have one of today's.
     """
 
     ready: int = 0
@@ -58,6 +59,7 @@ class PoolFacts:
     idle_since: tuple[float, ...] = ()
     failures: tuple[float, ...] = ()
     outdated: int = 0
+    updated: int = 0
 
     @property
     def current(self) -> int:
@@ -92,7 +94,9 @@ def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
     missing, reason = _shortage(facts, limits)
     if missing:
         return _grow(facts, limits, missing, reason, now)
-    return _shrink(facts, limits, now)
+    if why := _superfluous(facts, limits, now):
+        return Decision(facts.current, facts.current - 1, why)
+    return _renew(facts, limits)
 
 
 def back_off_until(failures: tuple[float, ...], now: float) -> float:
@@ -135,21 +139,26 @@ def _grow(facts: PoolFacts, limits: PoolLimits, missing: int, reason: ScalingRea
     return Decision(facts.current, facts.current, reason, f"already at the maximum of {limits.max_agents}")
 
 
-def _shrink(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
-    reason = ScalingReason.STEADY if facts.starting else _superfluous(facts, limits, now)
-    return Decision(facts.current, facts.current - (reason is not ScalingReason.STEADY), reason)
-
-
-def _superfluous(facts: PoolFacts, limits: PoolLimits, now: float) -> ScalingReason:
-    """Why one idle agent may go, or STEADY."""
+def _superfluous(facts: PoolFacts, limits: PoolLimits, now: float) -> ScalingReason | None:
+    """Why one idle agent may go without another in its place; None if it may not."""
     rested = any(now - since >= limits.idle_timeout for since in facts.idle_since)
-    if rested and facts.current > limits.min_agents:
-        if facts.used < LOW_UTILISATION * facts.ready * SLOTS_PER_AGENT:
-            return ScalingReason.LOW_UTILISATION
-        if _others_suffice(facts):
-            return ScalingReason.IDLE_AGENT
-    # One at a time, also below the minimum, which the next decision fills up; but no more of them if it can't be.
-    return ScalingReason.OUTDATED if facts.outdated and not facts.failures else ScalingReason.STEADY
+    if facts.current <= limits.min_agents or facts.starting or not rested:
+        return None
+    if facts.used < LOW_UTILISATION * facts.ready * SLOTS_PER_AGENT:
+        return ScalingReason.LOW_UTILISATION
+    return ScalingReason.IDLE_AGENT if _others_suffice(facts) else None
+
+
+def _renew(facts: PoolFacts, limits: PoolLimits) -> Decision:
+    """Let outdated pods make room one at a time, if need be below the minimum, which the next decision fills up.
+
+    The first pod of the new configuration comes before any goes, if there is room: what works is not given up for what
+    may not.
+    """
+    if not facts.outdated or facts.starting or facts.failures:
+        return Decision(facts.current, facts.current, ScalingReason.STEADY)
+    step = -1 if facts.updated or facts.current == limits.max_agents else 1
+    return Decision(facts.current, facts.current + step, ScalingReason.OUTDATED)
 
 
 def _others_suffice(facts: PoolFacts) -> bool:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import structlog
 
-from workers.core.errors import StillInUse, TerraslotError
+from workers.core.errors import PodRefused, StillInUse, Unavailable
 from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolSpec
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
@@ -116,7 +115,9 @@ def autoscale_pods(system: System, spec: PoolSpec, listing: Listing | None = Non
     log.info(
         "scaling", pool=spec.name, current=decision.current, desired=decision.desired, reason=decision.reason.value
     )
-    return decision.desired, _scale(system, spec, listing, decision.current, decision.desired) != 0
+    outdated_only = decision.reason is ScalingReason.OUTDATED
+    changed = _scale(system, spec, listing, decision.current, decision.desired, outdated_only=outdated_only)
+    return decision.desired, changed != 0
 
 
 def observe(system: System, spec: PoolSpec, listing: Listing) -> PoolFacts:
@@ -130,6 +131,7 @@ def observe(system: System, spec: PoolSpec, listing: Listing) -> PoolFacts:
         failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
     available = [agent for agent in agents if agent.available]
     leases = [lease for agent in available for lease in agent.leases]
+    outdated = {pod.name for pod in listing.outdated}
     stats = slots.stats()
     return PoolFacts(
         ready=len(available),
@@ -142,7 +144,8 @@ def observe(system: System, spec: PoolSpec, listing: Listing) -> PoolFacts:
         pending_applies=pending_applies,
         idle_since=tuple(agent.idle_since for agent in available if agent.idle_since is not None),
         failures=tuple(failures),
-        outdated=len({agent.name for agent in available if not agent.leases} & {pod.name for pod in listing.outdated}),
+        outdated=sum(agent.name in outdated and not agent.leases for agent in available),
+        updated=sum(agent.name not in outdated for agent in available),
     )
 
 
@@ -154,10 +157,12 @@ def _is_starting(pod: Pod, spec: PoolSpec, now: float) -> bool:
     )
 
 
-def _scale(system: System, spec: PoolSpec, listing: Listing, current: int, desired: int) -> int:
+def _scale(
+    system: System, spec: PoolSpec, listing: Listing, current: int, desired: int, *, outdated_only: bool = False
+) -> int:
     if desired >= current:
         return _create(system, spec, listing, min(desired, spec.limits.max_agents) - current)
-    return -_remove_idle(system, spec, listing, current - desired)
+    return -_remove_idle(system, spec, listing, current - desired, outdated_only=outdated_only)
 
 
 def _create(system: System, spec: PoolSpec, listing: Listing, count: int) -> int:
@@ -176,11 +181,11 @@ def _create(system: System, spec: PoolSpec, listing: Listing, count: int) -> int
     return len(names) - len(failures)
 
 
-def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -> int:
+def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int, *, outdated_only: bool) -> int:
     slots = system.slots(spec.name)
     claim = secrets.token_hex(8)
     removed = failed = 0
-    for agent in _claim(slots, listing, count, claim):
+    for agent in _claim(slots, listing, count, claim, outdated_only=outdated_only):
         pod = listing.find(agent)
         if pod is None or failed == GIVE_UP_AFTER:
             slots.give_back(agent, claim)  # without a uid, as of one that registered after the look, nothing is deleted
@@ -192,18 +197,17 @@ def _remove_idle(system: System, spec: PoolSpec, listing: Listing, count: int) -
     return removed
 
 
-def _claim(slots: SlotMap, listing: Listing, count: int, claim: str) -> list[str]:
+def _claim(slots: SlotMap, listing: Listing, count: int, claim: str, *, outdated_only: bool) -> list[str]:
     """Claim idle agents, those with an outdated pod first."""
-    outdated = {pod.name for pod in listing.outdated}
-    idle = [agent.name for agent in slots.snapshot() if agent.name in outdated and not agent.leases] if outdated else []
-    claimed = list(islice((name for name in idle if slots.claim(name, claim, expect=None)), count))
-    return [*claimed, *slots.drain_idle(count - len(claimed), claim)]
+    outdated = [pod.name for pod in listing.outdated]
+    claimed = slots.claim_idle(count, claim, outdated) if outdated else []
+    return claimed if outdated_only else [*claimed, *slots.claim_idle(count - len(claimed), claim)]
 
 
 def _delete(spec: PoolSpec, listing: Listing, pod: Pod) -> bool:
     try:
         listing.delete(pod)
-    except TerraslotError as error:
+    except (Unavailable, PodRefused) as error:
         log.warning("pod not deleted, claim given back", pool=spec.name, pod=pod.name, why=str(error))
         return False
     log.info("pod deleted", pool=spec.name, pod=pod.name, slots="idle")

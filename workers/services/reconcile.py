@@ -164,7 +164,7 @@ def _(action: DeletePod, at: Pass) -> None:
 
 @perform.register
 def _(action: FinishRemoval, at: Pass) -> None:
-    if at.slots.claim(action.pod.name, secrets.token_hex(8), expect=action.claim):
+    if at.slots.take_over(action.pod.name, secrets.token_hex(8), expect=action.claim):
         at.listing.delete(action.pod)
         log.info("pod deleted", pool=at.spec.name, pod=action.pod.name, why="its removal was begun and not finished")
 

@@ -67,7 +67,7 @@ def _use(system: System, name: str) -> StillInUse | None:
 def _delete(system: System, spec: PoolSpec) -> int:
     slots = system.slots(spec.name)
     claim = secrets.token_hex(8)
-    claimed = slots.drain_idle(slots.stats().agents, claim)
+    claimed = slots.claim_idle(slots.stats().agents, claim)
     try:
         if in_use := _use(system, spec.name):
             raise in_use

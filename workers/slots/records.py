@@ -44,7 +44,7 @@ def pairs(replies: Sequence[Text]) -> Iterator[tuple[str, str]]:
 
 def lease(run: str, record: Text) -> Lease:
     """Return the lease of a run from its record."""
-    kind, agent, slot, token, state, since, claim, until, cancel, lost_since = text(record).split(" ")
+    kind, agent, slot, token, state, since, redeemer, until, cancel, lost_since = text(record).split(" ")
     return Lease(
         run,
         _KINDS[kind],
@@ -53,7 +53,7 @@ def lease(run: str, record: Text) -> Lease:
         token,
         _STATES[state],
         float(since),
-        claim != _NONE,
+        redeemer != _NONE,
         _time(until),
         None if cancel == _NONE else CancelMode(cancel),
         _time(lost_since),

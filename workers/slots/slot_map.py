@@ -46,10 +46,9 @@ WATCH_GAP = 60.0
 
 _ACQUIRE = Script.load("keys", "acquire")
 _AGENT = Script.load("keys", "agents", "agent")
-_CLAIM = Script.load("keys", "agents", "claim")
+_CLAIM_IDLE = Script.load("keys", "agents", "claim_idle")
 _CANCEL = Script.load("keys", "leases", "cancel", "end_lease")
 _DRAIN = Script.load("keys", "agents", "drain")
-_DRAIN_IDLE = Script.load("keys", "agents", "drain_idle")
 _EXPIRED = Script.load("keys", "agents", "expired")
 _EXTEND = Script.load("keys", "leases", "extend")
 _FORGET = Script.load("keys", "agents", "forget")
@@ -63,6 +62,7 @@ _RESERVE = Script.load("keys", "agents", "leases", "reserve")
 _RESUME = Script.load("keys", "agents", "leases", "resume")
 _SNAPSHOT = Script.load("keys", "snapshot")
 _STATS = Script.load("keys", "stats")
+_TAKE_OVER = Script.load("keys", "agents", "take_over")
 _WATCHED = Script.load("keys", "agents", "watched")
 
 
@@ -161,20 +161,21 @@ class SlotMap:
 
     # What the control plane does with agents
 
-    def drain_idle(self, count: int, claim: str) -> list[str]:
+    def claim_idle(self, count: int, claim: str, among: Sequence[str] | None = None) -> list[str]:
         """Claim up to ``count`` agents whose three slots are all idle, longest idle first, to remove their pods.
 
-        They are given nothing from now on. ``claim`` names the claimer, who gives back what it can't remove.
+        They are given nothing from now on. ``claim`` names the claimer, who gives back what it can't remove. With
+        ``among`` only those agents, the first ones first.
         """
-        return [records.text(name) for name in self._run(_DRAIN_IDLE, count, word(claim))]
+        names = self._run(_CLAIM_IDLE, count, word(claim), int(among is not None), *(among or ()))
+        return [records.text(name) for name in names]
 
-    def claim(self, agent: str, claim: str, expect: str | None) -> bool:
-        """Claim one agent whose three slots are all idle; false if they are not, or its claim is not ``expect``.
+    def take_over(self, agent: str, claim: str, expect: str) -> bool:
+        """Take over the claim ``expect`` of an idle agent, whose removal was left half-done; false if it has another.
 
-        ``None``: it is to be one that accepts runs. Another's claim: a removal that was left half-done is taken over,
-        and should that claimer live, it can't give the agent back any more.
+        Whoever had it, should he live, can't give the agent back any more.
         """
-        return bool(self._run(_CLAIM, agent, word(claim), expect or "-"))
+        return bool(self._run(_TAKE_OVER, agent, word(claim), expect))
 
     def give_back(self, agent: str, claim: str) -> bool:
         """End a claim: the agent may be given runs again, unless it drains. False if the claim is not the agent's."""

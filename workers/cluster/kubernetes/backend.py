@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
-from workers.cluster.kubernetes.manifest import Manifest, pod_manifest
+from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
 from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
 from workers.cluster.kubernetes.secrets import Secrets
@@ -65,8 +65,7 @@ class KubernetesPods:
 
     def template(self, spec: PoolSpec) -> str | None:
         """See :meth:`PodBackend.template <workers.cluster.backend.PodBackend.template>`: one of the pod's labels."""
-        template: str = self._manifest(spec, "any")["metadata"]["labels"][labels.TEMPLATE]
-        return template
+        return template_digest(spec, instance=self._instance)
 
     def create(self, spec: PoolSpec, name: str) -> None:
         """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
@@ -119,7 +118,7 @@ class KubernetesPods:
         self._api.close()
 
     def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
-        pod = self._manifest(spec, name)
+        pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
         call = Call("create", "pods", self._api.namespace)
         try:
             self._api.call(
@@ -133,9 +132,6 @@ class KubernetesPods:
         except Refused as error:
             if not error.refusal.already_exists:
                 raise explain(error.refusal, call) from error
-
-    def _manifest(self, spec: PoolSpec, name: str) -> Manifest:
-        return pod_manifest(spec, name, instance=self._instance, environment=self._environment)
 
     def _mark(self, marking: Marking) -> None:
         pod = marking.pod

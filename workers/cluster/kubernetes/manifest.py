@@ -48,23 +48,31 @@ def pod_manifest(
     """Return the pod ``name`` of a Kubernetes pool.
 
     ``environment``: settings that all agents share, none of them secret. What a container needs secretly is in the
-    files of its pool's Secret. Only ``metadata.name`` tells the pods of a pool apart. A label names all the rest, so
-    that a pod shows from which configuration it was made.
+    files of its pool's Secret. Only ``metadata.name`` tells the pods of a pool apart.
     """
+    pod = _unnamed(spec, instance, environment or {})
+    pod["metadata"]["labels"][labels.TEMPLATE] = template_digest(spec, instance=instance)
+    pod["metadata"]["name"] = name
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def template_digest(spec: PoolSpec, *, instance: str = labels.TERRASLOT) -> str:
+    """Return what tells pods of another configuration of the pool from those of this one.
+
+    Settings of the process that asks are no part of it: two processes may differ in them, a log's level for example.
+    """
+    pod = _unnamed(spec, instance, {})
+    return hashlib.sha256(json.dumps(pod, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _unnamed(spec: PoolSpec, instance: str, environment: Mapping[str, str]) -> Manifest:
     pods = spec.kubernetes
     if pods is None:
         raise ValueError(f"the pool {spec.name!r} is not one of Kubernetes")
     secret = secret_name(spec.name, instance=instance)
-    pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment or {}, secret)}, pods)
-    metadata = pod["metadata"]
-    metadata["labels"] = {**metadata["labels"], **_labels(instance, spec.name)}
-    metadata["labels"][labels.TEMPLATE] = _digest(pod)
-    metadata["name"] = name
-    return {"apiVersion": "v1", "kind": "Pod", **pod}
-
-
-def _digest(pod: Manifest) -> str:
-    return hashlib.sha256(json.dumps(pod, sort_keys=True).encode()).hexdigest()[:16]
+    pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment, secret)}, pods)
+    pod["metadata"]["labels"] = {**pod["metadata"]["labels"], **_labels(instance, spec.name)}
+    return pod
 
 
 def _labels(instance: str, pool: str) -> dict[str, str]:

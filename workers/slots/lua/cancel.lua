@@ -6,7 +6,7 @@
 local run, reply = ARGV[2], 'revoked'
 local lease = read_lease(run)
 if not lease then return 'absent' end
-if lease.state == 'running' and lease.claim ~= NONE then
+if lease.state == 'running' and lease.redeemer ~= NONE then
   if lease.cancel ~= 'kill' then
     lease.cancel = ARGV[3]
     write_lease(run, lease)

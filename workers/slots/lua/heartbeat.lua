@@ -24,7 +24,7 @@ for _, run in ipairs(runs_of(name)) do
       table.insert(cancels, lease.token)
       table.insert(cancels, lease.cancel)
     end
-    local lost = lease.claim ~= NONE and not named[lease.token]
+    local lost = lease.redeemer ~= NONE and not named[lease.token]
     if lost ~= (lease.lost_since ~= NONE) then
       lease.lost_since = lost and now or NONE
       write_lease(run, lease)

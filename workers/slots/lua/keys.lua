@@ -2,7 +2,7 @@
 --
 -- KEYS, all of one pool (spelled in workers/slots/keys.py); a verb is given the first so many that it needs:
 --   1 room        ZSET  every agent, by what is taken of it: see below
---   2 leases      HASH  run -> "kind agent slot token state since claim kept_until cancel lost_since",
+--   2 leases      HASH  run -> "kind agent slot token state since redeemer kept_until cancel lost_since",
 --                       and the way back: "agent/slot" -> the run that holds it
 --   3 reserved    ZSET  the runs whose slot is reserved, by kept_until
 --   4 agents      HASH  agent -> "incarnation draining silent registered_at claim"

@@ -16,7 +16,7 @@ for i = 5, #ARGV, 7 do
   local run, kind, slot, token, since, redeemed, kept_until = unpack(ARGV, i, i + 6)
   local lease = read_lease(run)
   if not lease and redis.call('HEXISTS', LEASES, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
-    lease = {kind = kind, agent = name, slot = slot, token = token, since = since, claim = NONE, cancel = NONE,
+    lease = {kind = kind, agent = name, slot = slot, token = token, since = since, redeemer = NONE, cancel = NONE,
       state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE}
     redis.call('HSET', LEASES, name .. '/' .. slot, run)
     local score = tonumber(redis.call('ZSCORE', ROOM, name))
@@ -24,7 +24,7 @@ for i = 5, #ARGV, 7 do
     redis.call('ZADD', ROOM, score < 0 and -size or size, name)
   end
   if lease and lease.agent == name and lease.token == token then
-    if redeemed == '1' and lease.claim == NONE then lease.claim = 'registered' end
+    if redeemed == '1' and lease.redeemer == NONE then lease.redeemer = 'registered' end
     write_lease(run, lease)
   end
 end

@@ -8,5 +8,5 @@ if not lease then return nil end
 if lease.token == new_token and lease.state == 'running' then return redis.call('HGET', LEASES, run) end
 if lease.token ~= token or lease.cancel ~= NONE or read_agent(lease.agent).silent == '1' then return nil end
 lease.token, lease.state, lease.since = new_token, 'running', clock()
-lease.claim, lease.kept_until, lease.lost_since = NONE, NONE, NONE
+lease.redeemer, lease.kept_until, lease.lost_since = NONE, NONE, NONE
 return write_lease(run, lease)
