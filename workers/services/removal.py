@@ -12,7 +12,7 @@ import time
 
 import structlog
 
-from workers.core.errors import StillInUse, TerraslotError
+from workers.core.errors import PodRefused, StillInUse, TerraslotError, Unavailable
 from workers.core.pools import PoolSpec
 from workers.services import credentials
 from workers.services.draining import LOOK_SECONDS, held
@@ -88,24 +88,23 @@ def _delete(system: System, spec: PoolSpec) -> int:
 def _end_pods(system: System, spec: PoolSpec) -> int:
     """Delete every pod, and give them a moment to go; return how many are left, as far as anybody knows."""
     try:
-        pods = Listing(system, spec).pods
-    except TerraslotError as error:
+        listing = Listing(system, spec)
+    except Unavailable as error:
         log.warning("pods not deleted", pool=spec.name, why=str(error))
         return system.slots(spec.name).stats().agents
-    if any(pod.controlled for pod in pods):
+    if any(pod.controlled for pod in listing.pods):
         raise StillInUse(
             f"The pool {spec.name!r} can't be deleted: the Deployment {spec.deployment!r} would create its pods anew. "
             "Delete that one first, or take it over."
         )
     try:
-        for pod in pods:
+        for pod in listing.pods:
             if not pod.deleting:
-                keep()
-                system.pods(spec).delete(pod)
+                listing.delete(pod)
         until = time.monotonic() + ENDING_SECONDS
         while (left := system.pods(spec).list(spec.name)) and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-    except TerraslotError as error:
+    except (Unavailable, PodRefused) as error:
         log.warning("pods not deleted", pool=spec.name, why=str(error))
-        return len(pods)
+        return len(listing.pods)
     return len(left)
