@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import CredentialProvider
 
 from workers.core.credentials import SECRET_FILE
@@ -22,15 +22,11 @@ SECRET_DIR = "TERRASLOT_SECRET_DIR"  # noqa: S105 - a variable's name
 class PoolSecret(BaseModel):
     """The content of a pool's Secret. Any of ``payload_keys`` may have sealed an order."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     username: str
-    password: str
-    payload_keys: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        """Say whose it is, and nothing more."""
-        return f"PoolSecret({self.username})"
+    password: str = Field(repr=False)
+    payload_keys: tuple[str, ...] = Field(repr=False)
 
 
 def read(directory: Path) -> PoolSecret:

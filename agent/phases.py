@@ -39,7 +39,7 @@ class Phases:
     """How this agent executes phases: with this Terraform, this environment, and this directory of its own."""
 
     command: Sequence[str]
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
     secret_dir: Path | None = None
 

@@ -34,8 +34,8 @@ class AgentSettings(BaseSettings):
     pool: Name
     agent: AgentName
     work_dir: Path
-    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
-    broker_url: RedisUrl = ""
+    redis_url: RedisUrl = Field(default="redis://127.0.0.1:6379/0", repr=False)
+    broker_url: RedisUrl = Field(default="", repr=False)
     secret_dir: Path | None = None
     terraform: str | None = None
     heartbeat_seconds: float = Field(default=5, gt=0, le=3600)

@@ -24,7 +24,7 @@ def configure(level: str, form: str, **about: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(form)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering(form)],
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -37,7 +37,8 @@ def configure(level: str, form: str, **about: str) -> None:
     )
 
 
-def _rendering(form: str) -> list[Processor]:
+def rendering(form: str) -> list[Processor]:
+    """Return what makes an event a line. Tracebacks are plain: what local variables hold may be a secret."""
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     plain = structlog.dev.plain_traceback

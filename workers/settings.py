@@ -49,9 +49,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=home)
-    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
-    broker_url: RedisUrl = ""
-    database_url: str = ""
+    redis_url: RedisUrl = Field(default="redis://127.0.0.1:6379/0", repr=False)
+    broker_url: RedisUrl = Field(default="", repr=False)
+    database_url: str = Field(default="", repr=False)
     encryption_keys: SecretStr = SecretStr("")
     credential_days: float = Field(default=30, gt=0)
     run_retention_days: float = Field(default=90, ge=1, le=_FOR_EVER)

@@ -8,6 +8,7 @@ from functools import cache
 
 import structlog
 
+from workers import logs
 from workers.services import system as services
 from workers.services.system import System
 
@@ -16,6 +17,7 @@ from workers.services.system import System
 def system() -> System:
     """Return the system of this process; from now on its services log errors only, to stderr."""
     structlog.configure(
+        processors=[structlog.processors.add_log_level, *logs.rendering("console")],
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

@@ -106,8 +106,10 @@ Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
 class SensitiveVariables(_Value):
     """Variables whose values nobody sees but Terraform. Kept sealed, sent sealed, masked in what Terraform prints."""
 
-    variables: Variables = {}
-    environment: Environment = {}
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    variables: Variables = Field(default={}, repr=False)
+    environment: Environment = Field(default={}, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from workers.cluster.processes import Process, identify
 from workers.core.errors import InvalidRequest, StillInUse
@@ -39,11 +39,11 @@ class Child(BaseModel):
 class Running(BaseModel):
     """A system as ``system.json`` describes it. ``settings`` are written beside these keys, for every process."""
 
-    redis_url: str
+    redis_url: str = Field(repr=False)
     flower_url: str | None = None
     ready: bool = False
     children: dict[str, Child] = {}
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={}, repr=False)
 
     def note(self, name: str, process: Process) -> None:
         """Remember a child."""

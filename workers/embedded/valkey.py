@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis import Redis
@@ -41,7 +41,7 @@ class Valkey:
 
     home: Path
     port: int
-    password: str
+    password: str = field(repr=False)
 
     @property
     def url(self) -> str:

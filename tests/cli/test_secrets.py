@@ -1,0 +1,62 @@
+"""What commands say when something breaks inside: a traceback, and nobody's secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import structlog
+from pydantic import ValidationError
+
+from agent.credentials import PoolSecret
+from agent.phases import Phases
+from agent.settings import AgentSettings
+from workers.cli import system as cli_system
+from workers.core.workspaces import SensitiveVariables
+from workers.embedded.state import Running
+from workers.embedded.valkey import Valkey
+from workers.settings import Settings
+
+SECRET = "hunter2"
+URL = f"redis://:{SECRET}@127.0.0.1:1/0"
+
+
+def test_a_traceback_on_stderr_holds_no_local_variable(control, capsys) -> None:
+    cli_system.system()
+    variables = {"token": SECRET}
+    try:
+        variables["name"]
+    except KeyError:
+        structlog.get_logger("services").exception("order can't be made", run="run-1")
+    said = capsys.readouterr().err
+    assert "order can't be made" in said
+    assert "Traceback" in said
+    assert "KeyError: 'name'" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        SensitiveVariables(variables={"token": SECRET}, environment={"TOKEN": SECRET}),
+        PoolSecret(username="u", password=SECRET, payload_keys=(SECRET,)),
+        Phases(("terraform",), {"TOKEN": SECRET}, Path("/work")),
+        AgentSettings(pool="p", agent="a", work_dir="/work", redis_url=URL, broker_url=URL),  # type: ignore[arg-type]
+        Settings(redis_url=URL, broker_url=URL, database_url=f"postgresql://u:{SECRET}@h/d", encryption_keys=SECRET),  # type: ignore[arg-type]
+        Running(redis_url=URL, settings={"redis_url": URL, "encryption_keys": SECRET}),
+        Valkey(Path("/work"), 1, SECRET),
+    ],
+    ids=lambda holder: type(holder).__name__,
+)
+def test_what_holds_a_secret_says_nothing_of_it(holder: object) -> None:
+    assert SECRET not in f"{holder!r} {holder}"
+
+
+def test_what_can_not_be_read_of_secrets_is_not_repeated() -> None:
+    for model, wrong in (
+        (SensitiveVariables, {"variables": {"no name": SECRET}, "environment": {"A": {"B": SECRET}}}),
+        (PoolSecret, {"username": "u", "password": {"it is": SECRET}}),
+    ):
+        with pytest.raises(ValidationError) as refused:
+            model.model_validate(wrong)
+        assert SECRET not in str(refused.value)
