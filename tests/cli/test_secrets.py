@@ -12,9 +12,11 @@ from agent.credentials import PoolSecret
 from agent.phases import Phases
 from agent.settings import AgentSettings
 from workers.cli import system as cli_system
+from workers.core.credentials import Credential
 from workers.core.workspaces import SensitiveVariables
 from workers.embedded.state import Running
 from workers.embedded.valkey import Valkey
+from workers.services.credentials import _Opened
 from workers.settings import Settings
 
 SECRET = "hunter2"
@@ -39,6 +41,7 @@ def test_a_traceback_on_stderr_holds_no_local_variable(control, capsys) -> None:
     "holder",
     [
         SensitiveVariables(variables={"token": SECRET}, environment={"TOKEN": SECRET}),
+        _Opened(Credential("p", 1, 0.0), SECRET, SECRET),
         PoolSecret(username="u", password=SECRET, payload_keys=(SECRET,)),
         Phases(("terraform",), {"TOKEN": SECRET}, Path("/work")),
         AgentSettings(pool="p", agent="a", work_dir="/work", redis_url=URL, broker_url=URL),  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets as random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -31,8 +31,8 @@ _PASSWORD_BYTES = 32
 @dataclass(frozen=True, slots=True)
 class _Opened:
     credential: Credential
-    password: str
-    payload_key: str
+    password: str = field(repr=False)
+    payload_key: str = field(repr=False)
 
 
 def ensure_secret_for_pool(system: System, spec: PoolSpec) -> None:
