@@ -112,6 +112,14 @@ def test_a_pool_is_created_scaled_drained_rotated_and_deleted(pool: Cluster, cli
     assert cli("pool list --json").json == []
 
 
+def test_a_take_over_that_ended_half_way_is_shown_with_what_to_do(old: Cluster, cli: Terraslot) -> None:
+    old.double.fail("delete", "replicasets", cut=True)
+    assert cli(f"pool adopt-deployment {POOL} {OLD}").code == 1
+    shown = cli(f"pool show {POOL}").out
+    assert f"The Deployment {OLD} is being taken over" in shown
+    assert f"`terraslot pool adopt-deployment {POOL} {OLD}`" in shown
+
+
 def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: Terraslot) -> None:
     before = old.double.pods()
     assert cli(f"pool adopt-deployment {POOL} nothing").sentence == (

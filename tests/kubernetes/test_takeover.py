@@ -10,14 +10,17 @@ import pytest
 from tests.kubernetes.control import Cluster
 from tests.kubernetes.double.cluster import NAMESPACE
 from tests.kubernetes.double.machinery import HASH
-from tests.services.conftest import POOL
+from tests.services.conftest import POOL, HandAgent
 from tests.waiting import eventually
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
-from workers.core.errors import InvalidRequest, StillInUse, TerraslotError, Unavailable
+from workers.cluster.kubernetes.deployments import Deployments
+from workers.core.errors import InvalidRequest, StillInUse, TerraslotError, TurnLost, Unavailable
 from workers.core.runs import RunKind, RunStatus
-from workers.services import deprecated, pods, pools, runs
-from workers.services.takeover import adopt_deployment, return_to_deployment
+from workers.services import deprecated, draining, pods, pools, runs, takeover
+from workers.services.cycle import cycle
+from workers.services.takeover import _take_over, adopt_deployment, return_to_deployment
+from workers.slots.keys import PoolKeys
 from workers.store import pools as stored
 
 # Labels as charts set them; two of them are among those that our own pods have with other values.
@@ -58,6 +61,29 @@ def owners(cluster: Cluster) -> list[Any]:
     return [pod["metadata"].get("ownerReferences") or None for pod in cluster.double.objects.all("pods", NAMESPACE)]
 
 
+def staying(cluster: Cluster) -> dict[str, str]:
+    """Return the pods that nobody has asked to go, and whose agents are given runs; by name, their uids."""
+    takes = {agent.name for agent in cluster.slots.snapshot() if not agent.draining}
+    found = cluster.double.objects.all("pods", NAMESPACE)
+    there = [pod["metadata"] for pod in found if not pod["metadata"].get("deletionTimestamp")]
+    return {metadata["name"]: metadata["uid"] for metadata in there if metadata["name"] in takes}
+
+
+def run_by_it(cluster: Cluster) -> list[HandAgent]:
+    """Let the pool say that the Deployment runs its pods; register their agents."""
+    spec = cluster.spec()
+    assert spec.kubernetes is not None
+    pods_of_it = spec.kubernetes.model_copy(update={"deployment": OLD})
+    _save(cluster, spec.model_copy(update={"kubernetes": pods_of_it}))
+    cluster.cycle()
+    return cluster.register()
+
+
+def _look_often(cluster: Cluster) -> None:
+    for _ in range(3):
+        cluster.cycle()
+
+
 def test_every_pod_goes_on_with_its_run_as_a_single_pod(old: Cluster) -> None:
     before = uids(old)
     adopt_deployment(old.system, POOL, OLD)
@@ -87,11 +113,7 @@ def test_runs_that_began_under_the_deployment_are_not_touched(old: Cluster) -> N
 
 
 def test_while_a_deployment_runs_the_pods_nothing_is_scaled(old: Cluster) -> None:
-    spec = old.spec()
-    assert spec.kubernetes is not None
-    _save(old, spec.model_copy(update={"kubernetes": spec.kubernetes.model_copy(update={"deployment": OLD})}))
-    old.cycle()
-    old.register()
+    run_by_it(old)
     before = uids(old)
     old.configure(min_agents=5)
     old.cycle()
@@ -117,14 +139,106 @@ def test_a_failure_at_any_step_ends_nothing_and_the_next_try_finishes(
     old: Cluster, where: tuple[str, str], after: bool
 ) -> None:
     before = uids(old)
+    run_by_it(old)
     old.double.fail(*where, cut=True, after=after)
     with pytest.raises(TerraslotError):
         adopt_deployment(old.system, POOL, OLD)
-    assert uids(old) == before
+    _look_often(old)
+    assert staying(old) == before
     adopt_deployment(old.system, POOL, OLD)
-    assert uids(old) == before
+    assert staying(old) == before
     assert owners(old) == [None] * 3
     assert old.spec().deployment is None
+
+
+@pytest.mark.parametrize("labelled", range(3))
+def test_a_death_between_two_pods_leaves_all_in_service(old: Cluster, labelled: int) -> None:
+    old.register()
+    before = uids(old)
+    old.double.fail("delete", "replicasets", cut=True)
+    with pytest.raises(TerraslotError):
+        adopt_deployment(old.system, POOL, OLD)
+    old.double.fail("patch", "pods", cut=True, skip=labelled)
+    with pytest.raises(TerraslotError):
+        adopt_deployment(old.system, POOL, OLD)
+    assert owners(old) == [None] * 3
+    _look_often(old)
+    assert staying(old) == before
+    adopt_deployment(old.system, POOL, OLD)
+    assert staying(old) == before
+
+
+def test_a_death_before_the_last_step_leaves_all_in_service(old: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    old.register()
+    before = uids(old)
+    with monkeypatch.context() as dying:
+        dying.setattr(takeover, "_take_over", lambda *arguments: (_take_over(*arguments), 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            adopt_deployment(old.system, POOL, OLD)
+    assert owners(old) == [None] * 3
+    _look_often(old)
+    assert staying(old) == before
+    assert adopt_deployment(old.system, POOL, OLD) == old.spec()
+    assert (old.spec().deployment, old.spec().adopting) == (None, False)
+
+
+@pytest.mark.parametrize("step", [("delete", "deployments"), ("delete", "replicasets"), ("get", "configmaps")])
+def test_no_cycle_looks_at_the_pool_meanwhile(old: Cluster, step: tuple[str, str]) -> None:
+    looked: list[bool] = []
+    old.double.fail(*step, first=lambda: looked.append(cycle(old.system, POOL)))
+    before = uids(old)
+    adopt_deployment(old.system, POOL, OLD)
+    assert looked == [False]
+    assert uids(old) == before
+
+
+def test_a_cycle_that_took_the_turn_over_ends_and_drains_nothing(old: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where this process was stopped for longer than its lock lasts, just when the pods have lost their owner."""
+    settle = Deployments._settle
+    old.register()
+    before = uids(old)
+
+    def late(deployments: Deployments, pool: str, kept: Any) -> None:
+        old.redis.delete(*PoolKeys(POOL).lock("cycle"))
+        old.cycle()
+        assert staying(old) == before
+        settle(deployments, pool, kept)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Deployments, "_settle", late)
+        with pytest.raises(TurnLost):
+            adopt_deployment(old.system, POOL, OLD)
+    adopt_deployment(old.system, POOL, OLD)
+    assert staying(old) == before
+
+
+def test_single_pods_that_the_pool_had_before_stay_where_it_dies_at_once(old: Cluster) -> None:
+    (own, *_) = old.start(1)
+    before = {**uids(old)}
+    old.double.fail("create", "configmaps", cut=True)
+    with pytest.raises(TerraslotError):
+        adopt_deployment(old.system, POOL, OLD)
+    _look_often(old)
+    assert staying(old) == before
+    assert own.name in before
+
+
+def test_a_pod_that_an_operator_lets_drain_goes_on_draining(old: Cluster) -> None:
+    (one, *_) = run_by_it(old)
+    draining.drain_agent(old.system, one.name)
+    adopt_deployment(old.system, POOL, OLD)
+    assert {agent.name for agent in old.slots.snapshot() if agent.draining} == {one.name}
+
+
+def test_a_pool_that_drained_can_be_given_runs_again_half_way(old: Cluster) -> None:
+    old.register()
+    before = uids(old)
+    draining.drain_pool(old.system, POOL)
+    old.double.fail("patch", "pods", cut=True, skip=3)
+    with pytest.raises(TerraslotError):
+        adopt_deployment(old.system, POOL, OLD)
+    draining.undrain_pool(old.system, POOL)
+    assert staying(old) == before
 
 
 def test_a_cluster_that_takes_its_time_is_waited_for_and_then_told_of(
@@ -187,6 +301,34 @@ def test_there_and_back_and_there_again(old: Cluster) -> None:
     before = uids(old)
     adopt_deployment(old.system, POOL, OLD)
     assert uids(old) == before
+
+
+def test_a_busy_pod_that_was_to_leave_stays_when_the_deployment_is_taken_over_again(old: Cluster) -> None:
+    adopt_deployment(old.system, POOL, OLD)
+    started = busy(old)
+    before = uids(old)
+    assert return_to_deployment(old.system, POOL, OLD) == 3
+    eventually(lambda: len(old.running()) == 6)
+    assert staying(old) == {}
+    old.double.fail("delete", "deployments", cut=True)
+    with pytest.raises(TerraslotError):
+        adopt_deployment(old.system, POOL, OLD)
+    _look_often(old)
+    assert before.items() <= staying(old).items()
+    adopt_deployment(old.system, POOL, OLD)
+    old.register()
+    assert before.items() <= staying(old).items()
+    assert {old.run(run).status for run in started} == {RunStatus.PLANNING}
+
+
+def test_the_way_back_waits_until_the_deployment_has_gone(old: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as slow:
+        slow.setattr(old.double.machinery, "_collect", lambda *_: None)
+        with pytest.raises(Unavailable):
+            adopt_deployment(old.system, POOL, OLD, wait=0)
+        with pytest.raises(Unavailable, match="still leaving its ReplicaSets"):
+            return_to_deployment(old.system, POOL, OLD)
+    assert old.spec().adopting
 
 
 def test_two_control_planes_in_a_namespace_each_remember_the_deployment_of_their_own_pool_of_a_name(

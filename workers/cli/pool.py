@@ -45,7 +45,10 @@ def show(name: PoolName, as_json: AsJson = False) -> None:
     say("\nLimits and timeouts", style="bold")
     for what, value in {**pool.limits, **pool.timeouts, "attempts": pool.attempts}.items():
         say(f"  {what} = {value:g}")
-    if pool.deployment:
+    if pool.adopting:
+        again = f"terraslot pool adopt-deployment {name} {pool.deployment}"
+        say(f"\nThe Deployment {pool.deployment} is being taken over. Should that have ended half-way: `{again}`.")
+    elif pool.deployment:
         say(f"\nThe Deployment {pool.deployment} runs its pods.")
     for variable in pool.sensitive:
         say(f"  sensitive {variable}")

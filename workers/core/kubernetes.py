@@ -95,7 +95,8 @@ class KubernetesSpec(_Part):
     ``group`` are numbers above 0; the work directory belongs to the group. ``grace_seconds``: from SIGTERM to
     SIGKILL; unless set, what the longest apply and its interruption may take. ``service_account_token``: mount the
     service account's token. ``deployment``: the Deployment that creates and deletes the pods of this pool instead of
-    the platform, before it is taken over and after it was given back.
+    the platform, before it is taken over and after it was given back. ``adopting``: it is being taken over, and until
+    that is done nothing is scaled, nor asked to leave.
     """
 
     image: str = Field(min_length=1, max_length=512, pattern=r"^\S+$")
@@ -121,6 +122,7 @@ class KubernetesSpec(_Part):
     grace_seconds: int | None = Field(default=None, ge=30, le=30 * 86400)
     pod_template: Object = {}
     deployment: ObjectName | None = None
+    adopting: bool = False
 
     @model_validator(mode="after")
     def _is_a_safe_pod(self) -> Self:

@@ -93,6 +93,16 @@ class PoolSpec(BaseModel):
         return self.kubernetes.deployment if self.kubernetes else None
 
     @property
+    def adopting(self) -> bool:
+        """Whether that Deployment is being taken over. Who owns which of the pods then says nothing of who stays."""
+        return self.kubernetes is not None and self.kubernetes.adopting
+
+    @property
+    def single_pods_leave(self) -> bool:
+        """Whether pods that no Deployment controls are to go, since one runs this pool."""
+        return self.deployment is not None and not self.adopting
+
+    @property
     def grace_seconds(self) -> int:
         """From SIGTERM to SIGKILL for a Kubernetes pod, in seconds: what the longest apply may take, unless set."""
         if self.kubernetes is not None and self.kubernetes.grace_seconds is not None:

@@ -29,8 +29,8 @@ def drain_pool(system: System, name: str) -> int:
 
 def undrain_pool(system: System, name: str) -> None:
     """Give runs to the pool again. Raises :class:`UnknownPool`."""
-    spec = _set(system, name, draining=False)
     with in_turn(system, name):
+        spec = _set(system, name, draining=False)
         slots = system.slots(name)
         for agent in _staying(system, spec):
             slots.undrain(agent)
@@ -74,14 +74,15 @@ def undrain_agent(system: System, agent: str) -> None:
     Raises :class:`UnknownAgent`, :class:`StillInUse` while its whole pool drains, and :class:`AgentGone` where its
     pod is on its way out.
     """
-    spec = _pool_of(system, agent)
-    if spec.draining:
-        raise StillInUse(f"The pool {spec.name!r} of {agent} drains: `terraslot pool undrain {spec.name}` ends that.")
-    with in_turn(system, spec.name):
+    pool = _pool_of(system, agent).name
+    with in_turn(system, pool):
+        spec = _get(system, pool)
+        if spec.draining:
+            raise StillInUse(f"The pool {pool!r} of {agent} drains: `terraslot pool undrain {pool}` ends that.")
         if agent not in _staying(system, spec):
             raise AgentGone(f"The pod of {agent} is being deleted: nothing can be given to it any more.")
-        system.slots(spec.name).undrain(agent)
-    dispatch(system, spec.name)
+        system.slots(pool).undrain(agent)
+    dispatch(system, pool)
 
 
 def _staying(system: System, spec: PoolSpec) -> list[str]:
@@ -89,8 +90,13 @@ def _staying(system: System, spec: PoolSpec) -> list[str]:
     return [
         pod.name
         for pod in Listing(system, spec).pods
-        if not pod.deleting and (pod.controlled or spec.deployment is None)
+        if not pod.deleting and (pod.controlled or not spec.single_pods_leave)
     ]
+
+
+def _get(system: System, name: str) -> PoolSpec:
+    with system.database.read() as session:
+        return pools.get(session, name)
 
 
 def _pool_of(system: System, agent: str) -> PoolSpec:

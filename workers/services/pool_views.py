@@ -85,6 +85,7 @@ class PoolView:
     attempts: int
     draining: bool
     deployment: str | None
+    adopting: bool
     sensitive: tuple[str, ...]
     slots: SlotCounts
     agents: tuple[AgentView, ...]
@@ -148,6 +149,7 @@ def _view(system: System, recorded: _Recorded) -> PoolView:
         attempts=spec.attempts,
         draining=spec.draining,
         deployment=spec.deployment,
+        adopting=spec.adopting,
         sensitive=spec.sensitive,
         slots=_counts(slots.stats()),
         agents=tuple(_agent(record, recorded.holding) for record in slots.snapshot()),

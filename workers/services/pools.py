@@ -127,7 +127,7 @@ def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:
     kept = {"draining": old.draining, "sensitive": old.sensitive}
     if spec.kubernetes is None:
         return spec.model_copy(update=kept)
-    pods = spec.kubernetes.model_copy(update={"deployment": old.deployment})
+    pods = spec.kubernetes.model_copy(update={"deployment": old.deployment, "adopting": old.adopting})
     return spec.model_copy(update={**kept, "kubernetes": pods})
 
 

@@ -1,7 +1,9 @@
-"""A pool whose pods a Deployment runs becomes one of single pods, and the way back. No pod is ended for either.
+"""A pool whose pods a Deployment runs becomes one of single pods, and the way back. No busy pod is ended for either.
 
 While ``kubernetes.deployment`` of a pool names a Deployment, that one creates and deletes its pods: runs are given to
-them, what is lost is seen, and nothing is scaled here.
+them, what is lost is seen, nothing is scaled here, and single pods leave. A Deployment that is being taken over leaves
+single pods behind one by one; so ``kubernetes.adopting`` is set before the first is, and until all belong to the pool
+no cycle lets any of them leave, however long ago whoever set it has died.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from workers.core.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.core.pools import PoolSpec
 from workers.services.listing import Listing
 from workers.services.system import System
+from workers.services.turns import in_turn
+from workers.slots.locks import keep
 from workers.store import pools
 
 log = structlog.get_logger(__name__)
@@ -27,32 +31,31 @@ def adopt_deployment(system: System, pool: str, deployment: str, *, wait: float 
     """Make the pods of a Deployment single pods of ``pool``, with whatever they are doing; return the pool then.
 
     Scaling rests until it is done. Safe to repeat after a failure at any step. Raises :class:`InvalidRequest` where
-    the pool is none of Kubernetes or there is no such Deployment, and :class:`Unavailable` where the cluster has not
-    carried it out within ``wait`` seconds.
+    the pool is none of Kubernetes or there is no such Deployment, :class:`Unavailable` where the cluster has not
+    carried it out within ``wait`` seconds, and :class:`TurnLost`.
     """
     deployments = _deployments(system, _get(system, pool))
     deployments.expect(pool, deployment)
-    _run_by(system, pool, deployment)
-    until = time.monotonic() + wait
-    while step := deployments.take_over(pool, deployment):
-        if time.monotonic() > until:
-            raise Unavailable(f"After {wait:g} s the pool {pool!r} still waits for {step}: do it again.")
-        time.sleep(_LOOK_SECONDS)
-    log.info("deployment taken over", pool=pool, deployment=deployment)
-    return _run_by(system, pool, None)
+    with in_turn(system, pool):
+        _let_stay(system, _get(system, pool))
+        _run_by(system, pool, deployment, adopting=True)
+        _take_over(deployments, pool, deployment, wait)
+        log.info("deployment taken over", pool=pool, deployment=deployment)
+        return _run_by(system, pool, None)
 
 
 def return_to_deployment(system: System, pool: str, deployment: str) -> int:
     """Give a pool back to the Deployment that it was taken over from; return how many single pods are left.
 
     From now on these get no runs, and go once they hold none: in every cycle, and whenever this is called again.
-    Raises :class:`InvalidRequest` where no such Deployment was taken over.
+    Raises :class:`InvalidRequest` where no such Deployment was taken over, :class:`Unavailable` where that has not
+    ended yet, and :class:`TurnLost`.
     """
-    spec = _get(system, pool)
-    _deployments(system, spec).put_back(pool, deployment)
-    spec = _run_by(system, pool, deployment)
-    log.info("pool given back", pool=pool, deployment=deployment)
-    return leave_to_deployment(system, spec, Listing(system, spec))
+    with in_turn(system, pool):
+        _deployments(system, _get(system, pool)).put_back(pool, deployment)
+        spec = _run_by(system, pool, deployment)
+        log.info("pool given back", pool=pool, deployment=deployment)
+        return leave_to_deployment(system, spec, Listing(system, spec))
 
 
 def label_pods(system: System, spec: PoolSpec) -> None:
@@ -64,8 +67,10 @@ def label_pods(system: System, spec: PoolSpec) -> None:
 def leave_to_deployment(system: System, spec: PoolSpec, listing: Listing) -> int:
     """Let the single pods of a pool that a Deployment runs drain, and delete those that hold nothing.
 
-    Returns how many are left.
+    Returns how many are left. While that Deployment is being taken over, none leaves.
     """
+    if not spec.single_pods_leave:
+        return 0
     slots = system.slots(spec.name)
     single = [pod for pod in listing.pods if not pod.controlled]
     for pod in single:
@@ -92,11 +97,33 @@ def _get(system: System, pool: str) -> PoolSpec:
         return pools.get(session, pool)
 
 
-def _run_by(system: System, pool: str, deployment: str | None) -> PoolSpec:
+def _let_stay(system: System, spec: PoolSpec) -> None:
+    """Give runs again to single pods that were leaving.
+
+    Before the pool is marked as being adopted: who dies in between has changed nothing, and whoever comes after the
+    mark can't tell such a pod from one that an operator lets drain.
+    """
+    if spec.single_pods_leave and not spec.draining:
+        for pod in Listing(system, spec).pods:
+            if not pod.controlled and not pod.deleting:
+                system.slots(spec.name).undrain(pod.name)
+
+
+def _take_over(deployments: Deployments, pool: str, deployment: str, wait: float) -> None:
+    until = time.monotonic() + wait
+    while step := deployments.take_over(pool, deployment):
+        if time.monotonic() > until:
+            raise Unavailable(f"After {wait:g} s the pool {pool!r} still waits for {step}: do it again.")
+        time.sleep(_LOOK_SECONDS)
+        keep()
+
+
+def _run_by(system: System, pool: str, deployment: str | None, *, adopting: bool = False) -> PoolSpec:
+    keep()
     with system.database.begin() as session:
         spec = pools.get(session, pool)
-        if spec.kubernetes is not None and spec.deployment != deployment:
-            pods = spec.kubernetes.model_copy(update={"deployment": deployment})
+        if spec.kubernetes is not None and (spec.deployment, spec.adopting) != (deployment, adopting):
+            pods = spec.kubernetes.model_copy(update={"deployment": deployment, "adopting": adopting})
             spec = spec.model_copy(update={"kubernetes": pods})
             pools.update(session, spec, system.now())
         return spec

@@ -20,7 +20,7 @@ from typing import Any
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
-from workers.core.errors import InvalidRequest
+from workers.core.errors import InvalidRequest, Unavailable
 
 TEMPLATE_HASH = "pod-template-hash"
 _MANIFEST = "deployment.json"
@@ -77,15 +77,18 @@ class Deployments:
     def put_back(self, pool: str, name: str) -> None:
         """Create the Deployment of a pool again as it was, beside the single pods, none of which it gets hold of.
 
-        Raises :class:`InvalidRequest` where none is kept.
+        Raises :class:`InvalidRequest` where none is kept, and :class:`Unavailable` while it is still being taken over.
         """
         kept = self._kept(pool, name)
         if kept is None:
             raise InvalidRequest(
                 f"No Deployment {name!r} of the pool {pool!r} was taken over: there is nothing to go back to."
             )
+        there = self._read(name)
+        if there is not None and there["metadata"].get("deletionTimestamp"):
+            raise Unavailable(f"The Deployment {name!r} is still leaving its ReplicaSets: do it again.")
         # A ReplicaSet of the same template has the same hash, and would adopt, and then end, pods that still have it.
-        if self._read(name) is None:
+        if there is None:
             self._settle(pool, kept)
         call = Call("create", "deployments", self._api.namespace, name)
         try:
