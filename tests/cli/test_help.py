@@ -40,6 +40,12 @@ def test_the_first_page_is_cut_nowhere() -> None:
     assert "..." not in page().partition("--help")[2]
 
 
+@pytest.mark.parametrize("group", ["workspace", "pool", "agent"])
+def test_a_groups_page_is_cut_nowhere_on_a_narrow_terminal(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "..." not in page(group).partition("--help")[2]
+
+
 def test_the_first_page_loads_no_command() -> None:
     assert not {"sqlalchemy", "celery", "redis", "kubernetes"} & loaded_by("--help")
 

@@ -39,7 +39,7 @@ def list_agents(as_json: AsJson = False) -> None:
 
 @app.command()
 def drain(agent: AgentName, as_json: AsJson = False) -> None:
-    """Give an agent no run any more; it finishes, and keeps, what it holds."""
+    """Give an agent no run any more. It finishes, and keeps, what it holds."""
     record = draining.drain_agent(system(), agent)
     if as_json:
         show_json({"agent": agent, "draining": True, "held": len(record.leases)})

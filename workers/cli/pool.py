@@ -36,7 +36,7 @@ def list_pools(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: PoolName, as_json: AsJson = False) -> None:
-    """Show a pool: limits, slots, and the last decisions about its size."""
+    """Show a pool: limits, slots, last decisions."""
     pool = pool_views.one(system(), name)
     if as_json:
         show_json(pool)

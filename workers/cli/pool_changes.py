@@ -44,7 +44,7 @@ def create(
     sensitive_env: SensitiveEnvOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a pool; `pool apply` knows everything else that a pool can be told."""
+    """Create a pool. `pool apply` knows everything else that a pool can be told."""
     spec = {
         "name": name,
         "type": pool_type,
@@ -86,7 +86,7 @@ def update(
 
 @app.command()
 def apply(file: FileOption, as_json: AsJson = False) -> None:
-    """Create or change pools as a file describes them, in YAML or JSON."""
+    """Create or change pools from a YAML or JSON file."""
     apply_all("pool", read(file, PoolSpec), _apply, as_json)
 
 

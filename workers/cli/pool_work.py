@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 @app.command()
 def scale(name: PoolName, count: Annotated[int, typer.Argument(metavar="N", min=0)], as_json: AsJson = False) -> None:
-    """Bring a pool to N agents now; those that hold work stay. Its limits, and what is needed, go on to count."""
+    """Bring a pool to N agents now. Those that hold work stay; its limits, and what is needed, go on to count."""
     done = scale_now(system(), name, count)
     if as_json:
         show_json(done)
@@ -40,7 +40,7 @@ def drain(
     wait: Annotated[bool, typer.Option("--wait", help="Return when no slot is held any more.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give a pool no run any more; its agents finish, and keep, what they hold."""
+    """Give a pool no run any more. Its agents finish, and keep, what they hold."""
     held = draining.drain_pool(system(), name)
     if wait and held:
         say(_drains(name, held), errors=as_json)
@@ -64,7 +64,7 @@ def undrain(name: PoolName, as_json: AsJson = False) -> None:
 
 @app.command()
 def rotate(name: PoolName, as_json: AsJson = False) -> None:
-    """Give the pool's agents a new credential; the old one works until nobody uses it."""
+    """Give the pool's agents a new credential. The old one works until nobody uses it."""
     steps = credentials.rotate(system(), name)
     if as_json:
         show_json({"pool": name, "steps": steps})
@@ -76,7 +76,7 @@ def rotate(name: PoolName, as_json: AsJson = False) -> None:
 
 @app.command("adopt-deployment")
 def adopt_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
-    """Make the pods of a Deployment single pods of a pool, whatever they are doing. Safe to repeat."""
+    """Make a Deployment's pods single pods of a pool. They go on with what they are doing. Safe to repeat."""
     takeover.adopt_deployment(system(), name, deployment)
     if as_json:
         show_json({"pool": name, "deployment": None, "adopted": deployment})
@@ -86,7 +86,7 @@ def adopt_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson
 
 @app.command("return-to-deployment")
 def return_to_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
-    """Give a pool back to the Deployment that it was taken over from. Safe to repeat."""
+    """Give a pool back to its former Deployment. Safe to repeat."""
     left = takeover.return_to_deployment(system(), name, deployment)
     if as_json:
         show_json({"pool": name, "deployment": deployment, "single_pods": left})
@@ -105,7 +105,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a pool that nothing uses, with its agents; its runs stay on record."""
+    """Delete a pool that nothing uses, with its agents. Its runs stay on record."""
     if timeout is not None and not drain:
         raise typer.BadParameter("--timeout belongs to --drain.")
     pools.get(system(), name)

@@ -54,7 +54,7 @@ def create(
     confirm_timeout: ConfirmTimeoutOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a workspace from a directory (--path) or a git repository (--git)."""
+    """Create a workspace from a directory (--path) or from git (--git)."""
     source = _source(path, git, ref, subdir)
     if source is None:
         raise typer.BadParameter("Say where its configuration is: --path DIR, or --git URL.")
@@ -108,7 +108,7 @@ def update(
 
 @app.command()
 def apply(file: FileOption, as_json: AsJson = False) -> None:
-    """Create or change workspaces as a file describes them, in YAML or JSON."""
+    """Create or change workspaces from a YAML or JSON file."""
     apply_all("workspace", read(file, WorkspaceSpec), lambda spec: (workspaces.apply(system(), spec), None), as_json)
 
 
@@ -150,7 +150,7 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
 
 @app.command()
 def delete(name: WorkspaceName, as_json: AsJson = False) -> None:
-    """Delete a workspace; its runs stay on record, and its state where it is."""
+    """Delete a workspace. Its runs stay on record, and its state where it is."""
     spec = workspaces.get(system(), name)
     workspaces.delete(system(), name)
     _told(spec, "deleted", as_json=as_json)
