@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.core.errors import InvalidRequest
-from workers.core.sealing import Keyring, new_key
+from workers.core.sealing import Keyring, NoKey, new_key
 
 FIRST, SECOND = new_key(), new_key()
 
@@ -29,13 +28,13 @@ def test_a_key_is_followed_by_another_without_a_moment_in_between() -> None:
 
 def test_what_no_key_opens_is_said_so_without_showing_it() -> None:
     sealed = Keyring([FIRST], "KEYS").seal("hidden")
-    with pytest.raises(InvalidRequest, match="None of the keys in KEYS") as caught:
+    with pytest.raises(NoKey, match="None of the keys in KEYS") as caught:
         Keyring([SECOND], "KEYS").open(sealed)
     assert sealed not in str(caught.value)
 
 
 def test_no_key_and_what_is_no_key_are_named() -> None:
-    with pytest.raises(InvalidRequest, match="KEYS is not set"):
+    with pytest.raises(NoKey, match="KEYS is not set"):
         Keyring([], "KEYS").seal(1)
-    with pytest.raises(InvalidRequest, match="KEYS holds something that is no Fernet key"):
+    with pytest.raises(NoKey, match="KEYS holds something that is no Fernet key"):
         Keyring(["hunter2"], "KEYS")

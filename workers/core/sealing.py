@@ -14,16 +14,20 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from workers.core.errors import InvalidRequest
 
 
+class NoKey(InvalidRequest):
+    """No key here seals or opens a value. Where the right ones are, it can be done: nothing is wrong with the value."""
+
+
 class Keyring:
     """Keys of which the first seals and any opens, so that a key can be followed by another."""
 
     def __init__(self, keys: Sequence[str], name: str) -> None:
-        """Take the keys; ``name`` is what people know them by. Raises :class:`InvalidRequest` for what is no key."""
+        """Take the keys; ``name`` is what people know them by. Raises :class:`NoKey` for what is none."""
         self._name = name
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
         except ValueError as error:
-            raise InvalidRequest(
+            raise NoKey(
                 f"{name} holds something that is no Fernet key: 32 bytes in URL-safe base64 are one."
             ) from error
 
@@ -32,11 +36,11 @@ class Keyring:
         return self._ready().encrypt(json.dumps(value).encode()).decode()
 
     def open(self, sealed: str) -> Any:
-        """Return what was sealed. Raises :class:`InvalidRequest` where none of the keys opens it."""
+        """Return what was sealed. Raises :class:`NoKey` where none of the keys opens it."""
         try:
             return json.loads(self._ready().decrypt(sealed.encode()))
         except InvalidToken:
-            raise InvalidRequest(
+            raise NoKey(
                 f"None of the keys in {self._name} opens a value that was sealed before: add the key that did."
             ) from None
 
@@ -46,7 +50,7 @@ class Keyring:
 
     def _ready(self) -> MultiFernet:
         if self._fernet is None:
-            raise InvalidRequest(f"{self._name} is not set, and nothing secret is kept without a key.")
+            raise NoKey(f"{self._name} is not set, and nothing secret is kept without a key.")
         return self._fernet
 
 
