@@ -11,11 +11,13 @@ from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
 from workers.core.reconcile import (
     Action,
     CancelRun,
+    CountAgain,
     DeletePod,
     DrainAgent,
     ExpireRun,
     FinishRemoval,
     ForgetAgent,
+    HoldOrder,
     LoseRun,
     ReleaseLease,
     ResendOrder,
@@ -46,8 +48,8 @@ def lease(run: str = "r1", *, age: float = 5, state: SlotState = SlotState.RUNNI
     return Lease(run, RunKind.PLAN_AND_APPLY, "a", 0, state=state, since=NOW - age, **facts)  # type: ignore[arg-type]
 
 
-def agent(*leases: Lease, name: str = "a", beat: float = 1) -> AgentRecord:
-    return AgentRecord(name, "life-1", False, False, NOW - 1000, NOW - beat, None, leases)
+def agent(*leases: Lease, name: str = "a", beat: float = 1, silent: bool = False) -> AgentRecord:
+    return AgentRecord(name, "life-1", False, silent, NOW - 1000, NOW - beat, None, leases)
 
 
 def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: float = 5, **more: object) -> RunView:
@@ -169,27 +171,66 @@ def test_a_run_that_its_agent_no_longer_knows_is_lost_once_the_views_had_time_to
     assert isinstance(action, LoseRun)
 
 
+def ordered(waiting: RunView, held: Lease, **facts: float) -> list[Action]:
+    return actions(runs=[waiting], agents=[agent(held)], pods=[pod()], **facts)
+
+
 def test_an_order_that_was_not_taken_is_sent_again_and_then_taken_back() -> None:
     sent = [lease(age=age, redeemed=False) for age in (5, 20, 61)]
-    assert actions(runs=[run()], agents=[agent(sent[0])], pods=[pod()]) == []
-    assert actions(runs=[run()], agents=[agent(sent[1])], pods=[pod()]) == [ResendOrder(run(), sent[1])]
-    assert actions(runs=[run()], agents=[agent(sent[2])], pods=[pod()]) == [RevokeOrder(run())]
+    assert ordered(run(age=5), sent[0]) == []
+    assert ordered(run(age=20), sent[1]) == [ResendOrder(run(age=20), sent[1])]
+    assert ordered(run(age=61), sent[2]) == [RevokeOrder(run(age=61), sent[2])]
+
+
+def test_no_time_of_an_order_counts_in_which_nobody_watched() -> None:
+    """F8: Redis was away, and its agent with it."""
+    sent = lease(age=500, redeemed=False)
+    assert ordered(run(age=500), sent, watched=5) == []
+    assert ordered(run(age=500), sent, watched=20) == [ResendOrder(run(age=500), sent)]
 
 
 def test_an_order_whose_token_the_database_never_learned_is_not_sent_but_taken_back() -> None:
     newer = lease(age=61, redeemed=False, token="t2")
-    assert actions(runs=[run()], agents=[agent(newer)], pods=[pod()]) == [RevokeOrder(run())]
+    assert ordered(run(age=70), newer) == [RevokeOrder(run(age=70), newer)]
     younger = lease(age=20, redeemed=False, token="t2")
-    assert actions(runs=[run()], agents=[agent(younger)], pods=[pod()]) == []
+    assert ordered(run(age=70), younger) == []
 
 
 def test_an_order_that_is_known_to_have_started_is_not_taken_back() -> None:
     """F9: Redis lost its last second, and with it that the token was redeemed; the database was told."""
-    forgotten = lease(age=61, redeemed=False)
-    assert actions(runs=[run(started=True)], agents=[agent(forgotten)], pods=[pod()]) == []
-    next_phase = lease(age=61, redeemed=False, token="t2")
-    (action,) = actions(runs=[run(started=True)], agents=[agent(next_phase)], pods=[pod()])
+    assert ordered(run(started=True, age=61), lease(age=61, redeemed=False)) == []
+    (action,) = ordered(run(started=True, age=70), lease(age=61, redeemed=False, token="t2"))
     assert isinstance(action, RevokeOrder)
+
+
+class TestAnApplyThatWasOrderedFromAnAgentThatIsSilent:
+    """Its plan is nowhere else."""
+
+    APPLYING = run(status=RunStatus.APPLYING, age=500, deadline=NOW + 100)
+    HELD = replace(APPLYING, deadline=None)
+    SENT = lease(age=500, redeemed=False)
+
+    def test_waits_for_its_return_however_long(self) -> None:
+        silent = agent(self.SENT, beat=200, silent=True)
+        assert actions(runs=[self.APPLYING], agents=[silent], pods=[pod()]) == [HoldOrder(self.APPLYING)]
+        assert actions(runs=[self.HELD], agents=[silent], pods=[pod()]) == []
+
+    def test_is_sent_again_when_it_is_heard_and_has_its_full_time_from_then_on(self) -> None:
+        assert ordered(self.HELD, self.SENT) == [CountAgain(self.HELD), ResendOrder(self.HELD, self.SENT)]
+        counted = replace(self.APPLYING, changed_at=NOW - 20)
+        assert ordered(counted, self.SENT) == [ResendOrder(counted, self.SENT)]
+        counted = replace(self.APPLYING, changed_at=NOW - 61)
+        assert ordered(counted, self.SENT) == [RevokeOrder(counted, self.SENT)]
+
+    def test_has_a_deadline_again_also_where_it_was_faster_than_its_heartbeat(self) -> None:
+        assert ordered(self.HELD, replace(self.SENT, redeemed=True)) == [CountAgain(self.HELD)]
+        told = replace(self.HELD, started=True)
+        assert ordered(told, self.SENT) == [CountAgain(told)]
+
+    def test_is_not_like_a_plan_which_is_made_anew_elsewhere(self) -> None:
+        silent = agent(self.SENT, beat=200, silent=True)
+        planning = run(age=61)
+        assert actions(runs=[planning], agents=[silent], pods=[pod()]) == [RevokeOrder(planning, self.SENT)]
 
 
 def test_a_confirmation_that_stopped_half_way_is_reserved_again() -> None:

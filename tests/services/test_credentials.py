@@ -13,6 +13,7 @@ from workers.core.credentials import OVERLAP, RECONNECT
 from workers.core.errors import InvalidRequest
 from workers.core.pools import PoolSpec
 from workers.core.runs import RunKind
+from workers.core.sealing import Keyring
 from workers.services import credentials, pools
 from workers.slots.slot_map import SlotMap
 
@@ -37,6 +38,11 @@ def as_agent(control: ControlPlane, pool: str = POOL, **secret: str) -> redis.Re
 
 def ensure(control: ControlPlane, **options: bool) -> list[str]:
     return credentials.check_and_rotate_secret(control.system, control.spec(), **options)
+
+
+def payload_keyring(control: ControlPlane) -> Keyring:
+    with control.system.database.read() as session:
+        return credentials.payload_keyring(control.system, session, POOL)
 
 
 def test_an_agents_credential_is_enough_for_its_slot_map(control: ControlPlane) -> None:
@@ -110,7 +116,7 @@ def test_rotation_leaves_no_moment_without_a_credential_that_works(control: Cont
     after = control.pods.secrets[POOL]
     assert after["username"] == "ts-default-2"
     assert after["payload_keys"][1:] == before["payload_keys"]
-    sealed = credentials.payload_keyring(control.system, POOL).seal("x")
+    sealed = payload_keyring(control).seal("x")
     with as_agent(control, **before) as old, as_agent(control) as new:
         assert old.ping()
         assert new.ping()
@@ -127,7 +133,7 @@ def test_rotation_leaves_no_moment_without_a_credential_that_works(control: Cont
         old.ping()
     ensure(control)
     assert control.pods.secrets[POOL]["payload_keys"] == after["payload_keys"][:1]
-    assert credentials.payload_keyring(control.system, POOL).seal("x") != sealed
+    assert payload_keyring(control).seal("x") != sealed
 
 
 def test_an_old_credential_is_rotated_by_its_age(control: ControlPlane, clock_ahead: Clock) -> None:

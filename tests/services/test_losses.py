@@ -118,6 +118,20 @@ class TestAnAgentThatIsGone:
         lose_pod(control)
         assert control.run(run_id).status is RunStatus.PENDING
 
+    def test_has_each_of_its_runs_judged_though_one_is_on_no_record(self, control: ControlPlane) -> None:
+        """F9: of a gone agent, nobody can tell later that an apply never started."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        runs.confirm(control.system, run.id)
+        control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
+        forget = type(control.slots).forget
+        with pytest.MonkeyPatch.context() as order:
+            order.setattr(type(control.slots), "forget", lambda *a: sorted(forget(*a), key=lambda one: -one.slot))
+            lose_pod(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+
     def test_that_says_good_bye_is_not_waited_for(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()
@@ -325,6 +339,7 @@ def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPla
     """F9: the token decides, not delivery."""
     control.workspace()
     agent = control.agent()
+    reconcile(control)
     control.submit()
     first = agent.order()
     clock_ahead(11)
@@ -339,6 +354,7 @@ def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPla
 def test_an_order_that_nobody_takes_is_taken_back(control: ControlPlane, clock_ahead: Clock) -> None:
     control.workspace()
     agent = control.agent()
+    reconcile(control)
     run = control.submit()
     stale = agent.order()
     clock_ahead(31)

@@ -38,7 +38,7 @@ SAID = {
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 2, 1, 6),
     "confirm, and order the apply": Cost(4, 2, 1, 6),
-    "take the report of a plan, and order its apply at once": Cost(3, 2, 1, 6),
+    "take the report of a plan, and order its apply at once": Cost(3, 3, 1, 6),
     "take the report that ends a run, release its slot and see who is next": Cost(5, 3, 1, 7),
     "read the outcome and remember its delivery": Cost(0, 2, 1, 2),
 }

@@ -11,11 +11,11 @@ from tests.services.conftest import ControlPlane, HandAgent
 from workers import reports as worker
 from workers.core.errors import RunFailed, Unavailable
 from workers.core.messages import Order
-from workers.core.runs import FailureReason, RunStatus
+from workers.core.runs import FailureReason, RunKind, RunStatus
 from workers.core.slots import CancelMode
 from workers.services import delivery, reports, runs
 from workers.services.reconcile import reconcile_pods
-from workers.services.untaken import NOT_TAKEN, PATIENCE
+from workers.services.untaken import NOT_TAKEN, PATIENCE, end_unreported
 from workers.store import runs as stored_runs
 
 Clock = Callable[[float], None]
@@ -206,6 +206,51 @@ class TestAPhaseWhoseEndIsNeverReported:
         for words in ("took longer than it may", "default-1", "phase_ended", "of different versions"):
             assert words in (run.error or "")
         assert control.quiet()
+
+    def test_goes_on_where_its_agent_was_silent_from_before_the_kill_and_hears_of_it_only_now(
+        self, control: ControlPlane, clock_ahead: Clock
+    ) -> None:
+        """F12: the kill is on its way, and the process there for another moment."""
+        agent, order = started(control)
+        control.pods.keep_deleting = True
+        over = control.spec().timeouts.plan + control.spec().timeouts.redeem + control.spec().timeouts.interrupt
+        clock_ahead(over + 198)
+        control.slots.heartbeat(agent.name, agent.incarnation, [], [order.token])
+        for seconds in (200, 230, 260, 290):
+            clock_ahead(over + seconds)
+            reconcile_pods(control.system, control.spec())
+        self.late(control, clock_ahead, agent, order, over + 301)
+        assert control.run(order.run).status is RunStatus.PLANNING
+        self.late(control, clock_ahead, agent, order, over + 363)
+        assert control.run(order.run).status is RunStatus.FAILED
+
+    def test_is_judged_by_itself_and_as_it_is_now(
+        self, control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        agent, order = started(control)
+        other = control.submit(RunKind.PLAN)
+        second = agent.order()
+        assert agent.start(second)
+        over = control.spec().timeouts.plan + control.spec().timeouts.redeem + control.spec().timeouts.interrupt
+        tokens = [order.token, second.token]
+        find = type(control.slots).find
+
+        def unreadable(slots: Any, run: str) -> Any:
+            if run == order.run:
+                raise ValueError("a record of another version")
+            return find(slots, run)
+
+        for seconds in (61, 121, 182):
+            clock_ahead(over + seconds)
+            control.slots.heartbeat(agent.name, agent.incarnation, [], tokens)
+            with monkeypatch.context() as spoiled:
+                spoiled.setattr(type(control.slots), "find", unreadable)
+                before = [control.run(other.id)]
+                runs.cancel(control.system, other.id, force=True)
+                end_unreported(control.system, control.spec(), [control.run(order.run), *before])
+                reconcile_pods(control.system, control.spec())
+        assert control.run(order.run).status is RunStatus.PLANNING
+        assert control.run(other.id).status is RunStatus.CANCELLED
 
     def test_goes_on_while_its_agent_is_silent(self, control: ControlPlane, clock_ahead: Clock) -> None:
         """F12: its terraform may still write; the end of its pod is waited for."""

@@ -96,6 +96,21 @@ class RevokeOrder:
     """An order was not redeemed in time: take its lease back and plan the run anew."""
 
     run: RunView
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOrder:
+    """The agent that is to apply the plan it keeps is silent: no time counts for its order until it is heard."""
+
+    run: RunView
+
+
+@dataclass(frozen=True, slots=True)
+class CountAgain:
+    """An agent is heard again whose order was held: its time begins now."""
+
+    run: RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +159,8 @@ Action = (
     | ForgetAgent
     | LoseRun
     | RevokeOrder
+    | HoldOrder
+    | CountAgain
     | ResendOrder
     | ReserveAgain
     | ReleaseLease
@@ -237,21 +254,45 @@ def _held(run: RunView, lease: Lease, views: Views, spec: PoolSpec, now: float) 
         yield from _lost(run, lease, lease.lost_since, views)
     elif run.cancel is not None and lease.cancel not in (run.cancel, CancelMode.KILL):
         yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif not lease.redeemed and not (run.started and run.token == lease.token):
-        waited = now - lease.since
-        if waited > spec.timeouts.redeem:
-            yield RevokeOrder(run)
-        elif waited > min(SETTLE, spec.timeouts.redeem / 2) and lease.token == run.token:
-            yield ResendOrder(run, lease)
+    elif not _is_taken(run, lease):
+        yield from _ordered(run, lease, views, spec, now)
+    elif _is_held(run):
+        yield CountAgain(run)
     elif _is_overdue(run, spec, now) and lease.cancel is not CancelMode.KILL:
         yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
+
+
+def _is_taken(run: RunView, lease: Lease) -> bool:
+    # The database may know of what Redis lost in a crash.
+    return lease.redeemed or (run.started and run.token == lease.token)
+
+
+def _is_held(run: RunView) -> bool:
+    return run.status is RunStatus.APPLYING and run.deadline is None
+
+
+def _ordered(run: RunView, lease: Lease, views: Views, spec: PoolSpec, now: float) -> Iterator[Action]:
+    if run.status is RunStatus.APPLYING and _holder(lease, views).silent:
+        if not _is_held(run):
+            yield HoldOrder(run)
+        return
+    held, waited = _is_held(run), now - max(lease.since, run.changed_at, views.watched_since)
+    if held:
+        yield CountAgain(run)
+    if waited > spec.timeouts.redeem and not held:
+        yield RevokeOrder(run, lease)
+    elif lease.token == run.token and (held or waited > min(SETTLE, spec.timeouts.redeem / 2)):
+        yield ResendOrder(run, lease)
+
+
+def _holder(lease: Lease, views: Views) -> AgentRecord:
+    return next(agent for agent in views.agents if agent.name == lease.agent)
 
 
 def _lost(run: RunView, lease: Lease, since: float, views: Views) -> Iterator[Action]:
     # Only a later heartbeat can tell: the one that missed the token may have been on its way when it was redeemed,
     # and who is not heard since may execute it all the time.
-    heard = next(agent.heartbeat_at for agent in views.agents if agent.name == lease.agent)
-    if heard - since > SETTLE:
+    if _holder(lease, views).heartbeat_at - since > SETTLE:
         pod = next((pod for pod in views.pods if pod.name == lease.agent), None)
         why = f" ({pod.reason})" if pod and pod.reason else ""
         yield LoseRun(run, f"its agent {run.agent} was restarted and no longer executes it{why}", lease)

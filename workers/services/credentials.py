@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets as random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,6 +22,9 @@ from workers.services.turns import in_turn
 from workers.slots import acl
 from workers.store import pools, secrets
 from workers.store.models import PoolCredential
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +50,7 @@ def check_and_rotate_secret(system: System, spec: PoolSpec, *, wanted: bool = Fa
     ``wanted`` begins a rotation whatever the age of the newest. Raises :class:`InvalidRequest` where no key is set
     to seal with, and :class:`Unavailable` where the cluster can't be asked.
     """
-    opened = _opened(system, spec.name)
+    opened = _read(system, spec.name)
     in_use = acl.users_in_use(system.redis) if len(opened) > 1 else set()
     steps = rotation(
         [one.credential for one in opened],
@@ -57,7 +61,7 @@ def check_and_rotate_secret(system: System, spec: PoolSpec, *, wanted: bool = Fa
     )
     for issue in (step for step in steps if isinstance(step, Issue)):
         _issue(system, spec.name, issue.generation)
-        opened = _opened(system, spec.name)
+        opened = _read(system, spec.name)
     _publish(system, spec, opened)
     for step in steps:
         _end(system, step)
@@ -75,12 +79,12 @@ def rotate(system: System, pool: str) -> list[str]:
         return check_and_rotate_secret(system, spec, wanted=True)
 
 
-def payload_keyring(system: System, pool: str) -> Keyring:
+def payload_keyring(system: System, session: Session, pool: str) -> Keyring:
     """Return what seals orders for a pool: the newest key that every agent of it has.
 
     Raises :class:`Unavailable` where the pool has no credential yet.
     """
-    opened = _opened(system, pool)
+    opened = _opened(system, session, pool)
     if not opened:
         raise Unavailable(f"The pool {pool!r} has no Secret yet: its next cycle makes one.")
     generation = sealing_generation([one.credential for one in opened], system.now().timestamp())
@@ -104,10 +108,13 @@ def forget_pool(system: System, spec: PoolSpec) -> None:
         log.warning("secret not deleted", pool=spec.name, why=str(error))
 
 
-def _opened(system: System, pool: str) -> list[_Opened]:
+def _read(system: System, pool: str) -> list[_Opened]:
     with system.database.read() as session:
-        rows = secrets.credentials(session, pool)
-    return [_open(system, row) for row in rows]
+        return _opened(system, session, pool)
+
+
+def _opened(system: System, session: Session, pool: str) -> list[_Opened]:
+    return [_open(system, row) for row in secrets.credentials(session, pool)]
 
 
 def _open(system: System, row: PoolCredential) -> _Opened:

@@ -12,17 +12,19 @@ from datetime import timedelta
 import structlog
 
 from workers.core import names
+from workers.core.messages import Order
 from workers.core.pools import PoolSpec
 from workers.core.runs import Phase, RunEvent, RunKind, RunStatus
-from workers.core.slots import Lease, PoolStats, SlotState
-from workers.core.workspaces import WorkspaceSpec
+from workers.core.sealing import NoKey
+from workers.core.slots import Lease, PoolStats
 from workers.services import delivery, orders
-from workers.services.faults import explained, is_transient
-from workers.services.losses import fail
+from workers.services.endings import fail
+from workers.services.faults import alone
+from workers.services.pools import say
 from workers.services.protection import ask_for_mark
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
-from workers.store import pools, runs, workspaces
+from workers.store import pools, runs
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -92,52 +94,50 @@ def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) ->
 
 def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
     """Start a run; what is wrong with it alone keeps no other from starting. Raises where a server is away."""
-    try:
-        return start(system, slots, spec, run)
-    except Exception as error:
-        if is_transient(error):
-            raise
-        log.exception("run not started", run=run.id, pool=spec.name)
-        return False
+    with alone("run not started", run=run.id, pool=spec.name):
+        try:
+            return start(system, slots, spec, run)
+        except orders.NotMade as error:
+            log.warning("run can't be started", run=run.id, pool=spec.name, why=str(error))
+            fail(system, run, str(error))
+        except NoKey as error:
+            # Not the run's fault: another process may have the key, and others need none.
+            log.warning("run waits for a key", run=run.id, pool=spec.name, why=str(error))
+            say(system, spec.name, f"run {run.id} waits: {error}")
+    return False
 
 
 def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
     """Take a slot for a pending run, commit, send the order.
 
-    Returns None where no slot is free, False where somebody else decided the run's fate first or it failed for what
-    its workspace says, else True.
+    Returns None where no slot is free, False where the run holds one already or somebody else decided its fate first,
+    else True. Raises, having taken nothing, where its order can't be made.
     """
     token = orders.new_token()
     lease = slots.acquire(run.id, run.kind, token)
     if lease is None:
         return None
-    if lease.redeemed or lease.state is SlotState.RESERVED:
-        return False  # left over from its last attempt, and about to be released
+    if lease.token != token:
+        return False  # of its last attempt, or of somebody who is at it, or died there: reconcile releases what is left
     try:
-        updated, workspace = _dispatched(system, spec, run, lease)
-    except Exception as error:
-        if is_transient(error):
-            raise
-        log.exception("run can't be started", run=run.id, pool=spec.name)
-        fail(system, run, f"It can't be started: {explained(error)}")
-        slots.release(run.id, lease.token)
-        return False
+        updated, order = _dispatched(system, spec, run, lease)
+    except Exception:
+        slots.release(run.id, token)
+        raise
     if updated is None:
-        if lease.token == token:  # else it is the lease of whoever was first
-            slots.release(run.id, token)
+        slots.release(run.id, token)
         return False
     delivery.announce(system, updated)
-    if not orders.send(system, updated, lease, Phase.PLAN, pool=spec, workspace=workspace):
-        return False
+    orders.send(system, updated, order)
     ask_for_mark(system, spec, lease)
     log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
     return True
 
 
-def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, WorkspaceSpec]:
+def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:
     now = system.now()
     with system.database.begin() as session:
-        workspace = workspaces.get(session, run.workspace)
+        order = orders.make(system, session, run, Phase.PLAN, spec, slot=lease.slot, token=lease.token)
         updated = runs.record(
             session,
             run.id,
@@ -152,4 +152,4 @@ def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple
             started_at=None,
             deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
         )
-    return updated, workspace
+    return updated, order

@@ -1,4 +1,4 @@
-"""What becomes of a run whose agent, lease or order is gone, or that can't go on for a fault of the platform."""
+"""What becomes of a run whose agent, lease or order is gone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from workers.store.models import Run
 log = structlog.get_logger(__name__)
 
 
-def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run | None:
+def lose(system: System, run: Run, why: str, *, may_have_started: bool, **detail: Any) -> Run | None:
     """Plan a run anew, or fail it, after it lost its slot; None where somebody else decided its fate first.
 
     An apply that may have started fails as ``agent_lost`` and is never repeated by itself. A run whose cancel was
-    asked for is cancelled.
+    asked for is cancelled. ``detail`` is entered with the event.
     """
     with system.database.begin() as session:
         spec = pools.get(session, run.pool)
@@ -34,8 +34,8 @@ def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run |
         elif event is RunEvent.FAILED:
             changes |= {"reason": FailureReason.AGENT_LOST, "error": _explanation(run, why)}
         updated = runs.record(
-            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(), detail={"why": why},
-            **changes,
+            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(),
+            detail={"why": why, **detail}, **changes,
         )  # fmt: skip
     if updated is None:
         return None
@@ -44,25 +44,6 @@ def lose(system: System, run: Run, why: str, *, may_have_started: bool) -> Run |
         delivery.complete(system, updated)
     else:
         delivery.announce(system, updated)
-    return updated
-
-
-def fail(system: System, run: Run, error: str) -> Run | None:
-    """End a run that can't go on, saying why, and free its slot; None where somebody else decided its fate first.
-
-    Whoever calls this gives out what has become free.
-    """
-    with system.database.begin() as session:
-        updated = runs.record(
-            session, run.id, RunEvent.FAILED, expect=run.status, expect_token=run.token, now=system.now(),
-            deadline=None, confirm_until=None, reason=FailureReason.AGENT_ERROR, error=error,
-        )  # fmt: skip
-    if updated is None:
-        return None
-    log.warning("run failed", run=run.id, workspace=run.workspace, pool=run.pool, why=error)
-    if run.token:
-        system.slots(run.pool).release(run.id, run.token)
-    delivery.complete(system, updated)
     return updated
 
 

@@ -1,26 +1,38 @@
-"""Orders to agents: what one phase of a run needs, sent to the queue of the agent that holds its slot."""
+"""Orders to agents: what one phase of a run needs, sent to the queue of the agent that holds its slot.
+
+An order is made before anything is decided, so that what keeps it from being made changes nothing; and sent after the
+commit, so that one that is not sent is sent again by reconcile.
+"""
 
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
+from pydantic import ValidationError
 
 from workers.app import direct_queue
 from workers.core import names
+from workers.core.errors import TerraslotError
 from workers.core.messages import CancelRequest, Order
 from workers.core.pools import PoolSpec
 from workers.core.runs import Phase
-from workers.core.slots import CancelMode, Lease
-from workers.core.workspaces import WorkspaceSpec
+from workers.core.slots import CancelMode
 from workers.services import sensitive
-from workers.services.faults import explained, is_transient
-from workers.services.losses import fail
+from workers.services.faults import explained, is_outage
 from workers.services.system import System
+from workers.store import workspaces
 from workers.store.models import Run
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
 log = structlog.get_logger(__name__)
+
+
+class NotMade(TerraslotError):
+    """An order can't be made, for what the run's own workspace says: it never will be, in its words."""
 
 
 def new_token() -> str:
@@ -28,38 +40,42 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def send(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec) -> bool:
-    """Send the order for ``phase``. Sending it twice is harmless: its token is redeemed once.
+def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
+    """Return the order for ``phase``, to be redeemed by ``token``.
 
-    A run whose order can't be made, for what its workspace or pool says, fails: False. Raises where a server is away;
-    an order that was not sent is sent again by reconcile.
+    Raises :class:`NotMade` for what is wrong with the run's workspace alone; where it is the platform that lacks
+    something, what that raises.
     """
     try:
-        order = _order(system, run, lease, phase, pool=pool, workspace=workspace)
-        _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
+        return _order(system, session, run, phase, pool, slot=slot, token=token)
     except Exception as error:
-        if is_transient(error):
+        if is_outage(error):
             raise
-        log.exception("order can't be made", run=run.id, pool=run.pool, phase=phase.value)
-        fail(system, run, f"The order for its {phase} can't be made: {explained(error)}")
-        return False
-    return True
+        if not isinstance(error, TerraslotError | ValidationError):
+            log.exception("order can't be made", run=run.id, pool=run.pool, phase=phase.value)
+        raise NotMade(f"The order for its {phase} can't be made: {explained(error)}") from error
 
 
-def _order(system: System, run: Run, lease: Lease, phase: Phase, *, pool: PoolSpec, workspace: WorkspaceSpec) -> Order:
+def send(system: System, run: Run, order: Order) -> None:
+    """Send an order to the run's agent. Sending it twice is harmless: its token is redeemed once."""
+    _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
+
+
+def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
+    workspace = workspaces.get(session, run.workspace)
     return Order(
         run=run.id,
         workspace=run.workspace,
         kind=run.kind,
         phase=phase,
-        slot=lease.slot,
-        token=lease.token,
+        slot=slot,
+        token=token,
         source=workspace.source,
         commit=run.commit,
         variables=workspace.variables,
         environment=workspace.environment,
         destroy=run.destroy,
-        sealed=sensitive.for_order(system, pool, workspace),
+        sealed=sensitive.for_order(system, session, pool, workspace),
         timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
         interrupt_grace=pool.timeouts.interrupt,
         state_path=_state_path(system, run, pool),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import singledispatch
+from typing import Any
 
 import structlog
 
@@ -18,11 +19,13 @@ from workers.core.pools import PoolSpec
 from workers.core.reconcile import (
     Action,
     CancelRun,
+    CountAgain,
     DeletePod,
     DrainAgent,
     ExpireRun,
     FinishRemoval,
     ForgetAgent,
+    HoldOrder,
     LoseRun,
     ReleaseLease,
     ResendOrder,
@@ -34,18 +37,19 @@ from workers.core.reconcile import (
     reconcile,
 )
 from workers.core.runs import Phase, RunEvent, RunStatus
-from workers.core.slots import AgentRecord, CancelMode, CancelOutcome
+from workers.core.slots import AgentRecord, CancelMode, CancelOutcome, Lease
 from workers.services import orders
-from workers.services.faults import is_transient
+from workers.services.endings import fail
+from workers.services.faults import alone
 from workers.services.listing import Listing
 from workers.services.losses import lose
 from workers.services.reports import agent_gone
-from workers.services.runs import end, expire
+from workers.services.runs import apply_deadline, end, expire
 from workers.services.system import System
 from workers.services.untaken import end_unreported
 from workers.slots.locks import keep
-from workers.slots.slot_map import SlotMap
-from workers.store import decisions, pools, runs, workspaces
+from workers.slots.slot_map import WATCH_GAP, SlotMap
+from workers.store import decisions, pools, runs
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -81,7 +85,8 @@ def reconcile_pods(system: System, spec: PoolSpec) -> Listing:
     """
     holding = _holding(system, spec)
     slots = system.slots(spec.name)
-    slots.mark_silent(spec.timeouts.silent)
+    # Each cycle is a look: however rare they are, what lies between two of them is no gap.
+    slots.mark_silent(spec.timeouts.silent, max(WATCH_GAP, 2 * system.settings.cycle_seconds))
     watched = slots.watched()
     agents = slots.snapshot()
     at = Pass(system, spec, Listing(system, spec), holding)
@@ -122,27 +127,28 @@ def _perform_all(at: Pass, agents: Sequence[AgentRecord], watched: tuple[float, 
     unanswered = 0
     for action in actions:
         keep()
-        try:
-            perform(action, at)
-        except TerraslotError as error:
-            log.warning("reconcile action failed", pool=at.spec.name, error=str(error), **_named(action))
-            unanswered += isinstance(error, Unavailable)
-            if unanswered == GIVE_UP_AFTER:
-                raise
-        except Exception as error:
-            if is_transient(error):
-                raise
-            # What is wrong with one run or pod is no reason to leave the others.
-            log.exception("reconcile action failed", pool=at.spec.name, **_named(action))
+        said = {"pool": at.spec.name, "action": type(action).__name__, "about": _about(action)}
+        with alone("reconcile action failed", **said):
+            try:
+                perform(action, at)
+            except TerraslotError as error:
+                log.warning("reconcile action failed", error=str(error), **said)
+                unanswered += isinstance(error, Unavailable)
+                if unanswered == GIVE_UP_AFTER:
+                    raise
     return actions
 
 
-def _named(action: Action) -> dict[str, str]:
-    """Return what an action is and is about, for a log."""
-    about = {kind: getattr(action, kind) for kind in ("run", "lease", "pod", "agent") if hasattr(action, kind)}
-    names = {"run": "id", "lease": "run", "pod": "name"}
-    said = {kind: getattr(value, names.get(kind, ""), value) for kind, value in about.items() if value is not None}
-    return {"action": type(action).__name__, **{kind: str(value) for kind, value in said.items()}}
+def _about(action: Action) -> str:
+    """Return the run, pod or agent that an action is about."""
+    match action:
+        case DeletePod(pod) | FinishRemoval(pod):
+            return pod.name
+        case DrainAgent(agent) | ForgetAgent(agent):
+            return agent
+        case ReleaseLease(lease):
+            return lease.run
+    return action.run.id
 
 
 @singledispatch
@@ -192,22 +198,35 @@ def _(action: LoseRun, at: Pass) -> None:
 
 @perform.register
 def _(action: RevokeOrder, at: Pass) -> None:
-    agent = at.slots.agent(action.run.agent)
-    if action.run.status is RunStatus.APPLYING and agent is not None and agent.silent:
-        return  # its plan is nowhere else and its order waits for it, until it is heard, or its pod is gone
-    if at.slots.cancel(action.run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED:
+    if _take_back(at, action.lease):
         why = f"its order was not taken within {at.spec.timeouts.redeem:g} s"
         lose(at.system, at.holding[action.run.id], why, may_have_started=False)
 
 
 @perform.register
+def _(action: HoldOrder, at: Pass) -> None:
+    _note(at, action.run, "order waits for its silent agent", deadline=None)
+
+
+@perform.register
+def _(action: CountAgain, at: Pass) -> None:
+    _note(at, action.run, "agent heard again", deadline=apply_deadline(at.system.now(), at.spec))
+
+
+@perform.register
 def _(action: ResendOrder, at: Pass) -> None:
-    run = at.holding[action.run.id]
-    with at.system.database.read() as session:
-        workspace = workspaces.get(session, run.workspace)
+    run, lease = at.holding[action.run.id], action.lease
     phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
-    orders.send(at.system, run, action.lease, phase, pool=at.spec, workspace=workspace)
-    log.info("order sent again", run=run.id, agent=action.lease.agent, phase=phase.value)
+    try:
+        with at.system.database.read() as session:
+            order = orders.make(at.system, session, run, phase, at.spec, slot=lease.slot, token=lease.token)
+    except orders.NotMade as error:
+        # The first order may have been taken just now.
+        if _take_back(at, lease):
+            fail(at.system, run, str(error))
+        return
+    orders.send(at.system, run, order)
+    log.info("order sent again", run=run.id, agent=lease.agent, phase=phase.value)
 
 
 @perform.register
@@ -242,6 +261,21 @@ def _(action: CancelRun, at: Pass) -> None:
         end(at.system, run, RunEvent.CANCELLED)
     elif outcome is CancelOutcome.REQUESTED:
         orders.send_cancel(at.system, run, action.mode)
+
+
+def _take_back(at: Pass, lease: Lease) -> bool:
+    """Take an order back that nobody has taken; False where its agent was faster: its phase goes on."""
+    now = at.slots.find(lease.run)
+    # Asked first, for a cancel would interrupt what has started.
+    if now is None or now.token != lease.token or now.redeemed:
+        return False
+    return at.slots.cancel(lease.run, CancelMode.INTERRUPT) is CancelOutcome.REVOKED
+
+
+def _note(at: Pass, run: RunView, words: str, **changes: Any) -> None:
+    with at.system.database.begin() as session:
+        now = at.system.now()
+        runs.note(session, run.id, words, expect=run.status, expect_token=run.token, now=now, **changes)
 
 
 def _view(run: Run) -> RunView:

@@ -14,10 +14,12 @@ import structlog
 
 from workers.core.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
 from workers.core.runs import EXECUTING, FailureReason, Phase, RunEvent, RunKind, RunStatus
+from workers.core.slots import APPLY_SLOT, Lease
 from workers.services import delivery, orders
 from workers.services.dispatch import dispatch, wake
+from workers.services.faults import alone
 from workers.services.losses import lose
-from workers.services.runs import apply_deadline, end
+from workers.services.runs import apply_deadline, end, fail, record
 from workers.services.system import System
 from workers.store import pools, runs, workspaces
 from workers.store.models import Run
@@ -46,13 +48,18 @@ def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str
     leases = system.slots(pool).forget(agent, incarnation)
     log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
     for lease in leases:
-        with system.database.read() as session:
-            run = runs.get(session, lease.run)
-        if run.token == lease.token and run.status.holds_slot:
-            # The map may have lost what the database was told.
-            started = lease.redeemed or run.started_at is not None
-            lose(system, run, f"its agent {agent} is gone ({why})", may_have_started=started)
+        # Only here is it known which of them were redeemed: none is left for others to guess.
+        with alone("run of a gone agent not judged", run=lease.run, agent=agent):
+            _lose(system, lease, f"its agent {agent} is gone ({why})")
     wake(system, pool)
+
+
+def _lose(system: System, lease: Lease, why: str) -> None:
+    with system.database.read() as session:
+        run = runs.get(session, lease.run)
+    if run.token == lease.token and run.status.holds_slot:
+        # The map may have lost what the database was told.
+        lose(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
 
 
 def _phase_started(system: System, report: PhaseStarted) -> None:
@@ -136,23 +143,27 @@ def _keep_plan(system: System, run: Run) -> bool:
 
 
 def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
+    token = orders.new_token()
+    try:
+        with system.database.read() as session:
+            spec = pools.get(session, run.pool)
+            order = orders.make(system, session, run, Phase.APPLY, spec, slot=APPLY_SLOT, token=token)
+    except orders.NotMade as error:
+        fail(system, run, str(error), **_facts(report))
+        return
     slots = system.slots(run.pool)
-    lease = slots.resume(run.id, report.token, orders.new_token())
+    lease = slots.resume(run.id, report.token, token)
     if lease is None:
         return  # its agent is silent, or the lease went on without this report: reconcile decides
-    now = system.now()
-    with system.database.begin() as session:
-        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
-        updated = runs.record(
-            session, run.id, RunEvent.PLANNED_AUTO_APPLY, expect=run.status, expect_token=run.token, now=now,
-            token=lease.token, started_at=None, deadline=apply_deadline(now, spec), **_facts(report),
-        )  # fmt: skip
+    updated = record(
+        system, run, RunEvent.PLANNED_AUTO_APPLY, token=token, started_at=None,
+        deadline=apply_deadline(system.now(), spec), **_facts(report),
+    )  # fmt: skip
     if updated is None:
-        slots.release(run.id, lease.token)
+        slots.release(run.id, token)
         return
     delivery.announce(system, updated)
-    if not orders.send(system, updated, lease, Phase.APPLY, pool=spec, workspace=workspace):
-        dispatch(system, run.pool)
+    orders.send(system, updated, order.model_copy(update={"commit": updated.commit}))
 
 
 def _repeat_last_step(system: System, run: Run) -> None:

@@ -13,11 +13,11 @@ from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, Inval
 from workers.core.messages import RunRequest
 from workers.core.pools import PoolSpec
 from workers.core.runs import EXECUTING, Phase, RunEvent, RunKind, RunStatus
-from workers.core.slots import CancelMode, CancelOutcome, Lease, SlotState
-from workers.services import delivery, orders
+from workers.core.slots import APPLY_SLOT, CancelMode, CancelOutcome, Lease, SlotState
+from workers.services import delivery, endings, orders
 from workers.services.dispatch import dispatch, wake
 from workers.services.losses import lose
-from workers.services.repeats import TASK
+from workers.services.repeats import REFUSED, TASK
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.store import pools, runs, workspaces
@@ -55,46 +55,49 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
     return run
 
 
-def confirm(system: System, run_id: str, *, task: str | None = None) -> Run:
+def confirm(system: System, run_id: str, *, attempt: int | None = None, task: str | None = None) -> Run:
     """Let the plan of a waiting run be applied, by the agent that made it. ``task``: the message that asks for it.
 
-    Raises :class:`NotWaiting` where the run waits for nobody, :class:`AgentSilent` while the agent that keeps the
-    plan is not heard, and :class:`AgentGone` where it is gone: the run is then planned anew, and its new plan wants a
+    ``attempt``: the one whose plan was looked at, so that no other is applied. Raises :class:`NotWaiting` where the
+    run waits for nobody, :class:`AgentSilent` while the agent that keeps the plan is not heard, and
+    :class:`AgentGone` where that plan is gone with its agent: the run is then planned anew, and its new plan wants a
     confirmation of its own. A run whose apply can't be ordered for what its workspace says is returned as failed.
     """
+    token, why = orders.new_token(), None
     with system.database.read() as session:
-        run = _waiting(runs.find(session, run_id), "confirmed")
-        pool, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+        run = _waiting(_seen(runs.find(session, run_id), attempt), "confirmed")
+        pool = pools.get(session, run.pool)
+        try:
+            order = orders.make(system, session, run, Phase.APPLY, pool, slot=APPLY_SLOT, token=token)
+        except orders.NotMade as error:
+            why = str(error)
+    if why is not None:
+        return _decided(fail(system, run, why, detail=_asked_by(task)), run)
     slots = system.slots(run.pool)
     lease = slots.find(run.id)
     # It may be running still, for a moment: the plan's report is committed before its slot is reserved.
     if lease is not None and lease.state is not SlotState.RESERVED and lease.token != run.token:
         raise NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
-    resumed = lease and slots.resume(run.id, lease.token, orders.new_token())
+    resumed = lease and slots.resume(run.id, lease.token, token)
     if resumed is None:
-        raise _not_resumed(system, run, lease)
+        raise _not_resumed(system, run, lease, task)
     updated = record(
-        system, run, RunEvent.CONFIRMED, token=resumed.token, started_at=None, confirm_until=None,
+        system, run, RunEvent.CONFIRMED, token=token, started_at=None, confirm_until=None,
         deadline=apply_deadline(system.now(), pool), detail=_asked_by(task),
     )  # fmt: skip
     if updated is None:
-        slots.release(run.id, resumed.token)
-        raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
-    delivery.announce(system, updated)
-    if not orders.send(system, updated, resumed, Phase.APPLY, pool=pool, workspace=workspace):
-        dispatch(system, run.pool)
-        return get(system, run.id)
+        slots.release(run.id, token)
+    confirmed = _decided(updated, run)
+    delivery.announce(system, confirmed)
+    orders.send(system, confirmed, order)
     log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
-    return updated
+    return confirmed
 
 
 def discard(system: System, run_id: str, *, task: str | None = None) -> Run:
     """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where it waits for nobody."""
     run = _waiting(get(system, run_id), "discarded")
-    updated = end(system, run, RunEvent.DISCARDED, detail=_asked_by(task))
-    if updated is None:
-        raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
-    return updated
+    return _decided(end(system, run, RunEvent.DISCARDED, detail=_asked_by(task)), run)
 
 
 def cancel(system: System, run_id: str, *, force: bool = False, task: str | None = None) -> Run:
@@ -137,14 +140,19 @@ def record(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | N
 
 
 def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
-    """End a run: commit, then free its slot, deliver its outcome, and let others start."""
-    updated = record(system, run, event, deadline=None, confirm_until=None, **changes)
-    if updated is None:
-        return None
-    _release(system, updated)
-    delivery.complete(system, updated)
-    dispatch(system, updated.pool)
-    return updated
+    """End a run and let others start in its place; None where somebody else decided its fate first."""
+    return _freed(system, endings.end(system, run, event, **changes))
+
+
+def fail(system: System, run: Run, error: str, **changes: Any) -> Run | None:
+    """End a run that can't go on, and let others start in its place; None where somebody else decided first."""
+    return _freed(system, endings.fail(system, run, error, **changes))
+
+
+def _freed(system: System, ended: Run | None) -> Run | None:
+    if ended is not None:
+        dispatch(system, ended.pool)
+    return ended
 
 
 def _set_going(system: System, run: Run) -> None:
@@ -160,7 +168,7 @@ def _asked_by(task: str | None) -> dict[str, str] | None:
     return None if task is None else {TASK: task}
 
 
-def _not_resumed(system: System, run: Run, lease: Lease | None) -> TerraslotError:
+def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None) -> TerraslotError:
     """Return why a run can't go on from ``lease``; where nobody else has decided about it, it is planned anew."""
     slots = system.slots(run.pool)
     now = slots.find(run.id)
@@ -173,12 +181,13 @@ def _not_resumed(system: System, run: Run, lease: Lease | None) -> TerraslotErro
             f"Run {run.id} can't be confirmed now: the agent {run.agent} that keeps its plan {silence}. Confirm it "
             f"when the agent is heard again, or give it up: `terraslot discard {run.id}`."
         )
-    if lose(system, run, f"the agent {run.agent} that kept its plan is gone", may_have_started=False) is None:
-        return NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
-    return AgentGone(
-        f"The agent {run.agent} that kept the plan of run {run.id} is gone, so the plan is made anew. "
-        "Look at the new plan and confirm that."
-    )
+    # A message that comes again must not confirm the next plan: with what it has led to, what it is answered is kept.
+    refused = {TASK: task, REFUSED: AgentGone.__name__} if task else {}
+    why = f"the agent {run.agent} that kept its plan is gone"
+    lost = _decided(lose(system, run, why, may_have_started=False, **refused), run)
+    again = "so the plan is made anew. Look at the new plan and confirm that"
+    ending = f"and the run {lost.status}" if lost.status.is_over else again
+    return AgentGone(f"The agent {run.agent} that kept the plan of run {run.id} is gone, {ending}.")
 
 
 def _silence(slots: SlotMap, run: Run, lease: Lease | None) -> str | None:
@@ -198,16 +207,6 @@ def apply_deadline(now: datetime, pool: PoolSpec) -> datetime:
     return now + timedelta(seconds=pool.timeouts.redeem + pool.timeouts.apply)
 
 
-def _release(system: System, run: Run) -> None:
-    slots = system.slots(run.pool)
-    if run.token and slots.release(run.id, run.token):
-        return
-    # A confirmation that was not committed may have changed the token.
-    lease = slots.find(run.id)
-    if lease is not None:
-        slots.release(run.id, lease.token)
-
-
 def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
     """Ask for the end of an executing run; None where it has gone on meanwhile."""
     with system.database.begin() as session:
@@ -225,8 +224,25 @@ def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> 
     return asked
 
 
+def _seen(run: Run, attempt: int | None) -> Run:
+    """Return a run whose plan is the one that was looked at. Raises :class:`AgentGone` where that is gone."""
+    if attempt is not None and attempt != run.attempt:
+        raise AgentGone(
+            f"The plan of run {run.id} that you saw is gone, of its attempt {attempt}; it is {run.status} in its "
+            f"attempt {run.attempt}: look at the new one."
+        )
+    return run
+
+
 def _waiting(run: Run, verb: str) -> Run:
     """Return a run that waits for a person. Raises :class:`NotWaiting` for another."""
     if run.status is not RunStatus.APPLY_PENDING:
         raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
     return run
+
+
+def _decided(updated: Run | None, run: Run) -> Run:
+    """Return a run as it was decided about. Raises :class:`NotWaiting` where somebody else was first."""
+    if updated is None:
+        raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
+    return updated

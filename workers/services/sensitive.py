@@ -73,20 +73,23 @@ def set_for_pool(system: System, name: str, variables: SensitiveVariables) -> No
         secrets.put_variables(session, Owner.POOL, name, sealed, system.now())
 
 
-def for_order(system: System, pool: PoolSpec, workspace: WorkspaceSpec) -> str | None:
-    """Return what an order carries sealed: the pool's variables, and over them the workspace's. None without any."""
+def for_order(system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec) -> str | None:
+    """Return what an order carries sealed: the pool's variables, and over them the workspace's. None without any.
+
+    Raises :class:`NoKey` where this process lacks the key, and :class:`Unavailable` where the pool has no Secret yet.
+    """
     owners = [(Owner.POOL, pool.name, pool.sensitive), (Owner.WORKSPACE, workspace.name, workspace.sensitive)]
     with_any = [(kind, name) for kind, name, names in owners if names]
     if not with_any:
         return None
     merged = SensitiveVariables()
     for kind, name in with_any:
-        content = _opened(system, kind, name)
+        content = _open(system, secrets.variables(session, kind, name))
         merged = SensitiveVariables(
             variables={**merged.variables, **content.variables},
             environment={**merged.environment, **content.environment},
         )
-    return payload_keyring(system, pool.name).seal(merged.model_dump(mode="json"))
+    return payload_keyring(system, session, pool.name).seal(merged.model_dump(mode="json"))
 
 
 def seal_anew(system: System) -> int:
@@ -101,12 +104,6 @@ def seal_anew(system: System) -> int:
 
 def _sealed(system: System, variables: SensitiveVariables) -> str | None:
     return system.settings.keyring.seal(variables.model_dump(mode="json")) if variables.names else None
-
-
-def _opened(system: System, kind: Owner, name: str) -> SensitiveVariables:
-    with system.database.read() as session:
-        sealed = secrets.variables(session, kind, name)
-    return _open(system, sealed)
 
 
 def _open(system: System, sealed: str | None) -> SensitiveVariables:

@@ -22,19 +22,21 @@ from workers.core.errors import UnknownRun
 from workers.core.messages import REPORT
 from workers.core.pools import PoolSpec
 from workers.core.reconcile import HEARD, OVERTIME
-from workers.core.runs import EXECUTING, FailureReason, Phase, RunEvent, RunStatus
-from workers.core.slots import CancelMode, Lease
+from workers.core.runs import EXECUTING, FailureReason, Phase, RunStatus
+from workers.core.slots import CancelMode
 from workers.core.terminal import CONTROLS
-from workers.services.faults import explained, is_transient
+from workers.services.faults import alone, explained, is_outage
 from workers.services.reports import take
-from workers.services.runs import end
+from workers.services.runs import fail
 from workers.services.system import System
+from workers.slots.locks import keep
 from workers.store import runs
 from workers.store.models import Run, RunEventRecord
 
 log = structlog.get_logger(__name__)
 
 NOT_TAKEN = "report not taken"
+TO_BE_KILLED = "to be killed"
 NOT_REPORTED = "end not reported"
 PATIENCE = timedelta(seconds=120)
 _MAX_WORDS = 500
@@ -51,17 +53,19 @@ def receive(system: System, payload: object) -> None:
     except UnknownRun as error:
         log.warning("report dropped", error=str(error))
     except Exception as error:
-        if is_transient(error):
+        if is_outage(error):
             raise
         _not_taken(system, payload, error)
 
 
 def end_unreported(system: System, spec: PoolSpec, holding: Iterable[Run]) -> None:
     """Fail runs whose time is long over, and whose agent lives, was told to kill them, and gives no end that counts."""
-    late = timedelta(seconds=spec.timeouts.interrupt + 2 * OVERTIME)
+    late = timedelta(seconds=spec.timeouts.interrupt + OVERTIME)
     for run in holding:
         if run.status in EXECUTING and run.deadline is not None and system.now() > run.deadline + late:
-            _end_unreported(system, run)
+            keep()
+            with alone("end not looked for", run=run.id, pool=spec.name):
+                _end_unreported(system, run.id)
 
 
 def _not_taken(system: System, payload: object, error: Exception) -> None:
@@ -93,9 +97,10 @@ def _run(system: System, fields: dict[Any, Any]) -> Run | None:
     return run if run.token == token and run.status in EXECUTING else None
 
 
-def _end_unreported(system: System, run: Run) -> None:
-    lease = system.slots(run.pool).find(run.id)
-    if lease is None or lease.token != run.token or not _was_told(system, run, lease):
+def _end_unreported(system: System, run_id: str) -> None:
+    with system.database.read() as session:
+        run = runs.get(session, run_id)  # as it is by now: ended, or its cancel asked for
+    if run.status not in EXECUTING or not _was_told(system, run):
         return
     waited = _waited(system, run, NOT_REPORTED, "its time is over, and its agent was told to kill it")
     if waited > timedelta(seconds=OVERTIME):
@@ -104,12 +109,19 @@ def _end_unreported(system: System, run: Run) -> None:
         _fail(system, run, sentence, FailureReason.TIMED_OUT)
 
 
-def _was_told(system: System, run: Run, lease: Lease) -> bool:
-    """Whether the agent is heard, so that it knows of the kill. Of one that is silent, the pod's end tells."""
+def _was_told(system: System, run: Run) -> bool:
+    """Whether the agent was heard since a kill was marked, so that it knows. Of a silent one, the pod's end tells.
+
+    When it was marked, nobody has kept: it was by the time at which it was first seen here.
+    """
     slots = system.slots(run.pool)
-    agent = slots.agent(lease.agent)
-    heard = agent is not None and slots.watched()[0] - agent.heartbeat_at < HEARD
-    return heard and lease.cancel is CancelMode.KILL and lease.lost_since is None
+    lease, agent = slots.find(run.id), slots.agent(run.agent or "")
+    if lease is None or agent is None or lease.token != run.token or lease.lost_since is not None:
+        return False
+    unheard = slots.watched()[0] - agent.heartbeat_at
+    if lease.cancel is not CancelMode.KILL or unheard >= HEARD:
+        return False
+    return timedelta(seconds=unheard) < _waited(system, run, TO_BE_KILLED, "its time is over")
 
 
 def _waited(system: System, run: Run, what: str, why: str) -> timedelta:
@@ -138,11 +150,7 @@ def _is_about(run: Run, event: RunEventRecord, what: str) -> bool:
 
 
 def _fail(system: System, run: Run, sentence: str, reason: FailureReason) -> None:
-    error = f"{sentence} {_ADVICE}"
-    if run.cancel_mode is None:
-        end(system, run, RunEvent.FAILED, reason=reason, error=error)
-    else:
-        end(system, run, RunEvent.CANCELLED, error=error)
+    fail(system, run, f"{sentence} {_ADVICE}", reason=reason)
 
 
 def _phase(run: Run) -> Phase:

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - redis-py's, as everywhere
+    InvalidResponse,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004
+    TryAgainError,
+)
 
 from workers.core.errors import Unavailable
+
+# Replies to whatever is asked, until somebody mends the server, its role or its users.
+_AWAY = (
+    AskError,
+    ClusterDownError,
+    ConnectionError,
+    InvalidResponse,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+    TryAgainError,
+)
+# The same where redis-py has no class for it, or where an old server wraps what a script of ours met.
+_AWAY_WORDS = re.compile(r"(?:^|-)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +73,9 @@ def unavailable(error: BaseException | None, url: str) -> Unavailable | None:
     )
 
 
-def is_trouble(error: BaseException) -> bool:
-    """Whether it was the server, or the way to it, that failed."""
-    return isinstance(error, RedisError)
+def is_away(error: BaseException) -> bool:
+    """Whether it was the server, or the way to it, that failed: not one key, one record or one script of ours."""
+    return isinstance(error, _AWAY) or (isinstance(error, ResponseError) and bool(_AWAY_WORDS.search(str(error))))
 
 
 def without_password(url: str) -> str:

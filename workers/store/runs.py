@@ -143,6 +143,11 @@ def note(
     return run
 
 
+def remark(session: Session, run: Run, words: str, *, now: datetime, detail: dict[str, Any]) -> None:
+    """Enter ``words`` among the events of a run that was read, over or not; the run itself stays as it is."""
+    _enter(session, run.id, now, words, status=run.status, detail=detail)
+
+
 def get(session: Session, run_id: str) -> Run:
     """Return a run by its whole id. Raises :class:`UnknownRun`."""
     run = session.scalar(_BY_ID, {"id": run_id}, execution_options={"populate_existing": True})
