@@ -53,10 +53,10 @@ def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 @app.task(name=names.CONFIRM, bind=True, throws=TerraslotError)
-def confirm(self: Task, run_id: str) -> dict[str, Any]:
-    """Let the plan of a waiting run be applied."""
+def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, Any]:
+    """Let the plan of a waiting run be applied; with ``attempt``, no other than the one of that attempt."""
     task = self.request.id
-    return repeats.once(system(), run_id, task, lambda: runs.confirm(system(), run_id, task=task))
+    return repeats.once(system(), run_id, task, lambda: runs.confirm(system(), run_id, attempt=attempt, task=task))
 
 
 @app.task(name=names.DISCARD, bind=True, throws=TerraslotError)

@@ -44,6 +44,7 @@ def test_a_plan_is_planned_on_a_plan_only_slot_and_delivered(control: ControlPla
         "outputs": {"url": "x"},
         "agent": "default-1",
         "slot": 1,
+        "attempt": 1,
     }
     assert control.deliveries() == [run.id]
     assert control.quiet()

@@ -119,7 +119,7 @@ def _ask(run: RunView) -> str:
 def _decide(run: RunView, answer: str, progress: Progress) -> None:
     try:
         if answer == "yes":
-            runs.confirm(system(), run.run_id)
+            runs.confirm(system(), run.run_id, attempt=run.attempt)
         else:
             runs.discard(system(), run.run_id)
     except (NotWaiting, AgentGone) as error:

@@ -48,6 +48,7 @@ def result_of(run: Run) -> dict[str, Any]:
         "outputs": run.outputs or {},
         "agent": run.agent,
         "slot": run.slot,
+        "attempt": run.attempt,
     }
 
 
