@@ -132,6 +132,23 @@ class TestAnAgentThatIsGone:
             lose_pod(control)
         assert control.run(run.id).status is RunStatus.PENDING
 
+    def test_has_its_runs_judged_by_their_leases_though_the_first_judge_died(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F9: an apply that was never redeemed is not taken for one that may have started."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        runs.confirm(control.system, run.id)
+        with monkeypatch.context() as dying:
+            dying.setattr(reports, "lose", _die)
+            with pytest.raises(Death):
+                lose_pod(control)
+        reconcile(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+        assert control.slots.agent(agent.name) is None
+
     def test_that_says_good_bye_is_not_waited_for(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()

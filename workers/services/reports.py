@@ -7,6 +7,7 @@ that went on without it changes nothing (F11, F26).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, assert_never
 
@@ -44,14 +45,23 @@ def take(system: System, report: Report) -> None:
 
 
 def agent_gone(system: System, pool: str, agent: str, incarnation: str, why: str) -> None:
-    """Remove an agent that is known to be gone, and decide about the runs it held."""
-    leases = system.slots(pool).forget(agent, incarnation)
+    """Decide about the runs that an agent held which is known to be gone, and remove it."""
+    slots = system.slots(pool)
+    record = slots.agent(agent)
+    held = record.leases if record is not None and record.incarnation == incarnation else ()
+    reason = f"its agent {agent} is gone ({why})"
+    # Commit, then release: only the lease tells that an apply never started, and who dies here leaves it to the next.
+    _lose_all(system, held, reason)
+    leases = slots.forget(agent, incarnation)
+    _lose_all(system, leases, reason)  # those that were taken meanwhile
     log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
-    for lease in leases:
-        # Only here is it known which of them were redeemed: none is left for others to guess.
-        with alone("run of a gone agent not judged", run=lease.run, agent=agent):
-            _lose(system, lease, f"its agent {agent} is gone ({why})")
     wake(system, pool)
+
+
+def _lose_all(system: System, leases: Iterable[Lease], why: str) -> None:
+    for lease in leases:
+        with alone("run of a gone agent not decided about", run=lease.run, agent=lease.agent):
+            _lose(system, lease, why)
 
 
 def _lose(system: System, lease: Lease, why: str) -> None:
