@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
+from workers.cluster import processes
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.embedded import state
@@ -45,5 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for process in left.values():
         process.send(signal.SIGKILL)
     assert not any(process.alive for process in left.values())
+    # One that ended while it started is asked for by nobody else, and would never be buried.
+    eventually(lambda: not any(process.alive for process in list(processes._CHILDREN)))
     settings.cache_clear()
     assert os.getpid() not in [process.pid for process in left.values()]
