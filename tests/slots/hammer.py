@@ -67,6 +67,7 @@ class Worker:
             (("release", (lease.run, lease.token)), 20),
             (("reserve", (lease.run, lease.token, self.now + 60)), 10),
             (("resume", (lease.run, lease.token, fresh)), 5),
+            (("revoke", (lease.run, lease.token)), 2),
             (("cancel", (lease.run, chance.choice(list(CancelMode)))), 3),
         ]
         return [

@@ -150,6 +150,13 @@ class Model:
             self._end(lease)
         return lease is not None
 
+    def revoke(self, run: str, token: str) -> bool:
+        lease = self._held(run, token)
+        if lease is None or lease.redeemed:
+            return False
+        self._end(lease)
+        return True
+
     def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
         lease = self.leases.get(run)
         if lease is None:

@@ -120,6 +120,11 @@ class SlotMachine(RuleBasedStateMachine):
         run = self.a_run(data)
         self.both("release", run, self.its_token(data, run))
 
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        run = self.a_run(data)
+        self.both("revoke", run, self.its_token(data, run))
+
     @rule(mode=MODES, data=st.data())
     def cancel(self, mode: CancelMode, data: st.DataObject) -> None:
         self.both("cancel", self.a_run(data), mode)

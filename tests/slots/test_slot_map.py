@@ -245,6 +245,19 @@ class TestCancel:
         assert slots.stats().used == 0
         assert not slots.redeem("a", "run", "token")
 
+    def test_an_order_is_taken_back_by_its_token_and_only_before_it_is_redeemed(self, slots: SlotMap) -> None:
+        """A cancel would interrupt what has just started."""
+        assert not slots.revoke("run", "another-token")
+        assert not slots.revoke("other", "token")
+        slots.redeem("a", "run", "token")
+        assert not slots.revoke("run", "token")
+        assert slots.find("run")
+        slots.release("run", "token")
+        slots.acquire("run", APPLY, "next-token")
+        assert slots.revoke("run", "next-token")
+        assert slots.stats().used == 0
+        assert not slots.redeem("a", "run", "next-token")
+
     def test_a_reservation_is_revoked(self, slots: SlotMap, clock: Clock) -> None:
         slots.redeem("a", "run", "token")
         slots.reserve("run", "token", clock.now + 60)

@@ -37,7 +37,7 @@ from workers.core.reconcile import (
     reconcile,
 )
 from workers.core.runs import Phase, RunEvent, RunStatus
-from workers.core.slots import AgentRecord, CancelMode, CancelOutcome, Lease
+from workers.core.slots import AgentRecord, CancelOutcome
 from workers.services import orders
 from workers.services.endings import fail
 from workers.services.faults import alone
@@ -198,7 +198,7 @@ def _(action: LoseRun, at: Pass) -> None:
 
 @perform.register
 def _(action: RevokeOrder, at: Pass) -> None:
-    if _take_back(at, action.lease):
+    if at.slots.revoke(action.lease.run, action.lease.token):
         why = f"its order was not taken within {at.spec.timeouts.redeem:g} s"
         lose(at.system, at.holding[action.run.id], why, may_have_started=False)
 
@@ -222,7 +222,7 @@ def _(action: ResendOrder, at: Pass) -> None:
             order = orders.make(at.system, session, run, phase, at.spec, slot=lease.slot, token=lease.token)
     except orders.NotMade as error:
         # The first order may have been taken just now.
-        if _take_back(at, lease):
+        if at.slots.revoke(lease.run, lease.token):
             fail(at.system, run, str(error))
         return
     orders.send(at.system, run, order)
@@ -261,15 +261,6 @@ def _(action: CancelRun, at: Pass) -> None:
         end(at.system, run, RunEvent.CANCELLED)
     elif outcome is CancelOutcome.REQUESTED:
         orders.send_cancel(at.system, run, action.mode)
-
-
-def _take_back(at: Pass, lease: Lease) -> bool:
-    """Take an order back that nobody has taken; False where its agent was faster: its phase goes on."""
-    now = at.slots.find(lease.run)
-    # Asked first, for a cancel would interrupt what has started.
-    if now is None or now.token != lease.token or now.redeemed:
-        return False
-    return at.slots.cancel(lease.run, CancelMode.INTERRUPT) is CancelOutcome.REVOKED
 
 
 def _note(at: Pass, run: RunView, words: str, **changes: Any) -> None:

@@ -60,6 +60,7 @@ _REGISTER = Script.load("keys", "agents", "leases", "register")
 _RELEASE = Script.load("keys", "release", "end_lease")
 _RESERVE = Script.load("keys", "agents", "leases", "reserve")
 _RESUME = Script.load("keys", "agents", "leases", "resume")
+_REVOKE = Script.load("keys", "leases", "revoke", "end_lease")
 _SNAPSHOT = Script.load("keys", "snapshot")
 _STATS = Script.load("keys", "stats")
 _TAKE_OVER = Script.load("keys", "agents", "take_over")
@@ -154,6 +155,10 @@ class SlotMap:
     def release(self, run: str, token: str) -> bool:
         """End the run's lease: the slot is idle."""
         return bool(_RELEASE(self._client, self._release_keys, self._now(), run, token))
+
+    def revoke(self, run: str, token: str) -> bool:
+        """End the run's lease if its token was not redeemed yet, so that it never will be; else false, and it stays."""
+        return bool(self._run(_REVOKE, run, token))
 
     def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
         """Revoke the run's lease if nothing has started under it, else mark it for its agent to end the phase."""
