@@ -65,13 +65,18 @@ def scale_now(system: System, name: str, desired: int) -> Scaled:
 
     Also :class:`UnknownPool`.
     """
-    with system.database.read() as session:
-        spec = pools.get(session, name)
+    _get(system, name)
     with in_turn(system, name):
+        spec = _get(system, name)  # it may have changed while others had their turn
         before = observe(system, spec, Listing(system, spec)).current
         changed = scale_pods(system, spec, desired)
     missing = desired - before - changed
     return Scaled(name, desired, max(changed, 0), max(-changed, 0), kept=max(-missing, 0), short=max(missing, 0))
+
+
+def _get(system: System, name: str) -> PoolSpec:
+    with system.database.read() as session:
+        return pools.get(session, name)
 
 
 def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
