@@ -10,6 +10,7 @@ import pytest
 from tests.system.conftest import HELD, Cloud
 from tests.waiting import eventually
 from workers.core.errors import RunFailed
+from workers.core.runs import RunStatus
 from workers.embedded import state
 
 
@@ -53,7 +54,12 @@ def test_a_stopped_agent_hands_its_waiting_plan_over(cloud: Cloud) -> None:
     result = cloud.reach(cloud.apply(cloud.workspace(pool=pool)), "APPLY_PENDING")
     first = result.info["agent"]
     os.kill(agent_pid(cloud, pool, first), signal.SIGTERM)
-    eventually(lambda: result.state == "APPLY_PENDING" and result.info["agent"] != first)
+
+    def planned_elsewhere() -> bool:
+        run = cloud.run(result)  # one look: it may go from one agent to the other between two
+        return run.status is RunStatus.APPLY_PENDING and run.agent != first
+
+    eventually(planned_elsewhere)
     cloud.tell("confirm", result)
     assert result.get(timeout=60)["status"] == "succeeded"
 
