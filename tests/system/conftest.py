@@ -93,7 +93,9 @@ class Cloud:
         return self.app.send_task("terraform.plan_and_apply", kwargs={"workspace": workspace, **options})
 
     def tell(self, verb: str, result: AsyncResult, **options: Any) -> dict[str, Any]:
-        return self.app.send_task(f"terraform.{verb}", args=[result.id], kwargs=options).get(timeout=20)
+        answer = self.app.send_task(f"terraform.{verb}", args=[result.id], kwargs=options)
+        eventually(answer.ready, 20)  # asked anew each time: a subscription may have died with a killed server
+        return answer.get(timeout=1)
 
     def reach(self, result: AsyncResult, state: str, seconds: float = 40) -> AsyncResult:
         """Wait until a run's Celery state is this one."""
