@@ -13,6 +13,7 @@ from workers.core.pools import PoolSpec
 from workers.core.slots import AgentRecord
 from workers.services.dispatch import dispatch
 from workers.services.listing import Listing
+from workers.services.pools import get as get_pool
 from workers.services.system import System
 from workers.services.turns import in_turn
 from workers.store import pools
@@ -76,7 +77,7 @@ def undrain_agent(system: System, agent: str) -> None:
     """
     pool = _pool_of(system, agent).name
     with in_turn(system, pool):
-        spec = _get(system, pool)
+        spec = get_pool(system, pool)
         if spec.draining:
             raise StillInUse(f"The pool {pool!r} of {agent} drains: `terraslot pool undrain {pool}` ends that.")
         if agent not in _staying(system, spec):
@@ -92,11 +93,6 @@ def _staying(system: System, spec: PoolSpec) -> list[str]:
         for pod in Listing(system, spec).pods
         if not pod.deleting and (pod.controlled or not spec.single_pods_leave)
     ]
-
-
-def _get(system: System, name: str) -> PoolSpec:
-    with system.database.read() as session:
-        return pools.get(session, name)
 
 
 def _pool_of(system: System, agent: str) -> PoolSpec:

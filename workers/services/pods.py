@@ -18,6 +18,7 @@ from workers.core.pools import PoolSpec
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.core.slots import SlotState
 from workers.services.listing import Listing
+from workers.services.pools import get as get_pool
 from workers.services.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.services.turns import in_turn
@@ -65,18 +66,13 @@ def scale_now(system: System, name: str, desired: int) -> Scaled:
 
     Also :class:`UnknownPool`.
     """
-    _get(system, name)
+    get_pool(system, name)
     with in_turn(system, name):
-        spec = _get(system, name)  # it may have changed while others had their turn
+        spec = get_pool(system, name)  # it may have changed while others had their turn
         before = observe(system, spec, Listing(system, spec)).current
         changed = scale_pods(system, spec, desired)
     missing = desired - before - changed
     return Scaled(name, desired, max(changed, 0), max(-changed, 0), kept=max(-missing, 0), short=max(missing, 0))
-
-
-def _get(system: System, name: str) -> PoolSpec:
-    with system.database.read() as session:
-        return pools.get(session, name)
 
 
 def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:

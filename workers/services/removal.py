@@ -17,6 +17,7 @@ from workers.core.pools import PoolSpec
 from workers.services import credentials
 from workers.services.draining import LOOK_SECONDS, held
 from workers.services.listing import Listing
+from workers.services.pools import get as get_pool
 from workers.services.system import System
 from workers.services.turns import in_turn
 from workers.services.words import counted
@@ -40,17 +41,12 @@ def delete_pool(system: System, name: str, *, drain: bool = False, timeout: floa
         pools.expect_no_workspace(session, name)
     until = None if timeout is None else time.monotonic() + timeout
     while in_use := _use(system, name):
-        stuck = not held(system, name) and _get(system, name).draining
+        stuck = not held(system, name) and get_pool(system, name).draining
         if not drain or stuck or (until is not None and time.monotonic() > until):
             raise in_use
         time.sleep(LOOK_SECONDS)
     with in_turn(system, name):
-        return _delete(system, _get(system, name))
-
-
-def _get(system: System, name: str) -> PoolSpec:
-    with system.database.read() as session:
-        return pools.get(session, name)
+        return _delete(system, get_pool(system, name))
 
 
 def _use(system: System, name: str) -> StillInUse | None:

@@ -17,6 +17,7 @@ from workers.cluster.kubernetes.deployments import Deployments
 from workers.core.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.core.pools import PoolSpec
 from workers.services.listing import Listing
+from workers.services.pools import get as get_pool
 from workers.services.system import System
 from workers.services.turns import in_turn
 from workers.slots.locks import keep
@@ -34,10 +35,10 @@ def adopt_deployment(system: System, pool: str, deployment: str, *, wait: float 
     the pool is none of Kubernetes or there is no such Deployment, :class:`Unavailable` where the cluster has not
     carried it out within ``wait`` seconds, and :class:`TurnLost`.
     """
-    deployments = _deployments(system, _get(system, pool))
+    deployments = _deployments(system, get_pool(system, pool))
     deployments.expect(pool, deployment)
     with in_turn(system, pool):
-        _let_stay(system, _get(system, pool))
+        _let_stay(system, get_pool(system, pool))
         _run_by(system, pool, deployment, adopting=True)
         _take_over(deployments, pool, deployment, wait)
         log.info("deployment taken over", pool=pool, deployment=deployment)
@@ -52,7 +53,7 @@ def return_to_deployment(system: System, pool: str, deployment: str) -> int:
     ended yet, and :class:`TurnLost`.
     """
     with in_turn(system, pool):
-        _deployments(system, _get(system, pool)).put_back(pool, deployment)
+        _deployments(system, get_pool(system, pool)).put_back(pool, deployment)
         spec = _run_by(system, pool, deployment)
         log.info("pool given back", pool=pool, deployment=deployment)
         return leave_to_deployment(system, spec, Listing(system, spec))
@@ -90,11 +91,6 @@ def _deployments(system: System, spec: PoolSpec) -> Deployments:
     if not isinstance(backend, KubernetesPods):
         raise InvalidRequest(f"The pool {spec.name!r} is of type {spec.type!r}: only Kubernetes has Deployments.")
     return backend.deployments
-
-
-def _get(system: System, pool: str) -> PoolSpec:
-    with system.database.read() as session:
-        return pools.get(session, pool)
 
 
 def _let_stay(system: System, spec: PoolSpec) -> None:
