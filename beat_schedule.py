@@ -4,7 +4,7 @@ Every job is safe twice, and what works on a pool is locked, so that two beats d
 before the next one is due expires, so that they don't pile up while no worker runs.
 """
 
-from workers.core import names
+from workers.protocol import names
 from workers.settings import settings
 
 BEAT_SCHEDULE = {

@@ -18,11 +18,11 @@ from kombu import Exchange, Queue
 from agent import settings
 from agent.runtime import Agent
 from agent.settings import AgentSettings
-from agent.worker import AgentWorker, Turning
-from workers.core import names
-from workers.core.errors import InvalidRequest
-from workers.core.messages import Report
+from agent.worker import AgentWorker, EventLoopTick
 from workers.logs import configure
+from workers.protocol import names
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.messages import Report
 
 
 def _direct(name: str) -> Queue:
@@ -36,7 +36,7 @@ class AgentApp(Celery):
     def __init__(self, config: AgentSettings) -> None:
         super().__init__("terraslot-agent", broker=config.broker, set_as_current=False, include=["agent.tasks"])
         self.conf.update(_configuration(config))
-        self.steps["consumer"].add(Turning)
+        self.steps["consumer"].add(EventLoopTick)
         self.settings = config
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import Any
 from agent.execution import Execution, PhaseFailed, unavailable
 from agent.files import is_inside, read_regular
 from agent.source import configuration_files
-from workers.core.runs import FailureReason
+from workers.protocol.kinds import FailureReason
 
 OVERRIDE = "terraslot_override.tf.json"
 ERRORED = "errored.tfstate"

@@ -1,7 +1,7 @@
 """The agent's own credential: what its pool's Secret holds at the moment it is asked for.
 
 The Secret is one file, replaced as a whole when the credential is rotated. It is read again for every connection
-and every sealed order, so that an agent follows a rotation without being told.
+and every encrypted order, so that an agent follows a rotation without being told.
 """
 
 from __future__ import annotations
@@ -9,24 +9,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from redis import CredentialProvider
 
-from workers.core.credentials import SECRET_FILE
-from workers.core.errors import InvalidRequest
-from workers.core.sealing import Keyring
+from workers.protocol.encryption import Keyring
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.pool_secret import SECRET_FILE, PoolSecret
 
 SECRET_DIR = "TERRASLOT_SECRET_DIR"  # noqa: S105 - a variable's name
-
-
-class PoolSecret(BaseModel):
-    """The content of a pool's Secret. Any of ``payload_keys`` may have sealed an order."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-
-    username: str
-    password: str = Field(repr=False)
-    payload_keys: tuple[str, ...] = Field(repr=False)
 
 
 def read(directory: Path) -> PoolSecret:
@@ -39,7 +29,7 @@ def read(directory: Path) -> PoolSecret:
 
 
 def keyring(directory: Path) -> Keyring:
-    """Return what opens sealed orders."""
+    """Return what opens encrypted orders."""
     return Keyring(read(directory).payload_keys, "the pool's Secret")
 
 

@@ -18,9 +18,9 @@ from structlog.typing import FilteringBoundLogger
 
 from agent.output import Excerpt, LogWriter
 from agent.process import Child, ChildRecords, Sink
-from workers.core.messages import MAX_ERROR, Order
-from workers.core.runs import FailureReason
-from workers.core.slots import Lease, SlotState
+from workers.protocol.kinds import FailureReason
+from workers.protocol.leases import Lease, SlotState
+from workers.protocol.messages import MAX_ERROR, Order
 
 
 class StopCause(StrEnum):

@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from agent.execution import Execution, Finished, unavailable
-from workers.core.messages import MAX_ERROR
-from workers.core.workspaces import GitSource, without_credentials
+from workers.protocol.messages import MAX_ERROR
+from workers.protocol.sources import GitSource, without_credentials
 
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$AGENT_GIT_USERNAME" "$AGENT_GIT_PASSWORD"; }; f'

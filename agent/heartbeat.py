@@ -13,12 +13,12 @@ from functools import partial
 from structlog.typing import FilteringBoundLogger
 
 from agent.execution import Execution, StopCause
-from agent.reports import Reports
+from agent.liveness import VitalSigns
+from agent.outbox import Outbox
 from agent.run_directories import RunDirectories
 from agent.slot_manager import SlotManager
-from agent.vitals import VitalSigns
-from workers.core.messages import AgentRegistered
-from workers.core.slots import CancelMode, HeartbeatReply, Lease, SlotState
+from workers.protocol.leases import CancelMode, HeartbeatReply, Lease, SlotState
+from workers.protocol.messages import AgentRegistered
 from workers.slots.slot_map import SlotMap
 
 BUSY_SECONDS = 0.75
@@ -33,9 +33,9 @@ class Heartbeat:
         *,
         pool: str,
         agent: str,
-        incarnation: str,
+        instance_id: str,
         slots: SlotManager,
-        reports: Reports,
+        reports: Outbox,
         directories: RunDirectories,
         vitals: VitalSigns,
         idle_seconds: float,
@@ -44,7 +44,7 @@ class Heartbeat:
         self._slot_map = slot_map
         self._pool = pool
         self._agent = agent
-        self._incarnation = incarnation
+        self._incarnation = instance_id
         self._slots = slots
         self._reports = reports
         self._directories = directories

@@ -18,7 +18,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from agent.sensitive import Mask
-from workers.core.terminal import CONTROLS
+from workers.protocol.text import CONTROLS
 from workers.slots.log_stream import LogLine
 
 MAX_LINE = 8_000

@@ -16,9 +16,9 @@ from agent.execution import Execution, PhaseFailed, Stopped
 from agent.files import read_regular
 from agent.sensitive import Sensitive, opened
 from agent.terraform import Terraform, TooLarge, bounded, fitting
-from workers.core.errors import InvalidRequest
-from workers.core.messages import MAX_ERROR, Changes
-from workers.core.runs import FailureReason, Phase, RunKind
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.kinds import FailureReason, Phase, RunKind
+from workers.protocol.messages import MAX_ERROR, Changes
 
 _PLAN = "plan.tfplan"
 _VARIABLES = "variables.tfvars.json"

@@ -7,20 +7,20 @@ import sys
 import time
 from pathlib import Path
 
-from agent import vitals
+from agent import liveness
 
 READY, ALIVE = "ready", "alive"
 
 
 def main(question: str) -> int:
     """Answer for the agent that works in ``TERRASLOT_WORK_DIR``."""
-    found = vitals.read(Path(os.environ.get("TERRASLOT_WORK_DIR", ".")))
+    found = liveness.read(Path(os.environ.get("TERRASLOT_WORK_DIR", ".")))
     if found is None:
         problem: str | None = "there is no sign of an agent"
     elif question == READY:
         problem = None if found.registered else "the agent is not registered"
     else:
-        problem = vitals.wedged(found, time.monotonic())
+        problem = liveness.wedged(found, time.monotonic())
     if problem:
         print(problem)  # noqa: T201 - the kubelet shows it
     return int(problem is not None)

@@ -13,19 +13,19 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
-from agent.endings import finish, keeps_directory
 from agent.environment import terraform_environment
 from agent.execution import Execution, StopCause
 from agent.heartbeat import Heartbeat
+from agent.liveness import VitalSigns
+from agent.outbox import Outbox
+from agent.outcome import finish, keeps_directory
 from agent.output import LogWriter
 from agent.phases import Phases
 from agent.process import ChildRecords, end_orphans
-from agent.reports import Reports
 from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
-from agent.vitals import VitalSigns
-from workers.core.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
+from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
 from workers.slots.connection import connect
 from workers.slots.log_stream import RunLog
 from workers.slots.slot_map import SlotMap
@@ -44,9 +44,9 @@ class Agent:
         settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings
         self.logger = logger
-        self.incarnation = uuid.uuid4().hex
+        self.instance_id = uuid.uuid4().hex
         self.slots = SlotManager()
-        self.reports = Reports(settings.work_dir / "reports", send, logger)
+        self.reports = Outbox(settings.work_dir / "reports", send, logger)
         self._redis = connect(settings.redis_url, settings.credentials)
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / "children")
@@ -58,7 +58,7 @@ class Agent:
             self._slot_map,
             pool=settings.pool,
             agent=settings.agent,
-            incarnation=self.incarnation,
+            instance_id=self.instance_id,
             slots=self.slots,
             reports=self.reports,
             directories=self._directories,
@@ -133,7 +133,7 @@ class Agent:
             time.sleep(0.1)
         self.heartbeat.end()
         settings = self.settings
-        self.reports.post(AgentStopped(pool=settings.pool, agent=settings.agent, incarnation=self.incarnation))
+        self.reports.post(AgentStopped(pool=settings.pool, agent=settings.agent, instance_id=self.instance_id))
         self.reports.flush(min(_GOODBYE_SECONDS, end - time.monotonic()))
         self.logger.info("stopped", unreported=len(self.reports.tokens()))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agent import credentials
-from workers.core.errors import InvalidRequest
-from workers.core.messages import Order
-from workers.core.workspaces import SensitiveVariables
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.messages import Order
+from workers.protocol.sources import SensitiveVariables
 
 MASKED = "(sensitive)"
 # A shorter value is part of too many words to be masked: a log without its 1s and trues can't be read.
@@ -45,7 +45,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Sensitive:
-    """What an order carries sealed, opened."""
+    """What an order carries encrypted, opened."""
 
     variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -57,12 +57,12 @@ class Sensitive:
 
 
 def opened(order: Order, secret_dir: Path | None) -> Sensitive:
-    """Open what an order carries sealed. Raises :class:`InvalidRequest` where the pool's Secret has no key for it."""
-    if order.sealed is None:
+    """Open what an order carries encrypted. Raises :class:`InvalidRequest` where the pool's Secret has no key for it."""
+    if order.encrypted is None:
         return Sensitive()
     if secret_dir is None:
         raise InvalidRequest(f"The order carries sensitive variables, and there is no {credentials.SECRET_DIR}.")
-    content = SensitiveVariables.model_validate(credentials.keyring(secret_dir).open(order.sealed))
+    content = SensitiveVariables.model_validate(credentials.keyring(secret_dir).decrypt(order.encrypted))
     return Sensitive(content.variables, content.environment)
 
 

@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.credentials import PoolCredentials
-from workers.core.environment import PREFIX, LogFormat, LogLevel, RedisUrl, problems
-from workers.core.errors import InvalidRequest
-from workers.core.names import AgentName, Name
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.names import AgentName, Name
+from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 EMBEDDED = "embedded"
 _SECRET = frozenset({"redis_url", "broker_url"})

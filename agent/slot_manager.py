@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 
 from agent.execution import Execution
-from workers.core.runs import RunKind
-from workers.core.slots import APPLY_SLOT, SLOTS_PER_AGENT
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import APPLY_SLOT, SLOTS_PER_AGENT
 
 
 class SlotManager:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
-from workers.core.workspaces import DirectorySource, is_configuration
+from workers.protocol.sources import DirectorySource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
 _TREE = "source"

@@ -7,10 +7,10 @@ from typing import Any
 from celery import Task, shared_task
 from celery.worker.request import Request
 
-from workers.core import names
+from workers.protocol import names
 
 
-class DiscreetRequest(Request):
+class RedactedRequest(Request):
     """A task request whose contents, variables among them, show in no log, inspection or event."""
 
     @property
@@ -33,7 +33,7 @@ class AgentTask(Task):
     """A task of the agent whose application it belongs to."""
 
     abstract = True
-    Request = DiscreetRequest
+    Request = RedactedRequest
     ignore_result = True
     send_events = False
 

@@ -12,8 +12,8 @@ from agent import plugin_cache
 from agent.environment import plugin_cache as plugin_cache_of
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
 from agent.sensitive import MASKED
-from workers.core.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
-from workers.core.runs import FailureReason
+from workers.protocol.kinds import FailureReason
+from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
 _PLAN_HAS_CHANGES = 2

@@ -19,14 +19,14 @@ from celery.apps.worker import Worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 
-from workers.core.names import node_name
-from workers.core.slots import SLOTS_PER_AGENT
+from workers.protocol.leases import SLOTS_PER_AGENT
+from workers.protocol.names import node_name
 
 _TURN_SECONDS = 5.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
-class Turning(bootsteps.StartStopStep):
+class EventLoopTick(bootsteps.StartStopStep):
     """Says every few seconds that Celery's loop turns; started anew with every connection, which drops all timers."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -16,8 +16,9 @@ from tests.kubernetes.double.cluster import NAMESPACE, kubeconfig
 from tests.kubernetes.double.objects import Objects
 from tests.kubernetes.double.server import Server
 from workers.cluster.kubernetes.manifest import pod_manifest
-from workers.core.kubernetes import KubernetesSpec
-from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
+from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.specs.kubernetes import KubernetesSpec
+from workers.specs.pools import PoolSpec
 
 CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 MOMENT = "2026-01-01T00:00:00Z"

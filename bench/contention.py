@@ -22,7 +22,7 @@ from redis.lock import Lock
 
 from bench.rows import Row
 from tests.store.conftest import PostgresServer
-from workers.core.runs import RunKind
+from workers.protocol.kinds import RunKind
 from workers.slots.slot_map import SlotMap
 
 PROCESSES = 8

@@ -12,8 +12,8 @@ from celery import Celery, Task
 
 from bench.system import POOL
 from workers.app import build_app, direct_queue
-from workers.core import names
-from workers.core.messages import Order, PhaseFinished, PhaseStarted, Report
+from workers.protocol import names
+from workers.protocol.messages import Order, PhaseFinished, PhaseStarted, Report
 from workers.settings import Settings
 from workers.slots.connection import connect
 from workers.slots.slot_map import SlotMap

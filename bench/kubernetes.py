@@ -27,13 +27,13 @@ from workers.app import build_app
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import PAGE, KubernetesPods
 from workers.cluster.kubernetes.refusals import Call
-from workers.core.pools import PoolSpec
-from workers.core.sealing import new_key
-from workers.services import pools
-from workers.services.cycle import cycle
-from workers.services.pods import scale_pods
+from workers.protocol.encryption import new_key
+from workers.services.pools import manage as pools
+from workers.services.scaling.cycle import cycle
+from workers.services.scaling.scale import scale_pods
 from workers.services.system import System
 from workers.settings import Settings
+from workers.specs.pools import PoolSpec
 from workers.store.database import Database
 
 SMALL, LARGE = 1_000, 10_000

@@ -15,7 +15,7 @@ from bench import plain
 from bench.pipe import PIPE, Pipe, listening
 from bench.rows import Row, at_most, table
 from bench.system import POOL, create_workspace, embedded, enqueue, eventually, state, worker
-from workers.core.runs import RunKind
+from workers.protocol.kinds import RunKind
 from workers.services.system import System
 from workers.store import runs
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import redis
 
 from bench.rows import Row, at_least
-from workers.core.runs import RunKind
+from workers.protocol.kinds import RunKind
 from workers.slots.slot_map import SlotMap
 
 PODS = 100

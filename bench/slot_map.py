@@ -15,7 +15,7 @@ import redis
 from bench import contention, packing
 from bench.rows import Row, at_most, table
 from tests.valkey_server import running_valkey
-from workers.core.runs import RunKind
+from workers.protocol.kinds import RunKind
 from workers.slots.slot_map import SlotMap
 
 SIZES = (10, 1_000, 10_000)

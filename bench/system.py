@@ -13,14 +13,16 @@ from pathlib import Path
 from unittest import mock
 
 from workers.app import build_app
-from workers.core.pools import PoolLimits, PoolSpec
-from workers.core.runs import RunKind
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.core.pools import PoolLimits
 from workers.embedded.background import detach, down
 from workers.embedded.options import Options
+from workers.protocol.kinds import RunKind
+from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
 from workers.services.system import System, build
 from workers.settings import PREFIX, Settings, settings
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 
 POOL = "default"
 ONE_AGENT = PoolSpec(name=POOL, limits=PoolLimits(min_agents=1, max_agents=1))

@@ -16,9 +16,10 @@ from bench.idle_agents import AGENTS
 from bench.pipe import Pipe, listening
 from bench.rows import Row, table
 from bench.system import POOL, create_workspace, embedded, enqueue, eventually, postgresql, worker
-from workers.core.pools import PoolLimits, PoolSpec
-from workers.core.runs import RunKind
+from workers.core.pools import PoolLimits
+from workers.protocol.kinds import RunKind
 from workers.services.system import System
+from workers.specs.pools import PoolSpec
 
 RUNS = 300
 POOL_OF_OTHERS = PoolSpec(name=POOL, limits=PoolLimits(min_agents=0, max_agents=1))

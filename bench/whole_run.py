@@ -18,7 +18,7 @@ from celery.result import AsyncResult
 
 from bench.rows import Row, at_most, table
 from bench.system import create_workspace, embedded, enqueue
-from workers.core.runs import RunKind
+from workers.protocol.kinds import RunKind
 from workers.services.system import System
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hello"

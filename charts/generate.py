@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from workers.core.pools import PoolSpec
-from workers.core.workspaces import WorkspaceSpec
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 
 CHART = Path(__file__).parent / "terraslot"
 README, SCHEMA = CHART / "README.md", CHART / "values.schema.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.core.errors import InvalidRequest
+from workers.protocol.errors import InvalidRequest
 from workers.settings import settings
 
 

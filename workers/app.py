@@ -13,7 +13,7 @@ from celery import Celery, bootsteps, signals
 from kombu import Exchange, Queue
 
 from beat_schedule import BEAT_SCHEDULE
-from workers.core import names
+from workers.protocol import names
 from workers.settings import Settings, settings
 
 VISIBILITY_TIMEOUT = 600

@@ -7,8 +7,8 @@ other; and what is said counts only with the token of the lease it is about.
 from __future__ import annotations
 
 from workers.app import build_app
-from workers.core import names
-from workers.services import untaken
+from workers.protocol import names
+from workers.services.runs import undeliverable
 from workers.services.system import system
 
 app = build_app("terraslot-reports", [names.REPORTS_QUEUE], [])
@@ -19,4 +19,4 @@ app.conf.broker_transport_options = {**app.conf.broker_transport_options, "ack_e
 @app.task(name=names.REPORT, ignore_result=True, send_events=False)
 def report(payload: object) -> None:
     """Take one report of an agent."""
-    untaken.receive(system(), payload)
+    undeliverable.receive(system(), payload)

@@ -18,10 +18,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from workers.core.environment import PREFIX, LogFormat, LogLevel, RedisUrl, problems
-from workers.core.errors import InvalidRequest
-from workers.core.names import NAME
-from workers.core.sealing import Keyring
+from workers.protocol.encryption import Keyring
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.names import NAME
+from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 SYSTEM_FILE = "system.json"
 # For ever is a hundred years, so that the sum with a date is one.
@@ -39,7 +39,7 @@ class Settings(BaseSettings):
 
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
     set). Each pool is reconciled and scaled every ``cycle_seconds``; every ``dispatch_seconds`` the dispatcher
-    looks for wake-ups that were lost. ``encryption_keys``: Fernet keys parted by commas, the first seals, any opens;
+    looks for wake-ups that were lost. ``encryption_keys``: Fernet keys parted by commas, the first encrypts, any opens;
     ``credential_days``: how old a pool's credential gets before it is rotated. ``run_retention_days``: how long a run
     that is over stays on record, ``decision_retention_days`` a scaling decision or a pod's failure. ``kubeconfig`` and
     ``namespace``: where the pods of Kubernetes pools are, unless in the namespace of this process's own pod;
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
 
     @property
     def keyring(self) -> Keyring:
-        """What seals everything secret at rest. Raises :class:`InvalidRequest` for what is no key."""
+        """What encrypts everything secret at rest. Raises :class:`InvalidRequest` for what is no key."""
         keys = [key for key in self.encryption_keys.get_secret_value().replace(",", " ").split() if key]
         return Keyring(keys, f"{PREFIX}ENCRYPTION_KEYS")
 

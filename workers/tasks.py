@@ -1,7 +1,7 @@
 """The Celery tasks of the control plane: a few lines each over a service.
 
 All of them are safe twice. ``terraform.plan`` and ``terraform.plan_and_apply`` are executed once when they are
-enqueued and once more when their run is over; see :mod:`workers.services.delivery`.
+enqueued and once more when their run is over; see :mod:`workers.services.runs.deliver`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from celery.exceptions import Ignore
 from pydantic import ValidationError
 
 from workers.app import app
-from workers.core import names
-from workers.core.errors import InvalidRequest, RunError, TerraslotError
-from workers.core.messages import RunRequest
-from workers.core.runs import RunKind
-from workers.services import cycle as cycles_of_pools
-from workers.services import delivery, protection, repeats, retention, runs, strays
-from workers.services import dispatch as dispatcher
+from workers.core.errors import RunError
+from workers.protocol import names
+from workers.protocol.errors import InvalidRequest, TerraslotError
+from workers.protocol.kinds import RunKind
+from workers.services.runs import decide, deduplicate, deliver, retention, submit
+from workers.services.runs import dispatch as dispatcher
+from workers.services.runs.submit import RunRequest
+from workers.services.scaling import cycle as cycles_of_pools
+from workers.services.scaling import disruption, orphans
 from workers.services.system import system
 
 # Nobody waits for these, and Flower shows what people ask for: events cost a task more than a round trip.
@@ -32,12 +34,12 @@ class RunTask(Task):
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         """Remember the delivery once Celery has stored the result."""
-        delivery.delivered(system(), task_id)
+        deliver.delivered(system(), task_id)
 
     def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
         """Remember the delivery once Celery has stored the error, if that is how the run ended."""
         if isinstance(exc, RunError):
-            delivery.delivered(system(), task_id)
+            deliver.delivered(system(), task_id)
 
 
 @app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError)
@@ -56,21 +58,25 @@ def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, Any]:
     """Let the plan of a waiting run be applied; with ``attempt``, no other than the one of that attempt."""
     task = self.request.id
-    return repeats.once(system(), run_id, task, lambda: runs.confirm(system(), run_id, attempt=attempt, task=task))
+    return deduplicate.deduplicate(
+        system(), run_id, task, lambda: decide.confirm(system(), run_id, attempt=attempt, task=task)
+    )
 
 
 @app.task(name=names.DISCARD, bind=True, throws=TerraslotError)
 def discard(self: Task, run_id: str) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
     task = self.request.id
-    return repeats.once(system(), run_id, task, lambda: runs.discard(system(), run_id, task=task))
+    return deduplicate.deduplicate(system(), run_id, task, lambda: decide.discard(system(), run_id, task=task))
 
 
 @app.task(name=names.CANCEL, bind=True, throws=TerraslotError)
 def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
     task = self.request.id
-    return repeats.once(system(), run_id, task, lambda: runs.cancel(system(), run_id, force=force, task=task))
+    return deduplicate.deduplicate(
+        system(), run_id, task, lambda: decide.cancel(system(), run_id, force=force, task=task)
+    )
 
 
 @app.task(name=names.DISPATCH, **_INTERNAL)
@@ -100,43 +106,43 @@ def cycles() -> None:
 @app.task(name=names.PROTECT, **_INTERNAL)
 def protect(pool: str, agent: str, run: str) -> None:
     """Mark the pod that a run has made busy, so that the cluster leaves it where it is."""
-    protection.protect(system(), pool, agent, run)
+    disruption.protect(system(), pool, agent, run)
 
 
 @app.task(name=names.SWEEP, **_INTERNAL)
 def sweep() -> None:
     """Delete the pods of deleted pools."""
-    strays.sweep(system())
+    orphans.sweep(system())
 
 
 @app.task(name=names.DELIVERIES, **_INTERNAL)
 def deliveries() -> None:
     """Deliver outcomes that were not delivered in time."""
-    delivery.deliver_overdue(system())
+    deliver.deliver_overdue(system())
 
 
 @app.task(name=names.FORGET, **_INTERNAL)
 def forget() -> None:
     """Remove runs, scaling decisions and failures of pods that are older than they are kept."""
-    retention.forget(system())
+    retention.purge(system())
 
 
 def _enter(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if task.request.get(delivery.OUTCOME):
+    if task.request.get(deliver.OUTCOME):
         return _outcome(task.request.id)
     request = _request(args, kwargs)
     message = {"name": task.name, "args": list(args), "kwargs": kwargs, "options": _options(task)}
-    run = runs.submit(system(), task.request.id, kind, request, message)
+    run = submit.submit(system(), task.request.id, kind, request, message)
     if run.status.is_over:
-        return delivery.outcome(run)
+        return deliver.outcome(run)
     raise Ignore
 
 
 def _outcome(run_id: str) -> dict[str, Any]:
-    run = delivery.due(system(), run_id)
+    run = deliver.due(system(), run_id)
     if run is None:
         raise Ignore
-    return delivery.outcome(run)
+    return deliver.outcome(run)
 
 
 def _request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRequest:

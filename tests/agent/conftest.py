@@ -34,10 +34,10 @@ from agent.process import ChildRecords
 from agent.runtime import Agent
 from agent.settings import AgentSettings
 from tests.waiting import eventually
-from workers.core import names
-from workers.core.messages import CancelRequest, Order, PhaseFinished, Report
-from workers.core.runs import Phase, RunKind
-from workers.core.slots import CancelMode, Lease
+from workers.protocol import names
+from workers.protocol.kinds import Phase, RunKind
+from workers.protocol.leases import CancelMode, Lease
+from workers.protocol.messages import CancelRequest, Order, PhaseFinished, Report
 from workers.slots.log_stream import LogLine, RunLog
 from workers.slots.slot_map import SlotMap
 

@@ -17,10 +17,10 @@ from agent.process import process_started
 from tests.agent.conftest import POOL, AgentProcess, Configuration, Plane
 from tests.valkey_server import running_valkey
 from tests.waiting import eventually
-from workers.core.messages import Order
-from workers.core.names import node_name, orders_queue
-from workers.core.runs import RunKind
-from workers.core.slots import CancelMode, CancelOutcome
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import CancelMode, CancelOutcome
+from workers.protocol.messages import Order
+from workers.protocol.names import node_name, orders_queue
 
 StartAgent = Callable[..., AgentProcess]
 HOLDING = 'variable "v" { default = 1 }\nresource "terraform_data" "a" { input = var.v }\noutput "o" { value = 1 }\n'

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import redis
 
-from agent import heartbeat, reports, runtime
+from agent import heartbeat, outbox, runtime
 from tests.agent.conftest import POOL, Configuration, InnerAgent, Plane
 from tests.waiting import eventually
-from workers.core.messages import Order, PhaseStarted
-from workers.core.runs import FailureReason, RunKind
-from workers.core.slots import CancelMode, CancelOutcome, SlotState
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.leases import CancelMode, CancelOutcome, SlotState
+from workers.protocol.messages import Order, PhaseStarted
 
 MakeAgent = Callable[..., InnerAgent]
 HOLDING = 'resource "terraform_data" "first" { input = 1 }\noutput "o" { value = 1 }\n'
@@ -27,7 +27,7 @@ SLOW = "echo begun; exec sleep 60"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(reports, "REPEAT_AFTER", 0.1)
+    monkeypatch.setattr(outbox, "REPEAT_AFTER", 0.1)
 
 
 def slow_apply(

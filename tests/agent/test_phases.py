@@ -22,8 +22,8 @@ from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.settings import EMBEDDED, AgentSettings
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.waiting import eventually
-from workers.core.messages import Changes, Order
-from workers.core.runs import FailureReason, RunKind
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.messages import Changes, Order
 
 MakeOrder = Callable[..., Order]
 SLOW = "echo begun; exec sleep 60"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from agent.output import MAX_LINE, Lines
 from agent.sensitive import MASKED, SHORTEST, Mask, opened
-from workers.core.errors import InvalidRequest
-from workers.core.messages import Order
-from workers.core.sealing import Keyring, new_key
+from workers.protocol.encryption import Keyring, new_key
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.messages import Order
 
 words = st.text(min_size=SHORTEST).map(str.strip).filter(lambda text: len(text) >= SHORTEST and MASKED not in text)
 
@@ -54,11 +54,11 @@ def test_without_values_nothing_changes() -> None:
     assert Mask()("anything") == "anything"
 
 
-def order(sealed: str | None) -> Order:
+def order(encrypted: str | None) -> Order:
     return Order.model_validate(
         {
             "run": "run-1", "workspace": "net", "kind": "plan", "phase": "plan", "slot": 1, "token": "t" * 16,
-            "source": {"type": "directory", "path": "/code"}, "timeout": 1, "interrupt_grace": 1, "sealed": sealed,
+            "source": {"type": "directory", "path": "/code"}, "timeout": 1, "interrupt_grace": 1, "sealed": encrypted,
         }
     )  # fmt: skip
 
@@ -68,16 +68,16 @@ def test_an_order_is_opened_with_any_key_of_the_pools_secret_and_shows_nothing(t
     secret = {"username": "u", "password": "p", "payload_keys": [new, old]}
     (tmp_path / "pool.json").write_text(json.dumps(secret))
     content = {"variables": {"password": "hunter22"}, "environment": {"TOKEN": "token-value"}}
-    sensitive = opened(order(Keyring([old], "keys").seal(content)), tmp_path)
+    sensitive = opened(order(Keyring([old], "keys").encrypt(content)), tmp_path)
     assert sensitive.variables == {"password": "hunter22"}
     assert sensitive.mask("token-value") == MASKED
     assert "hunter22" not in repr(sensitive)
 
 
 def test_an_order_that_no_key_opens_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    sealed = Keyring([new_key()], "keys").seal({})
+    encrypted = Keyring([new_key()], "keys").encrypt({})
     with pytest.raises(InvalidRequest, match="TERRASLOT_SECRET_DIR"):
-        opened(order(sealed), None)
+        opened(order(encrypted), None)
     (tmp_path / "pool.json").write_text('{"username": "u", "password": "p", "payload_keys": ["' + new_key() + '"]}')
     with pytest.raises(InvalidRequest, match="None of the keys in the pool's Secret"):
-        opened(order(sealed), tmp_path)
+        opened(order(encrypted), tmp_path)

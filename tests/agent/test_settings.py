@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import settings
-from workers.core.errors import InvalidRequest
+from workers.protocol.errors import InvalidRequest
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from agent import source
 from agent.execution import PhaseFailed
 from agent.git import Remote, remote
 from tests.agent.conftest import Bench, Configuration, of_apply
-from workers.core.messages import Order
-from workers.core.runs import FailureReason
-from workers.core.workspaces import GitSource
+from workers.protocol.kinds import FailureReason
+from workers.protocol.messages import Order
+from workers.protocol.sources import GitSource
 
 SIMPLE = 'output "version" { value = "one" }\n'
 

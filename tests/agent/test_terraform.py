@@ -8,7 +8,7 @@ import pytest
 
 from agent.sensitive import MASKED
 from agent.terraform import bounded, error_text, fitting, outputs, summary
-from workers.core.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
+from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 
 
 def change(*actions: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 from tests.chart.rendering import EVERYTHING, NAME, RELEASE, Object, of_kind, one, pods, render
 from workers.cluster.kubernetes.manifest import pod_manifest
 from workers.cluster.kubernetes.pod_status import protection_patch
-from workers.core.kubernetes import KubernetesSpec
-from workers.core.pools import PoolSpec
+from workers.specs.kubernetes import KubernetesSpec
+from workers.specs.pools import PoolSpec
 
 _MOST_PODS_OF_A_CLUSTER = 150_000
 

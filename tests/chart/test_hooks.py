@@ -21,8 +21,8 @@ from tests.chart.rendering import (
     render,
     variables,
 )
-from workers.core.pools import PoolSpec
-from workers.core.workspaces import WorkspaceSpec
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 
 
 def _documents(text: str) -> Iterator[Object]:

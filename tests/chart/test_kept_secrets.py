@@ -14,7 +14,7 @@ import yaml
 from helm_python import Config
 
 from tests.chart.rendering import NAME, NAMESPACE, RELEASE, Object, chart, of_kind, one, render
-from workers.core.sealing import Keyring
+from workers.protocol.encryption import Keyring
 
 _SECRETS = {"name": "secrets", "namespaced": True, "kind": "Secret", "verbs": ["get"]}
 _DISCOVERY: dict[str, Object] = {
@@ -100,11 +100,11 @@ def test_two_installations_have_nothing_in_common() -> None:
     assert first.isdisjoint(second)
 
 
-def test_the_key_that_is_made_seals_and_opens() -> None:
+def test_the_key_that_is_made_encrypts_and_decrypts() -> None:
     encoded = one(render(), "Secret", f"{NAME}-encryption")["data"]["TERRASLOT_ENCRYPTION_KEYS"]
     keyring = Keyring([base64.b64decode(encoded).decode()], "the chart")
 
-    assert keyring.open(keyring.seal({"password": "secret"})) == {"password": "secret"}
+    assert keyring.decrypt(keyring.encrypt({"password": "secret"})) == {"password": "secret"}
 
 
 def test_helm_does_not_delete_what_cannot_be_made_again() -> None:

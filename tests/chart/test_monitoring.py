@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from tests.chart.rendering import CHART, EVERYTHING, NAME, Object, containers, one, pods, render
-from workers.core.pools import PoolSpec
 from workers.dashboard.metrics import PoolMetrics
-from workers.services import pools
+from workers.services.pools import manage as pools
 from workers.services.system import build
 from workers.settings import Settings
+from workers.specs.pools import PoolSpec
 
 _SELECTOR = re.compile(r"\b(terraslot_\w+)(?:\{([^}]*)\})?")
 

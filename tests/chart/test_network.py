@@ -18,8 +18,8 @@ from tests.chart.rendering import (
     render,
 )
 from workers.cluster.kubernetes.manifest import pod_manifest
-from workers.core.kubernetes import KubernetesSpec
-from workers.core.pools import PoolSpec
+from workers.specs.kubernetes import KubernetesSpec
+from workers.specs.pools import PoolSpec
 
 REDIS, POSTGRESQL, FLOWER, API, WEB, DNS = 6379, 5432, 5555, 6443, 443, 53
 _DNS_SERVER = Place("kube-system", (("k8s-app", "kube-dns"),))

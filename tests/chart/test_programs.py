@@ -17,7 +17,7 @@ import redis
 
 from tests.chart.rendering import NAME, Object, containers, one, pods, render, variables
 from tests.waiting import eventually
-from workers.core import names
+from workers.protocol import names
 
 _BIN = Path(sys.executable).parent
 _HOME = "/var/lib/terraslot"

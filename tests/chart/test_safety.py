@@ -22,7 +22,7 @@ from tests.chart.rendering import (
     render,
     variables,
 )
-from workers.core.environment import PREFIX
+from workers.protocol.settings import PREFIX
 from workers.settings import Settings
 
 _API_SPEAKERS = {"control", "reports", "pools"}

@@ -25,16 +25,21 @@ from workers.cli import history
 from workers.cli import system as cli_system
 from workers.cli.console import console
 from workers.cli.main import app
-from workers.core import names
-from workers.core.messages import RunRequest
-from workers.core.pools import PoolSpec
-from workers.core.runs import RunKind, RunStatus
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
-from workers.services import dispatch, pools, run_views, runs, workspaces
+from workers.core.lifecycle import RunStatus
+from workers.protocol import names
+from workers.protocol.kinds import RunKind
+from workers.protocol.sources import DirectorySource
 from workers.services import system as services_system
-from workers.services.run_views import RunView
+from workers.services import workspaces
+from workers.services.pools import manage as pools
+from workers.services.runs import decide, dispatch, submit
+from workers.services.runs import views as run_views
+from workers.services.runs.submit import RunRequest
+from workers.services.runs.views import RunView
 from workers.services.system import System, build
 from workers.settings import Settings, settings
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store.models import Run
 
 PROGRAM = Path(sys.executable).with_name("terraslot")
@@ -108,8 +113,8 @@ class Control:
         run_id = run_id or f"run-{self.count}"
         options = {"task_id": run_id}
         task = {"name": f"terraform.{kind}", "args": [], "kwargs": {"workspace": workspace}, "options": options}
-        runs.submit(self.system, run_id, kind, RunRequest(workspace=workspace), task)
-        return runs.get(self.system, run_id)
+        submit.submit(self.system, run_id, kind, RunRequest(workspace=workspace), task)
+        return decide.get(self.system, run_id)
 
     def agent(self, name: str = "default-1") -> str:
         self.system.slots(POOL).register(name, "life-1")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.waiting import eventually
-from workers.core.runs import RunStatus
-from workers.services import runs, workspaces
+from workers.core.lifecycle import RunStatus
+from workers.services import workspaces
+from workers.services.runs import decide
 
 ONE = 'resource "terraform_data" "one" { input = "x" }\noutput "greeting" { value = "hello" }\n'
 SLOW = 'resource "terraform_data" "slow" {\n  provisioner "local-exec" { command = "exec sleep 60" }\n}\n'
@@ -115,7 +116,7 @@ def test_who_waits_for_a_run_that_is_cancelled_hears_of_it(embedded, cli) -> Non
     embedded.workspace("ended", SLOW, auto_apply=True)
 
     def cancel() -> None:
-        runs.cancel(embedded.system, embedded.reaches("ended", RunStatus.APPLYING).run_id, force=True)
+        decide.cancel(embedded.system, embedded.reaches("ended", RunStatus.APPLYING).run_id, force=True)
 
     with ThreadPoolExecutor() as threads:
         cancelled = threads.submit(cancel)
@@ -132,7 +133,7 @@ def test_a_log_is_followed_until_the_run_is_over(embedded, cli) -> None:
 
     with embedded.program.start("logs", "--follow", run.run_id) as following:
         eventually(lambda: "Creating..." in following.stdout.readline())
-        runs.cancel(embedded.system, run.run_id, force=True)
+        decide.cancel(embedded.system, run.run_id, force=True)
         _, err = following.communicate(timeout=30)
     assert (following.returncode, err) == (0, f"Run {run.run_id} is cancelled.\n")
 

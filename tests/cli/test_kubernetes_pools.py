@@ -12,9 +12,10 @@ from tests.kubernetes.control import Cluster, control_plane, kubernetes_pool
 from tests.kubernetes.double.cluster import NAMESPACE, Double
 from tests.services.conftest import POOL
 from tests.waiting import eventually
-from workers.core.runs import RunKind, RunStatus
-from workers.services import runs
+from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import RunKind
 from workers.services import system as services_system
+from workers.services.runs import decide
 from workers.store import pools as stored_pools
 
 OLD = "old-agents"
@@ -95,7 +96,7 @@ def test_a_pool_is_created_scaled_drained_rotated_and_deleted(pool: Cluster, cli
     shown = cli(f"pool show {POOL}").out
     assert "at the moment: it drains, and no run is given to it" in shown
     assert "net plan_and_apply reserved" in shown
-    runs.discard(pool.system, run.id)
+    decide.discard(pool.system, run.id)
     assert cli(f"pool drain {POOL} --wait").out == f"Pool {POOL} drains; no slots are held.\n"
     assert cli(f"pool undrain {POOL}").out == f"Pool {POOL} is given runs again.\n"
 
@@ -148,7 +149,7 @@ def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: T
     assert cli(f"pool scale {POOL} 3").sentence == (
         f"The Deployment '{OLD}' runs the pods of '{POOL}': take it over, or scale that."
     )
-    runs.discard(old.system, kept.id)
+    decide.discard(old.system, kept.id)
     eventually(
         lambda: old.run(kept.id).status is RunStatus.DISCARDED and cli(f"pool return-to-deployment {POOL} {OLD}")
     )

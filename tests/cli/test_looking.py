@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from workers.core.messages import Changes, PhaseFinished, PhaseStarted
-from workers.core.runs import FailureReason, RunKind
-from workers.services import reports, runs
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.messages import Changes, PhaseFinished, PhaseStarted
+from workers.services.runs import decide, report
 from workers.slots.log_stream import LogLine, RunLog
 from workers.store import decisions
 from workers.store import pools as stored_pools
@@ -29,8 +29,8 @@ def finish_plan(control, run_id: str, **facts) -> None:
     lease = control.system.slots("default").find(run_id)
     assert control.system.slots("default").redeem(lease.agent, run_id, lease.token)
     about = {"pool": "default", "agent": lease.agent, "run": run_id, "token": lease.token, "phase": "plan"}
-    reports.take(control.system, PhaseStarted(**about))
-    reports.take(control.system, PhaseFinished(**about, **({"outcome": "succeeded"} | facts)))
+    report.take(control.system, PhaseStarted(**about))
+    report.take(control.system, PhaseFinished(**about, **({"outcome": "succeeded"} | facts)))
 
 
 @pytest.mark.parametrize("command", ["workspace list", "runs", "slots", "pool list", "pool show default", "doctor"])
@@ -77,7 +77,7 @@ def test_an_update_changes_what_is_given_and_keeps_the_rest(control, cli) -> Non
 
 def test_a_deleted_workspace_leaves_its_runs_on_record(control, cli) -> None:
     control.workspace()
-    runs.cancel(control.system, control.submit().id)
+    decide.cancel(control.system, control.submit().id)
     assert cli("workspace delete net").code == 0
     assert cli("workspace list --json").json == []
     assert [run["workspace"] for run in cli("runs --workspace net --json").json] == ["net"]
@@ -88,7 +88,7 @@ def test_runs_are_listed_newest_first_and_by_workspace_and_status(control, cli) 
         control.workspace(workspace)
     for number, workspace in enumerate(["net", "dns", "net"]):
         control.submit(workspace=workspace, run_id=f"r{number}")
-    runs.cancel(control.system, "r0")
+    decide.cancel(control.system, "r0")
     assert [run["run_id"] for run in cli("runs --json").json] == ["r2", "r1", "r0"]
     assert [run["run_id"] for run in cli("runs --json -w net").json] == ["r2", "r0"]
     wanted = cli("runs --json --status cancelled --status failed").json
@@ -102,7 +102,7 @@ def test_ids_are_cut_only_as_long_as_they_tell_runs_apart(control, cli) -> None:
     for name in ("long-name-of-a-run-1", "long-name-of-a-run-2"):
         control.submit(run_id=name)
     assert "long-name-of-a-run-2" in cli("runs").out
-    runs.cancel(control.system, "long-name-of-a-run-1")
+    decide.cancel(control.system, "long-name-of-a-run-1")
     assert "long-name-of-a-run-2" not in cli("runs --status pending").out
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tests.cli.conftest import Control, Terraslot
 from tests.services.conftest import Pods
 from workers.cli.main import app
-from workers.core.sealing import new_key
+from workers.protocol.encryption import new_key
 from workers.services import system as services_system
 from workers.services import workspaces
 from workers.store import secrets
@@ -34,7 +34,7 @@ limits: {max_agents: 2}
 
 @pytest.fixture
 def keyed(control: Control, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    """A system with a key to seal with, whose pods are nothing."""
+    """A system with a key to encrypt with, whose pods are nothing."""
     config = control.system.settings.model_copy(update={"encryption_keys": _keys(new_key())})
     system = replace(control.system, settings=config, backends={"local": Pods(), "kubernetes": Pods()})
     monkeypatch.setattr(services_system, "system", lambda: system)
@@ -161,7 +161,7 @@ class TestSecrets:
         assert "TERRASLOT_ENCRYPTION_KEYS" in cli("pool create other --sensitive-var token").sentence
         assert "'other'" in cli("pool show other").sentence
 
-    def test_are_sealed_anew_with_the_first_key(self, keyed, cli, monkeypatch) -> None:
+    def test_are_encrypted_again_with_the_first_key(self, keyed, cli, monkeypatch) -> None:
         monkeypatch.setenv("TF_VAR_token", VALUE)
         cli("pool update default --sensitive-var token")
         old = keyed.system.settings.encryption_keys.get_secret_value()
@@ -170,13 +170,13 @@ class TestSecrets:
             config = keyed.system.settings.model_copy(update={"encryption_keys": _keys(*keys)})
             system = replace(keyed.system, settings=config)
             monkeypatch.setattr(services_system, "system", lambda system=system: system)
-            assert cli("reseal --json").json == {"resealed": 1}
+            assert cli("reencrypt --json").json == {"reencrypted": 1}
 
     def opened(self, control: Control, kind: Owner, owner: str):
         with control.system.database.read() as session:
-            sealed = secrets.variables(session, kind, owner)
-        assert VALUE not in sealed
-        return control.system.settings.keyring.open(sealed)
+            encrypted = secrets.variables(session, kind, owner)
+        assert VALUE not in encrypted
+        return control.system.settings.keyring.decrypt(encrypted)
 
 
 class TestWork:

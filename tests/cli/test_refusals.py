@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from workers.core.workspaces import GitSource, WorkspaceSpec
+from workers.protocol.sources import GitSource
 from workers.services import system as services_system
 from workers.slots.connection import connect
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import workspaces
 
 NOBODY = "redis://:secret@127.0.0.1:1/0"

@@ -12,11 +12,11 @@ from agent.credentials import PoolSecret
 from agent.phases import Phases
 from agent.settings import AgentSettings
 from workers.cli import system as cli_system
-from workers.core.credentials import Credential
-from workers.core.workspaces import SensitiveVariables
+from workers.core.rotation import Credential
 from workers.embedded.state import Running
 from workers.embedded.valkey import Valkey
-from workers.services.credentials import _Opened
+from workers.protocol.sources import SensitiveVariables
+from workers.services.secrets.credentials import _Opened
 from workers.settings import Settings
 
 SECRET = "hunter2"

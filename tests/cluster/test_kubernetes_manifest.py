@@ -10,9 +10,10 @@ from kubernetes import client
 
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
-from workers.core.kubernetes import KubernetesSpec
-from workers.core.pod_security import violations
-from workers.core.pools import PoolSpec, PoolTimeouts
+from workers.core.pools import PoolTimeouts
+from workers.specs.kubernetes import KubernetesSpec
+from workers.specs.pod_security import violations
+from workers.specs.pools import PoolSpec
 
 
 def manifest(*, timeouts: PoolTimeouts | None = None, **pods: Any) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pytest
 
 from tests.waiting import eventually
 from workers.cluster import pod_record, process_log, processes
-from workers.core.errors import Unavailable
 from workers.core.pods import PodPhase
-from workers.core.pools import PoolSpec
+from workers.protocol.errors import Unavailable
+from workers.specs.pools import PoolSpec
 
 POOL = PoolSpec(name="default")
 DRAINING = (
@@ -89,7 +89,7 @@ def test_threads_and_processes_that_create_the_same_pods_at_once_start_each_once
     agent += "print('ready', flush=True); signal.pause()"
     program = (
         "import sys; from pathlib import Path; from workers.cluster.local import LocalPods\n"
-        "from workers.core.pools import PoolSpec\n"
+        "from workers.specs.pools import PoolSpec\n"
         f"pods = LocalPods(Path({str(tmp_path / 'home')!r}), {{}}, command=(sys.executable, '-c', {agent!r}))\n"
         "sys.stdin.readline()\n"
         "for n in range(3): pods.create(PoolSpec(name='default'), f'a{n}')\n"

@@ -10,7 +10,7 @@ from tests.waiting import eventually
 from workers.cluster import pod_record
 from workers.cluster.processes import identify
 from workers.core.pods import PodPhase
-from workers.core.pools import PoolSpec
+from workers.specs.pools import PoolSpec
 
 POOL = PoolSpec(name="default")
 

@@ -6,30 +6,32 @@ from dataclasses import replace
 
 import pytest
 
+from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
-from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
+from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.core.reconcile import (
     Action,
     CancelRun,
-    CountAgain,
     DeletePod,
+    DeregisterAgent,
     DrainAgent,
     ExpireRun,
     FinishRemoval,
-    ForgetAgent,
-    HoldOrder,
-    LoseRun,
+    HeldRun,
+    PauseDeadline,
     ReleaseLease,
+    RequeueOrFail,
     ResendOrder,
-    ReserveAgain,
+    ResumeDeadline,
+    RevertConfirmation,
     RevokeOrder,
-    RunView,
     Views,
-    looks_elsewhere,
+    empty_list_is_suspicious,
     reconcile,
 )
-from workers.core.runs import RunKind, RunStatus
-from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
+from workers.specs.pools import PoolSpec
 
 NOW = 100_000.0
 SPEC = PoolSpec(
@@ -52,9 +54,9 @@ def agent(*leases: Lease, name: str = "a", beat: float = 1, silent: bool = False
     return AgentRecord(name, "life-1", False, silent, NOW - 1000, NOW - beat, None, leases)
 
 
-def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: float = 5, **more: object) -> RunView:
+def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: float = 5, **more: object) -> HeldRun:
     facts = {"agent": "a", "token": "t1"} | more
-    return RunView(run_id, status, changed_at=NOW - age, **facts)  # type: ignore[arg-type]
+    return HeldRun(run_id, status, changed_at=NOW - age, **facts)  # type: ignore[arg-type]
 
 
 def actions(*, runs: object = (), agents: object = (), pods: object = (), watched: float = 10_000) -> list[Action]:
@@ -66,7 +68,7 @@ def test_three_views_that_agree_need_nothing() -> None:
 
 
 def test_an_agent_whose_pod_is_gone_is_forgotten() -> None:
-    assert actions(agents=[agent()]) == [ForgetAgent("a", "life-1")]
+    assert actions(agents=[agent()]) == [DeregisterAgent("a", "life-1")]
 
 
 def test_a_silent_agent_keeps_its_runs_while_its_pod_is_listed() -> None:
@@ -134,7 +136,7 @@ def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:
     lost = lease(lost_since=NOW - 12)
     restarted = pod(reason="restarted once; OOMKilled (exit code 137)")
     (action,) = actions(runs=[run()], agents=[agent(lost)], pods=[restarted])
-    assert isinstance(action, LoseRun)
+    assert isinstance(action, RequeueOrFail)
     assert action.reason.endswith("no longer executes it (restarted once; OOMKilled (exit code 137))")
 
 
@@ -143,14 +145,14 @@ def test_a_run_is_not_lost_by_an_agent_that_was_not_heard_since() -> None:
     lost = lease(lost_since=NOW - 60)
     assert actions(runs=[run()], agents=[agent(lost, beat=55)], pods=[pod()]) == []
     (action,) = actions(runs=[run()], agents=[agent(lost, beat=49)], pods=[pod()])
-    assert isinstance(action, LoseRun)
+    assert isinstance(action, RequeueOrFail)
 
 
 def test_an_empty_list_beside_a_busy_agent_that_is_heard_is_no_list() -> None:
     """F24, F8."""
 
     def doubtful(*agents: AgentRecord, pods: tuple[Pod, ...] = ()) -> bool:
-        return looks_elsewhere(Views([], agents, pods, 0), NOW)
+        return empty_list_is_suspicious(Views([], agents, pods, 0), NOW)
 
     assert doubtful(agent(lease(), beat=1))
     assert not doubtful(agent(lease(), beat=6))
@@ -162,16 +164,16 @@ def test_an_empty_list_beside_a_busy_agent_that_is_heard_is_no_list() -> None:
 def test_a_run_whose_agent_and_pod_are_both_gone_is_lost() -> None:
     """F7."""
     (action,) = actions(runs=[run()])
-    assert action == LoseRun(run(), "its agent a is gone")
+    assert action == RequeueOrFail(run(), "its agent a is gone")
 
 
 def test_a_run_that_its_agent_no_longer_knows_is_lost_once_the_views_had_time_to_settle() -> None:
     assert actions(runs=[run(age=5)], agents=[agent()], pods=[pod()]) == []
     (action,) = actions(runs=[run(age=11)], agents=[agent()], pods=[pod()])
-    assert isinstance(action, LoseRun)
+    assert isinstance(action, RequeueOrFail)
 
 
-def ordered(waiting: RunView, held: Lease, **facts: float) -> list[Action]:
+def ordered(waiting: HeldRun, held: Lease, **facts: float) -> list[Action]:
     return actions(runs=[waiting], agents=[agent(held)], pods=[pod()], **facts)
 
 
@@ -212,20 +214,20 @@ class TestAnApplyThatWasOrderedFromAnAgentThatIsSilent:
 
     def test_waits_for_its_return_however_long(self) -> None:
         silent = agent(self.SENT, beat=200, silent=True)
-        assert actions(runs=[self.APPLYING], agents=[silent], pods=[pod()]) == [HoldOrder(self.APPLYING)]
+        assert actions(runs=[self.APPLYING], agents=[silent], pods=[pod()]) == [PauseDeadline(self.APPLYING)]
         assert actions(runs=[self.HELD], agents=[silent], pods=[pod()]) == []
 
     def test_is_sent_again_when_it_is_heard_and_has_its_full_time_from_then_on(self) -> None:
-        assert ordered(self.HELD, self.SENT) == [CountAgain(self.HELD), ResendOrder(self.HELD, self.SENT)]
+        assert ordered(self.HELD, self.SENT) == [ResumeDeadline(self.HELD), ResendOrder(self.HELD, self.SENT)]
         counted = replace(self.APPLYING, changed_at=NOW - 20)
         assert ordered(counted, self.SENT) == [ResendOrder(counted, self.SENT)]
         counted = replace(self.APPLYING, changed_at=NOW - 61)
         assert ordered(counted, self.SENT) == [RevokeOrder(counted, self.SENT)]
 
     def test_has_a_deadline_again_also_where_it_was_faster_than_its_heartbeat(self) -> None:
-        assert ordered(self.HELD, replace(self.SENT, redeemed=True)) == [CountAgain(self.HELD)]
+        assert ordered(self.HELD, replace(self.SENT, redeemed=True)) == [ResumeDeadline(self.HELD)]
         told = replace(self.HELD, started=True)
-        assert ordered(told, self.SENT) == [CountAgain(told)]
+        assert ordered(told, self.SENT) == [ResumeDeadline(told)]
 
     def test_is_not_like_a_plan_which_is_made_anew_elsewhere(self) -> None:
         silent = agent(self.SENT, beat=200, silent=True)
@@ -236,7 +238,7 @@ class TestAnApplyThatWasOrderedFromAnAgentThatIsSilent:
 def test_a_confirmation_that_stopped_half_way_is_reserved_again() -> None:
     waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW + 100)
     half = lease(age=11, redeemed=False, token="t2")
-    assert actions(runs=[waiting], agents=[agent(half)], pods=[pod()]) == [ReserveAgain(waiting, half)]
+    assert actions(runs=[waiting], agents=[agent(half)], pods=[pod()]) == [RevertConfirmation(waiting, half)]
 
 
 def test_a_plan_that_nobody_confirmed_in_time_expires() -> None:

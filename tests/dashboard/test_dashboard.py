@@ -22,15 +22,18 @@ import pytest
 from tests.valkey_server import running_valkey
 from tests.waiting import eventually
 from workers.app import build_app
-from workers.core.errors import InvalidRequest
-from workers.core.messages import RunRequest
-from workers.core.pools import PoolSpec
-from workers.core.runs import RunKind
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
 from workers.dashboard.server import read_options
-from workers.services import dispatch, pools, runs, workspaces
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.kinds import RunKind
+from workers.protocol.sources import DirectorySource
+from workers.services import workspaces
+from workers.services.pools import manage as pools
+from workers.services.runs import dispatch, submit
+from workers.services.runs.submit import RunRequest
 from workers.services.system import System, build
 from workers.settings import Settings
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import decisions
 from workers.store import pools as stored_pools
 
@@ -108,7 +111,7 @@ def populated(home: Path, redis_url: str) -> System:
         [("net", RunKind.PLAN), ("dns", RunKind.PLAN_AND_APPLY), ("web", RunKind.PLAN_AND_APPLY)]
     ):
         task = {"name": f"terraform.{kind}", "args": [], "kwargs": {}, "options": {"task_id": f"run-{number}"}}
-        runs.submit(system, f"run-{number}", kind, RunRequest(workspace=name), task)
+        submit.submit(system, f"run-{number}", kind, RunRequest(workspace=name), task)
     dispatch.dispatch(system, POOL)
     with system.database.begin() as session:
         decisions.record(session, POOL, system.now(), current=1, desired=2, reason=f"reason {HOSTILE}", facts={})

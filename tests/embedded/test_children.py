@@ -7,8 +7,8 @@ import pytest
 
 from tests.waiting import eventually
 from workers.cluster import processes
-from workers.core.errors import Unavailable
 from workers.embedded.children import DEATHS, DEATHS_WINDOW, Child
+from workers.protocol.errors import Unavailable
 
 
 @pytest.fixture

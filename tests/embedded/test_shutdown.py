@@ -11,10 +11,10 @@ import pytest
 from tests.waiting import eventually
 from workers.cluster import processes
 from workers.cluster.local import LocalPods
-from workers.core.pools import PoolSpec
 from workers.embedded import shutdown, state
 from workers.embedded.shutdown import shut_down
 from workers.embedded.state import Running
+from workers.specs.pools import PoolSpec
 
 # Writes its name to a file when it is told to end; STUBBORN ones go on.
 PROCESS = """

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from workers.cluster.processes import identify
-from workers.core.errors import InvalidRequest, StillInUse
+from workers.core.errors import StillInUse
 from workers.embedded import state
 from workers.embedded.state import Running
+from workers.protocol.errors import InvalidRequest
 from workers.settings import Settings, settings
 
 HOLD = (

@@ -12,14 +12,15 @@ import pytest
 
 from tests.waiting import eventually
 from workers.cluster.local import LocalPods
-from workers.core.errors import InvalidRequest, StillInUse, Unavailable
-from workers.core.pools import PoolSpec
+from workers.core.errors import StillInUse
 from workers.embedded import state
 from workers.embedded.background import detach, down
 from workers.embedded.options import Options
 from workers.embedded.supervisor import up
 from workers.embedded.valkey import free_port
+from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.settings import settings
+from workers.specs.pools import PoolSpec
 from workers.store import pools
 from workers.store.database import Database
 

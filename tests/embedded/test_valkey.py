@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from tests.waiting import eventually
-from workers.core.errors import Unavailable
 from workers.embedded import valkey
+from workers.protocol.errors import Unavailable
 
 
 @pytest.fixture

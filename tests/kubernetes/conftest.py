@@ -21,9 +21,10 @@ from tests.kubernetes.double.cluster import NAMESPACE, Double
 from tests.waiting import eventually
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
-from workers.core.pools import PoolLimits, PoolSpec
+from workers.core.pools import PoolLimits
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
+from workers.specs.pools import PoolSpec
 
 REAL = "TERRASLOT_TEST_KUBECONFIG"
 NOWHERE = {"terraslot.dev/no-such-node": "true"}

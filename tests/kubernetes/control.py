@@ -17,14 +17,16 @@ from tests.waiting import eventually
 from workers.app import build_app
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
-from workers.core import names
-from workers.core.kubernetes import KubernetesSpec
-from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
-from workers.core.sealing import new_key
-from workers.services import dispatch, pools
-from workers.services.cycle import cycle
+from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.protocol import names
+from workers.protocol.encryption import new_key
+from workers.services.pools import manage as pools
+from workers.services.runs import dispatch
+from workers.services.scaling.cycle import cycle
 from workers.services.system import System
 from workers.settings import Settings
+from workers.specs.kubernetes import KubernetesSpec
+from workers.specs.pools import PoolSpec
 from workers.store import pools as stored
 from workers.store.database import Database
 

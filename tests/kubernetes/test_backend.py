@@ -13,7 +13,8 @@ from tests.kubernetes.double.cluster import Double, kubeconfig
 from workers.cluster.kubernetes import backend
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import AT_ONCE, KubernetesPods
-from workers.core.errors import InvalidRequest, NotPermitted, PodRefused, QuotaExceeded, Unavailable
+from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded
+from workers.protocol.errors import InvalidRequest, Unavailable
 
 POOL = pool()
 Backends = Callable[..., KubernetesPods]

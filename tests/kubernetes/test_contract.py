@@ -21,10 +21,10 @@ from tests.kubernetes.conftest import NOWHERE, Target, pool
 from tests.waiting import eventually
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.manifest import pod_manifest, secret_name
-from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded, Unavailable
-from workers.core.pods import Pod, PodPhase
-from workers.core.pools import PoolSpec
-from workers.core.protection import Marking
+from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded
+from workers.core.pods import Marking, Pod, PodPhase
+from workers.protocol.errors import Unavailable
+from workers.specs.pools import PoolSpec
 
 POOL = pool(node_selector=NOWHERE)
 BOUND = pool(pod_template={"spec": {"nodeName": "terraslot-no-such-node"}})

@@ -11,10 +11,15 @@ from tests.kubernetes.control import Clock, Cluster, another_process, kubernetes
 from tests.kubernetes.double.cluster import NAMESPACE
 from tests.services.conftest import POOL, HandAgent
 from tests.waiting import eventually
-from workers.core.errors import InvalidRequest, PodRefused, Unavailable
-from workers.core.runs import FailureReason, RunKind, RunStatus
-from workers.services import pods, pools, protection, removal, runs, strays
-from workers.services.cycle import cycle
+from workers.core.errors import PodRefused
+from workers.core.lifecycle import RunStatus
+from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.services.pools import delete
+from workers.services.pools import manage as pools
+from workers.services.runs import decide
+from workers.services.scaling import disruption, orphans, scale
+from workers.services.scaling.cycle import cycle
 from workers.store import pools as stored_pools
 from workers.store import runs as stored_runs
 
@@ -39,7 +44,7 @@ class TestScaling:
     def test_three_pods_with_a_run_each_scaled_to_two_kills_none(self, cluster: Cluster) -> None:
         """S22, F1."""
         busy(cluster, 3)
-        assert pods.scale_pods(cluster.system, cluster.spec(), 2) == 0
+        assert scale.scale_pods(cluster.system, cluster.spec(), 2) == 0
         assert len(cluster.running()) == 3
         assert ("delete", "pods") not in cluster.requests()
 
@@ -52,9 +57,9 @@ class TestScaling:
         backend = cluster.system.pods(cluster.spec())
         backend.create_all(cluster.spec(), ["default-8", "default-9"])
         cluster.register()
-        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == -2
+        assert scale.scale_pods(cluster.system, cluster.spec(), 0) == -2
         eventually(lambda: cluster.double.pods() == [keeper.name])
-        runs.confirm(cluster.system, run.id)
+        decide.confirm(cluster.system, run.id)
         keeper.work()
         assert cluster.run(run.id).status is RunStatus.SUCCEEDED
 
@@ -77,7 +82,7 @@ class TestScaling:
         """F2."""
         cluster.double.machinery.missing_images.add("agent:1")
         cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-1")
-        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == 0
+        assert scale.scale_pods(cluster.system, cluster.spec(), 0) == 0
         assert cluster.double.pods() == ["default-1"]
 
     def test_a_cold_start_creates_one_pod_however_often_it_is_looked_at(self, cluster: Cluster) -> None:
@@ -102,7 +107,7 @@ class TestScaling:
             return claimed
 
         monkeypatch.setattr(type(cluster.slots), "claim_idle", replaced)
-        pods.scale_pods(cluster.system, cluster.spec(), 0)
+        scale.scale_pods(cluster.system, cluster.spec(), 0)
         assert not deleting(cluster, agent.name)
 
     def test_a_changed_image_reaches_idle_pods_one_after_the_other_and_no_busy_one(self, cluster: Cluster) -> None:
@@ -128,7 +133,7 @@ class TestScaling:
     def test_what_could_not_be_deleted_is_given_back(self, cluster: Cluster) -> None:
         (agent,) = cluster.start(1)
         cluster.double.fail("delete", status=500, reason="InternalError", message="no leader")
-        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == 0
+        assert scale.scale_pods(cluster.system, cluster.spec(), 0) == 0
         record = cluster.slots.agent(agent.name)
         assert record is not None
         assert record.available
@@ -147,16 +152,16 @@ class TestScaling:
         cluster.start(1)
         cluster.submit(PLAN, cluster.workspace())
         monkeypatch.setattr(type(cluster.slots), "claim_idle", late)
-        pods.scale_pods(cluster.system, cluster.spec(), 0)
+        scale.scale_pods(cluster.system, cluster.spec(), 0)
         record = cluster.slots.agent("default-late")
         assert record is not None
         assert record.available
 
     def test_many_pods_at_once_fill_the_minimum(self, cluster: Cluster) -> None:
         cluster.configure(min_agents=30, max_agents=40)
-        assert pods.ensure_pods_for_pool(cluster.system, cluster.spec()) == 30
-        assert pods.ensure_pods_for_pool(cluster.system, cluster.spec()) == 0
-        assert pods.get_pod_count(cluster.system, cluster.spec()).current == 30
+        assert scale.ensure_pods_for_pool(cluster.system, cluster.spec()) == 30
+        assert scale.ensure_pods_for_pool(cluster.system, cluster.spec()) == 0
+        assert scale.get_pod_count(cluster.system, cluster.spec()).current == 30
 
 
 class TestACycle:
@@ -257,7 +262,7 @@ class TestAView:
         clock_ahead(15)
         for agent, lease in zip(cluster.agents.values(), held, strict=True):
             assert lease is not None
-            cluster.slots.heartbeat(agent.name, agent.incarnation, [lease.token], [])
+            cluster.slots.heartbeat(agent.name, agent.instance_id, [lease.token], [])
         cluster.cycle()
         assert cluster.slots.stats().running == 2
 
@@ -323,14 +328,14 @@ class TestAPod:
         (agent,) = cluster.start(1)
         run = cluster.submit()
         agent.work()
-        runs.confirm(cluster.system, run.id)
+        decide.confirm(cluster.system, run.id)
         assert agent.start(agent.order())
         cluster.double.machinery.container(agent.name).code = 137
         eventually(lambda: cluster.double.pod(agent.name)["status"]["containerStatuses"][0]["restartCount"] == 1)
         reborn = HandAgent(cluster, agent.name, "life-2").register()
         for seconds in (0, 11):
             clock_ahead(seconds)
-            cluster.slots.heartbeat(reborn.name, reborn.incarnation, [], [])
+            cluster.slots.heartbeat(reborn.name, reborn.instance_id, [], [])
         cluster.cycle()
         lost = cluster.run(run.id)
         assert lost.reason is FailureReason.AGENT_LOST
@@ -460,13 +465,13 @@ class TestProtection:
         first, _ = cluster.start(2)
         run = cluster.submit()
         (agent,) = (each for each in cluster.agents.values() if cluster.run(run.id).agent == each.name)
-        assert protection.protect(cluster.system, POOL, agent.name, run.id)
+        assert disruption.protect(cluster.system, POOL, agent.name, run.id)
         assert self.protected(cluster) == [agent.name]
         agent.work()
         cluster.configure(min_agents=2)
         cluster.cycle()
         assert self.protected(cluster) == [agent.name]
-        runs.discard(cluster.system, run.id)
+        decide.discard(cluster.system, run.id)
         cluster.cycle()
         assert self.protected(cluster) == []
         assert first.name in cluster.double.pods()
@@ -484,7 +489,7 @@ class TestProtection:
             clock_ahead(seconds)
             cluster.submit(PLAN)
         cluster.requests()
-        marked = [protection.protect(cluster.system, POOL, agent.name, f"run-{number}") for number in (1, 2, 3)]
+        marked = [disruption.protect(cluster.system, POOL, agent.name, f"run-{number}") for number in (1, 2, 3)]
         assert marked == [True, False, False]
         assert cluster.requests() == [("patch", "pods")]
 
@@ -552,7 +557,7 @@ class TestADeletedPool:
         pools.ensure(cluster.system, kubernetes_pool("other"))
         cluster.system.pods(kubernetes_pool("other")).create(kubernetes_pool("other"), "other-1")
         self.gone(cluster)
-        assert strays.sweep(cluster.system) == 2
+        assert orphans.sweep(cluster.system) == 2
         eventually(lambda: cluster.double.pods() == ["other-1"])
 
     def test_takes_its_secret_with_it_when_its_pods_and_users_are_gone(self, cluster: Cluster) -> None:
@@ -565,7 +570,7 @@ class TestADeletedPool:
 
         cluster.double.fail("delete", "secrets", first=look)
         assert cluster.double.objects.all("secrets", NAMESPACE) != []
-        assert removal.delete_pool(cluster.system, POOL) == 0
+        assert delete.delete_pool(cluster.system, POOL) == 0
         assert cluster.double.objects.all("secrets", NAMESPACE) == []
         assert left == []
 
@@ -573,7 +578,7 @@ class TestADeletedPool:
         """As before the Role of an older chart was replaced."""
         said = 'User "x" cannot delete resource "secrets" in API group ""'
         cluster.double.fail("delete", "secrets", status=403, reason="Forbidden", message=said)
-        assert removal.delete_pool(cluster.system, POOL) == 0
+        assert delete.delete_pool(cluster.system, POOL) == 0
         assert pools.every(cluster.system) == []
 
     def test_leaves_a_pod_that_still_holds_something_until_it_does_not(self, cluster: Cluster) -> None:
@@ -582,14 +587,14 @@ class TestADeletedPool:
         lease = cluster.slots.acquire("run-x", PLAN, "t" * 16)
         assert lease is not None
         self.gone(cluster)
-        assert strays.sweep(cluster.system) == 0
+        assert orphans.sweep(cluster.system) == 0
         assert cluster.double.pods() == [agent.name]
         cluster.slots.release("run-x", lease.token)
-        assert strays.sweep(cluster.system) == 1
+        assert orphans.sweep(cluster.system) == 1
 
     def test_is_not_looked_for_in_a_cluster_that_can_not_be_asked(self, cluster: Cluster) -> None:
         cluster.double.fail("list", status=500, reason="InternalError", message="no leader")
-        assert strays.sweep(cluster.system) == 0
+        assert orphans.sweep(cluster.system) == 0
 
 
 class TestAPoolThatIsSaved:
@@ -645,7 +650,7 @@ class TestAClusterThatDoesNotAnswer:
         cluster.start(12)
         cluster.requests()
         cluster.double.fail("delete", cut=True, times=100)
-        assert pods.scale_pods(cluster.system, cluster.spec(), 0) == 0
+        assert scale.scale_pods(cluster.system, cluster.spec(), 0) == 0
         assert cluster.requests().count(("delete", "pods")) == 3
         assert cluster.slots.stats().available == 12
 

@@ -22,16 +22,22 @@ from tests.kubernetes.double.containers import Processes
 from tests.services.conftest import POOL
 from tests.waiting import eventually
 from workers.cluster.kubernetes.manifest import secret_name
-from workers.core import names
-from workers.core.credentials import OVERLAP, RECONNECT, SECRET_FILE
-from workers.core.errors import Unavailable
-from workers.core.messages import REPORT
-from workers.core.runs import RunKind, RunStatus
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
-from workers.services import credentials, pods, reports, runs, workspaces
-from workers.services.cycle import cycle
+from workers.core.lifecycle import RunStatus
+from workers.core.rotation import OVERLAP, RECONNECT
+from workers.protocol import names
+from workers.protocol.errors import Unavailable
+from workers.protocol.kinds import RunKind
+from workers.protocol.messages import REPORT
+from workers.protocol.pool_secret import SECRET_FILE
+from workers.protocol.sources import DirectorySource
+from workers.services import workspaces
+from workers.services.runs import decide, report
+from workers.services.scaling import scale
+from workers.services.scaling.cycle import cycle
+from workers.services.secrets import credentials
 from workers.services.system import System
 from workers.slots import acl
+from workers.specs.workspaces import WorkspaceSpec
 
 HELD_TERRAFORM = """#!/bin/sh
 case "$1" in plan) gate="$HOLD_PLAN" ;; apply) gate="$HOLD_APPLY" ;; esac
@@ -69,7 +75,7 @@ class Live:
         def turn() -> Any:
             while message := self.cluster.redis.rpop(names.REPORTS_QUEUE):
                 body = json.loads(base64.b64decode(json.loads(message)["body"]))
-                reports.take(self.cluster.system, REPORT.validate_python(body[0][0]))
+                report.take(self.cluster.system, REPORT.validate_python(body[0][0]))
             if self.cluster.redis.delete(names.CONTROL_QUEUE) and cycles:
                 cycle(self.cluster.system, POOL)
             return condition()
@@ -78,7 +84,7 @@ class Live:
 
     def agents(self, count: int) -> list[str]:
         """Create so many pods, and wait until their agents have registered."""
-        pods.scale_pods(self.cluster.system, self.cluster.spec(), count)
+        scale.scale_pods(self.cluster.system, self.cluster.spec(), count)
         self.until(lambda: len(self.cluster.slots.snapshot()) == count, cycles=False)
         return [agent.name for agent in self.cluster.slots.snapshot()]
 
@@ -163,7 +169,7 @@ def test_scale_down_protection(live: Live) -> None:
     held = [live.submit(live.workspace(f"net{number}", HOLD_PLAN=str(gate))) for number in range(3)]
     for run in held:
         live.reach(run, RunStatus.PLANNING, started=True)
-    assert pods.scale_pods(live.cluster.system, live.cluster.spec(), 2) == 0
+    assert scale.scale_pods(live.cluster.system, live.cluster.spec(), 2) == 0
     live.cluster.cycle()
     assert {pod.name for pod in live.cluster.system.pods(live.cluster.spec()).list(POOL) if pod.protected} == {*before}
     gate.touch()
@@ -177,12 +183,12 @@ def test_reserved_protection_also_through_a_restart_of_the_container(live: Live)
     live.agents(2)
     run = live.submit(live.workspace("net"))
     keeper = live.reach(run, RunStatus.APPLY_PENDING).agent
-    assert pods.scale_pods(live.cluster.system, live.cluster.spec(), 0) == -1
+    assert scale.scale_pods(live.cluster.system, live.cluster.spec(), 0) == -1
     live.until(lambda: live.pods() == [keeper], cycles=False)
-    incarnation = live.cluster.slots.agent(keeper).incarnation
+    instance_id = live.cluster.slots.agent(keeper).instance_id
     live.cluster.double.machinery.container(keeper).kill()
-    live.until(lambda: live.cluster.slots.agent(keeper).incarnation != incarnation, cycles=False)
-    runs.confirm(live.cluster.system, run)
+    live.until(lambda: live.cluster.slots.agent(keeper).instance_id != instance_id, cycles=False)
+    decide.confirm(live.cluster.system, run)
     assert live.reach(run, RunStatus.SUCCEEDED).agent == keeper
     assert json.loads((live.directory / "net.tfstate").read_text())["resources"]
 
@@ -209,7 +215,7 @@ def test_a_node_drain_lets_an_apply_finish_and_a_lost_node_has_the_plan_made_ane
     live.agents(1)
     run = live.submit(live.workspace("net", HOLD_APPLY=str(gate)))
     drained = live.reach(run, RunStatus.APPLY_PENDING).agent
-    runs.confirm(live.cluster.system, run)
+    decide.confirm(live.cluster.system, run)
     live.reach(run, RunStatus.APPLYING, started=True)
     live.cluster.double.server.api.delete("pods", NAMESPACE, drained, {})
     live.until(lambda: live.cluster.slots.agent(drained).draining, cycles=False)
@@ -241,7 +247,7 @@ def test_an_agent_whose_kubelet_is_late_loses_nothing_by_a_rotation(live: Live, 
     live.agents(1)
     run = live.submit(live.workspace("net", HOLD_APPLY=str(gate)))
     agent = live.reach(run, RunStatus.APPLY_PENDING).agent
-    runs.confirm(live.cluster.system, run)
+    decide.confirm(live.cluster.system, run)
     live.reach(run, RunStatus.APPLYING, started=True)
     before, old = live.cluster.slots.agent(agent), live.secret()
 
@@ -263,5 +269,5 @@ def test_an_agent_whose_kubelet_is_late_loses_nothing_by_a_rotation(live: Live, 
     assert live.reach(run, RunStatus.SUCCEEDED).agent == agent
     further = live.submit(live.workspace("other"), RunKind.PLAN)
     assert live.reach(further, RunStatus.SUCCEEDED).agent == agent
-    assert live.cluster.slots.agent(agent).incarnation == before.incarnation
+    assert live.cluster.slots.agent(agent).instance_id == before.instance_id
     assert live.cluster.run(run).attempt == 1

@@ -13,7 +13,7 @@ ASK = """
 import sys
 if {missing}:
     sys.modules["kubernetes"] = None
-from workers.core.pools import PoolSpec
+from workers.specs.pools import PoolSpec
 from workers.services.system import system
 import workers.tasks, workers.reports
 assert system().pods(PoolSpec(name="default")).list("default") == []

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.dockerfile import DOCKERFILE, ROOT, ancestry, stages
-from workers.core.kubernetes import WORK_DIR
-from workers.core.pod_security import AGENT_USER
+from workers.specs.kubernetes import WORK_DIR
+from workers.specs.pod_security import AGENT_USER
 
 TARGETS = ["workers", "agent"]
 

@@ -18,19 +18,24 @@ import pytest
 import redis
 
 from workers.app import build_app
-from workers.core import names
-from workers.core.errors import TerraslotError, Unavailable
-from workers.core.messages import Changes, Order, PhaseFinished, PhaseStarted, RunRequest
-from workers.core.pods import Pod, PodPhase
-from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
-from workers.core.protection import Marking
-from workers.core.runs import RunKind
-from workers.core.sealing import new_key
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
-from workers.services import dispatch, pools, reports, runs, workspaces
+from workers.core.pods import Marking, Pod, PodPhase
+from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.protocol import names
+from workers.protocol.encryption import new_key
+from workers.protocol.errors import TerraslotError, Unavailable
+from workers.protocol.kinds import RunKind
+from workers.protocol.messages import Changes, Order, PhaseFinished, PhaseStarted
+from workers.protocol.sources import DirectorySource
+from workers.services import workspaces
+from workers.services.pools import manage as pools
+from workers.services.runs import decide, dispatch, submit
+from workers.services.runs import report as reports
+from workers.services.runs.submit import RunRequest
 from workers.services.system import System
 from workers.settings import Settings
 from workers.slots.slot_map import SlotMap
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store.database import Database
 from workers.store.models import Run
 
@@ -116,10 +121,10 @@ class HandAgent:
 
     control: ControlPlane
     name: str
-    incarnation: str = "life-1"
+    instance_id: str = "life-1"
 
     def register(self) -> HandAgent:
-        self.control.slots.register(self.name, self.incarnation)
+        self.control.slots.register(self.name, self.instance_id)
         return self
 
     def orders(self) -> list[Order]:
@@ -191,11 +196,11 @@ class ControlPlane:
             "options": {"task_id": f"run-{self.count}"},
         }
         request = RunRequest(workspace=workspace, **options)
-        run = runs.submit(self.system, f"run-{self.count}", kind, request, task)
+        run = submit.submit(self.system, f"run-{self.count}", kind, request, task)
         return self.run(run.id)
 
     def run(self, run_id: str) -> Run:
-        return runs.get(self.system, run_id)
+        return decide.get(self.system, run_id)
 
     def agent(self, name: str = "default-1") -> HandAgent:
         """Create a pod and let its agent register."""

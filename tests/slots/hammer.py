@@ -17,8 +17,8 @@ from typing import Any
 
 import redis
 
-from workers.core.runs import RunKind
-from workers.core.slots import CancelMode, Lease
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import CancelMode, Lease
 from workers.slots.slot_map import SlotMap
 
 POOL = "pool"

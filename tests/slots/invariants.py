@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from workers.core.runs import RunKind
-from workers.core.slots import AgentRecord, PoolStats, SlotState
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, PoolStats, SlotState
 from workers.slots.slot_map import SlotMap
 
 POOL = "pool"

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from workers.core.runs import RunKind
-from workers.core.slots import (
-    AgentRecord,
-    CancelMode,
-    CancelOutcome,
-    HeartbeatReply,
-    Lease,
-    PoolStats,
-    SlotState,
-)
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
 
 RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
 GAP = 60.0
@@ -22,7 +14,7 @@ GAP = 60.0
 
 @dataclass
 class Agent:
-    incarnation: str
+    instance_id: str
     registered_at: float
     heartbeat_at: float
     idle_since: float
@@ -51,11 +43,11 @@ class Model:
     # What agents do
 
     def register(
-        self, agent: str, incarnation: str, executing: Sequence[Lease] = (), *, draining: bool = False
+        self, agent: str, instance_id: str, executing: Sequence[Lease] = (), *, draining: bool = False
     ) -> None:
-        record = self.agents.setdefault(agent, Agent(incarnation, self.now, self.now, self.now))
-        if record.incarnation != incarnation:
-            record.incarnation, record.registered_at = incarnation, self.now
+        record = self.agents.setdefault(agent, Agent(instance_id, self.now, self.now, self.now))
+        if record.instance_id != instance_id:
+            record.instance_id, record.registered_at = instance_id, self.now
         record.heartbeat_at, record.silent, record.draining = self.now, False, record.draining or draining
         for brought in executing:
             fits = brought.slot == 0 or brought.kind is RunKind.PLAN
@@ -68,10 +60,10 @@ class Model:
                 self.leases[brought.run] = replace(held, redeemed=True)
 
     def heartbeat(
-        self, agent: str, incarnation: str, executing: Sequence[str], reporting: Sequence[str]
+        self, agent: str, instance_id: str, executing: Sequence[str], reporting: Sequence[str]
     ) -> HeartbeatReply:
         record = self.agents.get(agent)
-        if record is None or record.incarnation != incarnation:
+        if record is None or record.instance_id != instance_id:
             return HeartbeatReply(registered=False)
         record.heartbeat_at, record.silent = self.now, False
         running = [self.leases[run] for run in record.runs if run and self.leases[run].state is RUNNING]
@@ -227,9 +219,9 @@ class Model:
     def watched(self) -> tuple[float, float]:
         return self.now, self.now if self.watched_since is None else self.watched_since
 
-    def forget(self, agent: str, incarnation: str | None = None) -> list[Lease]:
+    def forget(self, agent: str, instance_id: str | None = None) -> list[Lease]:
         record = self.agents.get(agent)
-        if record is None or incarnation not in (None, record.incarnation):
+        if record is None or instance_id not in (None, record.instance_id):
             return []
         del self.agents[agent]
         return [self.leases.pop(run) for run in record.runs if run]
@@ -253,7 +245,7 @@ class Model:
         agent = self.agents[name]
         return AgentRecord(
             name=name,
-            incarnation=agent.incarnation,
+            instance_id=agent.instance_id,
             draining=agent.draining,
             silent=agent.silent,
             registered_at=agent.registered_at,

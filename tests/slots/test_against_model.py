@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.slots.invariants import POOL, check
 from tests.slots.model import Model
-from workers.core.runs import RunKind
-from workers.core.slots import CancelMode, Lease
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import CancelMode, Lease
 from workers.slots.slot_map import SlotMap
 
 AGENTS = st.sampled_from(["agent-1", "agent-2"])
@@ -74,15 +74,15 @@ class SlotMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.model.now += seconds
 
-    @rule(agent=AGENTS, incarnation=INCARNATIONS, draining=st.sampled_from([False, False, True]), data=st.data())
-    def register(self, agent: str, incarnation: str, draining: bool, data: st.DataObject) -> None:
+    @rule(agent=AGENTS, instance_id=INCARNATIONS, draining=st.sampled_from([False, False, True]), data=st.data())
+    def register(self, agent: str, instance_id: str, draining: bool, data: st.DataObject) -> None:
         brought = data.draw(st.lists(st.sampled_from(self.leases), max_size=3)) if self.leases else []
         known = [replace(lease, redeemed=lease.token in self.redeemed) for lease in brought]
-        self.both("register", agent, incarnation, known, draining=draining)
+        self.both("register", agent, instance_id, known, draining=draining)
 
-    @rule(agent=AGENTS, incarnation=INCARNATIONS, data=st.data())
-    def heartbeat(self, agent: str, incarnation: str, data: st.DataObject) -> None:
-        self.both("heartbeat", agent, incarnation, self.some_tokens(data), self.some_tokens(data))
+    @rule(agent=AGENTS, instance_id=INCARNATIONS, data=st.data())
+    def heartbeat(self, agent: str, instance_id: str, data: st.DataObject) -> None:
+        self.both("heartbeat", agent, instance_id, self.some_tokens(data), self.some_tokens(data))
 
     @rule(run=RUNS, kind=KINDS)
     def acquire(self, run: str, kind: RunKind) -> None:
@@ -158,12 +158,12 @@ class SlotMachine(RuleBasedStateMachine):
         for seconds in (0, 6, 6):
             self.model.now += seconds
             if heard in self.model.agents:
-                self.both("heartbeat", heard, self.model.agents[heard].incarnation, [], [])
+                self.both("heartbeat", heard, self.model.agents[heard].instance_id, [], [])
             self.both("mark_silent", 10.0)
 
-    @rule(agent=AGENTS, incarnation=st.none() | INCARNATIONS)
-    def forget(self, agent: str, incarnation: str | None) -> None:
-        self.both("forget", agent, incarnation)
+    @rule(agent=AGENTS, instance_id=st.none() | INCARNATIONS)
+    def forget(self, agent: str, instance_id: str | None) -> None:
+        self.both("forget", agent, instance_id)
 
     @rule()
     def the_server_restarts_with_its_data(self) -> None:

@@ -14,7 +14,7 @@ import redis
 from tests.slots import hammer
 from tests.slots.invariants import POOL, check
 from tests.slots.model import Model
-from workers.core.slots import CancelOutcome
+from workers.protocol.leases import CancelOutcome
 from workers.slots.slot_map import SlotMap
 
 PROCESSES = 8

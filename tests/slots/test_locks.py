@@ -6,8 +6,7 @@ import pytest
 import redis
 
 from tests.waiting import eventually
-from workers.core.errors import TurnLost
-from workers.slots.locks import PoolLock, keep
+from workers.slots.locks import LockLost, PoolLock, renew_lock
 
 
 def test_one_owner_at_a_time(client: redis.Redis) -> None:
@@ -100,7 +99,7 @@ class TestARoundThatTakesLongerThanItsLock:
         def do() -> None:
             for _ in range(3):
                 client.pexpire(KEY, 500)  # as if nearly all of its time had passed
-                keep()
+                renew_lock()
                 lives.append(client.pttl(KEY))
             assert not lock.request("somebody else", 10)
             client.delete(f"{KEY}:wanted")
@@ -115,9 +114,9 @@ class TestARoundThatTakesLongerThanItsLock:
         def do() -> None:
             client.delete(KEY)
             assert lock.request("somebody else", 10)
-            keep()
+            renew_lock()
 
-        with pytest.raises(TurnLost):
+        with pytest.raises(LockLost):
             lock.work(do, 120)
         assert client.get(KEY) == b"somebody else"
 
@@ -127,9 +126,9 @@ class TestARoundThatTakesLongerThanItsLock:
         def do() -> None:
             client.delete(KEY)
             assert lock.work(lambda: None, 120)
-            keep()
+            renew_lock()
 
-        with pytest.raises(TurnLost):
+        with pytest.raises(LockLost):
             lock.work(do, 120)
         assert lock.request("next", 10)
 
@@ -137,13 +136,13 @@ class TestARoundThatTakesLongerThanItsLock:
         outer, inner = PoolLock(client, "pool", "cycle"), PoolLock(client, "pool", "dispatch")
 
         def do() -> None:
-            assert inner.work(keep, 30)
+            assert inner.work(renew_lock, 30)
             client.delete(KEY)
-            with pytest.raises(TurnLost):
-                inner.work(keep, 30)
+            with pytest.raises(LockLost):
+                inner.work(renew_lock, 30)
 
         outer.work(do, 120)
-        keep()  # under no lock there is none to lose
+        renew_lock()  # under no lock there is none to lose
 
 
 @pytest.mark.parametrize("owner", ["first", "second"])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from workers.core.errors import InvalidRequest
+from workers.protocol.errors import InvalidRequest
 from workers.slots.log_stream import KEEP_SECONDS, MAX_LINE_BYTES, MAX_LINES, LogLine, RunLog
 
 KEY = "ts:{pool}:log:run"

@@ -7,9 +7,9 @@ import redis
 
 from tests.slots.conftest import Clock
 from tests.slots.invariants import POOL
-from workers.core.errors import InvalidRequest
-from workers.core.runs import RunKind
-from workers.core.slots import CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
 from workers.slots.slot_map import SlotMap
 
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY

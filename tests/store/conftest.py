@@ -27,9 +27,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from tests.waiting import eventually
-from workers.core.pools import PoolSpec
-from workers.core.runs import RunEvent, RunKind, RunStatus
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.core.lifecycle import RunEvent, RunStatus
+from workers.protocol.kinds import RunKind
+from workers.protocol.sources import DirectorySource
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import pools, runs, workspaces
 from workers.store.database import Database
 from workers.store.models import Base, Run

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import InternalError
 
-from workers.core.errors import InvalidRequest, Unavailable
-from workers.core.pools import PoolSpec
-from workers.core.runs import RunKind
+from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.protocol.kinds import RunKind
+from workers.specs.pools import PoolSpec
 from workers.store import pools, runs
 from workers.store.database import Database
 

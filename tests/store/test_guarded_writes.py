@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from workers.core.errors import IllegalTransition, UnknownPool, UnknownRun, UnknownWorkspace
-from workers.core.runs import TRANSITIONS, FailureReason, RunEvent, RunKind, RunStatus
-from workers.core.slots import CancelMode
+from workers.core.lifecycle import TRANSITIONS, RunEvent, RunStatus
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.leases import CancelMode
 from workers.store import runs
 
 S, E = RunStatus, RunEvent

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
-from workers.core.pools import PoolLimits, PoolSpec
-from workers.core.runs import RunEvent, RunStatus
-from workers.core.workspaces import DirectorySource, GitSource, WorkspaceSpec
+from workers.core.lifecycle import RunEvent, RunStatus
+from workers.core.pools import PoolLimits
+from workers.protocol.sources import DirectorySource, GitSource
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import decisions, pools, runs, workspaces
 
 POOL = PoolSpec(name="big", limits=PoolLimits(min_agents=1, max_agents=50), attempts=5)

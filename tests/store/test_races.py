@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from workers.core.errors import StillInUse, UnknownPool, UnknownWorkspace
-from workers.core.pools import PoolSpec
-from workers.core.runs import RunEvent, RunKind, RunStatus
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.core.lifecycle import RunEvent, RunStatus
+from workers.protocol.kinds import RunKind
+from workers.protocol.sources import DirectorySource
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import pools, workspaces
 from workers.store.models import Run
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event, insert, select, text
 
-from workers.core.runs import RunEvent, RunKind, RunStatus
+from workers.core.lifecycle import RunEvent, RunStatus
+from workers.protocol.kinds import RunKind
 from workers.store import decisions, retention, runs
 from workers.store.models import Base, PodFailure, RunEventRecord, ScalingDecision
 

@@ -11,9 +11,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-from workers.core.errors import Unavailable
-from workers.core.runs import FailureReason, RunKind, RunStatus
-from workers.core.slots import CancelMode
+from workers.core.lifecycle import RunStatus
+from workers.protocol.errors import Unavailable
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.leases import CancelMode
 from workers.store import migrations
 from workers.store.models import Base
 

@@ -1,11 +1,12 @@
-"""Sealed values are kept, replaced, and gone with what they belong to."""
+"""Encrypted values are kept, replaced, and gone with what they belong to."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from workers.core.pools import PoolSpec
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.protocol.sources import DirectorySource
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import pools, secrets, workspaces
 from workers.store.database import Database
 from workers.store.secrets import Owner
@@ -14,12 +15,12 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_a_generation_is_entered_once(database: Database) -> None:
-    for sealed, new in (("first", True), ("second", False)):
+    for encrypted, new in (("first", True), ("second", False)):
         with database.begin() as session:
-            assert secrets.issue(session, "net", 1, sealed, NOW) is new
+            assert secrets.issue(session, "net", 1, encrypted, NOW) is new
     with database.read() as session:
         (credential,) = secrets.credentials(session, "net")
-    assert (credential.sealed, credential.created_at) == ("first", NOW)
+    assert (credential.encrypted, credential.created_at) == ("first", NOW)
 
 
 def test_generations_are_listed_by_age_and_retired_one_by_one(database: Database) -> None:
@@ -37,10 +38,10 @@ def test_generations_are_listed_by_age_and_retired_one_by_one(database: Database
 
 def test_sensitive_variables_are_replaced_as_a_whole_and_can_be_taken_away(database: Database) -> None:
     with database.begin() as session:
-        for sealed in ("old", "new", None):
-            secrets.put_variables(session, Owner.WORKSPACE, "net", sealed, NOW)
+        for encrypted in ("old", "new", None):
+            secrets.put_variables(session, Owner.WORKSPACE, "net", encrypted, NOW)
             session.flush()
-            assert secrets.variables(session, Owner.WORKSPACE, "net") == sealed
+            assert secrets.variables(session, Owner.WORKSPACE, "net") == encrypted
         assert secrets.variables(session, Owner.POOL, "net") is None
 
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from workers.core.errors import UnknownRun
-from workers.core.runs import RunEvent, RunKind, RunStatus
+from workers.core.lifecycle import RunEvent, RunStatus
+from workers.protocol.kinds import RunKind
 from workers.store import decisions, runs
 
 PLAN = RunKind.PLAN

@@ -18,14 +18,18 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from tests.waiting import eventually
-from workers.core.pools import PoolLimits, PoolSpec, PoolTimeouts
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
+from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.embedded.background import detach, down
 from workers.embedded.options import Options
-from workers.services import pools, runs, workspaces
+from workers.protocol.sources import DirectorySource
+from workers.services import workspaces
+from workers.services.pools import manage as pools
+from workers.services.runs import decide
 from workers.services.system import System, build
 from workers.settings import Settings, settings
 from workers.slots.slot_map import SlotMap
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store.models import Run
 
 HELLO = """
@@ -114,7 +118,7 @@ class Cloud:
         return self.run(result)
 
     def run(self, result: AsyncResult) -> Run:
-        return runs.get(self.system, result.id)
+        return decide.get(self.system, result.id)
 
     def slots(self, pool: str = "default") -> SlotMap:
         return self.system.slots(pool)

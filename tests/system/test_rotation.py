@@ -14,11 +14,12 @@ from redis.exceptions import AuthenticationError
 
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
-from workers.core.credentials import OVERLAP, RECONNECT
-from workers.core.workspaces import SensitiveVariables
-from workers.services import credentials, pools, sensitive
+from workers.core.rotation import OVERLAP, RECONNECT
+from workers.protocol.sources import SensitiveVariables
+from workers.services.pool_lock import pool_lock
+from workers.services.pools import manage as pools
+from workers.services.secrets import credentials, variables
 from workers.services.system import System
-from workers.services.turns import in_turn
 from workers.slots import acl
 from workers.slots.server import without_password
 
@@ -54,7 +55,7 @@ def later(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Later:
     real = System.now
 
     def step(pool: str, seconds: float) -> list[str]:
-        with monkeypatch.context() as ahead, in_turn(cloud.system, pool):
+        with monkeypatch.context() as ahead, pool_lock(cloud.system, pool):
             ahead.setattr(System, "now", lambda self: real(self) + timedelta(seconds=seconds))
             return credentials.check_and_rotate_secret(cloud.system, pools.get(cloud.system, pool))
 
@@ -66,7 +67,7 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
 ) -> None:
     """F27: an apply and a plan are under way, a plan that waits is kept, and no agent is started anew."""
     pool = cloud.pool(min_agents=2, max_agents=2)
-    sensitive.set_for_pool(cloud.system, pool, SensitiveVariables(variables={"word": "rotation"}))
+    variables.set_for_pool(cloud.system, pool, SensitiveVariables(variables={"word": "rotation"}))
     plan_gate, apply_gate = cloud.gate(), cloud.gate()
     waiting = cloud.reach(cloud.apply(cloud.workspace(SECRETIVE, pool=pool)), "APPLY_PENDING")
     keeper = waiting.info["agent"]
@@ -75,7 +76,7 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
     cloud.started(applying)
     planning = cloud.plan(cloud.workspace(SECRETIVE, pool=pool, environment={"HOLD_PLAN": str(plan_gate)}))
     cloud.started(planning)
-    agents = {agent.name: agent.incarnation for agent in cloud.slots(pool).snapshot()}
+    agents = {agent.name: agent.instance_id for agent in cloud.slots(pool).snapshot()}
     before = secret(cloud, pool)
 
     assert credentials.rotate(cloud.system, pool) == ["generation 2 issued"]
@@ -99,7 +100,7 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
     assert applying.get(timeout=60)["agent"] in agents
     cloud.tell("confirm", waiting)
     assert waiting.get(timeout=60)["agent"] == keeper
-    assert {agent.name: agent.incarnation for agent in cloud.slots(pool).snapshot()} == agents
+    assert {agent.name: agent.instance_id for agent in cloud.slots(pool).snapshot()} == agents
     assert [cloud.run(result).attempt for result in (waiting, applying, planning)] == [1, 1, 1]
 
     further = cloud.apply(cloud.workspace(SECRETIVE, pool=pool, auto_apply=True))

@@ -10,7 +10,6 @@ from tests.system.conftest import HELD, Cloud
 from tests.waiting import eventually
 from workers.core.errors import (
     IllegalTransition,
-    InvalidRequest,
     NotWaiting,
     RunCancelled,
     RunDiscarded,
@@ -18,6 +17,7 @@ from workers.core.errors import (
     UnknownRun,
     UnknownWorkspace,
 )
+from workers.protocol.errors import InvalidRequest
 
 
 def test_a_plan_tells_its_changes_and_changes_nothing(cloud: Cloud) -> None:

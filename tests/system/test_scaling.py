@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
-from workers.services import pods, pools
+from workers.services.pools import manage as pools
+from workers.services.scaling import scale
 from workers.store import decisions
 
 
@@ -32,7 +33,7 @@ def test_scale_down_protection(cloud: Cloud) -> None:
     results = [cloud.apply(cloud.workspace(pool=pool, environment={"HOLD_PLAN": str(gate)})) for _ in range(3)]
     before = eventually(lambda: cloud.slots(pool).stats().running == 3 and cloud.pods(pool))
     assert len(before) == 3
-    assert pods.scale_pods(cloud.system, pools.get(cloud.system, pool), 2) == 0
+    assert scale.scale_pods(cloud.system, pools.get(cloud.system, pool), 2) == 0
     gate.touch()
     for result in results:
         cloud.reach(result, "APPLY_PENDING")
@@ -47,7 +48,7 @@ def test_reserved_protection(cloud: Cloud) -> None:
     result = cloud.reach(cloud.apply(cloud.workspace(pool=pool)), "APPLY_PENDING")
     keeper = result.info["agent"]
     eventually(lambda: cloud.slots(pool).stats().agents == 2)
-    pods.scale_pods(cloud.system, pools.get(cloud.system, pool), 0)
+    scale.scale_pods(cloud.system, pools.get(cloud.system, pool), 0)
     eventually(lambda: all(agent.draining for agent in cloud.slots(pool).snapshot() if agent.name != keeper))
     assert keeper in cloud.pods(pool)
     cloud.tell("confirm", result)

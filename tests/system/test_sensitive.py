@@ -9,8 +9,8 @@ import pytest
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
 from workers.core.errors import RunFailed
-from workers.core.workspaces import SensitiveVariables
-from workers.services import sensitive
+from workers.protocol.sources import SensitiveVariables
+from workers.services.secrets import variables
 from workers.slots.log_stream import RunLog
 
 CODE = """
@@ -39,8 +39,8 @@ PASSWORD, TOKEN = "correct-horse-battery", "a-token-of-the-pool"
 def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
     pool, gate = cloud.pool(), cloud.gate()
     workspace = cloud.workspace(CODE, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
-    sensitive.set_for_pool(cloud.system, pool, SensitiveVariables(environment={"TOKEN": TOKEN}))
-    sensitive.set_for_workspace(cloud.system, workspace, SensitiveVariables(variables={"password": PASSWORD}))
+    variables.set_for_pool(cloud.system, pool, SensitiveVariables(environment={"TOKEN": TOKEN}))
+    variables.set_for_workspace(cloud.system, workspace, SensitiveVariables(variables={"password": PASSWORD}))
     seen: list[bytes] = []
     result = cloud.apply(workspace)
     cloud.reach(result, "APPLYING")
@@ -59,7 +59,7 @@ def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
 
 def test_an_error_that_quotes_a_value_is_masked(cloud: Cloud) -> None:
     workspace = cloud.workspace(QUOTING)
-    sensitive.set_for_workspace(cloud.system, workspace, SensitiveVariables(variables={"password": PASSWORD}))
+    variables.set_for_workspace(cloud.system, workspace, SensitiveVariables(variables={"password": PASSWORD}))
     with pytest.raises(RunFailed, match=r"wrong: \(sensitive\)") as failure:
         cloud.plan(workspace).get(timeout=60)
     assert PASSWORD not in str(failure.value)

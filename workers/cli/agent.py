@@ -10,9 +10,10 @@ import typer
 from workers.cli.console import cell, console, plain, say, show_json, table
 from workers.cli.options import AsJson
 from workers.cli.system import system
-from workers.core.slots import SlotState
-from workers.services import draining, pool_views
-from workers.services.words import ago, counted
+from workers.protocol.leases import SlotState
+from workers.services.formatting import ago, counted
+from workers.services.pools import drain as draining
+from workers.services.pools import views as pool_views
 
 app = typer.Typer(help="Look at agents, drain them.", no_args_is_help=True)
 

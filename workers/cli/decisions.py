@@ -13,9 +13,11 @@ from workers.cli.options import AsJson, NoWait, RunId
 from workers.cli.outcome import FAILURE, INTERRUPTED, exit_code, tell
 from workers.cli.progress import Progress
 from workers.cli.system import system
-from workers.core.runs import Phase, RunStatus
-from workers.services import run_views, runs
-from workers.services.run_views import RunView
+from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import Phase
+from workers.services.runs import decide
+from workers.services.runs import views as run_views
+from workers.services.runs.views import RunView
 from workers.slots.log_stream import LogLine
 
 app = typer.Typer()
@@ -24,7 +26,7 @@ app = typer.Typer()
 @app.command()
 def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Let the plan of a waiting run be applied, and follow the apply."""
-    decided = run_views.view(runs.confirm(system(), run))
+    decided = run_views.view(decide.confirm(system(), run))
     if no_wait and not decided.status.is_over:
         tell(decided, as_json=as_json)
         return
@@ -36,7 +38,7 @@ def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> Non
 @app.command()
 def discard(run: RunId, as_json: AsJson = False) -> None:
     """Refuse the plan of a waiting run."""
-    _told_as_asked(run_views.view(runs.discard(system(), run)), as_json=as_json)
+    _told_as_asked(run_views.view(decide.discard(system(), run)), as_json=as_json)
 
 
 @app.command()
@@ -47,7 +49,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """End a run: terraform is interrupted once, and has time to store its state."""
-    asked = run_views.view(runs.cancel(system(), run, force=force))
+    asked = run_views.view(decide.cancel(system(), run, force=force))
     ended = asked if no_wait or asked.status.is_over else _await_end(asked, lambda _: False, as_json=as_json)
     if ended.status is RunStatus.CANCELLED or not ended.status.is_over:
         _told_as_asked(ended, as_json=as_json)

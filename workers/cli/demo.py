@@ -13,11 +13,12 @@ import typer
 from workers import settings
 from workers.cli.console import say
 from workers.cli.outcome import INTERRUPTED
-from workers.core.environment import PREFIX
-from workers.core.errors import InvalidRequest
-from workers.core.pools import PoolLimits, PoolSpec
+from workers.core.pools import PoolLimits
 from workers.embedded.background import detach, down
 from workers.embedded.options import Options
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.settings import PREFIX
+from workers.specs.pools import PoolSpec
 
 app = typer.Typer()
 

@@ -17,9 +17,9 @@ from workers.cli.options import AsJson
 from workers.cli.outcome import FAILURE
 from workers.cli.system import system
 from workers.services import health
+from workers.services.errors import user_message
 from workers.services.health import Finding, Verdict
 from workers.services.system import System
-from workers.services.words import sentence
 from workers.settings import Settings, settings
 
 app = typer.Typer()
@@ -61,7 +61,7 @@ def _checked(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:
-        words = sentence(error)
+        words = user_message(error)
         if words is None:
             raise
         return Finding(name, Verdict.WRONG, words)

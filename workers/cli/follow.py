@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from workers.cli.progress import Progress
 from workers.core.errors import UnknownRun
-from workers.core.runs import RunStatus
-from workers.services import run_views, waiting
-from workers.services.run_views import RunView
+from workers.core.lifecycle import RunStatus
+from workers.services.runs import views as run_views
+from workers.services.runs import waiting
+from workers.services.runs.views import RunView
 from workers.services.system import System
 from workers.slots.log_stream import LogLine
 

@@ -13,10 +13,10 @@ from rich.table import Table
 from workers.cli.console import cell, console, plain, say, show_json, table
 from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import STYLES, changes, tell_outputs
-from workers.core.runs import RunStatus
-from workers.services import run_views
-from workers.services.run_views import EventView, RunView
-from workers.services.words import ago
+from workers.core.lifecycle import RunStatus
+from workers.services.formatting import ago
+from workers.services.runs import views as run_views
+from workers.services.runs.views import EventView, RunView
 from workers.settings import settings
 from workers.store.database import Database
 
@@ -136,7 +136,7 @@ def _history(events: Sequence[EventView]) -> Table:
 def _why_pending(run: RunView) -> str:
     # Only a run that waits is worth the time that this takes to load.
     from workers.cli.system import system  # noqa: PLC0415
-    from workers.services.waiting import why_pending  # noqa: PLC0415
+    from workers.services.runs.waiting import why_pending  # noqa: PLC0415
 
     return why_pending(system(), run)
 

@@ -13,8 +13,9 @@ from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import INTERRUPTED, STYLES
 from workers.cli.progress import Progress
 from workers.cli.system import system
-from workers.services import run_views, waiting
-from workers.services.run_views import RunView
+from workers.services.runs import views as run_views
+from workers.services.runs import waiting
+from workers.services.runs.views import RunView
 from workers.slots.log_stream import LogLine
 
 app = typer.Typer()

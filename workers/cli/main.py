@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from workers.cli.console import complain
-from workers.services.words import sentence
+from workers.services.errors import user_message
 
 # Each with its module and its line in the page of all commands, so that the page needs no module.
 _SECTIONS = {
@@ -43,7 +43,7 @@ _SECTIONS = {
     },
     "Upkeep": {
         "migrate": ("migrate", "Bring the database's tables up to this version."),
-        "reseal": ("reseal", "Seal all secrets anew with the newest key."),
+        "reencrypt": ("reencrypt", "Encrypt all secrets again with the newest key."),
     },
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
@@ -51,7 +51,7 @@ _GROUPS = ("workspace", "pool", "agent")
 
 
 class Commands(TyperGroup):
-    """The commands, each loaded when it is asked for; errors of all of them become one sentence."""
+    """The commands, each loaded when it is asked for; errors of all of them become one user_message."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -81,7 +81,7 @@ class Commands(TyperGroup):
         try:
             return super().main(*args, **extra)
         except Exception as error:
-            words = sentence(error)
+            words = user_message(error)
             if words is None:
                 raise
         complain(words)

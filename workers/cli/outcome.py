@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from workers.cli.console import clean, complain, say, show_json
-from workers.core.runs import RunKind, RunStatus
-from workers.services.run_views import RunView
+from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import RunKind
+from workers.services.runs.views import RunView
 
 SUCCESS, FAILURE, LEFT_WAITING = 0, 1, 3
 INTERRUPTED = 130

@@ -10,8 +10,8 @@ from workers.cli.console import cell, console, plain, say, show_json, table
 from workers.cli.options import AsJson, PoolName
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
-from workers.services import pool_views
-from workers.services.pool_views import PoolView
+from workers.services.pools import views as pool_views
+from workers.services.pools.views import PoolView
 
 app = typer.Typer(help="Manage pools.", no_args_is_help=True)
 app.add_typer(pool_changes.app)

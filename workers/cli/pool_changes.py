@@ -11,9 +11,10 @@ from workers.cli.options import AsJson, PoolName
 from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetSensitiveOption, change
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
-from workers.core.pools import PoolSpec
-from workers.services import pools
-from workers.services.pools import Outcome
+from workers.services import pool_status
+from workers.services.pools import manage as pools
+from workers.services.pools.manage import Outcome
+from workers.specs.pools import PoolSpec
 
 app = typer.Typer()
 
@@ -91,11 +92,11 @@ def apply(file: FileOption, as_json: AsJson = False) -> None:
 
 
 def _apply(spec: PoolSpec) -> tuple[Outcome, str | None]:
-    return pools.apply(system(), spec), pools.status(system(), spec.name)
+    return pools.apply(system(), spec), pool_status.status(system(), spec.name)
 
 
 def _told(name: str, verb: str, *, as_json: bool) -> None:
-    problem = pools.status(system(), name)
+    problem = pool_status.status(system(), name)
     if as_json:
         show_json({**pools.get(system(), name).model_dump(mode="json"), "status_message": problem})
         return

@@ -11,10 +11,14 @@ from workers.cli.console import is_interactive, say, show_json
 from workers.cli.options import AsJson, PoolName
 from workers.cli.outcome import INTERRUPTED
 from workers.cli.system import system
-from workers.core.errors import InvalidRequest
-from workers.services import credentials, draining, pools, removal, takeover
-from workers.services.pods import Scaled, scale_now
-from workers.services.words import counted
+from workers.protocol.errors import InvalidRequest
+from workers.services.formatting import counted
+from workers.services.pools import adopt
+from workers.services.pools import delete as removal
+from workers.services.pools import drain as draining
+from workers.services.pools import manage as pools
+from workers.services.scaling.scale import Scaled, scale_now
+from workers.services.secrets import credentials
 
 app = typer.Typer()
 
@@ -77,7 +81,7 @@ def rotate(name: PoolName, as_json: AsJson = False) -> None:
 @app.command("adopt-deployment")
 def adopt_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
     """Make a Deployment's pods single pods of a pool. They go on with what they are doing. Safe to repeat."""
-    takeover.adopt_deployment(system(), name, deployment)
+    adopt.adopt_deployment(system(), name, deployment)
     if as_json:
         show_json({"pool": name, "deployment": None, "adopted": deployment})
     else:
@@ -87,7 +91,7 @@ def adopt_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson
 @app.command("return-to-deployment")
 def return_to_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
     """Give a pool back to its former Deployment. Safe to repeat."""
-    left = takeover.return_to_deployment(system(), name, deployment)
+    left = adopt.return_to_deployment(system(), name, deployment)
     if as_json:
         show_json({"pool": name, "deployment": deployment, "single_pods": left})
     else:

@@ -13,11 +13,12 @@ from workers.cli.options import AsJson, Destroy, NoWait, Priority, WorkspaceName
 from workers.cli.outcome import INTERRUPTED, changes, exit_code, tell
 from workers.cli.progress import Progress
 from workers.cli.system import system
-from workers.core import names
 from workers.core.errors import AgentGone, NotWaiting
-from workers.core.runs import RunStatus
-from workers.services import runs, workspaces
-from workers.services.run_views import RunView
+from workers.core.lifecycle import RunStatus
+from workers.protocol import names
+from workers.services import workspaces
+from workers.services.runs import decide
+from workers.services.runs.views import RunView
 
 app = typer.Typer()
 
@@ -119,9 +120,9 @@ def _ask(run: RunView) -> str:
 def _decide(run: RunView, answer: str, progress: Progress) -> None:
     try:
         if answer == "yes":
-            runs.confirm(system(), run.run_id, attempt=run.attempt)
+            decide.confirm(system(), run.run_id, attempt=run.attempt)
         else:
-            runs.discard(system(), run.run_id)
+            decide.discard(system(), run.run_id)
     except (NotWaiting, AgentGone) as error:
         progress.note(str(error))
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.console import is_interactive
-from workers.core.errors import InvalidRequest
-from workers.core.workspaces import SensitiveVariables
-from workers.services.sensitive import Change
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.sources import SensitiveVariables
+from workers.services.secrets.variables import Change
 
 _VAR = "Sensitive Terraform variable; its value is FILE's, or that of TF_VAR_NAME, or asked for. May be repeated."
 _ENV = "Sensitive environment variable; its value is FILE's, or that of NAME here, or asked for. May be repeated."

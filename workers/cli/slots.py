@@ -17,10 +17,10 @@ from rich.text import Text
 from workers.cli.console import cell, clean, console, plain, show_json, table
 from workers.cli.options import AsJson
 from workers.cli.system import system
-from workers.core.slots import SLOTS_PER_AGENT, SlotState
-from workers.services import pool_views
-from workers.services.pool_views import AgentView, PoolView, SlotView
-from workers.services.words import ago, counted
+from workers.protocol.leases import SLOTS_PER_AGENT, SlotState
+from workers.services.formatting import ago, counted
+from workers.services.pools import views as pool_views
+from workers.services.pools.views import AgentView, PoolView, SlotView
 
 app = typer.Typer()
 

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from workers.cli.console import complain, say, show_json
 from workers.cli.outcome import FAILURE
-from workers.core.errors import InvalidRequest, TerraslotError
-from workers.core.pools import PoolSpec
-from workers.core.workspaces import WorkspaceSpec
-from workers.services.pools import Outcome
-from workers.services.words import problems
+from workers.protocol.errors import InvalidRequest, TerraslotError
+from workers.services.errors import problems
+from workers.services.pools.manage import Outcome
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 
 FileOption = Annotated[Path, typer.Option("-f", "--file", metavar="FILE", help="YAML or JSON; - reads from stdin.")]
 

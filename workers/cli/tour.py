@@ -12,12 +12,14 @@ from workers.cli.outcome import FAILURE, changes, exit_code, tell, tell_outputs
 from workers.cli.progress import Progress
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
-from workers.core import names
 from workers.core.errors import NameTaken
-from workers.core.runs import RunStatus
-from workers.core.workspaces import DirectorySource, WorkspaceSpec
-from workers.services import pool_views, workspaces
-from workers.services.run_views import RunView
+from workers.core.lifecycle import RunStatus
+from workers.protocol import names
+from workers.protocol.sources import DirectorySource
+from workers.services import workspaces
+from workers.services.pools import views as pool_views
+from workers.services.runs.views import RunView
+from workers.specs.workspaces import WorkspaceSpec
 
 WORKSPACE = "hello"
 _ANSWER_SECONDS = 30

@@ -14,8 +14,9 @@ from workers.cli.options import AsJson, WorkspaceName
 from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetSensitiveOption, change, value_of
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
-from workers.core.workspaces import DirectorySource, GitSource, WorkspaceSpec
+from workers.protocol.sources import DirectorySource, GitSource
 from workers.services import workspaces
+from workers.specs.workspaces import WorkspaceSpec
 
 app = typer.Typer(help="Manage workspaces.", no_args_is_help=True)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from workers.core.errors import TerraslotError
-from workers.core.pods import Pod
-from workers.core.pools import PoolSpec
-from workers.core.protection import Marking
+from workers.core.pods import Marking, Pod
+from workers.protocol.errors import TerraslotError
+from workers.specs.pools import PoolSpec
 
 Pods = list[Pod]  # inside the protocol, list is a method
 

@@ -24,11 +24,10 @@ from signal import SIGKILL, SIGTERM
 from workers.cluster import orphans, pod_record, process_log, processes
 from workers.cluster.backend import Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
-from workers.core.credentials import SECRET_FILE
-from workers.core.errors import TerraslotError, Unavailable
-from workers.core.pods import Pod
-from workers.core.pools import PoolSpec
-from workers.core.protection import Marking
+from workers.core.pods import Marking, Pod
+from workers.protocol.errors import TerraslotError, Unavailable
+from workers.protocol.pool_secret import SECRET_FILE
+from workers.specs.pools import PoolSpec
 
 _OWN = "TERRASLOT_"
 _CLOSED = "closed"

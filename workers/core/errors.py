@@ -1,16 +1,6 @@
-"""Every error that a person can meet, each with one sentence that names the thing and what to do.
+"""The errors of the control plane that a person can meet, each with one sentence: what happened, and what to do."""
 
-An exception is made from its sentence alone, so that Celery's JSON results can carry it to the caller and build
-it again there.
-"""
-
-
-class TerraslotError(Exception):
-    """Base of all errors with a sentence meant for people."""
-
-
-class InvalidRequest(TerraslotError):
-    """A request, message or setting that makes no sense."""
+from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 
 
 class UnknownWorkspace(InvalidRequest):
@@ -51,14 +41,6 @@ class AgentGone(TerraslotError):
 
 class AgentSilent(TerraslotError):
     """The agent that keeps the plan is not heard at this time. Nothing has changed: to be tried again later."""
-
-
-class TurnLost(TerraslotError):
-    """Work on a pool took longer than its lock lived, so that somebody else may have done it meanwhile."""
-
-
-class Unavailable(TerraslotError):
-    """A server that is needed does not answer: Redis, the database, a cluster."""
 
 
 class QuotaExceeded(Unavailable):

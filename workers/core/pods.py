@@ -1,9 +1,12 @@
-"""A pod as its cluster lists it."""
+"""A pod as its cluster lists it, and which pods the cluster has to leave where they are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from workers.protocol.leases import AgentRecord
 
 
 class PodPhase(StrEnum):
@@ -36,3 +39,18 @@ class Pod:
     protected: bool | None = False
     controlled: bool = False
     template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """A pod whose marks are to be set or removed."""
+
+    pod: Pod
+    protected: bool
+
+
+def markings(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[Marking]:
+    """Return what has to change so that exactly the busy pods are marked. What is ending needs no mark any more."""
+    busy = {agent.name for agent in agents if agent.leases}
+    living = (pod for pod in pods if not pod.deleting and pod.phase in (PodPhase.PENDING, PodPhase.RUNNING))
+    return [Marking(pod, pod.name in busy) for pod in living if pod.protected is not (pod.name in busy)]

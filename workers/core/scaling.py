@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from workers.core.pools import PoolLimits
-from workers.core.slots import PLAN_ONLY_SLOTS, SLOTS_PER_AGENT
+from workers.protocol.leases import PLAN_ONLY_SLOTS, SLOTS_PER_AGENT
 
 HIGH_UTILISATION = 0.80
 LOW_UTILISATION = 0.20

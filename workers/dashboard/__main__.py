@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from workers.core.errors import TerraslotError
+from workers.protocol.errors import TerraslotError
 
 
 def main() -> None:

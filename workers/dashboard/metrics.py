@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from workers.core.runs import RunStatus
-from workers.services import pool_views
-from workers.services.pool_views import PoolView
+from workers.core.lifecycle import RunStatus
+from workers.services.errors import user_message
+from workers.services.pools import views as pool_views
+from workers.services.pools.views import PoolView
 from workers.services.system import System
-from workers.services.words import sentence
 
 _AGENT_STATES = ("available", "draining", "silent")
 
@@ -35,7 +35,7 @@ class PoolMetrics(Collector):
         try:
             pools = pool_views.every(self._system)
         except Exception as error:
-            if sentence(error) is None:
+            if user_message(error) is None:
                 raise
             yield _up(0)
             return

@@ -20,10 +20,11 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from tornado.web import authenticated, url
 
-from workers.services import pool_views
-from workers.services.pool_views import PoolView
+from workers.services.errors import user_message
+from workers.services.formatting import ago
+from workers.services.pools import views as pool_views
+from workers.services.pools.views import PoolView
 from workers.services.system import System
-from workers.services.words import ago, sentence
 
 _TEMPLATE = str(Path(__file__).with_name("slots.html"))
 
@@ -48,7 +49,7 @@ class _Looking(BaseHandler):  # type: ignore[misc]
         try:
             return await asyncio.to_thread(self._look), None
         except Exception as error:
-            words = sentence(error)
+            words = user_message(error)
             if words is None:
                 raise
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)

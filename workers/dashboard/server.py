@@ -19,11 +19,11 @@ from prometheus_client import REGISTRY
 from tornado.options import Error as OptionError
 
 from workers.app import app
-from workers.core.errors import InvalidRequest, Unavailable
 from workers.dashboard.metrics import PoolMetrics
 from workers.dashboard.navigation import Navigation
 from workers.dashboard.pages import pages
 from workers.logs import configure
+from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.services.system import System, system
 from workers.settings import settings
 

@@ -15,12 +15,12 @@ from workers.cluster import process_log, processes
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.core import errors
-from workers.core.errors import TerraslotError, Unavailable
 from workers.embedded import state
 from workers.embedded.interrupts import Interrupts
 from workers.embedded.options import Options, environment
 from workers.embedded.shutdown import Progress, shut_down
 from workers.embedded.state import Running
+from workers.protocol.errors import TerraslotError, Unavailable
 from workers.settings import settings
 
 _PROGRAM = (sys.executable, "-P", "-m", "workers.embedded")

@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 
 from workers.cluster import process_log, processes
 from workers.cluster.processes import Process
-from workers.core.errors import Unavailable
 from workers.embedded.options import Options, environment
 from workers.embedded.role import BEAT, CONTROL, REPORTS, node
 from workers.embedded.valkey import Valkey
+from workers.protocol.errors import Unavailable
 
 VALKEY, FLOWER = "valkey", "flower"
 _PYTHON = (sys.executable, "-P", "-m")

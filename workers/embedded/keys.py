@@ -1,11 +1,11 @@
-"""The key that seals an embedded system's secrets at rest: made once, and kept beside what it seals."""
+"""The key that encrypts an embedded system's secrets at rest: made once, and kept beside what it encrypts."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from workers.core.sealing import new_key
+from workers.protocol.encryption import new_key
 
 _FILE = "encryption.key"
 

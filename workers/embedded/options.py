@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers import settings
-from workers.core.environment import PREFIX
-from workers.core.pools import PoolSpec
+from workers.protocol.settings import PREFIX
+from workers.specs.pools import PoolSpec
 
 
 class Options(BaseModel):

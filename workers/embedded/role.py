@@ -12,8 +12,8 @@ import sys
 
 from celery import Celery
 
-from workers.core.errors import TerraslotError
-from workers.core.pools import PoolSpec
+from workers.protocol.errors import TerraslotError
+from workers.specs.pools import PoolSpec
 
 BEAT, CONTROL, REPORTS = "beat", "control", "reports"
 
@@ -37,7 +37,7 @@ def main(role: str, pool: str) -> int:
 
 
 def _prepare_database(pool: PoolSpec) -> None:
-    from workers.services import pools  # noqa: PLC0415 - each role loads what it needs
+    from workers.services.pools import manage as pools  # noqa: PLC0415 - each role loads what it needs
     from workers.services.system import system  # noqa: PLC0415
 
     system().database.migrate()

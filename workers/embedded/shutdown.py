@@ -19,13 +19,13 @@ from redis.exceptions import RedisError
 
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
-from workers.core.errors import TerraslotError
-from workers.core.names import REPORTS_QUEUE
 from workers.core.pods import Pod
 from workers.embedded.children import FLOWER, VALKEY
 from workers.embedded.role import BEAT, CONTROL, REPORTS
 from workers.embedded.state import Running, forget
-from workers.services.words import counted
+from workers.protocol.errors import TerraslotError
+from workers.protocol.names import REPORTS_QUEUE
+from workers.services.formatting import counted
 from workers.slots.connection import connect
 
 Progress = Callable[[str], None]

@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from workers.cluster.processes import Process, identify
-from workers.core.errors import InvalidRequest, StillInUse
+from workers.core.errors import StillInUse
+from workers.protocol.errors import InvalidRequest
 from workers.settings import SYSTEM_FILE
 
 _LOCK = "up.lock"

@@ -15,8 +15,6 @@ from celery import Celery
 
 from workers.cluster import process_log
 from workers.cluster.local import LocalPods
-from workers.core.environment import PREFIX
-from workers.core.errors import InvalidRequest, Unavailable
 from workers.embedded import children, keys, state
 from workers.embedded import valkey as server
 from workers.embedded.children import Child
@@ -24,6 +22,8 @@ from workers.embedded.interrupts import Interrupts
 from workers.embedded.options import Options
 from workers.embedded.shutdown import Progress, shut_down
 from workers.embedded.state import Running
+from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.protocol.settings import PREFIX
 from workers.settings import settings
 
 _START_DEADLINE = 60.0

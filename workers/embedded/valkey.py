@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from workers.cluster import processes
 from workers.cluster.processes import Process
-from workers.core.errors import Unavailable
+from workers.protocol.errors import Unavailable
 
 _CONFIGURATION = """\
 # Written by `terraslot up`.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from workers.core import names
-from workers.services import pool_views, pools
+from workers.protocol import names
+from workers.services.formatting import counted
+from workers.services.pools import manage as pools
+from workers.services.pools import views as pool_views
 from workers.services.system import System
-from workers.services.words import counted
 from workers.slots.server import describe, without_password
 
 OLDEST_REDIS = (6, 2)

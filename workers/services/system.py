@@ -15,12 +15,12 @@ from workers.cluster.backend import PodBackend
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.cluster.local import LocalPods
-from workers.core.pools import PoolSpec
 from workers.settings import Settings, settings
 from workers.slots.connection import connect
 from workers.slots.locks import PoolLock
 from workers.slots.server import without_password
 from workers.slots.slot_map import SlotMap
+from workers.specs.pools import PoolSpec
 from workers.store.database import Database
 
 if TYPE_CHECKING:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.core.errors import InvalidRequest, UnknownWorkspace
-from workers.core.workspaces import (
+from workers.core.errors import UnknownWorkspace
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.sources import (
     DirectorySource,
     GitSource,
     SensitiveVariables,
-    WorkspaceSpec,
     is_configuration,
     without_credentials,
 )
-from workers.services import sensitive
-from workers.services.pools import Outcome
-from workers.services.sensitive import Change
+from workers.services.pools.manage import Outcome
+from workers.services.secrets import variables
+from workers.services.secrets.variables import Change
 from workers.services.system import System
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import pools, workspaces
 from workers.store.secrets import Owner
 
@@ -27,12 +28,12 @@ def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None
     Raises :class:`InvalidRequest` where its directory is not there or holds no configuration, or where everybody would
     see a password in it; :class:`UnknownPool`, or :class:`NameTaken`.
     """
-    sensitive.expect_no_other(spec.name, spec.sensitive, ())
+    variables.expect_no_other(spec.name, spec.sensitive, ())
     _check(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         workspaces.save(session, spec, system.now())
-        kept = sensitive.change(system, session, Owner.WORKSPACE, spec.name, Change(given or SensitiveVariables()))
+        kept = variables.change(system, session, Owner.WORKSPACE, spec.name, Change(given or SensitiveVariables()))
         if kept:
             workspaces.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
 
@@ -46,9 +47,9 @@ def update(system: System, spec: WorkspaceSpec, change: Change | None = None) ->
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         kept = workspaces.get(session, spec.name).sensitive
-        sensitive.expect_no_other(spec.name, spec.sensitive, kept)
+        variables.expect_no_other(spec.name, spec.sensitive, kept)
         if change:
-            kept = sensitive.change(system, session, Owner.WORKSPACE, spec.name, change)
+            kept = variables.change(system, session, Owner.WORKSPACE, spec.name, change)
         workspaces.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
 
 
@@ -59,7 +60,7 @@ def apply(system: System, spec: WorkspaceSpec) -> Outcome:
     except UnknownWorkspace:
         create(system, spec)
         return Outcome.CREATED
-    sensitive.expect_no_other(spec.name, spec.sensitive, old.sensitive)
+    variables.expect_no_other(spec.name, spec.sensitive, old.sensitive)
     if spec.model_copy(update={"sensitive": old.sensitive}) == old:
         return Outcome.UNCHANGED
     update(system, spec)

@@ -1,14 +1,32 @@
-"""Users on Redis: one for each generation of a pool's credential. Needs a connection that may administer users."""
+"""What an agent may do on Redis, and the users that may: one for each generation of a pool's credential.
+
+Needs a connection that may administer users.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
-from workers.core.credentials import acl_rules
-
 if TYPE_CHECKING:
     from redis import Redis
+
+
+def acl_rules(pool: str) -> list[str]:
+    """Return what the agents of a pool may do on Redis, as arguments of ``ACL SETUSER``.
+
+    Their own pool's keys and nobody else's; of the reports queue they may add to the end. Beyond that, only what
+    Celery's remote control needs, so that Flower can see them. Reading and writing of these keys, scripts over them,
+    and channels; no administration, and nothing that tells what other keys there are.
+    """
+    return [
+        "resetkeys", "resetchannels", "nocommands",
+        "~ts:{" + pool + "}:*", f"~{pool}@*", "~_kombu.binding*", "~*.reply.celery.pidbox*", "%W~terraslot.reports*",
+        "&/0.celeryev/*", "&/0.celery.pidbox", "&/0.reply.celery.pidbox*",
+        "+@read", "+@write", "+@scripting", "+@transaction", "+@pubsub", "+@connection", "+time",
+        "-@admin", "-@dangerous", "+info",
+        "-scan", "-randomkey", "-dbsize", "-script|flush", "-script|kill", "-function",
+    ]  # fmt: skip
 
 
 def put_user(client: Redis, pool: str, username: str, password: str) -> None:

@@ -5,8 +5,8 @@ What each key of the slot map holds is said where it is read: at the top of ``lu
 
 from __future__ import annotations
 
-from workers.core.errors import InvalidRequest
-from workers.core.names import NAME
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.names import NAME
 from workers.slots.records import run_id
 
 

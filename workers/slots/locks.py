@@ -4,8 +4,8 @@ A lock alone loses wake-ups: work that is asked for while the holder is past loo
 So a request leaves a mark, and the holder is done only when, in one step with letting go, no mark is there:
 :meth:`PoolLock.work` is that loop.
 
-A holder that dies is replaced after ``ttl`` seconds, by the next request. One that is only slow calls :func:`keep`
-before whatever it changes: that renews what it holds, or tells it that somebody else is at it by now. So ``ttl`` must
+A holder that dies is replaced after ``ttl`` seconds, by the next request. One that is only slow calls
+:func:`renew_lock` before whatever it changes: that renews what it holds, or tells it that somebody else is at it by now. So ``ttl`` must
 outlast one change, not a round.
 """
 
@@ -18,7 +18,7 @@ from contextvars import ContextVar
 
 import redis
 
-from workers.core.errors import TurnLost
+from workers.protocol.errors import TerraslotError
 from workers.slots.keys import PoolKeys
 from workers.slots.scripts import Script
 
@@ -31,10 +31,14 @@ _DROP = Script.load("lock_drop")
 _renewals: ContextVar[tuple[Callable[[], bool], ...]] = ContextVar("renewals", default=())
 
 
-def keep() -> None:
-    """Renew every lock that this is done under. Raises :class:`TurnLost` where one is not held any more."""
+def renew_lock() -> None:
+    """Renew every lock that this is done under. Raises :class:`LockLost` where one is not held any more."""
     if not all(renew() for renew in _renewals.get()):
-        raise TurnLost("This took so long that somebody else may have done it meanwhile: nothing more was changed.")
+        raise LockLost("This took so long that somebody else may have done it meanwhile: nothing more was changed.")
+
+
+class LockLost(TerraslotError):
+    """Work on a pool took longer than its lock lived, so that somebody else may have done it meanwhile."""
 
 
 class PoolLock:
@@ -64,7 +68,7 @@ class PoolLock:
 
     @contextmanager
     def held(self, owner: str, ttl: float) -> Iterator[None]:
-        """Let :func:`keep` renew the owner's lock, wherever it is called inside."""
+        """Let :func:`renew_lock` renew the owner's lock, wherever it is called inside."""
         outer = _renewals.set((*_renewals.get(), lambda: self.renew(owner, ttl)))
         try:
             yield

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from workers.core.terminal import CONTROLS
+from workers.protocol.text import CONTROLS
 from workers.slots.keys import PoolKeys
 from workers.slots.records import Text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from workers.core.errors import InvalidRequest
-from workers.core.names import RUN_ID
-from workers.core.runs import RunKind
-from workers.core.slots import AgentRecord, CancelMode, Lease, SlotState
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
+from workers.protocol.names import RUN_ID
 
 Text = bytes | str  # which of the two depends on the client's decode_responses
 _NONE = "-"
@@ -72,11 +72,11 @@ def leases_among(replies: Sequence[Text]) -> list[Lease]:
 
 def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord:
     """Return the agent of its record, its score among the agents' free slots, and the leases that it holds."""
-    incarnation, draining, silent, registered_at, claim = text(record).split(" ")
+    instance_id, draining, silent, registered_at, claim = text(record).split(" ")
     taken = tuple(sorted(held, key=lambda lease: lease.slot))
     return AgentRecord(
         name=name,
-        incarnation=incarnation,
+        instance_id=instance_id,
         draining=draining == "1",
         silent=silent == "1",
         registered_at=float(registered_at),

@@ -22,7 +22,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from workers.core.errors import Unavailable
+from workers.protocol.errors import Unavailable
 
 # Replies to whatever is asked, until somebody mends the server, its role or its users.
 _AWAY = (

@@ -10,7 +10,7 @@ Invariants
     is what the records say. An agent that drains or is silent is in no index of free slots.
 
 An agent that comes back
-    keeps what the map says it holds, also as a new incarnation: its reservations, for their directories outlive a
+    keeps what the map says it holds, also as a new instance_id: its reservations, for their directories outlive a
     container, and what it has not redeemed, for that can still start. What it had redeemed and names in no heartbeat
     is lost: the lease stays, with ``lost_since`` set, until the control plane has decided about the run.
 
@@ -27,16 +27,8 @@ from typing import Any
 
 import redis
 
-from workers.core.runs import RunKind
-from workers.core.slots import (
-    AgentRecord,
-    CancelMode,
-    CancelOutcome,
-    HeartbeatReply,
-    Lease,
-    PoolStats,
-    SlotState,
-)
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
 from workers.slots import records
 from workers.slots.keys import PoolKeys
 from workers.slots.records import run_id, word
@@ -88,7 +80,7 @@ class SlotMap:
     # What agents do
 
     def register(
-        self, agent: str, incarnation: str, executing: Sequence[Lease] = (), *, draining: bool = False
+        self, agent: str, instance_id: str, executing: Sequence[Lease] = (), *, draining: bool = False
     ) -> None:
         """Enter the map, or enter it again: at start, when a heartbeat asks for it, after any lost connection.
 
@@ -98,10 +90,10 @@ class SlotMap:
         agent is stopping. A drain that began earlier goes on.
         """
         brought = [argument for lease in executing for argument in _restorable(lease)]
-        self._run(_REGISTER, word(agent), word(incarnation), int(draining), *brought)
+        self._run(_REGISTER, word(agent), word(instance_id), int(draining), *brought)
 
     def heartbeat(
-        self, agent: str, incarnation: str, executing: Sequence[str], reporting: Sequence[str]
+        self, agent: str, instance_id: str, executing: Sequence[str], reporting: Sequence[str]
     ) -> HeartbeatReply:
         """Say that the agent lives, and learn what it must know.
 
@@ -109,7 +101,7 @@ class SlotMap:
         finished ones whose report may not have been taken. A redeemed token in neither counts as lost, so a token
         is put into ``executing`` before it is redeemed, and into ``reporting`` in the moment it leaves.
         """
-        reply = self._run(_HEARTBEAT, agent, incarnation, len(executing), *executing, *reporting)
+        reply = self._run(_HEARTBEAT, agent, instance_id, len(executing), *executing, *reporting)
         if reply is None:
             return HeartbeatReply(registered=False)
         draining, cancels, drop, repeat = reply
@@ -212,12 +204,12 @@ class SlotMap:
         now, since = _WATCHED(self._client, self._watched_keys, self._now())
         return float(now), float(since)
 
-    def forget(self, agent: str, incarnation: str | None = None) -> list[Lease]:
+    def forget(self, agent: str, instance_id: str | None = None) -> list[Lease]:
         """Remove an agent whose processes are known to be gone; returns the leases that it still held, ended.
 
-        With ``incarnation``, only that one: a later one with the same name stays.
+        With ``instance_id``, only that one: a later one with the same name stays.
         """
-        return records.leases(self._run(_FORGET, agent, incarnation or ""))
+        return records.leases(self._run(_FORGET, agent, instance_id or ""))
 
     # What everybody asks
 

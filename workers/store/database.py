@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
 
-from workers.core.errors import InvalidRequest, Unavailable
+from workers.protocol.errors import InvalidRequest, Unavailable
 
 # How long one writer waits for the others, in seconds.
 SQLITE_PATIENCE = 10.0

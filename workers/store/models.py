@@ -30,8 +30,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from workers.core.runs import FailureReason, RunKind, RunStatus
-from workers.core.slots import CancelMode
+from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.leases import CancelMode
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -56,7 +57,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
-class ForeignText(TypeDecorator[str]):
+class SanitizedText(TypeDecorator[str]):
     """Text that others wrote. PostgreSQL refuses NUL in text, and no report may be lost to one."""
 
     impl = Text
@@ -113,7 +114,7 @@ class Pool(Base):
 
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     spec: Mapped[dict[str, Any]]
-    status_message: Mapped[str | None] = mapped_column(ForeignText)
+    status_message: Mapped[str | None] = mapped_column(SanitizedText)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -138,8 +139,8 @@ class Run(Base):
     needed to send the Celery task again. ``delivered_at``: when its outcome became a Celery result.
 
     ``runnable``: a free slot is all it lacks. A pending plan always is, a pending plan_and_apply while none of its
-    workspace is active and it is the first of those that wait. Kept by :mod:`workers.store.turns`, so that finding
-    the next run costs the same however many wait behind.
+    workspace is active and it is the first of those that wait. Kept by :mod:`workers.store.workspace_queue`, so that
+    finding the next run costs the same however many wait behind.
     """
 
     __tablename__ = "runs"
@@ -169,7 +170,7 @@ class Run(Base):
     changes_destroy: Mapped[int | None]
     outputs: Mapped[dict[str, Any] | None]
     reason: Mapped[FailureReason | None]
-    error: Mapped[str | None] = mapped_column(ForeignText)
+    error: Mapped[str | None] = mapped_column(SanitizedText)
     cancel_mode: Mapped[CancelMode | None]
     task: Mapped[dict[str, Any]]
     delivered_at: Mapped[datetime | None]
@@ -190,7 +191,7 @@ class RunEventRecord(Base):
     id: Mapped[int] = mapped_column(_Serial, primary_key=True)
     run: Mapped[str] = mapped_column(_Id, ForeignKey("runs.id"), index=True)
     at: Mapped[datetime]
-    event: Mapped[str] = mapped_column(ForeignText)
+    event: Mapped[str] = mapped_column(SanitizedText)
     status: Mapped[RunStatus]
     detail: Mapped[dict[str, Any] | None]
 
@@ -205,7 +206,7 @@ class ScalingDecision(Base):
     at: Mapped[datetime]
     current: Mapped[int]
     desired: Mapped[int]
-    reason: Mapped[str] = mapped_column(ForeignText)
+    reason: Mapped[str] = mapped_column(SanitizedText)
     facts: Mapped[dict[str, Any]]
 
     __table_args__ = (Index("ix_scaling_decisions_pool", "pool", "id"), Index("ix_scaling_decisions_at", "at"))
@@ -220,31 +221,31 @@ class PodFailure(Base):
     pool: Mapped[str] = mapped_column(String(63))
     at: Mapped[datetime]
     pod: Mapped[str] = mapped_column(String(253))
-    reason: Mapped[str] = mapped_column(ForeignText)
+    reason: Mapped[str] = mapped_column(SanitizedText)
 
     __table_args__ = (Index("ix_pod_failures_pool", "pool", "at"), Index("ix_pod_failures_at", "at"))
 
 
 class PoolCredential(Base):
-    """One generation of a pool's credential; ``sealed``: its password and payload key, by the platform's keys."""
+    """One generation of a pool's credential; ``encrypted``: its password and payload key, by the platform's keys."""
 
     __tablename__ = "pool_credentials"
 
     pool: Mapped[str] = mapped_column(String(63), primary_key=True)
     generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    sealed: Mapped[str] = mapped_column(Text)
+    encrypted: Mapped[str] = mapped_column("sealed", Text)
     created_at: Mapped[datetime]
     disconnected_at: Mapped[datetime | None]
 
 
-class SealedVariables(Base):
-    """The sensitive variables of a workspace or a pool; ``sealed`` by the platform's keys."""
+class EncryptedVariables(Base):
+    """The sensitive variables of a workspace or a pool; ``encrypted`` by the platform's keys."""
 
     __tablename__ = "sealed_variables"
 
     owner_kind: Mapped[str] = mapped_column(String(16), primary_key=True)
     owner: Mapped[str] = mapped_column(String(63), primary_key=True)
-    sealed: Mapped[str] = mapped_column(Text)
+    encrypted: Mapped[str] = mapped_column("sealed", Text)
     updated_at: Mapped[datetime]
 
     __table_args__ = (CheckConstraint("owner_kind IN ('workspace', 'pool')", name="owner_kind"),)

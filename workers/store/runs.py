@@ -4,7 +4,7 @@
 (and token) that the caller saw, and enters the event in the same transaction; None means that somebody else was
 first, and nothing was written.
 
-Which runs may start at all is :mod:`workers.store.turns`' affair.
+Which runs may start at all is :mod:`workers.store.workspace_queue`' affair.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from workers.core.errors import UnknownRun
-from workers.core.names import RUN_ID
-from workers.core.runs import RunEvent, RunKind, RunStatus, next_status
-from workers.store import turns
+from workers.core.lifecycle import RunEvent, RunStatus, next_status
+from workers.protocol.kinds import RunKind
+from workers.protocol.names import RUN_ID
+from workers.store import workspace_queue
 from workers.store.inserts import insert_if_new
 from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
 
@@ -63,7 +64,7 @@ def add(
 
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool`: neither can be deleted before this transaction ends.
     """
-    turns.hold(session, workspace, pool)
+    workspace_queue.hold(session, workspace, pool)
     new = insert_if_new(
         session,
         _runs,
@@ -84,7 +85,7 @@ def add(
     if new:
         _enter(session, id, now, SUBMITTED, status=RunStatus.PENDING)
         if kind is RunKind.PLAN_AND_APPLY:
-            turns.choose_next(session, workspace)
+            workspace_queue.choose_next(session, workspace)
     return get(session, id), new
 
 
@@ -106,7 +107,7 @@ def record(
     :class:`IllegalTransition` where the transition table knows no ``event`` in that status.
     """
     status = next_status(expect, event)
-    workspace = turns.hold_workspace_of(session, run_id)
+    workspace = workspace_queue.hold_workspace_of(session, run_id)
     # A plan that lost its agent may go again at once; who changes state waits for its turn.
     runnable = status is RunStatus.PENDING and workspace is None
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
@@ -118,7 +119,7 @@ def record(
     _enter(session, run_id, now, event, status=status, detail=detail)
     if workspace is None or status.holds_slot:
         return run  # where a run goes on, nobody else's turn has come
-    turns.choose_next(session, workspace)
+    workspace_queue.choose_next(session, workspace)
     return get(session, run_id) if status is RunStatus.PENDING else run
 
 

@@ -1,4 +1,4 @@
-"""What is kept sealed: credentials of pools, sensitive variables of pools and workspaces. Nothing here can open it."""
+"""What is kept encrypted: credentials of pools, sensitive variables of pools and workspaces. Nothing here can open it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from workers.store.inserts import insert_if_new
-from workers.store.models import Base, PoolCredential, SealedVariables
+from workers.store.models import Base, EncryptedVariables, PoolCredential
 
 
 class Owner(StrEnum):
@@ -19,10 +19,10 @@ class Owner(StrEnum):
     POOL = "pool"
 
 
-def issue(session: Session, pool: str, generation: int, sealed: str, now: datetime) -> bool:
+def issue(session: Session, pool: str, generation: int, encrypted: str, now: datetime) -> bool:
     """Enter a new generation of a pool's credential; False where somebody else has entered it first."""
     table = Base.metadata.tables["pool_credentials"]
-    return insert_if_new(session, table, pool=pool, generation=generation, sealed=sealed, created_at=now)
+    return insert_if_new(session, table, pool=pool, generation=generation, sealed=encrypted, created_at=now)
 
 
 def credentials(session: Session, pool: str) -> list[PoolCredential]:
@@ -41,28 +41,28 @@ def retire(session: Session, pool: str, generation: int) -> None:
     session.execute(sa.delete(PoolCredential).where(*_one(pool, generation)))
 
 
-def put_variables(session: Session, kind: Owner, owner: str, sealed: str | None, now: datetime) -> None:
-    """Keep the sealed variables of an owner in place of those it had; None keeps none."""
-    session.execute(sa.delete(SealedVariables).where(*_owner(kind, owner)))
-    if sealed is not None:
-        session.add(SealedVariables(owner_kind=kind, owner=owner, sealed=sealed, updated_at=now))
+def put_variables(session: Session, kind: Owner, owner: str, encrypted: str | None, now: datetime) -> None:
+    """Keep the encrypted variables of an owner in place of those it had; None keeps none."""
+    session.execute(sa.delete(EncryptedVariables).where(*_owner(kind, owner)))
+    if encrypted is not None:
+        session.add(EncryptedVariables(owner_kind=kind, owner=owner, encrypted=encrypted, updated_at=now))
 
 
 def variables(session: Session, kind: Owner, owner: str) -> str | None:
-    """Return the sealed variables of an owner; None where it has none."""
-    return session.scalar(sa.select(SealedVariables.sealed).where(*_owner(kind, owner)))
+    """Return the encrypted variables of an owner; None where it has none."""
+    return session.scalar(sa.select(EncryptedVariables.encrypted).where(*_owner(kind, owner)))
 
 
 def forget(session: Session, kind: Owner, owner: str) -> None:
-    """Delete what is sealed for an owner that is deleted, in the same transaction: a namesake inherits nothing."""
-    session.execute(sa.delete(SealedVariables).where(*_owner(kind, owner)))
+    """Delete what is encrypted for an owner that is deleted, in the same transaction: a namesake inherits nothing."""
+    session.execute(sa.delete(EncryptedVariables).where(*_owner(kind, owner)))
     if kind is Owner.POOL:
         session.execute(sa.delete(PoolCredential).where(PoolCredential.pool == owner))
 
 
-def everything(session: Session) -> list[PoolCredential | SealedVariables]:
-    """Return every row that holds something sealed, for sealing it anew."""
-    return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(SealedVariables))]
+def everything(session: Session) -> list[PoolCredential | EncryptedVariables]:
+    """Return every row that holds something encrypted, for encrypting it anew."""
+    return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(EncryptedVariables))]
 
 
 def _one(pool: str, generation: int) -> tuple[sa.ColumnElement[bool], ...]:
@@ -70,4 +70,4 @@ def _one(pool: str, generation: int) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _owner(kind: Owner, owner: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return SealedVariables.owner_kind == kind, SealedVariables.owner == owner
+    return EncryptedVariables.owner_kind == kind, EncryptedVariables.owner == owner

@@ -9,7 +9,7 @@ from typing import Any
 from tests.kubernetes.double import admission
 from tests.kubernetes.double.errors import ApiError, bad_request, conflict, invalid
 from tests.kubernetes.double.objects import KINDS, VERSIONS, Object, Objects
-from workers.core.strategic_merge import merge
+from workers.specs.strategic_merge import merge
 
 _FROM_PROPAGATION = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}
 _MUTABLE_SPEC = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")

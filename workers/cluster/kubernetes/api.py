@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from workers.cluster.kubernetes.refusals import Call, Refusal, Refused
-from workers.core.errors import InvalidRequest, PodRefused, Unavailable
+from workers.core.errors import PodRefused
+from workers.protocol.errors import InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api

@@ -17,12 +17,11 @@ from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
 from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
 from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
+from workers.cluster.kubernetes.pool_secrets import PoolSecrets
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
-from workers.cluster.kubernetes.secrets import Secrets
-from workers.core.errors import InvalidRequest, TerraslotError, Unavailable
-from workers.core.pods import Pod
-from workers.core.pools import PoolSpec
-from workers.core.protection import Marking
+from workers.core.pods import Marking, Pod
+from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
+from workers.specs.pools import PoolSpec
 
 PAGE = 500
 AT_ONCE = 8
@@ -46,7 +45,7 @@ class KubernetesPods:
         self._api = api
         self._instance = instance
         self._environment = environment or {}
-        self._secrets = Secrets(api, instance)
+        self._secrets = PoolSecrets(api, instance)
 
     @property
     def deployments(self) -> Deployments:
@@ -61,7 +60,7 @@ class KubernetesPods:
         """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
         if not self._api.configured:
             return []  # what has never spoken to a cluster has left nothing there
-        return self._listed(labels.stray_selector(self._instance, pools), resource_version="0")
+        return self._listed(labels.orphan_selector(self._instance, pools), resource_version="0")
 
     def template(self, spec: PoolSpec) -> str | None:
         """See :meth:`PodBackend.template <workers.cluster.backend.PodBackend.template>`: one of the pod's labels."""
@@ -154,7 +153,7 @@ class KubernetesPods:
                     raise InvalidRequest(
                         f"kubernetes.image_pull_secrets: there is no Secret {name!r} in the namespace {call.namespace}."
                     ) from error
-                if not error.refusal.forbidden:  # who may not look at Secrets can't tell
+                if not error.refusal.forbidden:  # who may not look at PoolSecrets can't tell
                     raise explain(error.refusal, call) from error
 
     def _listed(self, selector: str, **options: Any) -> Pods:

@@ -20,7 +20,7 @@ from typing import Any
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
-from workers.core.errors import InvalidRequest, Unavailable
+from workers.protocol.errors import InvalidRequest, Unavailable
 
 TEMPLATE_HASH = "pod-template-hash"
 _MANIFEST = "deployment.json"

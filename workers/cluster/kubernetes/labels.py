@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from workers.core.pod_template import LABELS
+from workers.specs.pod_template import LABELS
 
 TERRASLOT = "terraslot"
 INSTANCE = f"{LABELS}instance"
@@ -39,7 +39,7 @@ def selector(instance: str, pool: str) -> str:
     return f"{INSTANCE}={instance},{POOL}={pool}"
 
 
-def stray_selector(instance: str, pools: Collection[str]) -> str:
+def orphan_selector(instance: str, pools: Collection[str]) -> str:
     """Return what selects the pods of this control plane that belong to none of these pools.
 
     Two control planes may share a namespace: neither sees, and so neither deletes, what is the other's.

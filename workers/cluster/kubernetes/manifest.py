@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.cluster.kubernetes import labels
-from workers.core.credentials import SECRET_FILE
-from workers.core.kubernetes import (
+from workers.protocol.pool_secret import SECRET_FILE
+from workers.specs.kubernetes import (
     AGENT_CONTAINER,
     SECRET_DIR,
     TEMPORARY_DIR,
@@ -19,9 +19,9 @@ from workers.core.kubernetes import (
     WorkVolume,
     merged,
 )
-from workers.core.pod_security import CONTAINER, pod_context
-from workers.core.pod_template import SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME
-from workers.core.pools import PoolSpec
+from workers.specs.pod_security import CONTAINER, pod_context
+from workers.specs.pod_template import SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME
+from workers.specs.pools import PoolSpec
 
 Manifest = dict[str, Any]
 

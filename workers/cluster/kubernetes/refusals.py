@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded, TerraslotError, Unavailable
+from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded
+from workers.protocol.errors import TerraslotError, Unavailable
 
 _MAX_WORDS = 600
 

@@ -11,16 +11,16 @@ end
 local function read_agent(name)
   local record = redis.call('HGET', AGENTS, name)
   if not record then return nil end
-  local incarnation, draining, silent, registered_at, claim =
+  local instance_id, draining, silent, registered_at, claim =
     string.match(record, '^(%S+) (%d) (%d) (%S+) (%S+)$')
-  return {incarnation = incarnation, draining = draining, silent = silent, registered_at = registered_at,
+  return {instance_id = instance_id, draining = draining, silent = silent, registered_at = registered_at,
     claim = claim}
 end
 
 -- Stores what an agent is, and whether it accepts runs; one that is new is idle since now.
 local function write_agent(name, a)
   redis.call('HSET', AGENTS, name,
-    a.incarnation .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at .. ' ' .. a.claim)
+    a.instance_id .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at .. ' ' .. a.claim)
   local size = math.abs(tonumber(redis.call('ZSCORE', ROOM, name) or clock()))
   local accepts = a.draining == '0' and a.silent == '0' and a.claim == NONE
   redis.call('ZADD', ROOM, accepts and size or -size, name)

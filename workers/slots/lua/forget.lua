@@ -1,9 +1,9 @@
 -- Removes an agent and every lease that it holds.
--- ARGV: 2 agent, 3 incarnation ('' for whichever it is)
--- Returns {run, lease's record, ...} of what it held, by slot; empty also if there is no such agent or incarnation.
+-- ARGV: 2 agent, 3 instance_id ('' for whichever it is)
+-- Returns {run, lease's record, ...} of what it held, by slot; empty also if there is no such agent or instance_id.
 local name, held = ARGV[2], {}
 local a = read_agent(name)
-if not a or (ARGV[3] ~= '' and ARGV[3] ~= a.incarnation) then return held end
+if not a or (ARGV[3] ~= '' and ARGV[3] ~= a.instance_id) then return held end
 for _, run in ipairs(runs_of(name)) do
   if run then
     table.insert(held, run)

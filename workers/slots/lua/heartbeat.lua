@@ -1,11 +1,11 @@
 -- An agent lives. It says which tokens it executes and which it has reports for, and learns what it must know. A
 -- redeemed lease that is in neither list is lost: its lost_since is set, until the agent names it again.
--- ARGV: 2 agent, 3 incarnation, 4 how many tokens are executed, then those tokens, then the reported ones
+-- ARGV: 2 agent, 3 instance_id, 4 how many tokens are executed, then those tokens, then the reported ones
 -- Returns nil if the agent must register; else {draining (0, 1), {token, mode, ... to cancel}, {tokens to drop},
 --         {tokens to report again}}.
 local name, now = ARGV[2], clock()
 local a = read_agent(name)
-if not a or a.incarnation ~= ARGV[3] then return nil end
+if not a or a.instance_id ~= ARGV[3] then return nil end
 redis.call('ZADD', HEARTBEATS, now, name)
 if a.silent == '1' then
   a.silent = '0'

@@ -1,12 +1,12 @@
--- An agent appears, or appears again: after the map was lost, after a lost connection, or as a new incarnation. What
+-- An agent appears, or appears again: after the map was lost, after a lost connection, or as a new instance_id. What
 -- it is known to hold stays; the leases that it brings are put back where they are missing and nobody else's. Only
 -- undrain ends a drain.
--- ARGV: 2 agent, 3 incarnation, 4 draining (0, 1), then for each lease: run, kind, slot, token, since,
+-- ARGV: 2 agent, 3 instance_id, 4 draining (0, 1), then for each lease: run, kind, slot, token, since,
 --       redeemed (0, 1), kept_until ('-' if it is running, a time if it is reserved)
 -- Returns nothing.
 local name, now = ARGV[2], clock()
 local a = read_agent(name) or {draining = '0', claim = NONE}
-if a.incarnation ~= ARGV[3] then a.incarnation, a.registered_at = ARGV[3], now end
+if a.instance_id ~= ARGV[3] then a.instance_id, a.registered_at = ARGV[3], now end
 if ARGV[4] == '1' then a.draining = '1' end
 a.silent = '0'
 write_agent(name, a)

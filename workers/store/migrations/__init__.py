@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
-from workers.core.errors import Unavailable
+from workers.protocol.errors import Unavailable
 
 # Any number that nothing else locks: PostgreSQL's advisory locks have no names.
 _ADVISORY_LOCK = 7_265_727_261

@@ -1,0 +1,158 @@
+"""Reports to the control plane. The end of a phase is on disk until the slot map shows that it was taken.
+
+A report that is only sent can be lost with the broker, with the agent's process, or with its reader. So it is sent
+again for as long as a heartbeat says that its lease still runs under its token; its reader takes it twice without
+harm. Which tokens are finished but not reported survives the agent's process with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import Lease, SlotState
+from workers.protocol.messages import PhaseFinished, Report
+
+REPEAT_AFTER = 3.0
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Kept:
+    report: PhaseFinished
+    lease: Lease
+    sent_at: float = 0.0
+    queued: bool = False
+
+
+class Outbox:
+    """The reports of one agent; safe from any thread. ``send`` may raise, which means: try again."""
+
+    def __init__(self, directory: Path, send: Callable[[Report], None], logger: FilteringBoundLogger) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        self._send = send
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._outbox: queue.Queue[Report | None] = queue.Queue()
+        self._kept = {kept.lease.token: kept for kept in self._read()}
+        self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
+        self._thread.start()
+
+    def keep(self, report: PhaseFinished, lease: Lease) -> None:
+        """Put the end of a phase on disk, to be sent by :meth:`post` and repeated from then on."""
+        try:
+            self._write(report, lease)
+        except OSError as error:
+            # A full disk costs what a restart would need, but not the report.
+            self._logger.warning("a report can't be kept on disk", run=report.run, error=str(error))
+        with self._lock:
+            self._kept[lease.token] = _Kept(report, lease)
+
+    def post(self, report: Report) -> None:
+        """Send a report from another thread, as soon as the broker can be reached."""
+        with self._lock:
+            if isinstance(report, PhaseFinished) and (kept := self._kept.get(report.token)):
+                if kept.queued:
+                    return
+                kept.queued = True
+        self._outbox.put(report)
+
+    def tokens(self) -> list[str]:
+        """Return the tokens of phases that are finished and not known to be reported."""
+        with self._lock:
+            return list(self._kept)
+
+    def leases(self) -> list[Lease]:
+        """Return their leases."""
+        with self._lock:
+            return [kept.lease for kept in self._kept.values()]
+
+    def settle(self, asked: Sequence[str], repeat: Sequence[str]) -> None:
+        """Take note of a heartbeat's reply: of the tokens asked about, those to ``repeat`` were not taken yet."""
+        for token in asked:
+            with self._lock:
+                kept = self._kept.get(token)
+            if kept is None:
+                continue
+            if token not in repeat:
+                self._forget(token)
+            elif time.monotonic() - kept.sent_at > REPEAT_AFTER:
+                self.post(kept.report)
+
+    def flush(self, patience: float) -> None:
+        """Wait until everything posted was sent, for at most ``patience`` seconds; nothing can be posted after."""
+        self._outbox.put(None)
+        self._thread.join(max(0.0, patience))
+
+    def _work(self) -> None:
+        while (report := self._outbox.get()) is not None:
+            while not self._try(report):
+                time.sleep(_RETRY_SECONDS)
+
+    def _try(self, report: Report) -> bool:
+        try:
+            self._send(report)
+        except Exception as error:  # noqa: BLE001 - this thread must survive whatever a broken connection raises
+            self._logger.warning("a report can't be sent for now", type=report.type, error=str(error))
+            return False
+        with self._lock:
+            if isinstance(report, PhaseFinished) and (kept := self._kept.get(report.token)):
+                kept.sent_at, kept.queued = time.monotonic(), False
+        return True
+
+    def _write(self, report: PhaseFinished, lease: Lease) -> None:
+        content = {
+            "report": report.model_dump(mode="json"),
+            "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since},
+        }
+        path = self._path(lease.token)
+        draft = path.with_suffix(".draft")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(content))
+        draft.replace(path)
+
+    def _forget(self, token: str) -> None:
+        with self._lock:
+            self._kept.pop(token, None)
+        self._path(token).unlink(missing_ok=True)
+
+    def _path(self, token: str) -> Path:
+        return self._directory / f"{hashlib.sha256(token.encode()).hexdigest()[:32]}.json"
+
+    def _read(self) -> list[_Kept]:
+        found = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                found.append(_kept(json.loads(path.read_text())))
+            except (OSError, ValueError, KeyError) as error:
+                self._logger.warning("a report on disk can't be read and is given up", path=str(path), error=str(error))
+                path.unlink(missing_ok=True)
+        return found
+
+
+def _kept(content: dict[str, Any]) -> _Kept:
+    report, lease = PhaseFinished.model_validate(content["report"]), content["lease"]
+    return _Kept(
+        report,
+        Lease(
+            run=report.run,
+            kind=RunKind(lease["kind"]),
+            agent=report.agent,
+            slot=lease["slot"],
+            token=report.token,
+            state=SlotState.RUNNING,
+            since=lease["since"],
+            redeemed=True,
+        ),
+    )

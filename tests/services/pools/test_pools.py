@@ -1,0 +1,273 @@
+"""Pools as people manage them: saved, applied, drained, scaled, deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services.conftest import POOL, ControlPlane, HandAgent
+from tests.waiting import eventually
+from workers.core.errors import AgentGone, PodRefused, StillInUse, UnknownAgent, UnknownPool
+from workers.core.lifecycle import RunStatus
+from workers.core.pools import PoolLimits
+from workers.protocol.errors import InvalidRequest
+from workers.protocol.kinds import RunKind
+from workers.protocol.sources import SensitiveVariables
+from workers.services import pool_status, workspaces
+from workers.services.pools import delete, drain
+from workers.services.pools import manage as pools
+from workers.services.pools.manage import Outcome
+from workers.services.runs import decide, dispatch
+from workers.services.scaling import scale
+from workers.services.scaling.cycle import cycle
+from workers.services.secrets import credentials, variables
+from workers.services.secrets.variables import Change
+from workers.slots.keys import PoolKeys
+from workers.specs.pools import PoolSpec
+from workers.store import workspaces as stored_workspaces
+
+PLAN = RunKind.PLAN
+SECRET = SensitiveVariables(variables={"token": "s3cret"})
+
+
+@pytest.fixture(autouse=True)
+def _no_users_are_left(control: ControlPlane) -> Iterator[None]:
+    yield
+    for user in control.redis.acl_users():
+        if user != "default":
+            control.redis.acl_deluser(user)
+
+
+class TestApply:
+    def test_says_what_it_changed(self, control: ControlPlane) -> None:
+        spec = PoolSpec(name="other", limits=PoolLimits(max_agents=2))
+        assert pools.apply(control.system, spec) is Outcome.CREATED
+        assert pools.apply(control.system, spec) is Outcome.UNCHANGED
+        larger = spec.model_copy(update={"limits": PoolLimits(max_agents=4)})
+        assert pools.apply(control.system, larger) is Outcome.CHANGED
+        assert pools.get(control.system, "other") == larger
+
+    def test_saves_nothing_that_the_cluster_refuses(self, control: ControlPlane) -> None:
+        control.pods.refusal = PodRefused("No such pods.")
+        with pytest.raises(PodRefused):
+            pools.apply(control.system, PoolSpec(name="other"))
+        with pytest.raises(UnknownPool):
+            pools.get(control.system, "other")
+
+    def test_saves_what_an_unreachable_cluster_can_not_judge_and_the_pool_says_so(self, control: ControlPlane) -> None:
+        control.pods.broken = True
+        assert pools.apply(control.system, PoolSpec(name="other")) is Outcome.CREATED
+        assert pool_status.status(control.system, "other") == "at the moment: The cluster does not answer."
+
+    def test_leaves_what_other_operations_have_set(self, control: ControlPlane) -> None:
+        spec = control.spec()
+        variables.set_for_pool(control.system, POOL, SECRET)
+        drain.drain_pool(control.system, POOL)
+        assert pools.apply(control.system, spec) is Outcome.UNCHANGED
+        pools.update(control.system, spec.model_copy(update={"attempts": 5}))
+        kept = control.spec()
+        assert (kept.draining, kept.sensitive, kept.attempts) == (True, ("token",), 5)
+
+    def test_refuses_another_type_and_a_sensitive_name_without_a_value(self, control: ControlPlane) -> None:
+        pod = {"image": "agent:1"}
+        other = PoolSpec.model_validate({"name": POOL, "type": "kubernetes", "kubernetes": pod})
+        with pytest.raises(InvalidRequest, match="stays so"):
+            pools.apply(control.system, other)
+        for name in (POOL, "other"):
+            with pytest.raises(InvalidRequest, match="'token' has no value"):
+                pools.apply(control.system, PoolSpec(name=name, sensitive=("token",)))
+
+
+class TestSensitiveVariables:
+    def test_change_one_by_one_and_only_their_names_are_told(self, control: ControlPlane) -> None:
+        name = control.workspace()
+        spec = workspaces.get(control.system, name)
+        workspaces.update(control.system, spec, Change(SECRET))
+        more = SensitiveVariables(environment={"KEY": "hidden"})
+        workspaces.update(control.system, spec, Change(more))
+        assert workspaces.get(control.system, name).sensitive == ("token", "KEY")
+        workspaces.update(control.system, workspaces.get(control.system, name), Change(unset=("token",)))
+        assert workspaces.get(control.system, name).sensitive == ("KEY",)
+        with pytest.raises(InvalidRequest, match="'token'"):
+            workspaces.update(control.system, spec.model_copy(), Change(unset=("token",)))
+        database = control.system.settings.home / "terraslot.db"
+        assert b"hidden" not in database.read_bytes()
+
+    def test_are_saved_with_a_new_pool_or_nothing_is(self, control: ControlPlane) -> None:
+        pools.create(control.system, PoolSpec(name="other"), SECRET)
+        assert pools.get(control.system, "other").sensitive == ("token",)
+
+
+class TestDraining:
+    def test_lets_work_end_and_begins_none_until_it_is_over(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        first = control.submit()
+        order = agent.order()
+        assert drain.drain_pool(control.system, POOL) == 1
+        second = control.submit(PLAN)
+        HandAgent(control, "default-2").register()
+        dispatch.dispatch(control.system, POOL)
+        cycle(control.system, POOL)
+        assert control.run(second.id).status is RunStatus.PENDING
+        assert pool_status.status(control.system, POOL) == "at the moment: it drains, and no run is given to it"
+
+        assert agent.start(order)
+        agent.finish(order)
+        decide.confirm(control.system, first.id)
+        agent.work()
+        assert control.run(first.id).status is RunStatus.SUCCEEDED
+        assert drain.wait_until_drained(control.system, POOL)
+        assert control.pods.deleted == []
+
+        drain.undrain_pool(control.system, POOL)
+        assert control.run(second.id).status is RunStatus.PLANNING
+
+    def test_creates_no_agent_for_the_runs_that_wait(self, control: ControlPlane) -> None:
+        control.workspace()
+        drain.drain_pool(control.system, POOL)
+        control.submit(PLAN)
+        cycle(control.system, POOL)
+        assert control.pods.pods == {}
+        with pytest.raises(StillInUse, match="drains"):
+            scale.scale_now(control.system, POOL, 1)
+
+    def test_of_one_agent_gives_runs_to_the_others(self, control: ControlPlane) -> None:
+        control.workspace()
+        control.agent("default-1")
+        control.agent("default-2")
+        assert drain.drain_agent(control.system, "default-1").draining
+        assert control.submit(PLAN).agent == "default-2"
+        drain.undrain_agent(control.system, "default-1")
+        record = control.slots.agent("default-1")
+        assert record is not None
+        assert record.available
+
+    def test_can_not_be_ended_for_an_agent_that_goes_or_is_unknown_or_whose_pool_drains(
+        self, control: ControlPlane
+    ) -> None:
+        control.agent("default-1")
+        del control.pods.pods["default-1"]
+        with pytest.raises(AgentGone):
+            drain.undrain_agent(control.system, "default-1")
+        with pytest.raises(UnknownAgent, match="'nobody'"):
+            drain.drain_agent(control.system, "nobody")
+        drain.drain_pool(control.system, POOL)
+        with pytest.raises(StillInUse, match="undrain"):
+            drain.undrain_agent(control.system, "default-1")
+
+
+class TestScalingByHand:
+    def test_says_how_many_stay_since_they_hold_work(self, control: ControlPlane) -> None:
+        control.workspace()
+        assert scale.scale_now(control.system, POOL, 2).added == 2
+        for name in control.pods.pods:
+            HandAgent(control, name).register()
+        control.submit(PLAN)
+        done = scale.scale_now(control.system, POOL, 0)
+        assert (done.removed, done.kept) == (1, 1)
+        assert scale.scale_now(control.system, POOL, 9).short == 4  # the pool's maximum is five
+
+    def test_waits_for_the_cycle_that_is_under_way(self, control: ControlPlane) -> None:
+        lock = control.system.lock(POOL, "cycle")
+        assert lock.request("a cycle", ttl=30)
+        scaling = threading.Thread(target=scale.scale_now, args=(control.system, POOL, 1))
+        scaling.start()
+        _, wanted = PoolKeys(POOL).lock("cycle")
+        eventually(lambda: control.redis.exists(wanted))
+        assert control.pods.pods == {}
+        lock.drop("a cycle")
+        scaling.join(10)
+        assert len(control.pods.pods) == 1
+
+
+class TestDeleting:
+    def test_is_refused_while_a_workspace_or_a_run_uses_the_pool(self, control: ControlPlane) -> None:
+        control.workspace()
+        with pytest.raises(StillInUse, match="workspace 'net'"):
+            delete.delete_pool(control.system, POOL, drain=True)
+        run = control.submit(PLAN)
+        self.move_away(control)
+        with pytest.raises(StillInUse, match=run.id):
+            delete.delete_pool(control.system, POOL)
+        with pytest.raises(StillInUse, match=run.id):
+            delete.delete_pool(control.system, POOL, drain=True, timeout=0.01)
+        assert control.spec().draining is False
+
+    def test_ends_agents_users_and_slot_map_and_can_wait_for_runs(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        credentials.ensure_secret_for_pool(control.system, control.spec())
+        control.submit(PLAN)
+        order = agent.order()
+        self.move_away(control)
+        waiting = threading.Thread(target=delete.delete_pool, args=(control.system, POOL), kwargs={"drain": True})
+        waiting.start()
+        assert agent.start(order)
+        agent.finish(order)
+        waiting.join(20)
+        with pytest.raises(UnknownPool):
+            control.spec()
+        assert control.pods.deleted == [agent.name]
+        assert control.slots.snapshot() == []
+        assert control.redis.acl_users() == ["default"]
+        assert control.pods.secrets == {}
+
+    def test_needs_no_cluster_that_answers(self, control: ControlPlane) -> None:
+        """What is left of its Secret opens nothing."""
+        credentials.ensure_secret_for_pool(control.system, control.spec())
+        control.pods.broken = True
+        assert delete.delete_pool(control.system, POOL) == 0
+        with pytest.raises(UnknownPool):
+            control.spec()
+        assert control.redis.acl_users() == ["default"]
+
+    def test_that_is_refused_at_last_gives_the_agents_back(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("default-1", "default-2"):
+            control.agent(name)
+        control.slots.drain("default-2")
+
+        def somebody_was_first(*_: object) -> None:
+            raise StillInUse("A workspace uses it now.")
+
+        monkeypatch.setattr(delete, "_end_pods", somebody_was_first)
+        with pytest.raises(StillInUse):
+            delete.delete_pool(control.system, POOL)
+        available = {agent.name: agent.available for agent in control.slots.snapshot()}
+        assert available == {"default-1": True, "default-2": False}, "what an operator drains goes on to drain"
+
+    def test_that_died_half_way_leaves_a_pool_that_its_next_cycles_fill_up(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        agent = control.agent()
+
+        def die(*_: object) -> None:
+            raise SystemExit
+
+        monkeypatch.setattr(delete, "_end_pods", die)
+        with pytest.raises(SystemExit):
+            delete.delete_pool(control.system, POOL)
+        control.workspace()
+        control.submit(PLAN)
+        cycle(control.system, POOL)
+        assert control.pods.deleted == [agent.name]
+        assert len(control.pods.pods) == 1
+
+    def move_away(self, control: ControlPlane) -> None:
+        """Let the workspace use another pool; its runs stay where they were entered."""
+        pools.ensure(control.system, PoolSpec(name="other"))
+        spec = workspaces.get(control.system, "net")
+        with control.system.database.begin() as session:
+            moved = spec.model_copy(update={"pool": "other"})
+            stored_workspaces.update(session, moved, control.system.now())
+
+
+def test_a_rotation_on_demand_issues_the_next_generation(control: ControlPlane) -> None:
+    credentials.ensure_secret_for_pool(control.system, control.spec())
+    assert credentials.rotate(control.system, POOL) == ["generation 2 issued"]
+    with pytest.raises(UnknownPool):
+        credentials.rotate(control.system, "nowhere")

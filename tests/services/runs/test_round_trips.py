@@ -1,0 +1,127 @@
+"""What each step of a run costs in round trips to Redis and transactions of the database; docs/performance.md says it.
+
+A round trip is one send on a connection of redis-py, Celery's included; a pipeline is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from redis.connection import AbstractConnection
+from sqlalchemy import Engine, event
+
+from tests.services.conftest import ControlPlane, HandAgent
+from workers.protocol.kinds import RunKind
+from workers.services.runs import decide, deliver, submit
+from workers.services.runs.submit import RunRequest
+
+
+@dataclass
+class Cost:
+    """What a step cost. ``writing`` counts transactions; ``statements`` are those between their begin and end."""
+
+    round_trips: int = 0
+    transactions: int = 0
+    writing: int = 0
+    statements: int = 0
+
+
+Measure = Callable[[str], AbstractContextManager[None]]
+
+SAID = {
+    "submit a plan, find it a slot and order it": Cost(7, 3, 2, 13),
+    "submit a plan_and_apply, find it a slot and order it": Cost(7, 3, 2, 15),
+    "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
+    "take the report of a plan that wants a confirmation": Cost(2, 2, 1, 6),
+    "confirm, and order the apply": Cost(4, 2, 1, 6),
+    "take the report of a plan, and order its apply at once": Cost(3, 3, 1, 6),
+    "take the report that ends a run, release its slot and see who is next": Cost(5, 3, 1, 7),
+    "read the outcome and remember its delivery": Cost(0, 2, 1, 2),
+}
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
+    cost = Cost()
+    send = AbstractConnection.send_packed_command
+
+    def sent(connection: Any, *arguments: Any, **options: Any) -> None:
+        cost.round_trips += 1
+        send(connection, *arguments, **options)
+
+    def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        begins = statement.startswith("BEGIN")
+        cost.transactions += begins
+        cost.writing += statement == "BEGIN IMMEDIATE"
+        cost.statements += not begins
+
+    event.listen(Engine, "before_cursor_execute", executed)
+    with monkeypatch.context() as patch:
+        patch.setattr(AbstractConnection, "send_packed_command", sent)
+        yield cost
+    event.remove(Engine, "before_cursor_execute", executed)
+
+
+@pytest.fixture
+def costs(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> dict[str, Cost]:
+    """What each step cost the second time: with connections open, and a server that knows the verbs."""
+    found: dict[str, Cost] = {}
+
+    @contextmanager
+    def measure(step: str) -> Iterator[None]:
+        with counted(monkeypatch) as cost:
+            yield
+        found[step] = cost
+
+    control.workspace("net")
+    control.workspace("auto", auto_apply=True)
+    agent = control.agent()
+    for life in ("first", "second"):
+        lead_three_lives(control, agent, life, measure)
+    return found
+
+
+def lead_three_lives(control: ControlPlane, agent: HandAgent, life: str, measure: Measure) -> None:
+    """Lead a plan, a plan_and_apply that a person confirms, and one that needs nobody, from submission to end."""
+    with measure("submit a plan, find it a slot and order it"):
+        enqueue(control, RunKind.PLAN, "net", f"{life}-plan")
+    order = agent.order()
+    with measure("redeem the order, and take the report of it"):
+        assert agent.start(order)
+    agent.finish(order, changed=False)
+    with measure("read the outcome and remember its delivery"):
+        assert deliver.due(control.system, order.run)
+        deliver.delivered(control.system, order.run)
+
+    with measure("submit a plan_and_apply, find it a slot and order it"):
+        enqueue(control, RunKind.PLAN_AND_APPLY, "net", f"{life}-apply")
+    order = agent.order()
+    assert agent.start(order)
+    with measure("take the report of a plan that wants a confirmation"):
+        agent.finish(order)
+    with measure("confirm, and order the apply"):
+        decide.confirm(control.system, order.run)
+    order = agent.order()
+    assert agent.start(order)
+    with measure("take the report that ends a run, release its slot and see who is next"):
+        agent.finish(order)
+
+    enqueue(control, RunKind.PLAN_AND_APPLY, "auto", f"{life}-auto")
+    order = agent.order()
+    assert agent.start(order)
+    with measure("take the report of a plan, and order its apply at once"):
+        agent.finish(order)
+    agent.work()
+
+
+def enqueue(control: ControlPlane, kind: RunKind, workspace: str, run: str) -> None:
+    task = {"name": f"terraform.{kind}", "args": [], "kwargs": {"workspace": workspace}, "options": {"task_id": run}}
+    submit.submit(control.system, run, kind, RunRequest(workspace=workspace), task)
+
+
+def test_each_step_of_a_run_costs_the_round_trips_and_transactions_that_it_is_said_to(costs: dict[str, Cost]) -> None:
+    assert costs == SAID

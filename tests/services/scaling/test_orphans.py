@@ -1,0 +1,29 @@
+"""Pods whose pool is no more, and pods whose pool has only just come."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from tests.services.conftest import ControlPlane, Pods
+from workers.core.pods import Pod
+from workers.services.pools import manage as pools
+from workers.services.scaling import orphans
+from workers.specs.pools import PoolSpec
+
+
+def test_a_pool_that_is_created_during_the_look_keeps_its_pods(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Pods.strays
+
+    def created_first(self: Pods, known: Collection[str]) -> list[Pod]:
+        new = pools.ensure(control.system, PoolSpec(name="new"))
+        self.create(new, "new-1")
+        self.create(PoolSpec(name="deleted"), "deleted-1")
+        return look(self, known)
+
+    monkeypatch.setattr(Pods, "strays", created_first)
+    assert orphans.sweep(control.system) == 1
+    assert control.pods.deleted == ["deleted-1"]

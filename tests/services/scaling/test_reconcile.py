@@ -1,0 +1,597 @@
+"""What is lost on the way (agents, orders, reports, processes of the control plane) is seen and finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from celery.exceptions import Ignore
+
+from tests.services.conftest import ControlPlane, HandAgent
+from workers import tasks
+from workers.core.errors import NotWaiting, RunFailed, UnknownRun
+from workers.core.lifecycle import RunStatus
+from workers.core.reconcile import HeldRun, RequeueOrFail, RevertConfirmation
+from workers.protocol.errors import Unavailable
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.leases import SlotState
+from workers.protocol.messages import AgentStopped, PhaseFinished
+from workers.services import workspaces
+from workers.services.pod_snapshot import PodSnapshot
+from workers.services.runs import decide, dispatch, orders, report, submit
+from workers.services.runs import deliver as delivery
+from workers.services.scaling.reconcile import Pass, perform, reconcile_pods
+from workers.slots.slot_map import SlotMap
+
+PLAN = RunKind.PLAN
+Clock = Callable[[float], None]
+
+
+def reconcile(control: ControlPlane) -> None:
+    reconcile_pods(control.system, control.spec())
+
+
+def listing(control: ControlPlane) -> PodSnapshot:
+    return PodSnapshot(control.system, control.spec())
+
+
+def started(control: ControlPlane, agent: HandAgent, *, phase: str = "plan") -> str:
+    """Bring a run to a phase that has redeemed its token; return its id."""
+    run = control.submit()
+    if phase == "apply":
+        agent.work()
+        decide.confirm(control.system, run.id)
+    assert agent.start(agent.order())
+    return run.id
+
+
+def lose_pod(control: ControlPlane, name: str = "default-1") -> None:
+    del control.pods.pods[name]
+    reconcile(control)
+
+
+class TestAnAgentThatIsGone:
+    def test_has_its_plan_made_anew_elsewhere(self, control: ControlPlane) -> None:
+        """F7."""
+        control.workspace()
+        run_id = started(control, control.agent())
+        lose_pod(control)
+        assert control.run(run_id).status is RunStatus.PENDING
+        other = control.agent("default-2")
+        other.work()
+        run = control.run(run_id)
+        assert (run.status, run.agent, run.attempt) == (RunStatus.APPLY_PENDING, "default-2", 2)
+
+    def test_has_a_waiting_plan_made_anew_and_confirmed_anew(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        lose_pod(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+
+    def test_never_has_an_apply_repeated_that_may_have_started(self, control: ControlPlane) -> None:
+        """F9."""
+        control.workspace()
+        run_id = started(control, control.agent(), phase="apply")
+        lose_pod(control)
+        with pytest.raises(RunFailed, match=r"agent_lost.*its pod is gone"):
+            delivery.outcome(control.run(run_id))
+        assert control.deliveries() == [run_id]
+
+    def test_has_an_apply_planned_anew_that_certainly_did_not_start(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        decide.confirm(control.system, run.id)
+        lose_pod(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+
+    def test_ends_a_run_whose_cancel_was_asked_for(self, control: ControlPlane) -> None:
+        control.workspace()
+        run_id = started(control, control.agent(), phase="apply")
+        decide.cancel(control.system, run_id)
+        lose_pod(control)
+        assert control.run(run_id).status is RunStatus.CANCELLED
+
+    def test_fails_a_run_that_used_up_its_attempts(self, control: ControlPlane) -> None:
+        control.workspace()
+        run = control.submit()
+        for attempt in range(3):
+            agent = control.agent(f"default-{attempt}")
+            assert agent.start(agent.order())
+            lose_pod(control, agent.name)
+        assert control.run(run.id).reason is FailureReason.AGENT_LOST
+
+    def test_keeps_its_run_and_workspace_while_its_pod_is_listed(
+        self, control: ControlPlane, clock_ahead: Clock
+    ) -> None:
+        """F12: a silent agent's terraform may still write."""
+        control.workspace()
+        run_id = started(control, control.agent())
+        control.pods.keep_deleting = True
+        reconcile(control)
+        for seconds in (4, 8, 12, 16, 20, 24, 28):
+            clock_ahead(seconds)
+            reconcile(control)
+        assert control.pods.deleted[0] == "default-1"
+        assert control.run(run_id).status is RunStatus.PLANNING
+        lose_pod(control)
+        assert control.run(run_id).status is RunStatus.PENDING
+
+    def test_has_each_of_its_runs_judged_though_one_is_on_no_record(self, control: ControlPlane) -> None:
+        """F9: of a gone agent, nobody can tell later that an apply never started."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        decide.confirm(control.system, run.id)
+        control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
+        forget = type(control.slots).forget
+        with pytest.MonkeyPatch.context() as order:
+            order.setattr(type(control.slots), "forget", lambda *a: sorted(forget(*a), key=lambda one: -one.slot))
+            lose_pod(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+
+    def test_has_its_runs_judged_by_their_leases_though_the_first_judge_died(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F9: an apply that was never redeemed is not taken for one that may have started."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        agent.work()
+        decide.confirm(control.system, run.id)
+        with monkeypatch.context() as dying:
+            dying.setattr(report, "requeue_or_fail", _die)
+            with pytest.raises(Death):
+                lose_pod(control)
+        reconcile(control)
+        assert control.run(run.id).status is RunStatus.PENDING
+        assert control.slots.agent(agent.name) is None
+
+    def test_that_says_good_bye_is_not_waited_for(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run_id = started(control, agent)
+        other = control.agent("default-2")
+        stopped = AgentStopped(pool="default", agent=agent.name, instance_id=agent.instance_id)
+        report.take(control.system, stopped)
+        assert control.run(run_id).agent == other.name
+
+    def test_is_not_believed_gone_by_a_stranger(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run_id = started(control, agent)
+        report.take(control.system, AgentStopped(pool="default", agent=agent.name, instance_id="forged"))
+        assert control.run(run_id).status is RunStatus.PLANNING
+
+
+class TestAView:
+    def test_that_can_not_be_read_changes_nothing(self, control: ControlPlane) -> None:
+        """F24."""
+        control.workspace()
+        run_id = started(control, control.agent())
+        control.pods.broken = True
+        with pytest.raises(Unavailable):
+            reconcile(control)
+        control.pods.broken = False
+        assert control.run(run_id).status is RunStatus.PLANNING
+        assert control.slots.agent("default-1") is not None
+
+    def test_of_an_emptied_redis_ends_nobodys_run(self, control: ControlPlane) -> None:
+        """F8: the agent registers again with what it executes, and the map is whole."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        order = agent.order()
+        agent.start(order)
+        lease = control.slots.find(run.id)
+        assert lease is not None
+        control.redis.flushall()
+        reconcile(control)
+        assert control.run(run.id).status is RunStatus.PLANNING
+        control.slots.register(agent.name, agent.instance_id, [lease])
+        reconcile(control)
+        agent.finish(order)
+        assert control.run(run.id).status is RunStatus.APPLY_PENDING
+        found = control.slots.find(run.id)
+        assert found is not None
+        assert found.state is SlotState.RESERVED
+
+
+class TestAReport:
+    def test_that_comes_twice_changes_nothing_the_second_time(self, control: ControlPlane) -> None:
+        """F26."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit(PLAN)
+        order = agent.work()
+        agent.finish(order, "failed", reason=FailureReason.TERRAFORM_FAILED, error="late")
+        assert control.run(run.id).status is RunStatus.SUCCEEDED
+        assert control.deliveries() == [run.id]
+
+    def test_of_an_earlier_attempt_changes_nothing(self, control: ControlPlane) -> None:
+        """F11."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        old = agent.order()
+        agent.start(old)
+        lose_pod(control)
+        control.agent("default-2")
+        agent.finish(old, "failed", reason=FailureReason.TERRAFORM_FAILED, error="late")
+        assert control.run(run.id).status is RunStatus.PLANNING
+
+    def test_is_finished_by_its_repetition_where_the_first_taker_died_after_the_commit(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F10, F26: commit first, then the slot map; a crash between loses neither plan nor slot."""
+        control.workspace()
+        agent = control.agent()
+        run = control.submit()
+        order = agent.order()
+        agent.start(order)
+        with monkeypatch.context() as dying:
+            dying.setattr(type(control.slots), "reserve", _die)
+            with pytest.raises(Death):
+                agent.finish(order)
+        assert control.run(run.id).status is RunStatus.APPLY_PENDING
+        reply = control.slots.heartbeat(agent.name, agent.instance_id, [], [order.token])
+        assert reply.repeat == (order.token,)
+        agent.finish(order)
+        lease = control.slots.find(run.id)
+        assert lease is not None
+        assert lease.state is SlotState.RESERVED
+        decide.confirm(control.system, run.id)
+        agent.work()
+        assert control.quiet()
+
+    def test_of_the_end_frees_its_slot_though_the_first_taker_died_after_the_commit(
+        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit(PLAN)
+        order = agent.order()
+        agent.start(order)
+        with monkeypatch.context() as dying:
+            dying.setattr(type(control.slots), "release", _die)
+            with pytest.raises(Death):
+                agent.finish(order)
+        agent.finish(order)
+        assert control.quiet()
+        assert control.run(run.id).delivered_at is None  # reconcile's sweep sends it: see the next test
+
+    def test_of_a_timeout_that_the_platform_enforced_fails_the_run(self, control: ControlPlane) -> None:
+        control.workspace()
+        agent = control.agent()
+        run = control.submit(PLAN)
+        order = agent.order()
+        agent.start(order)
+        agent.finish(order, "cancelled")
+        assert control.run(run.id).reason is FailureReason.TIMED_OUT
+
+
+class Death(BaseException):
+    """The end of a process, as far as anything here could notice it."""
+
+
+def _die(*_: object, **__: object) -> None:
+    raise Death
+
+
+def test_an_outcome_that_was_not_sent_is_sent_a_minute_later(control: ControlPlane, clock_ahead: Clock) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit(PLAN)
+    agent.work()
+    assert control.deliveries() == [run.id]
+    assert delivery.deliver_overdue(control.system) == 0
+    clock_ahead(61)
+    assert delivery.deliver_overdue(control.system) == 1
+    assert control.deliveries() == [run.id]
+    delivery.delivered(control.system, run.id)
+    assert delivery.deliver_overdue(control.system) == 0
+
+
+Deliver = Callable[[str], dict[str, Any]]
+
+
+class TestAnOutcome:
+    """That is sent to Celery once more, as the task that the run was enqueued by."""
+
+    @pytest.fixture
+    def deliver(self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Deliver:
+        monkeypatch.setattr(tasks, "system", lambda: control.system)
+
+        def deliver(run_id: str) -> dict[str, Any]:
+            tasks.plan.push_request(id=run_id, **{delivery.OUTCOME: True})
+            try:
+                result: dict[str, Any] = tasks.plan.run(workspace="net")
+            finally:
+                tasks.plan.pop_request()
+            return result
+
+        return deliver
+
+    @pytest.fixture
+    def over(self, control: ControlPlane) -> str:
+        control.workspace()
+        run = control.submit(PLAN)
+        control.agent().work()
+        return run.id
+
+    def test_is_told_though_the_workspace_was_deleted_meanwhile(
+        self, control: ControlPlane, deliver: Deliver, over: str
+    ) -> None:
+        workspaces.delete(control.system, "net")
+        assert deliver(over)["status"] == "succeeded"
+
+    def test_that_celery_has_stored_is_not_told_again(self, deliver: Deliver, over: str) -> None:
+        """What follows the run in a chain would be done twice."""
+        deliver(over)
+        tasks.plan.on_success(None, over, (), {})
+        with pytest.raises(Ignore):
+            deliver(over)
+
+    def test_is_left_for_later_where_the_database_is_away(
+        self, control: ControlPlane, deliver: Deliver, over: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*_: object) -> None:
+            raise Unavailable("The database does not answer.")
+
+        with monkeypatch.context() as outage:
+            outage.setattr("workers.store.runs.get", away)
+            with pytest.raises(Ignore):
+                deliver(over)
+        assert control.run(over).delivered_at is None
+
+    @pytest.mark.usefixtures("deliver")
+    def test_is_not_delivered_by_another_error(self, control: ControlPlane, over: str) -> None:
+        tasks.plan.on_failure(Unavailable("The database does not answer."), over, (), {}, None)
+        assert control.run(over).delivered_at is None
+
+
+def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPlane, clock_ahead: Clock) -> None:
+    """F9: the token decides, not delivery."""
+    control.workspace()
+    agent = control.agent()
+    reconcile(control)
+    control.submit()
+    first = agent.order()
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    again = agent.order()
+    assert again == first
+    assert agent.start(first)
+    assert not agent.start(again)
+
+
+def test_an_order_that_nobody_takes_is_taken_back(control: ControlPlane, clock_ahead: Clock) -> None:
+    control.workspace()
+    agent = control.agent()
+    reconcile(control)
+    run = control.submit()
+    stale = agent.order()
+    clock_ahead(31)
+    agent_beats(control, agent)
+    reconcile(control)
+    assert control.run(run.id).status is RunStatus.PENDING
+    assert not agent.start(stale)
+    dispatch.dispatch(control.system, "default")
+    assert agent.orders()[-1].token != stale.token
+
+
+def test_a_dispatcher_that_died_between_slot_and_commit_costs_its_run_nothing_but_time(
+    control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    with monkeypatch.context() as dying:
+        dying.setattr("workers.store.runs.record", _die)
+        with pytest.raises(Death):
+            control.submit()
+    assert not agent.orders()
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    dispatch.dispatch(control.system, "default")
+    agent.work()
+    assert control.run("run-1").status is RunStatus.APPLY_PENDING
+
+
+def test_a_confirmation_that_died_between_slot_and_commit_can_be_given_again(
+    control: ControlPlane, clock_ahead: Clock
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    planned = agent.work()
+    assert control.slots.resume(run.id, planned.token, orders.new_token()) is not None
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    decide.confirm(control.system, run.id)
+    assert agent.order().phase == "apply"
+
+
+def test_a_plan_is_confirmed_in_the_moment_between_its_commit_and_its_reservation(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    order = agent.order()
+    agent.start(order)
+    reserve = type(control.slots).reserve
+
+    def confirmed_before(slots: SlotMap, run_id: str, token: str, until: float) -> bool:
+        decide.confirm(control.system, run_id)
+        return reserve(slots, run_id, token, until)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(type(control.slots), "reserve", confirmed_before)
+        agent.finish(order)
+    agent.work()
+    assert control.run(run.id).status is RunStatus.SUCCEEDED
+    assert control.quiet()
+
+
+def test_a_second_confirmation_in_the_same_moment_costs_nobody_the_plan(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    resume = type(control.slots).resume
+
+    def somebody_else_first(slots: SlotMap, run_id: str, token: str, new_token: str) -> object:
+        assert resume(slots, run_id, token, orders.new_token()) is not None
+        return resume(slots, run_id, token, new_token)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(type(control.slots), "resume", somebody_else_first)
+        with pytest.raises(NotWaiting, match="by somebody else"):
+            decide.confirm(control.system, run.id)
+    assert control.run(run.id).status is RunStatus.APPLY_PENDING
+    assert control.slots.find(run.id) is not None
+
+
+def test_a_confirmation_that_was_only_slow_keeps_its_slot(control: ControlPlane) -> None:
+    """F12: reconcile saw it half-done, and its apply has started since."""
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    seen = control.run(run.id)
+    decide.confirm(control.system, run.id)
+    lease = control.slots.find(run.id)
+    assert lease is not None
+    assert agent.start(agent.order())
+    view = HeldRun(run.id, seen.status, agent.name, seen.token or "", 0.0, confirm_until=1.0)
+    perform(RevertConfirmation(view, lease), Pass(control.system, control.spec(), listing(control), {run.id: seen}))
+    lease = control.slots.find(run.id)
+    assert lease is not None
+    assert lease.state is SlotState.RUNNING
+
+
+def test_a_plan_that_was_reported_after_it_had_looked_lost_keeps_its_slot(control: ControlPlane) -> None:
+    control.workspace()
+    agent = control.agent()
+    run_id = started(control, agent)
+    seen, lease = control.run(run_id), control.slots.find(run_id)
+    assert lease is not None
+    finished = PhaseFinished(
+        pool="default", agent=agent.name, run=run_id, token=lease.token, phase="plan", outcome="succeeded", changed=True
+    )
+    report.take(control.system, finished)
+    view = HeldRun(run_id, seen.status, agent.name, lease.token, 0.0)
+    perform(
+        RequeueOrFail(view, "it was slow", lease),
+        Pass(control.system, control.spec(), listing(control), {run_id: seen}),
+    )
+    assert control.run(run_id).status is RunStatus.APPLY_PENDING
+    assert control.slots.find(run_id) is not None
+
+
+def test_a_cancel_that_comes_while_the_plan_is_reported_ends_the_run(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    order = agent.order()
+    agent.start(order)
+    wait = report._wait_for_confirmation
+
+    def cancelled_before(*arguments: Any) -> None:
+        decide.cancel(control.system, run.id)
+        wait(*arguments)
+
+    monkeypatch.setattr(report, "_wait_for_confirmation", cancelled_before)
+    agent.finish(order)
+    assert control.run(run.id).status is RunStatus.CANCELLED
+    assert control.quiet()
+
+
+def test_an_apply_that_the_database_knows_to_have_started_is_not_repeated_though_redis_forgot_it(
+    control: ControlPlane,
+) -> None:
+    """F9: Redis lost its last second in a crash, and then the agent went too."""
+    control.workspace()
+    run_id = started(control, control.agent(), phase="apply")
+    lease = control.slots.find(run_id)
+    assert lease is not None
+    control.slots.release(run_id, lease.token)
+    control.slots.register("default-1", "life-1", [replace(lease, redeemed=False)])
+    lose_pod(control)
+    assert control.run(run_id).reason is FailureReason.AGENT_LOST
+
+
+def test_a_submission_is_accepted_though_nothing_can_be_given_out_just_now(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is there and will run: its caller must not be told that it failed."""
+    control.workspace()
+
+    def locked(*_: object) -> None:
+        raise Unavailable("The database was locked by other writers for too long.")
+
+    with monkeypatch.context() as unlucky:
+        unlucky.setattr(submit, "wake", locked)
+        run = control.submit(PLAN)
+    assert run.status is RunStatus.PENDING
+    control.agent().work()
+    assert control.run(run.id).status is RunStatus.SUCCEEDED
+
+
+def test_a_lease_that_belongs_to_no_run_is_released(control: ControlPlane, clock_ahead: Clock) -> None:
+    """F13."""
+    agent = control.agent()
+    control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    assert control.quiet()
+
+
+def test_a_restarted_agent_that_lost_its_terraform_loses_the_run_and_frees_the_slot(
+    control: ControlPlane, clock_ahead: Clock
+) -> None:
+    control.workspace()
+    agent = control.agent()
+    run_id = started(control, agent, phase="apply")
+    reborn = HandAgent(control, agent.name, "life-2").register()
+    agent_beats(control, reborn)
+    clock_ahead(11)
+    agent_beats(control, reborn)
+    reconcile(control)
+    assert control.run(run_id).reason is FailureReason.AGENT_LOST
+    assert control.quiet()
+
+
+def test_a_restarted_container_still_applies_the_plan_that_it_keeps(control: ControlPlane) -> None:
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    reborn = HandAgent(control, agent.name, "life-2").register()
+    decide.confirm(control.system, run.id)
+    reborn.work()
+    assert control.run(run.id).status is RunStatus.SUCCEEDED
+
+
+def test_a_report_about_an_unknown_run_is_an_error_of_its_own(control: ControlPlane) -> None:
+    forged = PhaseFinished(pool="default", agent="a", run="none", token="x" * 16, phase="plan", outcome="succeeded")
+    with pytest.raises(UnknownRun):
+        report.take(control.system, forged)
+
+
+def agent_beats(control: ControlPlane, agent: HandAgent) -> None:
+    control.slots.heartbeat(agent.name, agent.instance_id, [], [])

@@ -1,0 +1,123 @@
+"""Two at one pool: a cycle that was slower than its lock changes nothing after another one has begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.services.conftest import POOL, ControlPlane
+from workers.core.pools import PoolLimits
+from workers.services.pod_snapshot import PodSnapshot
+from workers.services.pool_lock import pool_lock
+from workers.services.pools import manage as pools
+from workers.services.scaling import scale
+from workers.services.scaling.cycle import cycle
+from workers.slots.locks import LockLost
+from workers.store import pools as stored_pools
+
+LOCK = f"ts:{{{POOL}}}:lock:cycle"
+MAX = 12
+
+
+@pytest.fixture
+def pool(control: ControlPlane) -> ControlPlane:
+    """A pool that wants all the pods that it may have."""
+    limits = PoolLimits(min_agents=MAX, max_agents=MAX, idle_timeout=0)
+    pools.update(control.system, control.spec().model_copy(update={"limits": limits}))
+    return control
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, of: type[Any], method: str, do: Callable[[], object], *, calls: int = 1
+) -> None:
+    """Do something before one call of a method, as if that call had come so late."""
+    real, seen = getattr(of, method), []
+
+    def late(self: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(method)
+        if len(seen) == calls:
+            do()
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(of, method, late)
+
+
+def another_cycle(control: ControlPlane) -> Callable[[], None]:
+    def look() -> None:
+        control.redis.delete(LOCK)  # its time has passed
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(cycle, control.system, POOL).result()
+
+    return look
+
+
+def test_a_slow_cycle_creates_nothing_beside_what_another_has_created(
+    pool: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, PodSnapshot, "create", another_cycle(pool))
+    with pytest.raises(LockLost):
+        cycle(pool.system, POOL)
+    assert len(pool.pods.pods) == MAX
+
+
+def test_a_cycle_that_loses_its_turn_between_its_creations_ends_there(
+    pool: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created: list[int] = []
+    create = type(pool.pods).create_all
+
+    def slow(self: Any, spec: Any, names: Sequence[str]) -> Any:
+        failures = create(self, spec, names)
+        created.append(len(names))
+        if len(created) == 1:
+            another_cycle(pool)()
+        return failures
+
+    monkeypatch.setattr(type(pool.pods), "create_all", slow)
+    with pytest.raises(LockLost):
+        cycle(pool.system, POOL)
+    assert len(pool.pods.pods) == MAX == sum(created)
+
+
+def test_a_slow_cycle_ends_before_it_does_to_pods_what_it_once_had_reason_for(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = control.agent()
+    control.pods.pods.clear()  # so that reconcile is to forget the agent
+    seen: list[str] = []
+    monkeypatch.setattr("workers.services.scaling.reconcile.perform", lambda *_: seen.append("performed"))
+    monkeypatch.setattr(
+        "workers.services.scaling.reconcile.reconcile", lambda *_: control.redis.delete(LOCK) and ["action"]
+    )
+    with pytest.raises(LockLost):
+        cycle(control.system, POOL)
+    assert not seen
+    assert control.slots.agent(agent.name) is not None
+
+
+def test_what_a_pool_waits_for_is_not_said_by_who_lost_the_turn(
+    pool: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(monkeypatch, PodSnapshot, "create", another_cycle(pool))
+    with pytest.raises(LockLost):
+        cycle(pool.system, POOL)
+    with pool.system.database.read() as session:
+        assert "so long" not in (stored_pools.status(session, POOL) or "")
+
+
+def test_scaling_by_hand_ends_where_it_lost_its_turn(pool: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    meanwhile(monkeypatch, PodSnapshot, "create", another_cycle(pool))
+    with pytest.raises(LockLost, match="somebody else"):
+        scale.scale_now(pool.system, POOL, MAX)
+    assert len(pool.pods.pods) == MAX
+
+
+def test_a_turn_that_is_renewed_goes_on_however_long_it_takes(pool: ControlPlane) -> None:
+    with pool_lock(pool.system, POOL):
+        pool.redis.pexpire(LOCK, 500)
+        PodSnapshot(pool.system, pool.spec()).create(["default-1"])
+        assert pool.redis.pttl(LOCK) > 60_000
+        assert not cycle(pool.system, POOL)

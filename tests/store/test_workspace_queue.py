@@ -1,0 +1,257 @@
+"""Which runs may start: plans always, and of each workspace one state-changing run, the first of those that wait."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, event, insert, select, text
+from sqlalchemy.exc import IntegrityError
+
+from workers.core.lifecycle import TRANSITIONS, RunEvent, RunStatus
+from workers.protocol.kinds import RunKind
+from workers.store import runs, workspace_queue
+from workers.store.models import Base, Run, RunEventRecord
+
+S, E = RunStatus, RunEvent
+PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
+
+
+def test_runs_start_by_priority_then_age(ledger):
+    for run, priority in (("a", 0), ("b", 5), ("c", 5), ("d", -1)):
+        ledger.add(run, PLAN, priority=priority)
+    ledger.add("e", APPLY, priority=5)
+    assert ledger.runnable() == ["b", "c", "e", "a", "d"]
+    assert ledger.runnable(limit=2) == ["b", "c"]
+    assert ledger.runnable(APPLY) == ["e"]
+    assert ledger.runnable(PLAN) == ["b", "c", "a", "d"]
+
+
+def test_runs_of_the_same_moment_start_by_id(ledger):
+    for run in ("b", "a", "B"):
+        ledger.add(run, PLAN)
+    with ledger.database.begin() as session:
+        session.execute(text("UPDATE runs SET created_at = (SELECT min(created_at) FROM runs)"))
+    assert ledger.runnable() == ["B", "a", "b"]
+
+
+def test_a_pool_sees_only_its_own_runs(ledger, now):
+    ledger.add("a", PLAN)
+    assert ledger.runnable(pool="another") == []
+
+
+def test_of_one_workspace_only_the_first_state_changing_run_may_start(ledger):
+    ledger.add("a")
+    ledger.add("b")
+    ledger.add("c", workspace="dns")
+    ledger.add("d", PLAN)
+    assert ledger.runnable() == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("way", [[], [E.PLANNED], [E.PLANNED, E.CONFIRMED]], ids="-".join)
+def test_the_next_run_of_a_workspace_waits_until_the_active_one_is_over(ledger, way):
+    ledger.add("a")
+    ledger.add("b")
+    ledger.dispatch("a")
+    status = S.PLANNING
+    for step in way:
+        status = ledger.record("a", step, status).status
+        assert ledger.runnable() == []
+    assert ledger.dispatch("b") is None
+    ledger.record("a", E.FAILED, status)
+    assert ledger.runnable() == ["b"]
+
+
+def test_plans_run_beside_a_state_changing_run_of_their_workspace(ledger):
+    for run, kind in (("a", APPLY), ("b", PLAN), ("c", PLAN)):
+        ledger.add(run, kind)
+        assert ledger.dispatch(run).status is S.PLANNING
+
+
+def test_a_more_urgent_run_takes_the_turn_of_one_that_waits_but_not_of_one_that_is_active(ledger):
+    ledger.add("a")
+    ledger.add("b", priority=1)
+    assert ledger.runnable() == ["b"]
+    assert ledger.dispatch("a") is None, "it was first when the dispatcher looked, and is not any more"
+    ledger.dispatch("b")
+    ledger.add("c", priority=9)
+    assert ledger.runnable() == []
+    ledger.record("b", E.CANCELLED, S.PLANNING)
+    assert ledger.runnable() == ["c"]
+
+
+def test_a_run_that_is_planned_anew_takes_its_old_place(ledger):
+    ledger.add("a")
+    ledger.add("b")
+    ledger.add("p", PLAN)
+    for run in ("a", "p"):
+        ledger.dispatch(run)
+        assert ledger.record(run, E.AGENT_LOST, S.PLANNING).runnable is True
+    assert ledger.runnable() == ["a", "p"]
+
+
+def test_cancelling_the_first_of_those_that_wait_gives_its_turn_to_the_next(ledger):
+    for run in ("a", "b", "c"):
+        ledger.add(run)
+    ledger.record("b", E.CANCELLED, S.PENDING)
+    assert ledger.runnable() == ["a"]
+    ledger.record("a", E.CANCELLED, S.PENDING)
+    assert ledger.runnable() == ["c"]
+
+
+def test_only_runs_that_a_free_slot_would_let_start_are_counted_as_pending(ledger):
+    """F6: runs that wait for their workspace drive no scale-up."""
+    for run in ("a", "b", "c"):
+        ledger.add(run)
+    ledger.add("d", workspace="dns")
+    for run in ("p", "q", "r"):
+        ledger.add(run, PLAN)
+    with ledger.database.read() as session:
+        assert runs.pending_counts(session, "default") == (3, 2)
+        assert runs.pending_counts(session, "another") == (0, 0)
+
+
+@pytest.mark.parametrize("active", [S.PLANNING, S.APPLY_PENDING, S.APPLYING], ids=str)
+def test_the_database_itself_refuses_a_second_active_state_changing_run(ledger, active):
+    ledger.add("a")
+    ledger.add("b")
+    ledger.dispatch("a")
+    with pytest.raises(IntegrityError), ledger.database.begin() as session:
+        session.execute(text("UPDATE runs SET status = :status WHERE id = 'b'"), {"status": active.value})
+
+
+def test_the_database_itself_refuses_a_second_turn_and_a_turn_of_a_run_that_does_not_wait(ledger):
+    ledger.add("a")
+    ledger.add("b")
+    with pytest.raises(IntegrityError), ledger.database.begin() as session:
+        session.execute(text("UPDATE runs SET runnable = true WHERE id = 'b'"))
+    with pytest.raises(IntegrityError), ledger.database.begin() as session:
+        session.execute(text("UPDATE runs SET status = 'failed' WHERE id = 'a'"))
+
+
+def expected_turns(known):
+    """The rule in the plainest words. ``known`` is in the order of age."""
+    waiting = sorted((run for run in known if run["status"] is S.PENDING), key=lambda run: -run["priority"])
+    busy = {run["workspace"] for run in known if run["kind"] is APPLY and run["status"].holds_slot}
+    turns_of = {}
+    for run in waiting:
+        if run["kind"] is APPLY and run["workspace"] not in busy:
+            turns_of.setdefault(run["workspace"], run["id"])
+    return [run["id"] for run in waiting if run["kind"] is PLAN or turns_of.get(run["workspace"]) == run["id"]]
+
+
+ADDING = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from([PLAN, APPLY, APPLY]),
+        "workspace": st.sampled_from(["net", "dns"]),
+        "priority": st.integers(0, 2),
+    }
+)
+MOVING = st.tuples(st.integers(0, 30), st.sampled_from(RunEvent))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.one_of(ADDING, MOVING, MOVING), max_size=30))
+def test_whatever_happens_the_turns_are_those_of_the_plain_rule(ledger, steps):
+    with ledger.database.begin() as session:
+        session.execute(delete(RunEventRecord))
+        session.execute(delete(Run))
+    known = []
+    for step in steps:
+        if isinstance(step, dict):
+            known.append({"id": f"r{len(known)}", "status": S.PENDING, **step})
+            ledger.add(known[-1]["id"], **step)
+        elif known:
+            run, happening = known[step[0] % len(known)], step[1]
+            if (run["status"], happening) not in TRANSITIONS:
+                continue
+            may = happening is not E.DISPATCHED or run["id"] in expected_turns(known)
+            moved = ledger.record(run["id"], happening, run["status"])
+            assert (moved is not None) is may
+            run["status"] = moved.status if may else run["status"]
+        assert ledger.runnable() == expected_turns(known)
+
+
+QUERIES = {
+    "the runnable runs": (runs.NEXT, {"pool": "default", "kind": APPLY, "limit": 10}),
+    "the next turn": (workspace_queue.SITUATION, {"workspace": "net"}),
+}
+
+
+def enter_queue(ledger, *, length):
+    """A busy workspace in which ``length`` runs wait, and another whose only run may start."""
+    ledger.add("active")
+    ledger.dispatch("active")
+    ledger.add("free", workspace="dns")
+    table = Base.metadata.tables["runs"]
+    with ledger.database.begin() as session:
+        active = session.execute(select(table).where(table.c.id == "active")).mappings().one()
+        waiting = {**active, "status": S.PENDING, "priority": 1}
+        session.execute(insert(table), [{**waiting, "id": f"waiting-{number}"} for number in range(length)])
+    with ledger.database.begin() as session:
+        session.execute(text("ANALYZE"))
+
+
+def explained(session, prefix, statement, parameters):
+    """What the database says of the very statement that the store sends."""
+    sent = []
+    connection = session.connection()
+    event.listen(connection, "before_cursor_execute", lambda *args: sent.append(args[2:4]))
+    connection.execute(statement, parameters).all()
+    cursor = connection.connection.cursor()
+    cursor.execute(prefix + sent[0][0], sent[0][1])
+    return cursor.fetchall()
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_sqlite_takes_the_same_steps_however_many_runs_wait(ledger, query):
+    enter_queue(ledger, length=1000)
+    with ledger.database.begin() as session:
+        many = steps_of(session, *QUERIES[query])
+        session.execute(text("DELETE FROM runs WHERE id IN (SELECT id FROM runs WHERE id LIKE 'waiting-%' LIMIT 990)"))
+        assert steps_of(session, *QUERIES[query]) == many
+
+
+def steps_of(session, statement, parameters):
+    """How many steps SQLite's virtual machine takes for a query."""
+    counter = itertools.count()
+    driver = session.connection().connection.driver_connection
+    driver.set_progress_handler(lambda: next(counter) < 0, 1)
+    try:
+        assert session.connection().execute(statement, parameters).all()
+    finally:
+        driver.set_progress_handler(None, 1)
+    return next(counter)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_sqlite_answers_from_an_index_and_sorts_nothing(ledger, query):
+    enter_queue(ledger, length=1000)
+    with ledger.database.read() as session:
+        rows = explained(session, "EXPLAIN QUERY PLAN ", *QUERIES[query])
+    plan = [row[-1] for row in rows if not row[-1].startswith(("SCALAR SUBQUERY", "SCAN CONSTANT ROW"))]
+    assert plan
+    assert all(line.startswith("SEARCH runs USING ") and "INDEX" in line for line in plan), plan
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_postgresql_answers_from_an_index_and_reads_a_few_pages(ledger, query):
+    enter_queue(ledger, length=1000)
+    with ledger.database.read() as session:
+        ((explanation,),) = explained(session, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ", *QUERIES[query])
+    plan = explanation[0]["Plan"]
+    nodes = list(nodes_of(plan))
+    assert {node["Node Type"] for node in nodes} <= {"Limit", "Result", "Index Scan", "Index Only Scan"}
+    assert all(node.get("Rows Removed by Filter", 0) == 0 for node in nodes)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+
+
+def nodes_of(plan):
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes_of(child)

@@ -1,0 +1,105 @@
+"""Parts that die while runs are under way: agents, the server of the slot map, workers. Real processes, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.system.conftest import HELD, Cloud
+from tests.waiting import eventually
+from workers.core.errors import RunFailed
+from workers.core.lifecycle import RunStatus
+from workers.embedded import state
+
+
+def agent_pid(cloud: Cloud, pool: str, name: str) -> int:
+    (pod,) = [pod for pod in cloud.system.backends["local"].list(pool) if pod.name == name]
+    return int(pod.uid.partition(":")[0])
+
+
+def test_a_killed_agents_plan_is_made_anew_elsewhere(cloud: Cloud) -> None:
+    """F7."""
+    pool, gate = cloud.pool(), cloud.gate()
+    result = cloud.apply(cloud.workspace(pool=pool, environment={"HOLD_PLAN": str(gate)}))
+    first = cloud.started(result).agent
+    assert first is not None
+    os.kill(agent_pid(cloud, pool, first), signal.SIGKILL)
+    eventually(lambda: cloud.run(result).attempt == 2)
+    gate.touch()
+    cloud.reach(result, "APPLY_PENDING")
+    assert result.info["agent"] != first
+    cloud.tell("discard", result)
+    eventually(lambda: cloud.quiet(pool))
+
+
+def test_a_killed_agents_apply_fails_and_is_never_repeated(cloud: Cloud) -> None:
+    """F9, F12: and only after terraform, which outlived its agent, is gone."""
+    pool, gate = cloud.pool(), cloud.gate()
+    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
+    result = cloud.reach(cloud.apply(workspace), "APPLYING")
+    agent = cloud.started(result).agent
+    assert agent is not None
+    os.kill(agent_pid(cloud, pool, agent), signal.SIGKILL)
+    with pytest.raises(RunFailed, match="agent_lost"):
+        result.get(timeout=60)
+    assert agent not in cloud.pods(pool)
+    gate.touch()
+    assert cloud.run(result).attempt == 1
+
+
+def test_a_stopped_agent_hands_its_waiting_plan_over(cloud: Cloud) -> None:
+    pool = cloud.pool()
+    result = cloud.reach(cloud.apply(cloud.workspace(pool=pool)), "APPLY_PENDING")
+    first = result.info["agent"]
+    os.kill(agent_pid(cloud, pool, first), signal.SIGTERM)
+
+    def planned_elsewhere() -> bool:
+        run = cloud.run(result)  # one look: it may go from one agent to the other between two
+        return run.status is RunStatus.APPLY_PENDING and run.agent != first
+
+    eventually(planned_elsewhere)
+    cloud.tell("confirm", result)
+    assert result.get(timeout=60)["status"] == "succeeded"
+
+
+def test_a_server_that_is_killed_and_comes_back_costs_no_run(cloud: Cloud) -> None:
+    """F8: nobody is judged dead, and what is under way ends as if nothing had been."""
+    pool, gate = cloud.pool(), cloud.gate()
+    result = cloud.apply(cloud.workspace(pool=pool, environment={"HOLD_PLAN": str(gate)}))
+    before = cloud.started(result)
+    running = state.running(cloud.system.settings.home)
+    assert running is not None
+    running.children["valkey"].process.send(signal.SIGKILL)
+    eventually(lambda: _answers(cloud))
+    eventually(lambda: cloud.slots(pool).find(result.id))
+    gate.touch()
+    cloud.reach(result, "APPLY_PENDING", seconds=60)
+    after = cloud.run(result)
+    assert (after.agent, after.attempt) == (before.agent, 1)
+    cloud.tell("discard", result)
+    eventually(lambda: cloud.quiet(pool))
+
+
+def _answers(cloud: Cloud) -> bool:
+    try:
+        return bool(cloud.system.redis.ping())
+    except Exception:  # noqa: BLE001 - any kind of not being there
+        return False
+
+
+def test_a_control_worker_that_is_killed_is_replaced_and_loses_no_run(cloud: Cloud) -> None:
+    """F25."""
+    gate = cloud.gate()
+    result = cloud.apply(cloud.workspace(environment={"HOLD_PLAN": str(gate)}))
+    cloud.started(result)
+    running = state.running(cloud.system.settings.home)
+    assert running is not None
+    for name in ("control", "reports"):
+        running.children[name].process.send(signal.SIGKILL)
+    gate.touch()
+    cloud.reach(result, "APPLY_PENDING", seconds=60)
+    cloud.tell("confirm", result)
+    assert result.get(timeout=60)["status"] == "succeeded"
+    eventually(cloud.quiet)

@@ -1,0 +1,59 @@
+"""Values that only holders of a key can read: Fernet, as the ``cryptography`` package has it.
+
+At rest with the platform's keys (``TERRASLOT_ENCRYPTION_KEYS``), on the way to an agent with its pool's payload keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from workers.protocol.errors import InvalidRequest
+
+
+class NoKey(InvalidRequest):
+    """No key here encrypts or decrypts a value. Where the right ones are, it can be done: nothing is wrong with the value."""
+
+
+class Keyring:
+    """Keys of which the first encrypts and any decrypts, so that a key can be followed by another."""
+
+    def __init__(self, keys: Sequence[str], name: str) -> None:
+        """Take the keys; ``name`` is what people know them by. Raises :class:`NoKey` for what is none."""
+        self._name = name
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+        except ValueError as error:
+            raise NoKey(
+                f"{name} holds something that is no Fernet key: 32 bytes in URL-safe base64 are one."
+            ) from error
+
+    def encrypt(self, value: Any) -> str:
+        """Return a JSON value as text that says nothing without a key."""
+        return self._ready().encrypt(json.dumps(value).encode()).decode()
+
+    def decrypt(self, encrypted: str) -> Any:
+        """Return what was encrypted. Raises :class:`NoKey` where none of the keys decrypts it."""
+        try:
+            return json.loads(self._ready().decrypt(encrypted.encode()))
+        except InvalidToken:
+            raise NoKey(
+                f"None of the keys in {self._name} decrypts a value that was encrypted before: add the key that did."
+            ) from None
+
+    def reencrypt(self, encrypted: str) -> str:
+        """Return the same value encrypted with the first key."""
+        return self.encrypt(self.decrypt(encrypted))
+
+    def _ready(self) -> MultiFernet:
+        if self._fernet is None:
+            raise NoKey(f"{self._name} is not set, and nothing secret is kept without a key.")
+        return self._fernet
+
+
+def new_key() -> str:
+    """Return a new key."""
+    return Fernet.generate_key().decode()

@@ -1,0 +1,128 @@
+"""What the slot map holds, as values: slots, leases, agents, statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from workers.protocol.kinds import RunKind
+
+SLOTS_PER_AGENT = 3
+APPLY_SLOT = 0
+PLAN_ONLY_SLOTS = (1, 2)
+
+
+class SlotState(StrEnum):
+    """What a slot is doing."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    RESERVED = "reserved"
+
+
+class CancelMode(StrEnum):
+    """How a running phase is to be ended: by one SIGINT, or by SIGKILL."""
+
+    INTERRUPT = "interrupt"
+    KILL = "kill"
+
+
+class CancelOutcome(StrEnum):
+    """What a cancel request met in the slot map."""
+
+    REVOKED = "revoked"  # terraform had not started: the lease is gone, and nothing will start
+    REQUESTED = "requested"  # terraform may be running: the agent was asked, and will report
+    ABSENT = "absent"  # the run holds no slot
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A slot held by a run.
+
+    ``token`` fences: every change names it, and a stale one changes nothing. ``redeemed`` says that the agent has
+    claimed the right to start terraform for this token, which happens once. Times are seconds since the epoch;
+    ``until`` is set while the slot is reserved, ``lost_since`` while a redeemed token is neither executed nor reported
+    by its agent: the next heartbeat may still name it, but after a few it never will.
+    """
+
+    run: str
+    kind: RunKind
+    agent: str
+    slot: int
+    token: str
+    state: SlotState
+    since: float
+    redeemed: bool = False
+    until: float | None = None
+    cancel: CancelMode | None = None
+    lost_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """An agent as the slot map knows it. ``idle_since`` is None while any slot is taken.
+
+    ``draining``: its node, an operator or itself wants its end. ``claim``: who is about to remove its pod.
+    """
+
+    name: str
+    instance_id: str
+    draining: bool
+    silent: bool
+    registered_at: float
+    heartbeat_at: float
+    idle_since: float | None
+    leases: tuple[Lease, ...]
+    claim: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether new runs may be assigned to it."""
+        return not self.draining and not self.silent and self.claim is None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """Counts of one pool, derived from its records. ``free_*`` count only agents that accept runs."""
+
+    agents: int
+    available: int
+    running: int
+    reserved: int
+    free_apply: int
+    free_plan_only: int
+
+    @property
+    def total(self) -> int:
+        """All slots of all registered agents."""
+        return self.agents * SLOTS_PER_AGENT
+
+    @property
+    def used(self) -> int:
+        """Slots that are running or reserved."""
+        return self.running + self.reserved
+
+    @property
+    def idle(self) -> int:
+        """Slots that hold no run, whether or not they may be given one."""
+        return self.total - self.used
+
+    @property
+    def free_plan(self) -> int:
+        """Slots that a plan could take now: any free one."""
+        return self.free_apply + self.free_plan_only
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReply:
+    """What an agent must know. Where ``registered`` is false it must register again, with what it executes.
+
+    ``cancels`` maps tokens to how their phase is to be ended; ``drop`` names tokens it executes that hold no slot
+    any more; ``repeat`` names finished tokens whose report has not been taken yet.
+    """
+
+    registered: bool
+    draining: bool = False
+    cancels: tuple[tuple[str, CancelMode], ...] = ()
+    drop: tuple[str, ...] = ()
+    repeat: tuple[str, ...] = ()

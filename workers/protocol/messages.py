@@ -1,0 +1,119 @@
+"""The messages: orders to agents, reports of agents.
+
+Every message is validated where it arrives. A report counts only with the token of its lease, and one about an
+agent only with the instance_id that the agent chose when it registered.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from workers.protocol.kinds import FailureReason, Phase, RunKind
+from workers.protocol.leases import CancelMode
+from workers.protocol.names import AgentName, Name, RunId
+from workers.protocol.sources import Environment, Source, Variables
+
+MAX_ERROR = 16_000
+MAX_OUTPUTS_BYTES = 64_000
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+
+class Changes(_Message):
+    """How many resources a plan adds, changes and destroys; a replacement counts as an add and a destroy."""
+
+    add: int = Field(default=0, ge=0)
+    change: int = Field(default=0, ge=0)
+    destroy: int = Field(default=0, ge=0)
+
+
+class Order(_Message):
+    """One phase of one run, for the agent that holds its slot. Times are seconds.
+
+    ``commit`` is set once a git ref has been resolved. ``state_path`` is where state is kept if the configuration
+    names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the pool
+    and the workspace, for holders of the pool's payload key.
+    """
+
+    run: RunId
+    workspace: Name
+    kind: RunKind
+    phase: Phase
+    slot: int = Field(ge=0, le=2)
+    token: str = Field(min_length=16, max_length=128)
+    source: Source
+    commit: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}(?:[0-9a-f]{24})?$")
+    variables: Variables = {}
+    environment: Environment = {}
+    encrypted: str | None = Field(default=None, repr=False, alias="sealed")
+    destroy: bool = False
+    timeout: float = Field(gt=0)
+    interrupt_grace: float = Field(gt=0)
+    state_path: str | None = None
+
+
+class CancelRequest(_Message):
+    """The first message of a cancel; heartbeats repeat it until the phase has ended."""
+
+    run: RunId
+    token: str
+    mode: CancelMode
+
+
+class _RunReport(_Message):
+    pool: Name
+    agent: AgentName
+    run: RunId
+    token: str
+
+
+class PhaseStarted(_RunReport):
+    """The token is redeemed and terraform is about to start. ``commit`` is the tree that is used, if it is git's."""
+
+    type: Literal["phase_started"] = "phase_started"
+    phase: Phase
+    commit: str | None = None
+
+
+class PhaseFinished(_RunReport):
+    """A phase ended; its processes are known to be gone.
+
+    ``outcome`` ``succeeded`` carries counts and outputs; ``failed`` carries a reason and Terraform's own error text,
+    ``cancelled`` may carry what Terraform said about being interrupted. ``changed`` says whether the plan holds
+    anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here.
+    """
+
+    type: Literal["phase_finished"] = "phase_finished"
+    phase: Phase
+    outcome: Literal["succeeded", "failed", "cancelled"]
+    changed: bool = False
+    changes: Changes = Changes()
+    outputs: dict[str, Any] = {}
+    commit: str | None = None
+    reason: FailureReason | None = None
+    error: str | None = Field(default=None, max_length=MAX_ERROR)
+
+
+class AgentRegistered(_Message):
+    """An agent entered the slot map: there may be room for runs that wait."""
+
+    type: Literal["agent_registered"] = "agent_registered"
+    pool: Name
+    agent: AgentName
+
+
+class AgentStopped(_Message):
+    """An agent leaves on its own account; none of its child processes lives any more."""
+
+    type: Literal["agent_stopped"] = "agent_stopped"
+    pool: Name
+    agent: AgentName
+    instance_id: str = Field(alias="incarnation")  # its name on the wire since 0.1
+
+
+Report = Annotated[PhaseStarted | PhaseFinished | AgentRegistered | AgentStopped, Field(discriminator="type")]
+REPORT: TypeAdapter[Report] = TypeAdapter(Report)

@@ -1,0 +1,115 @@
+"""Where Terraform code comes from, and the variables it is given: the part of a workspace that an agent is sent."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]{0,254}")
+_URL = re.compile(r"(?:https://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:|/)[^\s\x00-\x1f]+")
+# A place is a host and its port; before it, for ssh, a user. In https, a token is often all that the user's name is.
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::[0-9]*)?(?:[/?#].*)?"
+_NO_SECRET = re.compile(rf"(?:(?:ssh|git)://(?:[^\s/?#@:]*@)?|[^:/]+://){_HOST}|file:///.*|(?!.*://).*", re.DOTALL)
+_BEFORE_HOST = re.compile(r"([^:/]+)://(?:([^/?#@:]*)[^/?#]*@)?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,254}")
+_CONFIGURATION = (".tf", ".tf.json", ".tofu", ".tofu.json")
+_RESERVED_ENVIRONMENT = ("TERRASLOT_", "LD_", "PYTHON", "CELERY_")
+
+
+def is_configuration(file: str) -> bool:
+    """Return whether a file of this name is a part of a Terraform or OpenTofu configuration."""
+    return file.endswith(_CONFIGURATION)
+
+
+def _inside(path: str) -> str:
+    parts = path.replace("\\", "/").split("/")
+    if path.startswith("/") or ".." in parts or "\x00" in path:
+        raise ValueError("a subdirectory is relative and stays inside its source: remove the leading '/' or '..'")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _git_url(url: str) -> str:
+    if not _URL.fullmatch(url):
+        raise ValueError("a git URL starts with https://, ssh://, file:///, / or user@host:")
+    return url
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without what may be a password or a token: as it may be shown, and given to a command line."""
+    if _NO_SECRET.fullmatch(url):
+        return url
+    before = _BEFORE_HOST.match(url)
+    if before is None:
+        return "(hidden)"
+    scheme, user = before[1], before[2]
+    kept = f"{user}@" if user and scheme in ("ssh", "git") else ""
+    bare = f"{scheme}://{kept}{url[before.end() :]}"
+    return bare if _NO_SECRET.fullmatch(bare) else f"{scheme}://(hidden)"
+
+
+def _git_ref(ref: str) -> str:
+    if not _REF.fullmatch(ref) or ".." in ref:
+        raise ValueError("a git ref is a branch, a tag or a commit, and does not start with '-'")
+    return ref
+
+
+def _variable_names(variables: dict[str, Any]) -> dict[str, Any]:
+    for name in variables:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is not a variable name: letters, digits, '_' and '-', no digit first")
+    return variables
+
+
+def _environment_names(environment: dict[str, str]) -> dict[str, str]:
+    for name in _variable_names(environment):
+        if name.upper().startswith(_RESERVED_ENVIRONMENT):
+            raise ValueError(f"the environment variable {name} is the agent's own and can't be set by a workspace")
+    return environment
+
+
+Subdirectory = Annotated[str, AfterValidator(_inside)]
+Variables = Annotated[dict[str, Any], AfterValidator(_variable_names)]
+Environment = Annotated[dict[str, str], AfterValidator(_environment_names)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DirectorySource(_Value):
+    """A directory on the machine (or the volume) that the agents share; copied for every run.
+
+    ``subdir`` is where Terraform runs; the whole ``path`` is copied, so that modules beside it are found.
+    """
+
+    type: Literal["directory"] = "directory"
+    path: str = Field(pattern=r"^/[^\x00]*$")
+    subdir: Subdirectory = ""
+
+
+class GitSource(_Value):
+    """A git repository. The ref is resolved to a commit once, when the run is first planned."""
+
+    type: Literal["git"] = "git"
+    url: Annotated[str, AfterValidator(_git_url)]
+    ref: Annotated[str, AfterValidator(_git_ref)] = "HEAD"
+    subdir: Subdirectory = ""
+
+
+Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
+
+
+class SensitiveVariables(_Value):
+    """Variables whose values nobody sees but Terraform. Kept encrypted, sent encrypted, masked in what Terraform prints."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    variables: Variables = Field(default={}, repr=False)
+    environment: Environment = Field(default={}, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, which are no secret."""
+        return (*sorted(self.variables), *sorted(self.environment))

@@ -1,0 +1,84 @@
+"""One listing of a pool's pods, kept up to what this process does to them, so that a cycle asks the cluster once.
+
+Before each change the lock is renewed that this is done under, if there is one: what was listed while somebody else
+has worked on the pool says nothing, and pods created by it could be more than the pool may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workers.core.pods import Marking, Pod, PodPhase
+from workers.protocol.errors import TerraslotError
+from workers.services.system import System
+from workers.slots.locks import renew_lock
+from workers.specs.pools import PoolSpec
+
+# As many as are created side by side: what is done between two renewals of the lock takes one answer's time.
+_AT_ONCE = 8
+
+
+class PodSnapshot:
+    """The pods of one pool. Raises :class:`Unavailable` where the cluster can't be asked."""
+
+    def __init__(self, system: System, spec: PoolSpec) -> None:
+        self._system = system
+        self._spec = spec
+        self._backend = system.pods(spec)
+        self._pods = {pod.name: pod for pod in self._backend.list(spec.name)}
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods as they are, as far as this process knows."""
+        return list(self._pods.values())
+
+    @property
+    def outdated(self) -> list[Pod]:
+        """The pods that were made from an earlier configuration of their pool."""
+        template = self._backend.template(self._spec)
+        return [pod for pod in self._pods.values() if pod.template not in (None, template)]
+
+    def find(self, name: str) -> Pod | None:
+        """Return the pod of that name."""
+        return self._pods.get(name)
+
+    def create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
+        """Create pods; return by name those that could not be created. What refuses some is not asked for the rest.
+
+        Raises :class:`LockLost`.
+        """
+        failures: dict[str, TerraslotError] = {}
+        for start in range(0, len(names), _AT_ONCE):
+            if failures:
+                return failures | dict.fromkeys(names[start:], next(iter(failures.values())))
+            failures = self._create(names[start : start + _AT_ONCE])
+        return failures
+
+    def _create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
+        renew_lock()
+        failures = self._backend.create_all(self._spec, names)
+        now = self._system.now().timestamp()
+        for name in names:
+            if name not in failures:
+                self._pods[name] = Pod(name, "", self._spec.name, now, PodPhase.PENDING)
+        return failures
+
+    def delete(self, pod: Pod, *, force: bool = False) -> None:
+        """Ask for the end of a pod; it leaves the listing if nothing is left of it already.
+
+        Raises :class:`LockLost`.
+        """
+        renew_lock()
+        left = self._backend.delete(pod, force=force)
+        if left is None:
+            self._pods.pop(pod.name, None)
+        else:
+            self._pods[pod.name] = left
+
+    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
+        """Set or remove the marks of busy pods; return by name those that could not be marked.
+
+        Raises :class:`LockLost`.
+        """
+        renew_lock()
+        return self._backend.mark(markings)

@@ -1,0 +1,24 @@
+"""The status of a pool: what keeps it from what it wants."""
+
+from __future__ import annotations
+
+from workers.services.system import System
+from workers.store import pools
+
+_NOW = "at the moment: "
+
+
+def status(system: System, name: str) -> str | None:
+    """Return what keeps a pool from what it wants. Raises :class:`UnknownPool`."""
+    with system.database.read() as session:
+        return pools.status(session, name)
+
+
+def set_status(system: System, pool: str, problem: str | None) -> None:
+    """Let a pool's status say what is wrong at the moment, and no longer than it is."""
+    with system.database.read() as session:
+        before = pools.status(session, pool)
+    message = f"{_NOW}{problem}" if problem else None
+    if message != before and (message or (before or "").startswith(_NOW)):
+        with system.database.begin() as session:
+            pools.set_status(session, pool, message, system.now())

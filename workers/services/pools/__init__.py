@@ -1,0 +1,1 @@
+"""What people do with pools: manage, drain, delete, adopt a Deployment, look."""

@@ -1,0 +1,205 @@
+"""Pools, agents and slots as people look at them: plain values, read only.
+
+Their fields are what ``--json`` and the dashboard's JSON print, so names and meanings stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
+from workers.services.runs.views import RunView, view
+from workers.services.system import System
+from workers.specs.pools import PoolSpec
+from workers.store import decisions, pools, runs
+from workers.store.models import Run, ScalingDecision
+
+DECISIONS_SHOWN = 10
+WAITING_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """One slot. ``since``: when the run took it; ``until``: when its reservation ends."""
+
+    slot: int
+    state: SlotState
+    run_id: str | None = None
+    workspace: str | None = None
+    kind: RunKind | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """One agent and its three slots. ``state``: available, draining or silent."""
+
+    name: str
+    state: str
+    registered_at: datetime
+    heartbeat_at: datetime
+    slots: tuple[SlotView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCounts:
+    """Slots of one pool by state, and how many could be given to a run now, by kind."""
+
+    total: int
+    running: int
+    reserved: int
+    idle: int
+    free_plan: int
+    free_plan_and_apply: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionView:
+    """What was decided about a pool's size, why, and from which facts."""
+
+    at: datetime
+    current: int
+    desired: int
+    reason: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool: limits, agents, slots, what waits, and what keeps it from what it wants.
+
+    ``pending`` counts by kind the runs that lack nothing but a slot, ``waiting`` shows the first of them; ``runs``
+    counts by status those that hold a slot.
+    """
+
+    name: str
+    type: str
+    limits: dict[str, Any]
+    timeouts: dict[str, Any]
+    attempts: int
+    draining: bool
+    deployment: str | None
+    adopting: bool
+    sensitive: tuple[str, ...]
+    slots: SlotCounts
+    agents: tuple[AgentView, ...]
+    pending: dict[str, int]
+    runs: dict[str, int]
+    waiting: tuple[RunView, ...]
+    status_message: str | None
+    decisions: tuple[DecisionView, ...]
+
+
+def one(system: System, name: str) -> PoolView:
+    """Return a pool as it is now. Raises :class:`UnknownPool`."""
+    return _views(system, name)[0]
+
+
+def every(system: System) -> list[PoolView]:
+    """Return all pools as they are now, by name."""
+    return _views(system)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What the database says of a pool; read in one transaction, which is over before the slot map is asked."""
+
+    spec: PoolSpec
+    holding: Mapping[str, Run]
+    pending: tuple[int, int]
+    waiting: Sequence[Run]
+    status: str | None
+    decisions: Sequence[ScalingDecision]
+
+
+def _views(system: System, name: str | None = None) -> list[PoolView]:
+    return [_view(system, recorded) for recorded in _read(system, name)]
+
+
+def _read(system: System, name: str | None) -> list[_Recorded]:
+    with system.database.read() as session:
+        specs = pools.all(session) if name is None else [pools.get(session, name)]
+        return [
+            _Recorded(
+                spec=spec,
+                holding={run.id: run for run in runs.holding(session, spec.name)},
+                pending=runs.pending_counts(session, spec.name),
+                waiting=runs.runnable(session, spec.name, tuple(RunKind), WAITING_SHOWN),
+                status=pools.status(session, spec.name),
+                decisions=decisions.recent(session, spec.name, DECISIONS_SHOWN),
+            )
+            for spec in specs
+        ]
+
+
+def _view(system: System, recorded: _Recorded) -> PoolView:
+    spec, slots = recorded.spec, system.slots(recorded.spec.name)
+    plans, applies = recorded.pending
+    return PoolView(
+        name=spec.name,
+        type=spec.type,
+        limits=spec.limits.model_dump(),
+        timeouts=spec.timeouts.model_dump(),
+        attempts=spec.attempts,
+        draining=spec.draining,
+        deployment=spec.deployment,
+        adopting=spec.adopting,
+        sensitive=spec.sensitive,
+        slots=_counts(slots.stats()),
+        agents=tuple(_agent(record, recorded.holding) for record in slots.snapshot()),
+        pending={RunKind.PLAN.value: plans, RunKind.PLAN_AND_APPLY.value: applies},
+        runs=dict(Counter(run.status.value for run in recorded.holding.values())),
+        waiting=tuple(view(run) for run in recorded.waiting),
+        status_message=recorded.status,
+        decisions=tuple(_decision(decision) for decision in recorded.decisions),
+    )
+
+
+def _counts(stats: PoolStats) -> SlotCounts:
+    return SlotCounts(
+        total=stats.total,
+        running=stats.running,
+        reserved=stats.reserved,
+        idle=stats.idle,
+        free_plan=stats.free_plan,
+        free_plan_and_apply=stats.free_apply,
+    )
+
+
+def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:
+    held = {lease.slot: lease for lease in record.leases}
+    return AgentView(
+        name=record.name,
+        state="silent" if record.silent else "draining" if record.draining else "available",
+        registered_at=_time(record.registered_at),
+        heartbeat_at=_time(record.heartbeat_at),
+        slots=tuple(_slot(slot, held.get(slot), holding) for slot in range(SLOTS_PER_AGENT)),
+    )
+
+
+def _slot(slot: int, lease: Lease | None, holding: Mapping[str, Run]) -> SlotView:
+    if lease is None:
+        return SlotView(slot, SlotState.IDLE)
+    return SlotView(
+        slot=slot,
+        state=lease.state,
+        run_id=lease.run,
+        workspace=holding[lease.run].workspace if lease.run in holding else None,
+        kind=lease.kind,
+        since=_time(lease.since),
+        until=None if lease.until is None else _time(lease.until),
+    )
+
+
+def _decision(decision: ScalingDecision) -> DecisionView:
+    return DecisionView(decision.at, decision.current, decision.desired, decision.reason, decision.facts)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,117 @@
+"""How a caller learns of its run: Celery states while it lasts, and a Celery result when it is over.
+
+The task that enqueued a run ends with ``Ignore``, and Celery forgets it. When the run is over, the very same
+message (name, arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and
+returns or raises the outcome, and Celery's own tracer stores it and continues the workflow. The message may be sent
+twice: a result that was delivered is not delivered again.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from workers.app import RESULT_LIFETIME, direct_queue
+from workers.core.errors import RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
+from workers.core.lifecycle import RunStatus
+from workers.protocol import names
+from workers.protocol.errors import TerraslotError
+from workers.services.system import System
+from workers.slots import announcements
+from workers.store import runs
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+OUTCOME = "terraslot_outcome"  # the header of a task that is sent once more
+OVERDUE = timedelta(seconds=60)
+BATCH = 500
+
+# A run waits before its first attempt, and again after one that lost its agent.
+_STEPS = (RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING, RunStatus.PENDING)
+_ENDINGS: dict[RunStatus, tuple[type[RunError], str]] = {
+    RunStatus.FAILED: (RunFailed, "failed"),
+    RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
+    RunStatus.DISCARDED: (RunDiscarded, "was discarded: its plan was refused"),
+    RunStatus.EXPIRED: (RunExpired, "expired: nobody confirmed its plan in time"),
+}
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """Return a run as the dict that callers get."""
+    return {
+        "run_id": run.id,
+        "workspace": run.workspace,
+        "status": run.status.value,
+        "changes": run.changes,
+        "outputs": run.outputs or {},
+        "agent": run.agent,
+        "slot": run.slot,
+        "attempt": run.attempt,
+    }
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """Return the result of a run that succeeded; raise the :class:`RunError` of one that ended otherwise."""
+    if run.status is RunStatus.SUCCEEDED:
+        return result_of(run)
+    error, ending = _ENDINGS[run.status]
+    sentence = f"Run {run.id} of workspace {run.workspace} {ending}"
+    if run.reason:
+        sentence += f" ({run.reason})"
+    raise error(f"{sentence}: {run.error}" if run.error else f"{sentence}.")
+
+
+def due(system: System, run_id: str) -> Run | None:
+    """Return a run whose outcome is to be delivered now.
+
+    None where that was done already, or where the database can't be asked: what was not delivered is sent again.
+    """
+    try:
+        with system.database.read() as session:
+            run = runs.get(session, run_id)
+    except TerraslotError as error:
+        log.warning("outcome not delivered for now", run=run_id, why=str(error))
+        return None
+    return run if run.status.is_over and run.delivered_at is None else None
+
+
+def announce(system: System, run: Run) -> None:
+    """Let ``AsyncResult.state`` and ``.info`` say where a run that is not over stands, unless they say more already."""
+    key = system.celery.backend.get_key_for_task(run.id)
+    step = run.attempt * len(_STEPS) + _STEPS.index(run.status)
+    state = run.status.value.upper()
+    announcements.announce(system.redis, key, run.id, state, result_of(run), step=step, keep=RESULT_LIFETIME)
+
+
+def complete(system: System, run: Run) -> None:
+    """Send the task of a run that is over once more, so that Celery delivers the outcome."""
+    task = run.task
+    system.celery.send_task(
+        task["name"],
+        args=task["args"],
+        kwargs=task["kwargs"],
+        queue=direct_queue(names.SUBMIT_QUEUE),
+        # Its result is the caller's: nobody here is to be told of it.
+        ignore_result=True,
+        headers={"ignore_result": False, OUTCOME: True},
+        **task["options"],
+    )
+    log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
+
+
+def deliver_overdue(system: System) -> int:
+    """Send again what should have been delivered a minute ago; return how many."""
+    with system.database.read() as session:
+        overdue = runs.undelivered(session, system.now() - OVERDUE, BATCH)
+    for run in overdue:
+        complete(system, run)
+    return len(overdue)
+
+
+def delivered(system: System, run_id: str) -> None:
+    """Remember that Celery has stored the outcome of a run."""
+    with system.database.begin() as session:
+        runs.mark_delivered(session, run_id, system.now())

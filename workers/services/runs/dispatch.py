@@ -1,0 +1,163 @@
+"""The dispatcher: gives free slots to the oldest runnable runs of a pool.
+
+One process at a time works on a pool; a wake-up that arrives meanwhile makes it go round once more, so that none is
+lost. Whoever adds a run or frees a slot calls :func:`dispatch`; beat does so too, as a safety net.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import structlog
+
+from workers.core.lifecycle import RunEvent, RunStatus
+from workers.protocol import names
+from workers.protocol.encryption import NoKey
+from workers.protocol.kinds import Phase, RunKind
+from workers.protocol.leases import Lease, PoolStats
+from workers.protocol.messages import Order
+from workers.services.errors import isolate
+from workers.services.pool_status import set_status
+from workers.services.runs import deliver, orders
+from workers.services.runs.finish import fail
+from workers.services.scaling.disruption import ask_for_mark
+from workers.services.system import System
+from workers.slots.slot_map import SlotMap
+from workers.specs.pools import PoolSpec
+from workers.store import pools, runs
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+LOCK_TTL = 30.0
+BATCH = 100
+
+
+def dispatch(system: System, pool: str) -> int:
+    """Give every free slot of ``pool`` that can be used to a run that waits; return how many were given.
+
+    Returns 0 at once where another process is at it: that one sees the wish.
+    """
+    given = []
+    system.lock(pool, "dispatch").work(lambda: given.append(_give_all(system, pool)), LOCK_TTL)
+    return sum(given)
+
+
+def wake(system: System, pool: str) -> None:
+    """Give out what is free; where no agent is there at all, have the pool looked at now, not at the next tick."""
+    if dispatch(system, pool) or system.slots(pool).stats().available:
+        return
+    # The lock is left to its time: a thousand runs at once ask once.
+    if system.lock(pool, "cold-start").request(uuid.uuid4().hex, ttl=1):
+        system.celery.send_task(names.CYCLE, args=[pool])
+
+
+def freed(system: System, ended: Run | None) -> Run | None:
+    """Give the slot that a finished run has left to the next one; return the run as it was given."""
+    if ended is not None:
+        dispatch(system, ended.pool)
+    return ended
+
+
+def _give_all(system: System, pool: str) -> int:
+    slots = system.slots(pool)
+    given, wide = 0, False
+    while kinds := _kinds_with_room(stats := slots.stats()):
+        # No more than there are free slots, unless some of those runs can't start now.
+        limit = BATCH if wide else min(BATCH, stats.free_plan)
+        with system.database.read() as session:
+            waiting = runs.runnable(session, pool, kinds, limit)
+            spec = pools.get(session, pool) if waiting else None
+        if spec and spec.draining:
+            break
+        batch = _give(system, slots, spec, waiting) if spec else 0
+        given += batch
+        # Whoever has added a run or freed a slot since then has left a wish with the lock.
+        if len(waiting) < limit or (wide and not batch):
+            break
+        wide = batch < limit
+    return given
+
+
+def _kinds_with_room(stats: PoolStats) -> set[RunKind]:
+    kinds = {RunKind.PLAN} if stats.free_plan else set()
+    if stats.free_apply:
+        kinds.add(RunKind.PLAN_AND_APPLY)
+    return kinds
+
+
+def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) -> int:
+    given = 0
+    full: set[RunKind] = set()
+    for run in waiting:
+        if run.kind in full:
+            continue
+        taken = _try_to_start(system, slots, spec, run)
+        if taken is None:
+            full.add(run.kind)
+        given += bool(taken)
+    return given
+
+
+def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
+    """Start a run; what is wrong with it alone keeps no other from starting. Raises where a server is away."""
+    with isolate("run not started", run=run.id, pool=spec.name):
+        try:
+            return start(system, slots, spec, run)
+        except orders.NotMade as error:
+            log.warning("run can't be started", run=run.id, pool=spec.name, why=str(error))
+            fail(system, run, str(error))
+        except NoKey as error:
+            # Not the run's fault: another process may have the key, and others need none.
+            log.warning("run waits for a key", run=run.id, pool=spec.name, why=str(error))
+            set_status(system, spec.name, f"run {run.id} waits: {error}")
+    return False
+
+
+def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
+    """Take a slot for a pending run, commit, send the order.
+
+    Returns None where no slot is free, False where the run holds one already or somebody else decided its fate first,
+    else True. Raises, having taken nothing, where its order can't be made.
+    """
+    token = orders.new_token()
+    lease = slots.acquire(run.id, run.kind, token)
+    if lease is None:
+        return None
+    if lease.token != token:
+        return False  # of its last attempt, or of somebody who is at it, or died there: reconcile releases what is left
+    try:
+        updated, order = _dispatched(system, spec, run, lease)
+    except Exception:
+        slots.release(run.id, token)
+        raise
+    if updated is None:
+        slots.release(run.id, token)
+        return False
+    deliver.announce(system, updated)
+    orders.send(system, updated, order)
+    ask_for_mark(system, spec, lease)
+    log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
+    return True
+
+
+def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:
+    now = system.now()
+    with system.database.begin() as session:
+        order = orders.make(system, session, run, Phase.PLAN, spec, slot=lease.slot, token=lease.token)
+        updated = runs.record(
+            session,
+            run.id,
+            RunEvent.DISPATCHED,
+            expect=RunStatus.PENDING,
+            now=now,
+            detail={"agent": lease.agent, "slot": lease.slot},
+            agent=lease.agent,
+            slot=lease.slot,
+            token=lease.token,
+            attempt=run.attempt + 1,
+            started_at=None,
+            deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
+        )
+    return updated, order

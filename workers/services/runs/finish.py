@@ -1,0 +1,115 @@
+"""The end of a run, in one order: commit, then free its slot, then deliver its outcome.
+
+Whoever ends a run lets others start in its place: :func:`workers.services.dispatch.dispatch`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from workers.core.lifecycle import RunEvent, after_agent_lost
+from workers.core.pools import PoolPolicy
+from workers.protocol.kinds import FailureReason
+from workers.services.runs import deliver
+from workers.services.system import System
+from workers.store import pools, runs
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+
+def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
+    """End a run as it was read; None where somebody else decided its fate first.
+
+    Only for a run of which no process is left, or none was ever started: its workspace is free from here on (F12).
+    """
+    with system.database.begin() as session:
+        ended = runs.record(
+            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(),
+            deadline=None, confirm_until=None, **changes,
+        )  # fmt: skip
+    if ended is None:
+        return None
+    _release(system, ended)
+    deliver.complete(system, ended)
+    return ended
+
+
+def fail(
+    system: System, run: Run, error: str, reason: FailureReason = FailureReason.AGENT_ERROR, **changes: Any
+) -> Run | None:
+    """End a run that can't go on, saying why: as cancelled, where that was asked for. Otherwise like :func:`end`."""
+    if run.cancel_mode is not None:
+        return end(system, run, RunEvent.CANCELLED, error=error, **changes)
+    return end(system, run, RunEvent.FAILED, reason=reason, error=error, **changes)
+
+
+def expire(system: System, run: Run) -> Run | None:
+    """End a run that nobody confirmed in time; None where somebody decided first."""
+    return end(system, run, RunEvent.EXPIRED)
+
+
+def record(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
+    """Write ``event`` in a transaction of its own, expecting the run as it was read; None if it has changed since."""
+    with system.database.begin() as session:
+        return runs.record(
+            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(), **changes
+        )
+
+
+def requeue_or_fail(system: System, run: Run, why: str, *, may_have_started: bool, **detail: Any) -> Run | None:
+    """Plan a run anew, or fail it, after it lost its slot; None where somebody else decided its fate first.
+
+    An apply that may have started fails as ``agent_lost`` and is never repeated by itself. A run whose cancel was
+    asked for is cancelled. ``detail`` is entered with the event.
+    """
+    with system.database.begin() as session:
+        spec = pools.get(session, run.pool)
+        event = after_agent_lost(
+            run.status, may_have_applied=may_have_started, attempt=run.attempt, attempts=spec.attempts
+        )
+        if run.cancel_mode is not None:
+            event = RunEvent.CANCELLED
+        changes: dict[str, Any] = {"started_at": None, "deadline": None, "confirm_until": None}
+        if event is RunEvent.AGENT_LOST:
+            changes |= {"agent": None, "slot": None, "token": None}
+        elif event is RunEvent.FAILED:
+            changes |= {"reason": FailureReason.AGENT_LOST, "error": _explanation(run, why)}
+        updated = runs.record(
+            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(),
+            detail={"why": why, **detail}, **changes,
+        )  # fmt: skip
+    if updated is None:
+        return None
+    log.warning("run lost its agent", run=run.id, why=why, status=updated.status.value, attempt=run.attempt)
+    if updated.status.is_over:
+        deliver.complete(system, updated)
+    else:
+        deliver.announce(system, updated)
+    return updated
+
+
+def _explanation(run: Run, why: str) -> str:
+    return (
+        f"Run {run.id} was {run.status} when it was lost: {why}. "
+        "What Terraform had done by then is in its state or, if the state could not be written, lost: "
+        "look at the log, plan again, and unlock the state only if its lock names this agent."
+    )
+
+
+def apply_deadline(now: datetime, pool: PoolPolicy) -> datetime:
+    """Return when an apply that is ordered now has to be over."""
+    return now + timedelta(seconds=pool.timeouts.redeem + pool.timeouts.apply)
+
+
+def _release(system: System, run: Run) -> None:
+    slots = system.slots(run.pool)
+    if run.token and slots.release(run.id, run.token):
+        return
+    # A confirmation that was not committed may have changed the token.
+    lease = slots.find(run.id)
+    if lease is not None:
+        slots.release(run.id, lease.token)

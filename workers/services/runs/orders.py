@@ -1,0 +1,107 @@
+"""Orders to agents: what one phase of a run needs, sent to the queue of the agent that holds its slot.
+
+An order is made before anything is decided, so that what keeps it from being made changes nothing; and sent after the
+commit, so that one that is not sent is sent again by reconcile.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pydantic import ValidationError
+
+from workers.app import direct_queue
+from workers.protocol import names
+from workers.protocol.errors import TerraslotError
+from workers.protocol.kinds import Phase
+from workers.protocol.leases import CancelMode
+from workers.protocol.messages import CancelRequest, Order
+from workers.services.errors import explained, is_outage
+from workers.services.secrets import variables
+from workers.services.system import System
+from workers.specs.pools import PoolSpec
+from workers.store import workspaces
+from workers.store.models import Run
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+log = structlog.get_logger(__name__)
+
+
+class NotMade(TerraslotError):
+    """An order can't be made, for what the run's own workspace says: it never will be, in its words."""
+
+
+def new_token() -> str:
+    """Return a fencing token that nobody can guess."""
+    return secrets.token_urlsafe(24)
+
+
+def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
+    """Return the order for ``phase``, to be redeemed by ``token``.
+
+    Raises :class:`NotMade` for what is wrong with the run's workspace alone; where it is the platform that lacks
+    something, what that raises.
+    """
+    try:
+        return _order(system, session, run, phase, pool, slot=slot, token=token)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        if not isinstance(error, TerraslotError | ValidationError):
+            log.exception("order can't be made", run=run.id, pool=run.pool, phase=phase.value)
+        raise NotMade(f"The order for its {phase} can't be made: {explained(error)}") from error
+
+
+def send(system: System, run: Run, order: Order) -> None:
+    """Send an order to the run's agent. Sending it twice is harmless: its token is redeemed once."""
+    _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
+
+
+def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
+    workspace = workspaces.get(session, run.workspace)
+    return Order(
+        run=run.id,
+        workspace=run.workspace,
+        kind=run.kind,
+        phase=phase,
+        slot=slot,
+        token=token,
+        source=workspace.source,
+        commit=run.commit,
+        variables=workspace.variables,
+        environment=workspace.environment,
+        destroy=run.destroy,
+        encrypted=variables.for_order(system, session, pool, workspace),
+        timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
+        interrupt_grace=pool.timeouts.interrupt,
+        state_path=_state_path(system, run, pool),
+    )
+
+
+def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
+    """Tell the agent of an executing run at once what its next heartbeat would tell it too."""
+    request = CancelRequest(run=run.id, token=run.token or "", mode=mode)
+    _send(system, names.CANCEL_ORDER, run, {"request": request.model_dump(mode="json")})
+
+
+def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
+    system.celery.send_task(
+        task,
+        kwargs=kwargs,
+        queue=direct_queue(names.orders_queue(run.pool, run.agent or "")),
+        ignore_result=True,
+        # What Flower and logs show: variables never leave the message itself.
+        argsrepr="()",
+        kwargsrepr=f"{{'run': '{run.id}'}}",
+    )
+
+
+def _state_path(system: System, run: Run, pool: PoolSpec) -> str | None:
+    """Return where a local pool keeps the state of a workspace without a remote backend."""
+    if pool.type != "local":
+        return None
+    return str(system.settings.home / "state" / run.workspace / "terraform.tfstate")

@@ -1,0 +1,184 @@
+"""What agents say: a phase started, a phase ended, an agent came or went.
+
+A report counts only with the token of its run (or an agent's instance_id), and may arrive twice: the agent repeats
+it until the slot map shows that it was taken. Everything here is therefore safe twice, and a late report of a run
+that went on without it changes nothing (F11, F26).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, assert_never
+
+import structlog
+
+from workers.core.lifecycle import EXECUTING, RunEvent, RunStatus
+from workers.protocol.kinds import FailureReason, Phase, RunKind
+from workers.protocol.leases import APPLY_SLOT, Lease
+from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
+from workers.services.errors import isolate
+from workers.services.runs import deliver, orders
+from workers.services.runs.dispatch import dispatch, freed, wake
+from workers.services.runs.finish import apply_deadline, end, fail, record, requeue_or_fail
+from workers.services.system import System
+from workers.store import pools, runs, workspaces
+from workers.store.models import Run
+
+log = structlog.get_logger(__name__)
+
+
+def take(system: System, report: Report) -> None:
+    """Take a report of an agent."""
+    match report:
+        case AgentRegistered():
+            log.info("agent registered", pool=report.pool, agent=report.agent)
+            dispatch(system, report.pool)
+        case AgentStopped():
+            agent_gone(system, report.pool, report.agent, report.instance_id, "it stopped")
+        case PhaseStarted():
+            _phase_started(system, report)
+        case PhaseFinished():
+            _phase_finished(system, report)
+        case _:
+            assert_never(report)
+
+
+def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str) -> None:
+    """Decide about the runs that an agent held which is known to be gone, and remove it."""
+    slots = system.slots(pool)
+    record = slots.agent(agent)
+    held = record.leases if record is not None and record.instance_id == instance_id else ()
+    reason = f"its agent {agent} is gone ({why})"
+    # Commit, then release: only the lease tells that an apply never started, and who dies here leaves it to the next.
+    _lose_all(system, held, reason)
+    leases = slots.forget(agent, instance_id)
+    _lose_all(system, leases, reason)  # those that were taken meanwhile
+    log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
+    wake(system, pool)
+
+
+def _lose_all(system: System, leases: Iterable[Lease], why: str) -> None:
+    for lease in leases:
+        with isolate("run of a gone agent not decided about", run=lease.run, agent=lease.agent):
+            _lose(system, lease, why)
+
+
+def _lose(system: System, lease: Lease, why: str) -> None:
+    with system.database.read() as session:
+        run = runs.get(session, lease.run)
+    if run.token == lease.token and run.status.holds_slot:
+        # The map may have lost what the database was told.
+        requeue_or_fail(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
+
+
+def _phase_started(system: System, report: PhaseStarted) -> None:
+    now = system.now()
+    expected = RunStatus.PLANNING if report.phase is Phase.PLAN else RunStatus.APPLYING
+    resolved = {"commit": report.commit} if report.commit else {}
+    with system.database.begin() as session:
+        runs.note(
+            session, report.run, f"{report.phase} started", expect=expected, expect_token=report.token, now=now,
+            detail={"agent": report.agent, "commit": report.commit}, started_at=now, **resolved,
+        )  # fmt: skip
+
+
+def _phase_finished(system: System, report: PhaseFinished) -> None:
+    with system.database.read() as session:
+        run = runs.get(session, report.run)
+    if run.token != report.token:
+        log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
+    elif run.status in EXECUTING:
+        freed(system, _advance(system, run, report))
+    else:
+        _repeat_last_step(system, run)
+
+
+def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
+    """Do what follows from the end of a phase; return the run if it is over."""
+    if report.outcome == "failed":
+        return end(system, run, RunEvent.FAILED, reason=report.reason, error=report.error, **_facts(report))
+    if report.outcome == "cancelled" and run.cancel_mode is None:
+        error = report.error or f"Its {report.phase} took longer than it may."
+        return end(system, run, RunEvent.FAILED, reason=FailureReason.TIMED_OUT, error=error, **_facts(report))
+    if report.outcome == "cancelled":
+        return end(system, run, RunEvent.CANCELLED, error=report.error, **_facts(report))
+    if report.phase is Phase.APPLY:
+        return end(system, run, RunEvent.APPLIED, outputs=report.outputs)
+    if run.kind is RunKind.PLAN or not report.changed:
+        return end(system, run, RunEvent.PLAN_FINISHED, **_facts(report))
+    if run.cancel_mode is not None:
+        return end(system, run, RunEvent.CANCELLED, **_facts(report))
+    return _apply_at_once(system, run, report) if run.auto_apply else _wait_for_confirmation(system, run, report)
+
+
+def _facts(report: PhaseFinished) -> dict[str, Any]:
+    """Return what a plan told; an apply keeps the counts that its plan had."""
+    if report.phase is Phase.APPLY:
+        return {}
+    return {
+        "changes_add": report.changes.add,
+        "changes_change": report.changes.change,
+        "changes_destroy": report.changes.destroy,
+        "outputs": report.outputs,
+        **({"commit": report.commit} if report.commit else {}),
+    }
+
+
+def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> Run | None:
+    now = system.now()
+    with system.database.begin() as session:
+        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
+        until = now + timedelta(seconds=workspace.confirm_timeout or spec.timeouts.confirm)
+        updated = runs.record(
+            session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
+            confirm_until=until, deadline=None, **_facts(report),
+        )  # fmt: skip
+    if updated is None:
+        return None
+    if (cancelled := _keep_plan(system, updated)) is not None:
+        return cancelled
+    deliver.announce(system, updated)
+    log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=until.isoformat())
+    return None
+
+
+def _keep_plan(system: System, run: Run) -> Run | None:
+    """Reserve the slot of a run that waits; one whose cancel came while its plan was reported ends, and is returned."""
+    if run.cancel_mode is not None:
+        return end(system, run, RunEvent.CANCELLED)
+    if run.token and run.confirm_until:
+        system.slots(run.pool).reserve(run.id, run.token, run.confirm_until.timestamp())
+    return None
+
+
+def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> Run | None:
+    token = orders.new_token()
+    try:
+        with system.database.read() as session:
+            spec = pools.get(session, run.pool)
+            order = orders.make(system, session, run, Phase.APPLY, spec, slot=APPLY_SLOT, token=token)
+    except orders.NotMade as error:
+        return fail(system, run, str(error), **_facts(report))
+    slots = system.slots(run.pool)
+    lease = slots.resume(run.id, report.token, token)
+    if lease is None:
+        return None  # its agent is silent, or the lease went on without this report: reconcile decides
+    updated = record(
+        system, run, RunEvent.PLANNED_AUTO_APPLY, token=token, started_at=None,
+        deadline=apply_deadline(system.now(), spec), **_facts(report),
+    )  # fmt: skip
+    if updated is None:
+        slots.release(run.id, token)
+        return None
+    deliver.announce(system, updated)
+    orders.send(system, updated, order.model_copy(update={"commit": updated.commit}))
+    return None
+
+
+def _repeat_last_step(system: System, run: Run) -> None:
+    """Do again what follows the commit, in case the process died between the two."""
+    if run.status is RunStatus.APPLY_PENDING:
+        freed(system, _keep_plan(system, run))
+    elif run.status.is_over and run.token and system.slots(run.pool).release(run.id, run.token):
+        dispatch(system, run.pool)

@@ -1,0 +1,91 @@
+"""One look at a pool: reconcile, then scale, then give out what is free. Beat fires it for every pool."""
+
+from __future__ import annotations
+
+import structlog
+
+from workers.core.pods import PodPhase
+from workers.protocol import names
+from workers.protocol.errors import TerraslotError
+from workers.services.pod_snapshot import PodSnapshot
+from workers.services.pool_lock import LOCK_TTL
+from workers.services.pool_status import set_status
+from workers.services.pools.adopt import label_pods, release_to_deployment
+from workers.services.pools.drain import drain_agents
+from workers.services.runs.dispatch import dispatch
+from workers.services.scaling.disruption import protect_pods
+from workers.services.scaling.reconcile import reconcile_pods
+from workers.services.scaling.scale import autoscale_pods
+from workers.services.secrets.credentials import ensure_secret_for_pool
+from workers.services.system import System
+from workers.slots.locks import LockLost, renew_lock
+from workers.store import pools
+
+log = structlog.get_logger(__name__)
+
+_DRAINS = "it drains, and no run is given to it"
+
+
+def cycle(system: System, pool: str) -> bool:
+    """Reconcile, fill up and scale one pool; False where another process is at it (F5, F28).
+
+    Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked, and :class:`LockLost` where
+    this took so long that another process may be at it; nothing is scaled then.
+    """
+    if not system.lock(pool, "cycle").work(lambda: _look(system, pool), LOCK_TTL):
+        return False
+    dispatch(system, pool)
+    return True
+
+
+def cycles(system: System) -> list[str]:
+    """Send one cycle task for every pool, so that an error in one stops no other; return the pools.
+
+    One more looks for pods whose pool is no more.
+    """
+    interval = system.settings.cycle_seconds
+    system.celery.send_task(names.SWEEP, expires=interval)
+    return _for_every_pool(system, names.CYCLE, interval)
+
+
+def dispatches(system: System) -> list[str]:
+    """Send one dispatch task for every pool: the safety net under wake-ups that were lost."""
+    return _for_every_pool(system, names.DISPATCH, system.settings.dispatch_seconds)
+
+
+def _look(system: System, pool: str) -> None:
+    with system.database.read() as session:
+        spec = pools.get(session, pool)
+    try:
+        if spec.draining:
+            drain_agents(system, pool)  # those that have come since, too
+        label_pods(system, spec)
+        listing = reconcile_pods(system, spec)
+        protect_pods(system, spec, listing)
+        renew_lock()
+        ensure_secret_for_pool(system, spec)
+        renew_lock()
+        if spec.deployment:
+            release_to_deployment(system, spec, listing)
+        elif not spec.draining:
+            autoscale_pods(system, spec, listing)
+    except LockLost:
+        raise  # what the pool waits for, somebody else says by now
+    except TerraslotError as error:
+        set_status(system, pool, str(error))
+        raise
+    set_status(system, pool, _waiting(listing) or (_DRAINS if spec.draining else None))
+
+
+def _waiting(listing: PodSnapshot) -> str | None:
+    """Return which pod waits for what, where the cluster says so."""
+    waiting = (pod for pod in listing.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
+    return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
+
+
+def _for_every_pool(system: System, task: str, interval: float) -> list[str]:
+    with system.database.read() as session:
+        names_of_pools = [spec.name for spec in pools.all(session)]
+    for pool in names_of_pools:
+        system.celery.send_task(task, args=[pool], expires=interval)
+    return names_of_pools

@@ -1,0 +1,260 @@
+"""The pod manager: how many pods a pool has, and which may go.
+
+Scale-down has one safe order: claim idle agents in the slot map (one atomic step finds them idle and takes them out
+of every free count), delete each by its uid, and give back the claim of what could not be deleted. A starting pod,
+or one with a running or reserved slot, is never a victim, whatever the desired count says (F1, F2).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict, dataclass
+
+import structlog
+from typing_extensions import deprecated
+
+from workers.core.errors import PodRefused, StillInUse
+from workers.core.pods import Pod, PodPhase
+from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
+from workers.protocol.errors import Unavailable
+from workers.protocol.leases import SlotState
+from workers.services.pod_snapshot import PodSnapshot
+from workers.services.pool_lock import pool_lock
+from workers.services.pools.manage import get as get_pool
+from workers.services.scaling.reconcile import GIVE_UP_AFTER
+from workers.services.system import System
+from workers.slots.slot_map import SlotMap
+from workers.specs.pools import PoolSpec
+from workers.store import decisions, pools, runs
+
+log = structlog.get_logger(__name__)
+
+_SUFFIX_BYTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PodCount:
+    """Pods of a pool: ``current`` are ready or starting, ``desired`` is what the last decision asked for."""
+
+    current: int
+    desired: int
+
+
+def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
+    """Create pods up to the pool's minimum, unless creation is held back; return how many were created."""
+    if spec.deployment or spec.draining:
+        return 0  # the one has a minimum of its own, the other needs none
+    listing = PodSnapshot(system, spec)
+    facts, now = observe(system, spec, listing), system.now().timestamp()
+    if now < back_off_until(facts.failures, now):
+        return 0
+    return _create(system, spec, listing, spec.limits.min_agents - facts.current)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What scaling by hand has done: pods added or removed; ``kept``: more than asked for; ``short``: fewer."""
+
+    pool: str
+    desired: int
+    added: int
+    removed: int
+    kept: int
+    short: int
+
+
+def scale_now(system: System, name: str, desired: int) -> Scaled:
+    """Bring a pool towards ``desired`` pods between two of its cycles. Raises as :func:`scale_pods`.
+
+    Also :class:`UnknownPool`.
+    """
+    get_pool(system, name)
+    with pool_lock(system, name):
+        spec = get_pool(system, name)  # it may have changed while others had their turn
+        before = observe(system, spec, PodSnapshot(system, spec)).current
+        changed = scale_pods(system, spec, desired)
+    missing = desired - before - changed
+    return Scaled(name, desired, max(changed, 0), max(-changed, 0), kept=max(-missing, 0), short=max(missing, 0))
+
+
+def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
+    """Bring the pool towards ``desired`` pods; return by how many it changed.
+
+    Downwards, only pods whose slots are all idle go, even if that leaves more than ``desired``. Raises
+    :class:`StillInUse` while a Deployment runs the pool's pods, or the pool drains.
+    """
+    if spec.draining:
+        raise StillInUse(f"The pool {spec.name!r} drains: `terraslot pool undrain {spec.name}` ends that.")
+    if spec.deployment:
+        raise StillInUse(
+            f"The Deployment {spec.deployment!r} runs the pods of {spec.name!r}: take it over, or scale that."
+        )
+    listing = PodSnapshot(system, spec)
+    return _scale(system, spec, listing, observe(system, spec, listing).current, desired)
+
+
+def get_pod_count(system: System, spec: PoolSpec) -> PodCount:
+    """Return how many pods the pool has, and how many it was last meant to have."""
+    current = observe(system, spec, PodSnapshot(system, spec)).current
+    with system.database.read() as session:
+        last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
+    return PodCount(current, last.desired if last else current)
+
+
+def autoscale_pods(system: System, spec: PoolSpec, listing: PodSnapshot | None = None) -> tuple[int, bool]:
+    """Decide how many pods the pool should have and act on it; return (desired, whether anything changed).
+
+    ``listing`` is what a cycle has listed already. Every decision that changes something, and every refusal whose
+    reason is new, is stored with its facts.
+    """
+    now = system.now()
+    listing = listing or PodSnapshot(system, spec)
+    facts = observe(system, spec, listing)
+    decision = decide(facts, spec.limits, now.timestamp())
+    if decision.noteworthy:
+        _store(system, spec, facts, decision)
+    if not decision.changes:
+        return decision.desired, False
+    log.info(
+        "scaling", pool=spec.name, current=decision.current, desired=decision.desired, reason=decision.reason.value
+    )
+    outdated_only = decision.reason is ScalingReason.OUTDATED
+    changed = _scale(system, spec, listing, decision.current, decision.desired, outdated_only=outdated_only)
+    return decision.desired, changed != 0
+
+
+def observe(system: System, spec: PoolSpec, listing: PodSnapshot) -> PoolFacts:
+    """Return the facts that scaling decisions are made from."""
+    now = system.now().timestamp()
+    slots = system.slots(spec.name)
+    agents = slots.snapshot()
+    registered = {agent.name for agent in agents}
+    with system.database.read() as session:
+        pending_plans, pending_applies = runs.pending_counts(session, spec.name)
+        failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
+    available = [agent for agent in agents if agent.available]
+    leases = [lease for agent in available for lease in agent.leases]
+    outdated = {pod.name for pod in listing.outdated}
+    stats = slots.stats()
+    return PoolFacts(
+        ready=len(available),
+        starting=sum(_is_starting(pod, spec, now) for pod in listing.pods if pod.name not in registered),
+        free_apply=stats.free_apply,
+        free_plan_only=stats.free_plan_only,
+        used=len(leases),
+        reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
+        pending_plans=pending_plans,
+        pending_applies=pending_applies,
+        idle_since=tuple(agent.idle_since for agent in available if agent.idle_since is not None),
+        failures=tuple(failures),
+        outdated=sum(agent.name in outdated and not agent.leases for agent in available),
+        updated=sum(agent.name not in outdated for agent in available),
+    )
+
+
+def _is_starting(pod: Pod, spec: PoolSpec, now: float) -> bool:
+    return (
+        not pod.deleting
+        and pod.phase in (PodPhase.PENDING, PodPhase.RUNNING)
+        and now - pod.created_at <= spec.limits.start_deadline
+    )
+
+
+def _scale(
+    system: System, spec: PoolSpec, listing: PodSnapshot, current: int, desired: int, *, outdated_only: bool = False
+) -> int:
+    if desired >= current:
+        return _create(system, spec, listing, min(desired, spec.limits.max_agents) - current)
+    return -_remove_idle(system, spec, listing, current - desired, outdated_only=outdated_only)
+
+
+def _create(system: System, spec: PoolSpec, listing: PodSnapshot, count: int) -> int:
+    """Create so many pods; return how many there are of them. What refuses one holds back the next creations."""
+    names = [f"{spec.name}-{secrets.token_hex(_SUFFIX_BYTES)}" for _ in range(count)]
+    failures = listing.create(names)
+    for name in names:
+        if name not in failures:
+            log.info("pod created", pool=spec.name, pod=name)
+    if failures:
+        name, error = next(iter(failures.items()))
+        log.warning("pods not created", pool=spec.name, count=len(failures), why=str(error))
+        with system.database.begin() as session:
+            decisions.record_pod_failure(session, spec.name, system.now(), name, str(error))
+            pools.set_status(session, spec.name, str(error), system.now())
+    return len(names) - len(failures)
+
+
+def _remove_idle(system: System, spec: PoolSpec, listing: PodSnapshot, count: int, *, outdated_only: bool) -> int:
+    slots = system.slots(spec.name)
+    claim = secrets.token_hex(8)
+    removed = failed = 0
+    for agent in _claim(slots, listing, count, claim, outdated_only=outdated_only):
+        pod = listing.find(agent)
+        if pod is None or failed == GIVE_UP_AFTER:
+            slots.give_back(agent, claim)  # without a uid, as of one that registered after the look, nothing is deleted
+        elif _delete(spec, listing, pod):
+            removed += 1
+        else:
+            failed += 1
+            slots.give_back(agent, claim)
+    return removed
+
+
+def _claim(slots: SlotMap, listing: PodSnapshot, count: int, claim: str, *, outdated_only: bool) -> list[str]:
+    """Claim idle agents, those with an outdated pod first."""
+    outdated = [pod.name for pod in listing.outdated]
+    claimed = slots.claim_idle(count, claim, outdated) if outdated else []
+    return claimed if outdated_only else [*claimed, *slots.claim_idle(count - len(claimed), claim)]
+
+
+def _delete(spec: PoolSpec, listing: PodSnapshot, pod: Pod) -> bool:
+    try:
+        listing.delete(pod)
+    except (Unavailable, PodRefused) as error:
+        log.warning("pod not deleted, claim given back", pool=spec.name, pod=pod.name, why=str(error))
+        return False
+    log.info("pod deleted", pool=spec.name, pod=pod.name, slots="idle")
+    return True
+
+
+def _store(system: System, spec: PoolSpec, facts: PoolFacts, decision: Decision) -> None:
+    reason = f"{decision.reason}: {decision.refused}" if decision.refused else decision.reason.value
+    with system.database.begin() as session:
+        last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
+        repeated = last is not None and decision.refused is not None and last.reason == reason
+        if not repeated:
+            decisions.record(
+                session,
+                spec.name,
+                system.now(),
+                current=decision.current,
+                desired=decision.desired,
+                reason=reason,
+                facts=asdict(facts),
+            )
+        if decision.reason is not ScalingReason.BACKING_OFF:  # what it backs off from says more
+            pools.set_status(session, spec.name, reason if decision.refused else None, system.now())
+
+
+@deprecated("ensure_deployment_for_pool is now ensure_pods_for_pool")
+def ensure_deployment_for_pool(system: System, spec: PoolSpec) -> int:
+    """See :func:`ensure_pods_for_pool`."""
+    return ensure_pods_for_pool(system, spec)
+
+
+@deprecated("scale_deployment is now scale_pods")
+def scale_deployment(system: System, spec: PoolSpec, replicas: int) -> int:
+    """See :func:`scale_pods`."""
+    return scale_pods(system, spec, replicas)
+
+
+@deprecated("get_deployment_replicas is now get_pod_count")
+def get_deployment_replicas(system: System, spec: PoolSpec) -> PodCount:
+    """See :func:`get_pod_count`."""
+    return get_pod_count(system, spec)
+
+
+@deprecated("auto_scale_deployment is now autoscale_pods")
+def auto_scale_deployment(system: System, spec: PoolSpec) -> tuple[int, bool]:
+    """See :func:`autoscale_pods`."""
+    return autoscale_pods(system, spec)

@@ -1,0 +1,1 @@
+"""Credentials of pools, and sensitive variables of pools and workspaces."""

@@ -1,0 +1,1 @@
+"""What people write about pools and workspaces, checked when it is saved. Pure."""

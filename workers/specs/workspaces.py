@@ -1,0 +1,34 @@
+"""A workspace's configuration."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workers.protocol.names import Name
+from workers.protocol.sources import Environment, GitSource, Source, Variables, without_credentials
+
+
+class WorkspaceSpec(BaseModel):
+    """What a person says of a workspace. ``confirm_timeout`` is in seconds; None means the pool's.
+
+    ``sensitive`` are the names of its sensitive variables; their values are kept elsewhere, encrypted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    pool: Name = "default"
+    source: Source
+    variables: Variables = {}
+    environment: Environment = {}
+    sensitive: tuple[str, ...] = ()
+    auto_apply: bool = False
+    confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)
+
+    @property
+    def shown(self) -> WorkspaceSpec:
+        """The configuration as it may be shown: without a password in its URL, which was once accepted there."""
+        if not isinstance(self.source, GitSource):
+            return self
+        source = self.source.model_copy(update={"url": without_credentials(self.source.url)})
+        return self.model_copy(update={"source": source})
