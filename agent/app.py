@@ -56,7 +56,7 @@ class AgentApp(Celery):
         run = getattr(report, "run", None)
         self.send_task(
             names.REPORT,
-            args=[report.model_dump(mode="json")],
+            args=[report.wire()],
             queue=_direct(names.REPORTS_QUEUE),
             ignore_result=True,
             argsrepr=f"({report.type}, {run})",

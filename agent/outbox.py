@@ -113,7 +113,7 @@ class Outbox:
 
     def _write(self, report: PhaseFinished, lease: Lease) -> None:
         content = {
-            "report": report.model_dump(mode="json"),
+            "report": report.wire(),
             "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since},
         }
         path = self._path(lease.token)

@@ -26,6 +26,7 @@ from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
+from workers.protocol.version import instance_id
 from workers.slots.connection import connect
 from workers.slots.log_stream import RunLog
 from workers.slots.slot_map import SlotMap
@@ -44,7 +45,7 @@ class Agent:
         settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings
         self.logger = logger
-        self.instance_id = uuid.uuid4().hex
+        self.instance_id = instance_id(uuid.uuid4().hex)
         self.slots = SlotManager()
         self.reports = Outbox(settings.work_dir / "reports", send, logger)
         self._redis = connect(settings.redis_url, settings.credentials)

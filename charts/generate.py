@@ -85,6 +85,9 @@ def _bare(schema: Any) -> Any:
         return [_bare(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
+    if "properties" in schema:
+        # What is stored may be a newer version's; what a person writes may not.
+        schema = {**schema, "additionalProperties": False}
     return {
         # Here the keys are names, not words of the schema.
         key: {name: _bare(each) for name, each in value.items()} if key in ("properties", "$defs") else _bare(value)

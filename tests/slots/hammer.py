@@ -80,7 +80,7 @@ class Worker:
             (("give_back", (agent, claim)), 12),
             (("drain", (agent,)), 1),
             (("undrain", (agent,)), 6),
-            (("forget", (agent,)), 1),
+            (("deregister", (agent,)), 1),
         ]
 
 

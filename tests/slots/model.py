@@ -129,13 +129,6 @@ class Model:
         self.leases[run] = Lease(run, lease.kind, lease.agent, lease.slot, new_token, RUNNING, self.now)
         return self.leases[run]
 
-    def extend(self, run: str, token: str, until: float) -> bool:
-        lease = self._held(run, token)
-        if lease is None or lease.state is not RESERVED:
-            return False
-        self.leases[run] = replace(lease, until=until)
-        return True
-
     def release(self, run: str, token: str) -> bool:
         lease = self._held(run, token)
         if lease is not None:
@@ -219,7 +212,7 @@ class Model:
     def watched(self) -> tuple[float, float]:
         return self.now, self.now if self.watched_since is None else self.watched_since
 
-    def forget(self, agent: str, instance_id: str | None = None) -> list[Lease]:
+    def deregister(self, agent: str, instance_id: str | None = None) -> list[Lease]:
         record = self.agents.get(agent)
         if record is None or instance_id not in (None, record.instance_id):
             return []
@@ -227,10 +220,6 @@ class Model:
         return [self.leases.pop(run) for run in record.runs if run]
 
     # What everybody asks
-
-    def expired(self) -> list[Lease]:
-        due = [lease for lease in self.leases.values() if lease.until is not None and lease.until <= self.now]
-        return sorted(due, key=lambda lease: (lease.until, lease.run))
 
     def find(self, run: str) -> Lease | None:
         return self.leases.get(run)

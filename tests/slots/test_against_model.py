@@ -110,11 +110,6 @@ class SlotMachine(RuleBasedStateMachine):
         for _ in range(1 + twice):
             self.both("resume", run, token, new_token)
 
-    @rule(until=TIMES, data=st.data())
-    def extend(self, until: float, data: st.DataObject) -> None:
-        run = self.a_run(data)
-        self.both("extend", run, self.its_token(data, run), until)
-
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         run = self.a_run(data)
@@ -162,8 +157,8 @@ class SlotMachine(RuleBasedStateMachine):
             self.both("mark_silent", 10.0)
 
     @rule(agent=AGENTS, instance_id=st.none() | INCARNATIONS)
-    def forget(self, agent: str, instance_id: str | None) -> None:
-        self.both("forget", agent, instance_id)
+    def deregister(self, agent: str, instance_id: str | None) -> None:
+        self.both("deregister", agent, instance_id)
 
     @rule()
     def the_server_restarts_with_its_data(self) -> None:
@@ -173,7 +168,6 @@ class SlotMachine(RuleBasedStateMachine):
     def everything_is_as_the_model_says(self) -> None:
         assert self.slots.snapshot() == self.model.snapshot()
         assert self.slots.stats() == self.model.stats()
-        assert self.slots.expired() == self.model.expired()
         assert self.slots.watched() == self.model.watched()
         for name in [*self.model.agents, "nobody"]:
             assert self.slots.agent(name) == self.model.agent(name)

@@ -70,7 +70,7 @@ def test_no_slot_is_held_twice_and_no_token_redeemed_twice(journal: list[Step]) 
             assert place not in holders
             assert reply.run not in holders.values()
             holders[place] = reply.run
-        ended = [lease.run for lease in reply] if verb == "forget" else []
+        ended = [lease.run for lease in reply] if verb == "deregister" else []
         if (verb in ("release", "revoke") and reply) or reply is CancelOutcome.REVOKED:
             ended = [arguments[0]]
         holders = {place: run for place, run in holders.items() if run not in ended}

@@ -10,11 +10,14 @@ from tests.slots.invariants import POOL
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.slots.keys import PoolKeys
+from workers.slots.records import text
 from workers.slots.slot_map import SlotMap
 
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
 INTERRUPT, KILL = CancelMode.INTERRUPT, CancelMode.KILL
+KEYS = PoolKeys(POOL).slot_map
 
 
 def place(lease: Lease | None) -> tuple[str, int] | None:
@@ -193,14 +196,12 @@ class TestReserveAndResume:
         slots.acquire("just-a-plan", PLAN, "token")
         assert not slots.reserve("just-a-plan", "token", clock.now + 60)
 
-    def test_reservations_past_their_time_are_listed_and_stay(self, slots: SlotMap, clock: Clock) -> None:
+    def test_a_reservation_past_its_time_stays_since_the_database_decides(self, slots: SlotMap, clock: Clock) -> None:
         slots.reserve("run", "plan-token", clock.now + 60)
-        assert slots.expired() == []
-        clock.now += 60
-        assert [lease.run for lease in slots.expired()] == ["run"]
-        assert slots.extend("run", "plan-token", clock.now + 1)
-        assert slots.expired() == []
-        assert not slots.extend("run", "stale-token", clock.now + 99)
+        clock.now += 61
+        kept = slots.find("run")
+        assert kept
+        assert (kept.state, kept.until) == (RESERVED, clock.now - 1)
 
 
 class TestRelease:
@@ -355,7 +356,9 @@ class TestRegister:
 
     def test_a_reservation_without_a_known_end_is_the_databases_to_decide(self, slots: SlotMap, clock: Clock) -> None:
         slots.register("a", "life", [Lease("run", APPLY, "a", 0, "token", RESERVED, clock.now)])
-        assert [lease.run for lease in slots.expired()] == ["run"]
+        lease = slots.find("run")
+        assert lease
+        assert lease.until == clock.now
 
     def test_a_slot_that_was_given_to_another_run_meanwhile_stays_the_others(self, slots: SlotMap) -> None:
         slots.register("a", "life")
@@ -526,21 +529,21 @@ class TestSilence:
         clock.now += 1
         assert slots.mark_silent(30) == ["a"]
 
-    def test_forgetting_returns_what_the_agent_held_and_frees_the_runs(self, slots: SlotMap, clock: Clock) -> None:
+    def test_deregistering_returns_what_the_agent_held_and_frees_the_runs(self, slots: SlotMap, clock: Clock) -> None:
         slots.register("a", "life")
         slots.acquire("waiting", APPLY, "t-0")
         slots.reserve("waiting", "t-0", clock.now + 60)
         slots.acquire("planning", PLAN, "t-1")
-        assert [(lease.run, lease.slot) for lease in slots.forget("a")] == [("waiting", 0), ("planning", 1)]
+        assert [(lease.run, lease.slot) for lease in slots.deregister("a")] == [("waiting", 0), ("planning", 1)]
         assert slots.snapshot() == []
         assert slots.find("planning") is None
-        assert slots.forget("a") == []
+        assert slots.deregister("a") == []
 
     def test_an_incarnation_that_came_later_is_not_forgotten(self, slots: SlotMap) -> None:
         slots.register("a", "second-life")
-        assert slots.forget("a", "first-life") == []
+        assert slots.deregister("a", "first-life") == []
         assert slots.agent("a")
-        slots.forget("a", "second-life")
+        slots.deregister("a", "second-life")
         assert slots.agent("a") is None
 
 
@@ -592,3 +595,57 @@ def _lost_since(slots: SlotMap) -> float | None:
     lease = slots.find("run")
     assert lease
     return lease.lost_since
+
+
+class TestRecordsOfALaterVersion:
+    """F38: a record with one word more is read by this version, and no verb of it takes that word away."""
+
+    @pytest.fixture
+    def later(self, slots: SlotMap, client: redis.Redis) -> redis.Redis:
+        slots.register("a", "2.life")
+        slots.acquire("planning", PLAN, "plan-token")
+        slots.acquire("applying", APPLY, "apply-token")
+        for key, name in ((KEYS[1], "planning"), (KEYS[1], "applying"), (KEYS[3], "a")):
+            client.hset(key, name, f"{text(client.hget(key, name))} later words")
+        return client
+
+    def test_every_verb_leaves_the_words_in_place(self, slots: SlotMap, later: redis.Redis, clock: Clock) -> None:
+        assert slots.redeem("a", "planning", "plan-token")
+        assert slots.heartbeat("a", "2.life", [], []).registered
+        assert slots.cancel("planning", INTERRUPT) is CancelOutcome.REQUESTED
+        assert slots.heartbeat("a", "2.life", ["plan-token"], []).cancels == (("plan-token", INTERRUPT),)
+        assert slots.reserve("applying", "apply-token", clock.now + 60)
+        assert slots.resume("applying", "apply-token", "next-token")
+        assert slots.drain("a")
+        assert slots.undrain("a")
+        slots.register("a", "2.life", draining=True)
+
+        words = [
+            text(later.hget(key, name)) for key, name in ((KEYS[1], "planning"), (KEYS[1], "applying"), (KEYS[3], "a"))
+        ]
+        assert all(record.endswith(" later words") for record in words), words
+
+    @pytest.mark.usefixtures("later")
+    def test_readers_ignore_the_words(self, slots: SlotMap) -> None:
+        [agent] = slots.snapshot()
+        assert {lease.run for lease in agent.leases} == {"planning", "applying"}
+        assert agent == slots.agent("a")
+
+    def test_an_unknown_way_to_end_a_phase_is_an_interrupt(self, slots: SlotMap, client: redis.Redis) -> None:
+        slots.register("a", "2.life")
+        slots.acquire("planning", PLAN, "token")
+        slots.redeem("a", "planning", "token")
+        slots.cancel("planning", INTERRUPT)
+        record = text(client.hget(KEYS[1], "planning"))
+        client.hset(KEYS[1], "planning", record.replace(" interrupt ", " freeze "))
+
+        assert slots.heartbeat("a", "2.life", ["token"], []).cancels == (("token", INTERRUPT),)
+        lease = slots.find("planning")
+        assert lease
+        assert lease.cancel is INTERRUPT
+
+
+@pytest.mark.parametrize(("instance_id", "protocol"), [("3.f00d", 3), ("f00d", 1), ("life", 1), ("x.f00d", 1), ("", 1)])
+def test_the_protocols_version_is_read_from_the_instance_id(slots: SlotMap, instance_id: str, protocol: int) -> None:
+    slots.register("a", instance_id or "-")
+    assert slots.snapshot()[0].protocol == protocol

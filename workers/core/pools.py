@@ -16,7 +16,7 @@ class PoolLimits(BaseModel):
     that has not registered by then is replaced. ``step``: how many pods one decision adds at most.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     min_agents: int = Field(default=0, ge=0, le=10_000)
     max_agents: int = Field(default=3, ge=1, le=10_000)
@@ -41,7 +41,7 @@ class PoolTimeouts(BaseModel):
     long, an agent is given nothing; after ``dead`` its pod is deleted.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     plan: float = Field(default=3600, gt=0)
     apply: float = Field(default=4 * 3600, gt=0)
@@ -61,7 +61,7 @@ class PoolTimeouts(BaseModel):
 class PoolPolicy(BaseModel):
     """What decisions know of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Name
     limits: PoolLimits = PoolLimits()

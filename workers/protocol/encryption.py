@@ -15,7 +15,7 @@ from workers.protocol.errors import InvalidRequest
 
 
 class NoKey(InvalidRequest):
-    """No key here encrypts or decrypts a value. Where the right ones are, it can be done: nothing is wrong with the value."""
+    """This process has no key that encrypts or decrypts a value; one that has the right key can."""
 
 
 class Keyring:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from workers.protocol.kinds import RunKind
+from workers.protocol.version import protocol_of
 
 SLOTS_PER_AGENT = 3
 APPLY_SLOT = 0
@@ -74,6 +75,11 @@ class AgentRecord:
     idle_since: float | None
     leases: tuple[Lease, ...]
     claim: str | None = None
+
+    @property
+    def protocol(self) -> int:
+        """The version of the protocol that it registered with."""
+        return protocol_of(self.instance_id)
 
     @property
     def available(self) -> bool:

@@ -1,7 +1,10 @@
 """The messages: orders to agents, reports of agents.
 
 Every message is validated where it arrives. A report counts only with the token of its lease, and one about an
-agent only with the instance_id that the agent chose when it registered.
+agent only with the instance id that the agent chose when it registered.
+
+Readers ignore fields that they do not know, and keep them in what they write back; writers leave out what is default.
+So a new field with a default is no new version; see :mod:`workers.protocol.version`.
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.names import AgentName, Name, RunId
-from workers.protocol.sources import Environment, Source, Variables
+from workers.protocol.sources import Environment, Source, Tagged, Variables
 
 MAX_ERROR = 16_000
 MAX_OUTPUTS_BYTES = 64_000
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="allow", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+    def wire(self) -> dict[str, Any]:
+        """Return the message as it is sent: JSON without what is default."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Changes(_Message):
@@ -35,8 +42,8 @@ class Order(_Message):
     """One phase of one run, for the agent that holds its slot. Times are seconds.
 
     ``commit`` is set once a git ref has been resolved. ``state_path`` is where state is kept if the configuration
-    names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the pool
-    and the workspace, for holders of the pool's payload key.
+    names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the
+    pool and the workspace, for holders of the pool's payload key.
     """
 
     run: RunId
@@ -71,7 +78,7 @@ class _RunReport(_Message):
     token: str
 
 
-class PhaseStarted(_RunReport):
+class PhaseStarted(Tagged, _RunReport):
     """The token is redeemed and terraform is about to start. ``commit`` is the tree that is used, if it is git's."""
 
     type: Literal["phase_started"] = "phase_started"
@@ -79,7 +86,7 @@ class PhaseStarted(_RunReport):
     commit: str | None = None
 
 
-class PhaseFinished(_RunReport):
+class PhaseFinished(Tagged, _RunReport):
     """A phase ended; its processes are known to be gone.
 
     ``outcome`` ``succeeded`` carries counts and outputs; ``failed`` carries a reason and Terraform's own error text,
@@ -98,7 +105,7 @@ class PhaseFinished(_RunReport):
     error: str | None = Field(default=None, max_length=MAX_ERROR)
 
 
-class AgentRegistered(_Message):
+class AgentRegistered(Tagged, _Message):
     """An agent entered the slot map: there may be room for runs that wait."""
 
     type: Literal["agent_registered"] = "agent_registered"
@@ -106,7 +113,7 @@ class AgentRegistered(_Message):
     agent: AgentName
 
 
-class AgentStopped(_Message):
+class AgentStopped(Tagged, _Message):
     """An agent leaves on its own account; none of its child processes lives any more."""
 
     type: Literal["agent_stopped"] = "agent_stopped"

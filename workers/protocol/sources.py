@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]{0,254}")
 _URL = re.compile(r"(?:https://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:|/)[^\s\x00-\x1f]+")
@@ -74,11 +74,20 @@ Variables = Annotated[dict[str, Any], AfterValidator(_variable_names)]
 Environment = Annotated[dict[str, str], AfterValidator(_environment_names)]
 
 
+class Tagged(BaseModel):
+    """What is told apart by its field ``type``, which is written also where defaults are left out."""
+
+    @model_serializer(mode="wrap")
+    def _with_type(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": getattr(self, "type", None), **handler(self)}
+
+
 class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Stored and sent by one version, read by another: what is unknown is kept.
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class DirectorySource(_Value):
+class DirectorySource(Tagged, _Value):
     """A directory on the machine (or the volume) that the agents share; copied for every run.
 
     ``subdir`` is where Terraform runs; the whole ``path`` is copied, so that modules beside it are found.
@@ -89,7 +98,7 @@ class DirectorySource(_Value):
     subdir: Subdirectory = ""
 
 
-class GitSource(_Value):
+class GitSource(Tagged, _Value):
     """A git repository. The ref is resolved to a commit once, when the run is first planned."""
 
     type: Literal["git"] = "git"
@@ -102,7 +111,7 @@ Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
 
 
 class SensitiveVariables(_Value):
-    """Variables whose values nobody sees but Terraform. Kept encrypted, sent encrypted, masked in what Terraform prints."""
+    """Variables whose values only Terraform sees: kept and sent encrypted, masked in what Terraform prints."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 

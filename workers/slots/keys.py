@@ -33,7 +33,7 @@ class PoolKeys:
         return self._key("watch")
 
     def lock(self, job: str) -> tuple[bytes, bytes]:
-        """Return the lock of a job, and the mark that it is wanted."""
+        """Return the lock of a job, and its rerun flag."""
         return self._key("lock", job), self._key("lock", job, "wanted")
 
     def log(self, run: str) -> bytes:

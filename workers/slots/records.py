@@ -1,4 +1,7 @@
-"""Reads what the slot map stores: records of words, as the files in ``lua/`` write them, into the core's values."""
+"""Reads what the slot map stores: records of words, as the files in ``lua/`` write them, into the protocol's values.
+
+Words after the known ones belong to a later version, and are left alone.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ _NONE = "-"
 _WORD = re.compile(r"[!-~]+")
 _KINDS = {kind.value: kind for kind in RunKind}
 _STATES = {state.value: state for state in SlotState}
+_MODES = frozenset(CancelMode)
 
 
 def word(value: str) -> str:
@@ -44,7 +48,7 @@ def pairs(replies: Sequence[Text]) -> Iterator[tuple[str, str]]:
 
 def lease(run: str, record: Text) -> Lease:
     """Return the lease of a run from its record."""
-    kind, agent, slot, token, state, since, redeemer, until, cancel, lost_since = text(record).split(" ")
+    kind, agent, slot, token, state, since, redeemer, until, cancel, lost_since, *_ = text(record).split(" ")
     return Lease(
         run,
         _KINDS[kind],
@@ -55,7 +59,7 @@ def lease(run: str, record: Text) -> Lease:
         float(since),
         redeemer != _NONE,
         _time(until),
-        None if cancel == _NONE else CancelMode(cancel),
+        None if cancel == _NONE else cancel_mode(cancel),
         _time(lost_since),
     )
 
@@ -72,7 +76,7 @@ def leases_among(replies: Sequence[Text]) -> list[Lease]:
 
 def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord:
     """Return the agent of its record, its score among the agents' free slots, and the leases that it holds."""
-    instance_id, draining, silent, registered_at, claim = text(record).split(" ")
+    instance_id, draining, silent, registered_at, claim, *_ = text(record).split(" ")
     taken = tuple(sorted(held, key=lambda lease: lease.slot))
     return AgentRecord(
         name=name,
@@ -85,6 +89,11 @@ def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterab
         leases=taken,
         claim=None if claim == _NONE else claim,
     )
+
+
+def cancel_mode(value: str) -> CancelMode:
+    """Return how a phase is to be ended; an unknown way, of a newer version, is an interrupt, which keeps the state."""
+    return CancelMode(value) if value in _MODES else CancelMode.INTERRUPT
 
 
 def _time(value: str) -> float | None:

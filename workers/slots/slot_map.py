@@ -40,10 +40,8 @@ _ACQUIRE = Script.load("keys", "acquire")
 _AGENT = Script.load("keys", "agents", "agent")
 _CLAIM_IDLE = Script.load("keys", "agents", "claim_idle")
 _CANCEL = Script.load("keys", "leases", "cancel", "end_lease")
+_DEREGISTER = Script.load("keys", "agents", "deregister")
 _DRAIN = Script.load("keys", "agents", "drain")
-_EXPIRED = Script.load("keys", "agents", "expired")
-_EXTEND = Script.load("keys", "leases", "extend")
-_FORGET = Script.load("keys", "agents", "forget")
 _GIVE_BACK = Script.load("keys", "agents", "give_back")
 _HEARTBEAT = Script.load("keys", "agents", "leases", "heartbeat")
 _MARK_SILENT = Script.load("keys", "agents", "mark_silent")
@@ -108,7 +106,7 @@ class SlotMap:
         return HeartbeatReply(
             registered=True,
             draining=bool(draining),
-            cancels=tuple((token, CancelMode(mode)) for token, mode in records.pairs(cancels)),
+            cancels=tuple((token, records.cancel_mode(mode)) for token, mode in records.pairs(cancels)),
             drop=tuple(map(records.text, drop)),
             repeat=tuple(map(records.text, repeat)),
         )
@@ -139,10 +137,6 @@ class SlotMap:
         """
         reply = self._run(_RESUME, run, token, word(new_token))
         return None if reply is None else records.lease(run, reply)
-
-    def extend(self, run: str, token: str, until: float) -> bool:
-        """Move the end of a reservation."""
-        return bool(self._run(_EXTEND, run, token, until))
 
     def release(self, run: str, token: str) -> bool:
         """End the run's lease: the slot is idle."""
@@ -204,18 +198,14 @@ class SlotMap:
         now, since = _WATCHED(self._client, self._watched_keys, self._now())
         return float(now), float(since)
 
-    def forget(self, agent: str, instance_id: str | None = None) -> list[Lease]:
+    def deregister(self, agent: str, instance_id: str | None = None) -> list[Lease]:
         """Remove an agent whose processes are known to be gone; returns the leases that it still held, ended.
 
         With ``instance_id``, only that one: a later one with the same name stays.
         """
-        return records.leases(self._run(_FORGET, agent, instance_id or ""))
+        return records.leases(self._run(_DEREGISTER, agent, instance_id or ""))
 
     # What everybody asks
-
-    def expired(self) -> list[Lease]:
-        """Return the reservations whose time is over, longest overdue first. They stay: the database decides."""
-        return records.leases(self._run(_EXPIRED))
 
     def find(self, run: str) -> Lease | None:
         """Return the lease of a run, if it holds a slot."""

@@ -14,7 +14,7 @@ class WorkspaceSpec(BaseModel):
     ``sensitive`` are the names of its sensitive variables; their values are kept elsewhere, encrypted.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Name
     pool: Name = "default"

@@ -20,14 +20,14 @@ _SPEC = sa.select(Pool.spec).where(Pool.name == sa.bindparam("name"))
 
 def save(session: Session, spec: PoolSpec, now: datetime) -> None:
     """Create a pool. Raises :class:`NameTaken`."""
-    values = {"spec": spec.model_dump(mode="json"), "created_at": now, "updated_at": now}
+    values = {"spec": spec.model_dump(mode="json", exclude_defaults=True), "created_at": now, "updated_at": now}
     if not insert_if_new(session, Base.metadata.tables["pools"], name=spec.name, **values):
         raise NameTaken(f"There is a pool {spec.name!r} already: choose another name, or change that one.")
 
 
 def update(session: Session, spec: PoolSpec, now: datetime) -> None:
     """Replace the configuration of a pool. Raises :class:`UnknownPool`."""
-    _change(session, spec.name, spec=spec.model_dump(mode="json"), updated_at=now)
+    _change(session, spec.name, spec=spec.model_dump(mode="json", exclude_defaults=True), updated_at=now)
 
 
 def set_status(session: Session, name: str, message: str | None, now: datetime) -> None:

@@ -79,7 +79,7 @@ def delete(session: Session, name: str) -> None:
 
 
 def _values(spec: WorkspaceSpec, now: datetime) -> dict[str, Any]:
-    return {"pool": spec.pool, "spec": spec.model_dump(mode="json"), "updated_at": now}
+    return {"pool": spec.pool, "spec": spec.model_dump(mode="json", exclude_defaults=True), "updated_at": now}
 
 
 def unknown(name: str) -> UnknownWorkspace:

@@ -199,7 +199,7 @@ class TestAMessageThatIsDeliveredAgain:
         self, control: ControlPlane, message: Message, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run, agent = planned(control)
-        control.slots.forget(agent.name)
+        control.slots.deregister(agent.name)
         del control.pods.pods[agent.name]
         with monkeypatch.context() as dying:  # the worker, between the commit and the answer
             dying.setattr("workers.services.runs.deduplicate._remember", die)
@@ -229,7 +229,7 @@ class TestAMessageThatIsDeliveredAgain:
         fall_silent(control, clock_ahead)
         with pytest.raises(AgentSilent):
             message(tasks.confirm, "m-1", run)
-        control.slots.forget(agent.name)
+        control.slots.deregister(agent.name)
         del control.pods.pods[agent.name]
         reconcile_pods(control.system, control.spec())
         plan_again(control)

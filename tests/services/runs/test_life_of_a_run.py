@@ -291,7 +291,7 @@ def test_a_confirmation_after_the_agents_loss_plans_anew_and_says_so(control: Co
     reconcile_pods(control.system, control.spec())
     run = control.submit()
     agent.work()
-    control.slots.forget(agent.name)
+    control.slots.deregister(agent.name)
     with pytest.raises(AgentGone, match="the plan is made anew"):
         decide.confirm(control.system, run.id)
     assert control.run(run.id).status is RunStatus.PENDING

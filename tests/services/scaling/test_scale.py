@@ -69,7 +69,7 @@ def test_utilisation_three_plans_on_one_pod_add_one_and_none_removes_one_after_t
     for left in (1, 0):
         assert scale.autoscale_pods(control.system, control.spec()) == (left, True)
         gone = control.pods.deleted[-1]
-        control.slots.forget(gone)
+        control.slots.deregister(gone)
         assert len(control.pods.pods) == left
 
 

@@ -78,7 +78,7 @@ def _delete(system: System, spec: PoolSpec) -> int:
             slots.give_back(name, claim)
         raise
     for agent in slots.snapshot():
-        slots.forget(agent.name)
+        slots.deregister(agent.name)
     return left
 
 

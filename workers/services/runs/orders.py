@@ -58,7 +58,7 @@ def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpe
 
 def send(system: System, run: Run, order: Order) -> None:
     """Send an order to the run's agent. Sending it twice is harmless: its token is redeemed once."""
-    _send(system, names.EXECUTE_ORDER, run, {"order": order.model_dump(mode="json")})
+    _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
 
 
 def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
@@ -85,7 +85,7 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
     """Tell the agent of an executing run at once what its next heartbeat would tell it too."""
     request = CancelRequest(run=run.id, token=run.token or "", mode=mode)
-    _send(system, names.CANCEL_ORDER, run, {"request": request.model_dump(mode="json")})
+    _send(system, names.CANCEL_ORDER, run, {"request": request.wire()})
 
 
 def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     reason = f"its agent {agent} is gone ({why})"
     # Commit, then release: only the lease tells that an apply never started, and who dies here leaves it to the next.
     _lose_all(system, held, reason)
-    leases = slots.forget(agent, instance_id)
+    leases = slots.deregister(agent, instance_id)
     _lose_all(system, leases, reason)  # those that were taken meanwhile
     log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
     wake(system, pool)

@@ -1,4 +1,4 @@
-"""Sensitive variables of workspaces and pools: encrypted when they are saved, opened only to be encrypted for one pool."""
+"""Sensitive variables of workspaces and pools: encrypted when saved, decrypted only for an order of one pool."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def for_order(system: System, session: Session, pool: PoolSpec, workspace: Works
             variables={**merged.variables, **content.variables},
             environment={**merged.environment, **content.environment},
         )
-    return payload_keyring(system, session, pool.name).encrypt(merged.model_dump(mode="json"))
+    return payload_keyring(system, session, pool.name).encrypt(merged.model_dump(mode="json", exclude_defaults=True))
 
 
 def reencrypt_all(system: System) -> int:
@@ -104,7 +104,9 @@ def reencrypt_all(system: System) -> int:
 
 
 def _encrypted(system: System, variables: SensitiveVariables) -> str | None:
-    return system.settings.keyring.encrypt(variables.model_dump(mode="json")) if variables.names else None
+    if not variables.names:
+        return None
+    return system.settings.keyring.encrypt(variables.model_dump(mode="json", exclude_defaults=True))
 
 
 def _open(system: System, encrypted: str | None) -> SensitiveVariables:

@@ -8,9 +8,9 @@ local run, kind, token = ARGV[2], ARGV[3], ARGV[4]
 local plan = kind == 'plan'
 
 local most = plan and SOME_FREE or APPLY_FREE
-local found = redis.call('ZREVRANGEBYSCORE', ROOM, most, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+local found = redis.call('ZREVRANGEBYSCORE', FREE, most, 0, 'WITHSCORES', 'LIMIT', 0, 1)
 if plan and found[2] == APPLY_FREE then
-  local less_busy = redis.call('ZREVRANGEBYSCORE', ROOM, '(' .. APPLY_FREE, 0, 'WITHSCORES', 'LIMIT', 0, 1)
+  local less_busy = redis.call('ZREVRANGEBYSCORE', FREE, '(' .. APPLY_FREE, 0, 'WITHSCORES', 'LIMIT', 0, 1)
   if less_busy[1] then found = less_busy end
 end
 local agent = found[1]
@@ -22,5 +22,5 @@ local since = ARGV[1] ~= '' and ARGV[1] or redis.call('TIME')[1]
 local record = kind .. ' ' .. agent .. ' ' .. slot .. ' ' .. token .. ' running ' .. since .. ' - - - -'
 if redis.call('HSETNX', LEASES, run, record) == 0 then return redis.call('HGET', LEASES, run) end
 redis.call('HSET', LEASES, agent .. '/' .. slot, run)
-redis.call('ZADD', ROOM, TAKEN + taken + (slot == 0 and 4 or slot), agent)
+redis.call('ZADD', FREE, TAKEN + taken + (slot == 0 and 4 or slot), agent)
 return record

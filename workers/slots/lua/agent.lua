@@ -1,4 +1,4 @@
--- One agent, its score in room, its last heartbeat and its leases.
+-- One agent, its score among the free slots, its last heartbeat and its leases.
 -- ARGV: 2 agent
 -- Returns nil if there is none; else {agent's record, score, heartbeat_at, {run, lease's record, ... by slot}}.
 local record, leases = redis.call('HGET', AGENTS, ARGV[2]), {}
@@ -9,4 +9,4 @@ for _, run in ipairs(runs_of(ARGV[2])) do
     table.insert(leases, redis.call('HGET', LEASES, run))
   end
 end
-return {record, redis.call('ZSCORE', ROOM, ARGV[2]), redis.call('ZSCORE', HEARTBEATS, ARGV[2]), leases}
+return {record, redis.call('ZSCORE', FREE, ARGV[2]), redis.call('ZSCORE', HEARTBEATS, ARGV[2]), leases}

@@ -11,19 +11,19 @@ end
 local function read_agent(name)
   local record = redis.call('HGET', AGENTS, name)
   if not record then return nil end
-  local instance_id, draining, silent, registered_at, claim =
-    string.match(record, '^(%S+) (%d) (%d) (%S+) (%S+)$')
+  local instance_id, draining, silent, registered_at, claim, more =
+    string.match(record, '^(%S+) (%d) (%d) (%S+) (%S+)(.*)$')
   return {instance_id = instance_id, draining = draining, silent = silent, registered_at = registered_at,
-    claim = claim}
+    claim = claim, more = more}
 end
 
 -- Stores what an agent is, and whether it accepts runs; one that is new is idle since now.
 local function write_agent(name, a)
   redis.call('HSET', AGENTS, name,
-    a.instance_id .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at .. ' ' .. a.claim)
-  local size = math.abs(tonumber(redis.call('ZSCORE', ROOM, name) or clock()))
+    a.instance_id .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at .. ' ' .. a.claim .. a.more)
+  local size = math.abs(tonumber(redis.call('ZSCORE', FREE, name) or clock()))
   local accepts = a.draining == '0' and a.silent == '0' and a.claim == NONE
-  redis.call('ZADD', ROOM, accepts and size or -size, name)
+  redis.call('ZADD', FREE, accepts and size or -size, name)
 end
 
 -- The runs of an agent, by slot, false for an idle one: from [1] on, as Lua counts.

@@ -5,10 +5,10 @@
 local count, names = tonumber(ARGV[2]), {}
 if count <= 0 then return names end
 if ARGV[4] == '0' then
-  names = redis.call('ZRANGEBYSCORE', ROOM, 0, TAKEN, 'LIMIT', 0, count)
+  names = redis.call('ZRANGEBYSCORE', FREE, 0, TAKEN, 'LIMIT', 0, count)
 end
 for i = 5, #ARGV do
-  local score = tonumber(redis.call('ZSCORE', ROOM, ARGV[i]) or -1)
+  local score = tonumber(redis.call('ZSCORE', FREE, ARGV[i]) or -1)
   if score >= 0 and score <= TAKEN and #names < count then table.insert(names, ARGV[i]) end
 end
 for _, name in ipairs(names) do

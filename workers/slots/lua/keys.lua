@@ -1,7 +1,7 @@
 -- Before every verb: its keys, and what they hold.
 --
 -- KEYS, all of one pool (spelled in workers/slots/keys.py); a verb is given the first so many that it needs:
---   1 room        ZSET  every agent, by what is taken of it: see below
+--   1 room        ZSET  the free-slot index: every agent, by what is taken of it, see below
 --   2 leases      HASH  run -> "kind agent slot token state since redeemer kept_until cancel lost_since",
 --                       and the way back: "agent/slot" -> the run that holds it
 --   3 reserved    ZSET  the runs whose slot is reserved, by kept_until
@@ -10,12 +10,13 @@
 -- ARGV[1] is the time in seconds since the epoch, or '' for the server's clock; a verb's own arguments follow.
 --
 -- A record is words parted by single spaces ('-' is nothing, flags are 0 and 1): half of what JSON costs. Times are
--- seconds since the epoch; in records they stay text, so that no digit is lost.
+-- seconds since the epoch; in records they stay text, so that no digit is lost. A later version may add words at the
+-- end: every verb leaves them in place.
 --
--- An agent's score in room is the time since when its three slots are idle, or else TAKEN plus 1 for slot 1, 2 for
+-- An agent's score in the index is the time since when its three slots are idle, or else TAKEN plus 1 for slot 1, 2 for
 -- slot 2 and 4 for slot 0, whichever are taken. So the busiest agent with a free slot is the last of a range: up to
 -- SOME_FREE for a plan, up to APPLY_FREE for a plan_and_apply; at APPLY_FREE itself nothing but slot 0 is free. The
 -- longest idle agent is the first. The score of an agent that accepts no runs is negated.
-local ROOM, LEASES, RESERVED, AGENTS, HEARTBEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local FREE, LEASES, RESERVED, AGENTS, HEARTBEATS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local NONE, TAKEN, APPLY_FREE, SOME_FREE = '-', 1000000000000, '1000000000003', '1000000000006'
 

@@ -4,17 +4,17 @@
 local function read_lease(run, expected)
   local record = redis.call('HGET', LEASES, run)
   if not record then return nil end
-  local kind, agent, slot, token, state, since, redeemer, kept_until, cancel, lost_since =
-    string.match(record, '^(%S+) (%S+) (%d) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local kind, agent, slot, token, state, since, redeemer, kept_until, cancel, lost_since, more =
+    string.match(record, '^(%S+) (%S+) (%d) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)(.*)$')
   if expected and expected ~= token then return nil end
   return {kind = kind, agent = agent, slot = slot, token = token, state = state, since = since,
-    redeemer = redeemer, kept_until = kept_until, cancel = cancel, lost_since = lost_since}
+    redeemer = redeemer, kept_until = kept_until, cancel = cancel, lost_since = lost_since, more = more}
 end
 
 -- Stores the lease of a run, and the end of its reservation. Returns its record.
 local function write_lease(run, l)
   local record = l.kind .. ' ' .. l.agent .. ' ' .. l.slot .. ' ' .. l.token .. ' ' .. l.state .. ' ' .. l.since ..
-    ' ' .. l.redeemer .. ' ' .. l.kept_until .. ' ' .. l.cancel .. ' ' .. l.lost_since
+    ' ' .. l.redeemer .. ' ' .. l.kept_until .. ' ' .. l.cancel .. ' ' .. l.lost_since .. l.more
   redis.call('HSET', LEASES, run, record)
   if l.state == 'reserved' then
     redis.call('ZADD', RESERVED, l.kept_until, run)

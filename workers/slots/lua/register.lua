@@ -5,7 +5,7 @@
 --       redeemed (0, 1), kept_until ('-' if it is running, a time if it is reserved)
 -- Returns nothing.
 local name, now = ARGV[2], clock()
-local a = read_agent(name) or {draining = '0', claim = NONE}
+local a = read_agent(name) or {draining = '0', claim = NONE, more = ''}
 if a.instance_id ~= ARGV[3] then a.instance_id, a.registered_at = ARGV[3], now end
 if ARGV[4] == '1' then a.draining = '1' end
 a.silent = '0'
@@ -17,11 +17,12 @@ for i = 5, #ARGV, 7 do
   local lease = read_lease(run)
   if not lease and redis.call('HEXISTS', LEASES, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
     lease = {kind = kind, agent = name, slot = slot, token = token, since = since, redeemer = NONE, cancel = NONE,
-      state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE}
+      state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE,
+      more = ''}
     redis.call('HSET', LEASES, name .. '/' .. slot, run)
-    local score = tonumber(redis.call('ZSCORE', ROOM, name))
+    local score = tonumber(redis.call('ZSCORE', FREE, name))
     local size = math.max(math.abs(score), TAKEN) + (slot == '0' and 4 or slot)
-    redis.call('ZADD', ROOM, score < 0 and -size or size, name)
+    redis.call('ZADD', FREE, score < 0 and -size or size, name)
   end
   if lease and lease.agent == name and lease.token == token then
     if redeemed == '1' and lease.redeemer == NONE then lease.redeemer = 'registered' end

@@ -1,4 +1,4 @@
--- Removes an agent and every lease that it holds.
+-- Removes an agent, and ends every lease that it holds.
 -- ARGV: 2 agent, 3 instance_id ('' for whichever it is)
 -- Returns {run, lease's record, ...} of what it held, by slot; empty also if there is no such agent or instance_id.
 local name, held = ARGV[2], {}
@@ -13,7 +13,7 @@ for _, run in ipairs(runs_of(name)) do
   end
 end
 redis.call('HDEL', LEASES, name .. '/0', name .. '/1', name .. '/2')
-redis.call('ZREM', ROOM, name)
+redis.call('ZREM', FREE, name)
 redis.call('HDEL', AGENTS, name)
 redis.call('ZREM', HEARTBEATS, name)
 return held
