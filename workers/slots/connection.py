@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-# Seconds. A server that hangs is a server that is away; nobody waits for it longer than that.
+# Seconds. A server that hangs for longer counts as unreachable.
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
+# The client repeats no call: a verb whose reply was lost may have acted, and only its caller knows whether to repeat it.
+RETRY = Retry(NoBackoff(), 0)
 
 
 def connect(url: str, credentials: redis.CredentialProvider | None = None) -> redis.Redis:
@@ -20,4 +24,5 @@ def connect(url: str, credentials: redis.CredentialProvider | None = None) -> re
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_timeout=ANSWER_TIMEOUT,
         health_check_interval=30,
+        retry=RETRY,
     )
