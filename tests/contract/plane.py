@@ -1,7 +1,7 @@
 """A control plane of one version with agents of another, as processes; all that a test sees of them is public.
 
-Which version a process is follows from its ``PYTHONPATH``. A control plane starts its agents with its own interpreter: it
-is told that this is a script, which starts the real one on the other version's sources.
+Which version a process is follows from its ``PYTHONPATH``. A control plane starts its agents with its own interpreter:
+it is told that this is a script, which starts the real one on the other version's sources.
 """
 
 from __future__ import annotations
