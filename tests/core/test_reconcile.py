@@ -31,6 +31,7 @@ from workers.core.reconcile import (
 )
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
+from workers.protocol.version import OLDEST_AGENT, PROTOCOL
 from workers.specs.pools import PoolSpec
 
 NOW = 100_000.0
@@ -50,8 +51,11 @@ def lease(run: str = "r1", *, age: float = 5, state: SlotState = SlotState.RUNNI
     return Lease(run, RunKind.PLAN_AND_APPLY, "a", 0, state=state, since=NOW - age, **facts)  # type: ignore[arg-type]
 
 
-def agent(*leases: Lease, name: str = "a", beat: float = 1, silent: bool = False) -> AgentRecord:
-    return AgentRecord(name, "life-1", False, silent, NOW - 1000, NOW - beat, None, leases)
+def agent(
+    *leases: Lease, name: str = "a", beat: float = 1, silent: bool = False, draining: bool = False,
+    instance_id: str = "life-1",
+) -> AgentRecord:  # fmt: skip
+    return AgentRecord(name, instance_id, draining, silent, NOW - 1000, NOW - beat, None, leases)
 
 
 def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: float = 5, **more: object) -> HeldRun:
@@ -69,6 +73,31 @@ def test_three_views_that_agree_need_nothing() -> None:
 
 def test_an_agent_whose_pod_is_gone_is_forgotten() -> None:
     assert actions(agents=[agent()]) == [DeregisterAgent("a", "life-1")]
+
+
+class TestAnAgentOfAnUnsupportedVersion:
+    """F38: it gets nothing new, ends what it holds, and is replaced like a pod that failed to start."""
+
+    def test_drains_at_once(self) -> None:
+        [action] = actions(agents=[agent(instance_id="0.life")], pods=[pod()])
+        assert isinstance(action, DrainAgent)
+        assert "version 0 of the protocol" in action.reason
+
+    def test_keeps_what_it_holds(self) -> None:
+        old = agent(lease(), instance_id="0.life", draining=True)
+        assert actions(runs=[run()], agents=[old], pods=[pod()]) == []
+
+    def test_is_deleted_when_it_drains_and_holds_nothing(self) -> None:
+        [action] = actions(agents=[agent(instance_id="0.life", draining=True)], pods=[pod()])
+        assert isinstance(action, DeletePod)
+        assert action.failed_to_start
+        assert "update the pool's image" in action.reason
+
+    @pytest.mark.parametrize(
+        "instance_id", ["life", f"{OLDEST_AGENT}.life", f"{PROTOCOL}.life", f"{PROTOCOL + 1}.life"]
+    )
+    def test_is_none_of_a_supported_or_a_later_one(self, instance_id: str) -> None:
+        assert actions(agents=[agent(instance_id=instance_id)], pods=[pod()]) == []
 
 
 def test_a_silent_agent_keeps_its_runs_while_its_pod_is_listed() -> None:

@@ -29,8 +29,8 @@ class PodBackend(Protocol):
     def strays(self, pools: Collection[str]) -> Pods:
         """Return pods of this control plane that belong to none of ``pools``. One may be missing that is very new."""
 
-    def template(self, spec: PoolSpec) -> str | None:
-        """Return by what pods made of this configuration are known; None where all are made alike."""
+    def template(self, spec: PoolSpec) -> str:
+        """Return by what pods are known that this control plane makes of this configuration."""
 
     def create(self, spec: PoolSpec, name: str) -> None:
         """Create the pod ``name`` in the pool of ``spec``. A pod of that name that exists is left as it is."""

@@ -27,10 +27,13 @@ from workers.cluster.pod_record import LOG, WORK, PodRecord
 from workers.core.pods import Marking, Pod
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.pool_secret import SECRET_FILE
+from workers.protocol.version import PROTOCOL
 from workers.specs.pools import PoolSpec
 
 _OWN = "TERRASLOT_"
 _CLOSED = "closed"
+# What agents that are started now have in common, and those of an earlier version lack.
+TEMPLATE = f"protocol-{PROTOCOL}"
 AGENT = (sys.executable, "-P", "-m", "agent")
 
 
@@ -75,9 +78,9 @@ class LocalPods:
         """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
         return [pod for pool in self.pools() if pool not in pools for pod in self.list(pool)]
 
-    def template(self, spec: PoolSpec) -> str | None:  # noqa: ARG002 - the protocol's
-        """See :meth:`PodBackend.template`: a process takes what its pool says now for every run."""
-        return None
+    def template(self, spec: PoolSpec) -> str:  # noqa: ARG002 - the protocol's
+        """See :meth:`PodBackend.template`: agents read their pool's configuration with each order; versions differ."""
+        return TEMPLATE
 
     def create(self, spec: PoolSpec, name: str) -> None:
         """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
@@ -91,7 +94,7 @@ class LocalPods:
             process = processes.start(
                 self._command, environment=self._environment_of(spec.name, path), directory=path, log=path / LOG
             )
-            PodRecord(pid=process.pid, started=process.started, created_at=self._clock()).write(path)
+            PodRecord(pid=process.pid, started=process.started, created_at=self._clock(), template=TEMPLATE).write(path)
 
     def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.create_all <workers.cluster.backend.PodBackend.create_all>`."""

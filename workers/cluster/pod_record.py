@@ -22,6 +22,7 @@ class PodRecord(BaseModel):
 
     ``kill_at``: its end was asked for, and it is killed then. ``orphans_kill_at``: it died before its children; they
     were interrupted, and are killed then. ``ended`` says how the process ended, in words.
+    ``template`` is the backend's at its creation; pods of 0.1 have none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +34,7 @@ class PodRecord(BaseModel):
     orphans_kill_at: float | None = None
     phase: PodPhase = PodPhase.RUNNING
     ended: str | None = None
+    template: str = ""
 
     @property
     def process(self) -> Process:
@@ -46,7 +48,16 @@ class PodRecord(BaseModel):
 
     def as_pod(self, pool: str, name: str) -> Pod:
         """Return the pod as its backend lists it."""
-        return Pod(name, self.uid, pool, self.created_at, self.phase, self.kill_at is not None, self.ended)
+        return Pod(
+            name,
+            self.uid,
+            pool,
+            self.created_at,
+            self.phase,
+            self.kill_at is not None,
+            self.ended,
+            template=self.template,
+        )
 
     def write(self, directory: Path) -> None:
         """Replace the record of this directory in one step."""

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
-from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.core.pools import PoolPolicy
+from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
+from workers.protocol.version import OLDEST_AGENT
 
 # How long two views may differ since one write follows the other, in seconds.
 CONSISTENCY_GRACE = 10.0
@@ -66,9 +67,10 @@ class FinishRemoval:
 
 @dataclass(frozen=True, slots=True)
 class DrainAgent:
-    """Give an agent no further runs: somebody, a node's drain for example, has asked for the end of its pod."""
+    """Give an agent no further runs: its pod is ending, or its version is not supported."""
 
     agent: str
+    reason: str = "its pod is ending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +225,24 @@ def _pods(views: Views, policy: PoolPolicy, now: float) -> Iterator[Action]:
                 yield DeletePod(pod, reason + detail, failed_to_start=True)
         elif agent.claim is not None and not agent.leases:
             yield FinishRemoval(pod, agent.claim)
+        elif agent.protocol < OLDEST_AGENT:
+            yield from _unsupported(pod, agent)
         else:
             silence = now - max(agent.heartbeat_at, views.watched_since)
             if silence > policy.timeouts.dead:
                 yield DeletePod(pod, f"it has been silent for {silence:.0f} s")
+
+
+def _unsupported(pod: Pod, agent: AgentRecord) -> Iterator[Action]:
+    """Drain an agent of a version that this control plane does not support; then delete its pod once it holds nothing.
+
+    Like a failed start, so that creation backs off: the pool's image makes the next pod like this one.
+    """
+    reason = f"its agent has version {agent.protocol} of the protocol, and {OLDEST_AGENT} is the oldest supported"
+    if agent.available:
+        yield DrainAgent(agent.name, reason)
+    elif not agent.leases:
+        yield DeletePod(pod, f"{reason}: update the pool's image", failed_to_start=True)
 
 
 def _agents(views: Views) -> Iterator[Action]:

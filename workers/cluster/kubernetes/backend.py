@@ -62,7 +62,7 @@ class KubernetesPods:
             return []  # what has never spoken to a cluster has left nothing there
         return self._listed(labels.orphan_selector(self._instance, pools), resource_version="0")
 
-    def template(self, spec: PoolSpec) -> str | None:
+    def template(self, spec: PoolSpec) -> str:
         """See :meth:`PodBackend.template <workers.cluster.backend.PodBackend.template>`: one of the pod's labels."""
         return template_digest(spec, instance=self._instance)
 

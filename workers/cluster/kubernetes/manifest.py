@@ -10,6 +10,7 @@ from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.protocol.pool_secret import SECRET_FILE
+from workers.protocol.version import PROTOCOL
 from workers.specs.kubernetes import (
     AGENT_CONTAINER,
     SECRET_DIR,
@@ -57,12 +58,12 @@ def pod_manifest(
 
 
 def template_digest(spec: PoolSpec, *, instance: str = labels.TERRASLOT) -> str:
-    """Return what tells pods of another configuration of the pool from those of this one.
+    """Return what tells pods of another configuration of the pool, or protocol version, from those made now.
 
     Settings of the process that asks are no part of it: two processes may differ in them, a log's level for example.
     """
     pod = _unnamed(spec, instance, {})
-    return hashlib.sha256(json.dumps(pod, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([PROTOCOL, pod], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _unnamed(spec: PoolSpec, instance: str, environment: Mapping[str, str]) -> Manifest:

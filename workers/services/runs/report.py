@@ -17,6 +17,7 @@ from workers.core.lifecycle import EXECUTING, RunEvent, RunStatus
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import APPLY_SLOT, Lease
 from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
+from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.runs import deliver, orders
 from workers.services.runs.dispatch import dispatch, freed, wake
@@ -32,8 +33,7 @@ def take(system: System, report: Report) -> None:
     """Take a report of an agent."""
     match report:
         case AgentRegistered():
-            log.info("agent registered", pool=report.pool, agent=report.agent)
-            dispatch(system, report.pool)
+            _agent_registered(system, report)
         case AgentStopped():
             agent_gone(system, report.pool, report.agent, report.instance_id, "it stopped")
         case PhaseStarted():
@@ -42,6 +42,16 @@ def take(system: System, report: Report) -> None:
             _phase_finished(system, report)
         case _:
             assert_never(report)
+
+
+def _agent_registered(system: System, report: AgentRegistered) -> None:
+    slots = system.slots(report.pool)
+    record = slots.agent(report.agent)
+    protocol = record.protocol if record else None
+    log.info("agent registered", pool=report.pool, agent=report.agent, protocol=protocol)
+    if protocol is not None and protocol < OLDEST_AGENT:
+        slots.drain(report.agent)  # the next cycle says so, and replaces its pod
+    dispatch(system, report.pool)
 
 
 def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str) -> None:

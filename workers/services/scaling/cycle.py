@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from workers.core.pods import PodPhase
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
+from workers.protocol.leases import AgentRecord
+from workers.protocol.version import PROTOCOL
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import LOCK_TTL
 from workers.services.pool_status import set_status
@@ -61,7 +65,8 @@ def _look(system: System, pool: str) -> None:
             drain_agents(system, pool)  # those that have come since, too
         label_pods(system, spec)
         listing = reconcile_pods(system, spec)
-        protect_pods(system, spec, listing)
+        agents = system.slots(pool).snapshot()
+        protect_pods(system, spec, listing, agents)
         renew_lock()
         ensure_secret_for_pool(system, spec)
         renew_lock()
@@ -74,13 +79,22 @@ def _look(system: System, pool: str) -> None:
     except TerraslotError as error:
         set_status(system, pool, str(error))
         raise
-    set_status(system, pool, _waiting(listing) or (_DRAINS if spec.draining else None))
+    set_status(system, pool, _waiting(listing) or _older(agents) or (_DRAINS if spec.draining else None))
 
 
 def _waiting(listing: PodSnapshot) -> str | None:
     """Return which pod waits for what, where the cluster says so."""
     waiting = (pod for pod in listing.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
     return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
+
+
+def _older(agents: Sequence[AgentRecord]) -> str | None:
+    """Return that agents are of an older version, where some are."""
+    older = [agent.name for agent in agents if agent.protocol < PROTOCOL]
+    if not older:
+        return None
+    named = f"{older[0]} and {len(older) - 1} more" if len(older) > 1 else older[0]
+    return f"agents of an older version, {named}, are replaced when idle; should new ones be older, update the image"
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:

@@ -7,12 +7,14 @@ a pod that becomes idle for a moment between two runs is not touched twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from workers.core.pods import Marking, Pod, PodPhase, markings
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
-from workers.protocol.leases import Lease
+from workers.protocol.leases import AgentRecord, Lease
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
@@ -43,19 +45,19 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
     return not failures
 
 
-def protect_pods(system: System, spec: PoolSpec, listing: PodSnapshot) -> list[Marking]:
+def protect_pods(system: System, spec: PoolSpec, listing: PodSnapshot, agents: Sequence[AgentRecord]) -> list[Marking]:
     """Make the marks of a pool's pods what they should be; return what was changed.
 
     What fails is tried again in the next cycle.
     """
-    slots = system.slots(spec.name)
-    wanted = markings(listing.pods, slots.snapshot())
+    wanted = markings(listing.pods, agents)
     if not wanted:
         return []
     _tell(spec.name, listing.mark(wanted))
     idle = {marking.pod.name: marking.pod for marking in wanted if not marking.protected}
     # A run may have been given to one of them meanwhile, whose mark was the one that has just been removed.
-    busy = [agent.name for agent in slots.snapshot() if agent.leases and agent.name in idle] if idle else []
+    now = system.slots(spec.name).snapshot() if idle else []
+    busy = [agent.name for agent in now if agent.leases and agent.name in idle]
     if again := [Marking(idle[name], protected=True) for name in busy]:
         _tell(spec.name, listing.mark(again))
     return wanted

@@ -178,7 +178,7 @@ def _(action: FinishRemoval, at: Pass) -> None:
 @perform.register
 def _(action: DrainAgent, at: Pass) -> None:
     at.slots.drain(action.agent)
-    log.info("agent drains, its pod is ending", pool=at.spec.name, agent=action.agent)
+    log.info("agent drains", pool=at.spec.name, agent=action.agent, why=action.reason)
 
 
 @perform.register
