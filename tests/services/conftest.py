@@ -26,6 +26,7 @@ from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.kinds import RunKind
 from workers.protocol.messages import Changes, Order, PhaseFinished, PhaseStarted
 from workers.protocol.sources import DirectorySource
+from workers.protocol.version import PROTOCOL
 from workers.services import workspaces
 from workers.services.pools import manage as pools
 from workers.services.runs import decide, dispatch, submit
@@ -121,7 +122,7 @@ class HandAgent:
 
     control: ControlPlane
     name: str
-    instance_id: str = "life-1"
+    instance_id: str = f"{PROTOCOL}.life-1"
 
     def register(self) -> HandAgent:
         self.control.slots.register(self.name, self.instance_id)

@@ -110,7 +110,7 @@ def test_what_a_pool_waits_for_is_not_said_by_who_lost_the_turn(
 
 def test_scaling_by_hand_ends_where_it_lost_its_turn(pool: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     meanwhile(monkeypatch, PodSnapshot, "create", another_cycle(pool))
-    with pytest.raises(LockLost, match="somebody else"):
+    with pytest.raises(LockLost, match="another process may hold it"):
         scale.scale_now(pool.system, POOL, MAX)
     assert len(pool.pods.pods) == MAX
 

@@ -48,7 +48,7 @@ def keep_secret(control: ControlPlane, name: str = "net") -> None:
 def spoil_secret(control: ControlPlane, name: str) -> None:
     """Leave a workspace with encrypted variables that make no sense when they are opened."""
     keep_secret(control, name)
-    encrypted = control.system.settings.keyring.encrypt({"variables": {"x": "hunter2"}, "of_a_later_version": 1})
+    encrypted = control.system.settings.keyring.encrypt({"variables": {"x": "hunter2"}, "environment": 1})
     with control.system.database.begin() as session:
         put_variables(session, Owner.WORKSPACE, name, encrypted, control.system.now())
 
@@ -74,7 +74,7 @@ def delete(control: ControlPlane, name: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_secret, "order for its plan can't be made: of_a_later_version: Extra inputs are not permitted"),
+        (spoil_secret, "order for its plan can't be made: environment: Input should be a valid dictionary"),
         (spoil_source, "a git URL starts with"),
         (delete, "No workspace has the name 'bad'"),
     ],

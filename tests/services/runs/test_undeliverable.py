@@ -62,7 +62,7 @@ class TestAReportOfAnEndThatIsNotUnderstood:
     @pytest.mark.parametrize(
         ("facts", "why"),
         [
-            ({"drifted": True}, "drifted: Extra inputs are not permitted"),
+            ({"changes": "drifted"}, "changes: Input should be"),
             ({"changes": {"add": -1}}, "changes.add: Input should be greater than"),
             ({"phase": "destroy"}, "phase: Input should be 'plan' or 'apply'"),
         ],
@@ -87,20 +87,20 @@ class TestAReportOfAnEndThatIsNotUnderstood:
 
     def test_is_forgotten_where_one_that_is_understood_follows(self, control: ControlPlane, clock_ahead: Clock) -> None:
         _, order = started(control, apply=True)
-        worker.report(finished(order, drifted=True))
+        worker.report(finished(order, changes="drifted"))
         clock_ahead(LATER)
         worker.report(finished(order))
         assert control.run(order.run).status is RunStatus.SUCCEEDED
 
     def test_counts_for_the_phase_alone_that_it_was_about(self, control: ControlPlane, clock_ahead: Clock) -> None:
         agent, order = started(control)
-        worker.report(finished(order, drifted=True))
+        worker.report(finished(order, changes="drifted"))
         agent.finish(order)
         decide.confirm(control.system, order.run)
         apply = agent.order()
         assert agent.start(apply)
         clock_ahead(LATER)
-        worker.report(finished(apply, drifted=True))
+        worker.report(finished(apply, changes="drifted"))
         assert control.run(order.run).status is RunStatus.APPLYING
 
     def test_ends_a_run_whose_cancel_was_asked_for_as_that(self, control: ControlPlane, clock_ahead: Clock) -> None:
@@ -165,7 +165,7 @@ class TestAReportThatMeetsAFault:
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda order: finished(order, token="a-token-that-was-guessed", drifted=True),
+        lambda order: finished(order, token="a-token-that-was-guessed", changes="drifted"),
         lambda order: finished(order, token=None),
         lambda order: finished(order, run="run-2"),
         lambda order: finished(order, run=["run-1"]),

@@ -79,7 +79,7 @@ def _look(system: System, pool: str) -> None:
     except TerraslotError as error:
         set_status(system, pool, str(error))
         raise
-    set_status(system, pool, _waiting(listing) or _older(agents) or (_DRAINS if spec.draining else None))
+    set_status(system, pool, _waiting(listing) or (_DRAINS if spec.draining else _older(agents)))
 
 
 def _waiting(listing: PodSnapshot) -> str | None:
