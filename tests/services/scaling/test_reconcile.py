@@ -132,7 +132,7 @@ class TestAnAgentThatIsGone:
         control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
         forget = type(control.slots).forget
         with pytest.MonkeyPatch.context() as order:
-            order.setattr(type(control.slots), "forget", lambda *a: sorted(forget(*a), key=lambda one: -one.slot))
+            order.setattr(type(control.slots), "deregister", lambda *a: sorted(forget(*a), key=lambda one: -one.slot))
             lose_pod(control)
         assert control.run(run.id).status is RunStatus.PENDING
 
