@@ -6,7 +6,7 @@ import pytest
 
 from tests.chart.rendering import EVERYTHING, NAME, RELEASE, Object, of_kind, one, pods, render
 from workers.cluster.kubernetes.manifest import pod_manifest
-from workers.cluster.kubernetes.pod_status import protection_patch
+from workers.cluster.kubernetes.pod_status import eviction_patch
 from workers.specs.kubernetes import KubernetesSpec
 from workers.specs.pools import PoolSpec
 
@@ -16,7 +16,7 @@ _MOST_PODS_OF_A_CLUSTER = 150_000
 def _agent_labels(*, busy: bool) -> dict[str, str]:
     spec = PoolSpec(name="default", type="kubernetes", kubernetes=KubernetesSpec(image="agent"))
     labels = pod_manifest(spec, "default-1", instance=RELEASE)["metadata"]["labels"]
-    change = protection_patch("uid", protected=busy)["metadata"]["labels"]
+    change = eviction_patch("uid", safe=not busy)["metadata"]["labels"]
     return {key: value for key, value in {**labels, **change}.items() if value is not None}
 
 

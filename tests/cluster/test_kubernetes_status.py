@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from workers.cluster.kubernetes.pod_status import MAX_REASON, as_pod, protection_patch
+from workers.cluster.kubernetes.pod_status import MAX_REASON, as_pod, eviction_patch
 from workers.core.pods import Pod, PodPhase
 
 
@@ -114,17 +114,17 @@ def test_a_pod_with_a_controller_is_told_from_a_single_one() -> None:
 
 def test_marks_are_whole_or_absent_or_to_be_repaired() -> None:
     """F30."""
-    marks = protection_patch("u", protected=True)["metadata"]
+    marks = eviction_patch("u", safe=False)["metadata"]
     labels = {"terraslot.dev/pool": "p", **marks["labels"]}
-    assert pod(annotations=marks["annotations"], labels=labels).protected is True
-    assert pod(annotations={"other": "1"}).protected is False
-    assert pod(annotations=marks["annotations"]).protected is None
-    assert pod(labels=labels).protected is None
+    assert pod(annotations=marks["annotations"], labels=labels).safe_to_evict is False
+    assert pod(annotations={"other": "1"}).safe_to_evict is True
+    assert pod(annotations=marks["annotations"]).safe_to_evict is None
+    assert pod(labels=labels).safe_to_evict is None
     odd = {**marks["annotations"], "karpenter.sh/do-not-disrupt": "false"}
-    assert pod(annotations=odd, labels=labels).protected is None
+    assert pod(annotations=odd, labels=labels).safe_to_evict is None
 
 
 def test_marks_are_removed_and_not_set_to_the_opposite() -> None:
-    patch = protection_patch("u", protected=False)["metadata"]
+    patch = eviction_patch("u", safe=True)["metadata"]
     assert set(patch["annotations"].values()) | set(patch["labels"].values()) == {None}
     assert patch["uid"] == "u"

@@ -1,10 +1,10 @@
-"""F30: a pod is marked exactly while a slot of it is running or reserved."""
+"""F30: the cluster may not evict a pod while a slot of it is running or reserved."""
 
 from __future__ import annotations
 
 import pytest
 
-from workers.core.pods import Marking, Pod, PodPhase, markings
+from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
 from workers.core.reconcile import DeletePod, DrainAgent, orphaned_pods
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, Lease, SlotState
@@ -22,27 +22,27 @@ def agent(*states: SlotState, name: str = "a", draining: bool = False) -> AgentR
 
 
 @pytest.mark.parametrize("state", [SlotState.RUNNING, SlotState.RESERVED])
-def test_a_busy_pod_is_marked(state: SlotState) -> None:
-    assert markings([pod()], [agent(state)]) == [Marking(pod(), protected=True)]
-    assert markings([pod(protected=True)], [agent(state)]) == []
+def test_a_busy_pod_is_not_safe_to_evict(state: SlotState) -> None:
+    assert safe_to_evict_changes([pod()], [agent(state)]) == [SafeToEvict(pod(), safe=False)]
+    assert safe_to_evict_changes([pod(safe_to_evict=False)], [agent(state)]) == []
 
 
-def test_the_marks_of_an_idle_pod_are_removed() -> None:
-    marked = pod(protected=True)
-    assert markings([marked], [agent()]) == [Marking(marked, protected=False)]
-    assert markings([marked], []) == [Marking(marked, protected=False)]
-    assert markings([pod()], [agent()]) == []
+def test_an_idle_pod_is_safe_to_evict_again() -> None:
+    kept = pod(safe_to_evict=False)
+    assert safe_to_evict_changes([kept], [agent()]) == [SafeToEvict(kept, safe=True)]
+    assert safe_to_evict_changes([kept], []) == [SafeToEvict(kept, safe=True)]
+    assert safe_to_evict_changes([pod()], [agent()]) == []
 
 
-def test_marks_that_somebody_took_in_part_are_made_whole_or_removed() -> None:
-    torn = pod(protected=None)
-    assert markings([torn], [agent(SlotState.RUNNING)]) == [Marking(torn, protected=True)]
-    assert markings([torn], [agent()]) == [Marking(torn, protected=False)]
+def test_annotations_that_were_removed_in_part_are_repaired_or_removed() -> None:
+    torn = pod(safe_to_evict=None)
+    assert safe_to_evict_changes([torn], [agent(SlotState.RUNNING)]) == [SafeToEvict(torn, safe=False)]
+    assert safe_to_evict_changes([torn], [agent()]) == [SafeToEvict(torn, safe=True)]
 
 
 @pytest.mark.parametrize("ending", [{"deleting": True}, {"phase": PodPhase.FAILED}, {"phase": PodPhase.SUCCEEDED}])
 def test_a_pod_that_is_ending_is_left_alone(ending: dict[str, object]) -> None:
-    assert markings([pod(**ending)], [agent(SlotState.RUNNING)]) == []
+    assert safe_to_evict_changes([pod(**ending)], [agent(SlotState.RUNNING)]) == []
 
 
 def test_a_stray_pod_goes_once_it_holds_nothing() -> None:

@@ -62,12 +62,14 @@ class TestAList:
         double.objects.freeze_cache()
         pods.create(POOL, "default-1")
         assert [pod.name for pod in pods.list("default")] == ["default-1"]
-        assert pods.strays([]) == []
+        assert pods.orphaned_pods([]) == []
 
-    def test_of_strays_is_one_request_however_many_pools_there_are(self, double: Double, pods: KubernetesPods) -> None:
+    def test_of_orphaned_pods_is_one_request_however_many_pools_there_are(
+        self, double: Double, pods: KubernetesPods
+    ) -> None:
         pods.create(POOL, "default-1")
         double.server.requests.clear()
-        assert len(pods.strays([f"pool-{number:03}" for number in range(300)])) == 1
+        assert len(pods.orphaned_pods([f"pool-{number:03}" for number in range(300)])) == 1
         assert double.server.count("list") == 1
 
 
@@ -204,7 +206,7 @@ class TestAConnection:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "kubernetes", None)
-        assert KubernetesPods(Api()).strays([]) == []
+        assert KubernetesPods(Api()).orphaned_pods([]) == []
 
     def test_with_an_unknown_token_is_not_permitted(self, double: Double, backends: Backends) -> None:
         with pytest.raises(NotPermitted, match="does not know who we are"):

@@ -22,7 +22,7 @@ from tests.waiting import eventually
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.manifest import pod_manifest, secret_name
 from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded
-from workers.core.pods import Marking, Pod, PodPhase
+from workers.core.pods import Pod, PodPhase, SafeToEvict
 from workers.protocol.errors import Unavailable
 from workers.specs.pools import PoolSpec
 
@@ -74,8 +74,8 @@ class TestCreating:
         backend = target.backend()
         backend.create(POOL, "default-1")
         pod = only(backend.list("default"))
-        assert (pod.name, pod.pool, pod.phase, pod.deleting, pod.protected, pod.controlled) == (
-            "default-1", "default", PodPhase.PENDING, False, False, False,
+        assert (pod.name, pod.pool, pod.phase, pod.deleting, pod.safe_to_evict, pod.controlled) == (
+            "default-1", "default", PodPhase.PENDING, False, True, False,
         )  # fmt: skip
 
     def test_refuses_an_invalid_pod_in_the_servers_words(self, target: Target) -> None:
@@ -140,12 +140,12 @@ class TestListing:
         target.core.create_namespaced_pod(target.namespace, foreign)
         assert [pod.name for pod in backend.list("default")] == ["default-1"]
 
-    def test_finds_strays_by_what_their_pool_is_not(self, target: Target) -> None:
+    def test_finds_orphaned_pods_by_what_their_pool_is_not(self, target: Target) -> None:
         backend = target.backend()
         for name in ("a", "b", "c"):
             backend.create(pool(name, node_selector=NOWHERE), f"{name}-1")
-        assert eventually(lambda: [pod.pool for pod in backend.strays(["a", "b"])] == ["c"])
-        assert eventually(lambda: {pod.pool for pod in backend.strays([])} == {"a", "b", "c"})
+        assert eventually(lambda: [pod.pool for pod in backend.orphaned_pods(["a", "b"])] == ["c"])
+        assert eventually(lambda: {pod.pool for pod in backend.orphaned_pods([])} == {"a", "b", "c"})
 
     def test_in_pages_reads_one_state(self, target: Target) -> None:
         """F24: one page is not all; and what is created between two pages is in none."""
@@ -215,30 +215,30 @@ class TestDeleting:
         assert backend.delete(pod) is None
 
 
-class TestMarking:
-    def test_sets_and_removes_what_keeps_the_cluster_away(self, target: Target) -> None:
+class TestEviction:
+    def test_is_forbidden_and_allowed_again_by_annotations_and_a_label(self, target: Target) -> None:
         """F30."""
         backend = target.backend()
         backend.create(POOL, "default-1")
-        assert backend.mark([Marking(only(backend.list("default")), protected=True)]) == {}
+        assert backend.set_safe_to_evict([SafeToEvict(only(backend.list("default")), safe=False)]) == {}
         found = target.core.read_namespaced_pod("default-1", target.namespace).metadata
         assert found.annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
         assert found.annotations["karpenter.sh/do-not-disrupt"] == "true"
         assert found.labels["terraslot.dev/busy"] == "true"
-        assert only(backend.list("default")).protected is True
-        backend.mark([Marking(only(backend.list("default")), protected=False)])
-        assert only(backend.list("default")).protected is False
+        assert only(backend.list("default")).safe_to_evict is False
+        backend.set_safe_to_evict([SafeToEvict(only(backend.list("default")), safe=True)])
+        assert only(backend.list("default")).safe_to_evict is True
 
-    def test_does_not_touch_another_life_of_the_same_name(self, target: Target) -> None:
+    def test_of_another_pod_of_the_same_name_stays_as_it_is(self, target: Target) -> None:
         backend = target.backend()
         backend.create(POOL, "default-1")
         other = Pod("default-1", "00000000-0000-0000-0000-000000000000", "default", 0, PodPhase.RUNNING)
-        assert backend.mark([Marking(other, protected=True)]) == {}
-        assert only(backend.list("default")).protected is False
+        assert backend.set_safe_to_evict([SafeToEvict(other, safe=False)]) == {}
+        assert only(backend.list("default")).safe_to_evict is True
 
-    def test_a_pod_that_is_gone_is_quiet(self, target: Target) -> None:
+    def test_of_a_pod_that_is_gone_is_no_error(self, target: Target) -> None:
         gone = Pod("default-1", "00000000-0000-0000-0000-000000000000", "default", 0, PodPhase.RUNNING)
-        assert target.backend().mark([Marking(gone, protected=True)]) == {}
+        assert target.backend().set_safe_to_evict([SafeToEvict(gone, safe=False)]) == {}
 
 
 class TestASecret:
@@ -310,12 +310,12 @@ class TestAServiceAccount:
         eventually(lambda: permitted(backend))
         assert backend.create_all(POOL, ["default-1", "default-2"]) == {}
         first, second = backend.list("default")
-        assert backend.mark([Marking(first, protected=True)]) == {}
+        assert backend.set_safe_to_evict([SafeToEvict(first, safe=False)]) == {}
         assert backend.delete(second) is None
         for content in ("{}", '{"rotated": true}', '{"rotated": true}'):
             backend.put_secret(POOL, content)
         backend.check(pool(node_selector=NOWHERE, image_pull_secrets=[secret_name("default")]))
-        assert eventually(lambda: backend.strays(["x"]))
+        assert eventually(lambda: backend.orphaned_pods(["x"]))
         backend.delete_secret(POOL)
         names = [secret.metadata.name for secret in target.core.list_namespaced_secret(target.namespace).items]
         assert secret_name("default") not in names

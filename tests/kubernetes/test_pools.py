@@ -457,8 +457,8 @@ class TestWhatThePoolMayNotHave:
 class TestProtection:
     """F30."""
 
-    def protected(self, cluster: Cluster) -> list[str]:
-        return [pod.name for pod in cluster.system.pods(cluster.spec()).list(POOL) if pod.protected]
+    def not_evictable(self, cluster: Cluster) -> list[str]:
+        return [pod.name for pod in cluster.system.pods(cluster.spec()).list(POOL) if not pod.safe_to_evict]
 
     def test_is_there_while_a_slot_is_running_or_reserved_and_no_longer(self, cluster: Cluster) -> None:
         cluster.workspace()
@@ -466,14 +466,14 @@ class TestProtection:
         run = cluster.submit()
         (agent,) = (each for each in cluster.agents.values() if cluster.run(run.id).agent == each.name)
         assert disruption.protect(cluster.system, POOL, agent.name, run.id)
-        assert self.protected(cluster) == [agent.name]
+        assert self.not_evictable(cluster) == [agent.name]
         agent.work()
         cluster.configure(min_agents=2)
         cluster.cycle()
-        assert self.protected(cluster) == [agent.name]
+        assert self.not_evictable(cluster) == [agent.name]
         decide.discard(cluster.system, run.id)
         cluster.cycle()
-        assert self.protected(cluster) == []
+        assert self.not_evictable(cluster) == []
         assert first.name in cluster.double.pods()
 
     def test_is_asked_for_with_the_order(self, cluster: Cluster) -> None:
@@ -496,10 +496,10 @@ class TestProtection:
     def test_that_was_lost_is_repaired_by_the_next_cycle(self, cluster: Cluster) -> None:
         busy(cluster, 1)
         cluster.cycle()
-        assert self.protected(cluster) == ["default-0"]
+        assert self.not_evictable(cluster) == ["default-0"]
         cluster.double.change("default-0", lambda pod: pod["metadata"].update(annotations={}))
         cluster.cycle()
-        assert self.protected(cluster) == ["default-0"]
+        assert self.not_evictable(cluster) == ["default-0"]
 
     def test_of_a_pod_that_became_busy_while_its_marks_were_removed_is_there(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
@@ -509,25 +509,25 @@ class TestProtection:
         cluster.submit(PLAN)
         cluster.cycle()
         agent.work()
-        real = type(cluster.system.pods(cluster.spec())).mark
+        real = type(cluster.system.pods(cluster.spec())).set_safe_to_evict
 
-        def race(backend: Any, markings: Any) -> Any:
-            if not markings[0].protected:
+        def race(backend: Any, changes: Any) -> Any:
+            if changes[0].safe:
                 cluster.submit(PLAN)
-            return real(backend, markings)
+            return real(backend, changes)
 
-        monkeypatch.setattr(type(cluster.system.pods(cluster.spec())), "mark", race)
+        monkeypatch.setattr(type(cluster.system.pods(cluster.spec())), "set_safe_to_evict", race)
         cluster.configure(min_agents=1)
         cluster.cycle()
-        assert self.protected(cluster) == [agent.name]
+        assert self.not_evictable(cluster) == [agent.name]
 
     def test_that_can_not_be_set_stops_nothing(self, cluster: Cluster) -> None:
         busy(cluster, 1)
         cluster.double.fail("patch", status=500, reason="InternalError", message="no leader")
         cluster.cycle()
-        assert self.protected(cluster) == []
+        assert self.not_evictable(cluster) == []
         cluster.cycle()
-        assert self.protected(cluster) == ["default-0"]
+        assert self.not_evictable(cluster) == ["default-0"]
 
     def test_keeps_a_drain_away_from_busy_pods_and_lets_it_have_idle_ones(self, cluster: Cluster) -> None:
         """A disruption budget over the label, as the chart has it; over bare pods it takes whole numbers only."""
@@ -538,7 +538,7 @@ class TestProtection:
         cluster.start(2)
         cluster.submit(PLAN)
         cluster.cycle()
-        (taken,) = self.protected(cluster)
+        (taken,) = self.not_evictable(cluster)
         evict = cluster.double.server.api.evict
         with pytest.raises(Exception, match="disruption budget"):
             evict(NAMESPACE, taken, {})

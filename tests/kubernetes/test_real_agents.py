@@ -171,7 +171,9 @@ def test_scale_down_protection(live: Live) -> None:
         live.reach(run, RunStatus.PLANNING, started=True)
     assert scale.scale_pods(live.cluster.system, live.cluster.spec(), 2) == 0
     live.cluster.cycle()
-    assert {pod.name for pod in live.cluster.system.pods(live.cluster.spec()).list(POOL) if pod.protected} == {*before}
+    assert {pod.name for pod in live.cluster.system.pods(live.cluster.spec()).list(POOL) if not pod.safe_to_evict} == {
+        *before
+    }
     gate.touch()
     for run in held:
         live.reach(run, RunStatus.APPLY_PENDING)

@@ -17,7 +17,7 @@ from workers.specs.pools import PoolSpec
 from workers.services.system import system
 import workers.tasks, workers.reports
 assert system().pods(PoolSpec(name="default")).list("default") == []
-assert [backend.strays([]) for backend in system().backends.values()] == [[], []]
+assert [backend.orphaned_pods([]) for backend in system().backends.values()] == [[], []]
 assert {missing} or "kubernetes" not in sys.modules
 """
 

@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from workers.app import build_app
-from workers.core.pods import Marking, Pod, PodPhase
+from workers.core.pods import Pod, PodPhase, SafeToEvict
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.protocol import names
 from workers.protocol.encryption import new_key
@@ -49,6 +49,10 @@ class Pods:
 
     ``made_from``: the configuration that pods are made from now.
     """
+
+    keeps_state = True
+    moves_pods = False
+    list_is_authoritative = True
 
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
@@ -88,14 +92,14 @@ class Pods:
         del self.pods[pod.name]
         return None
 
-    def strays(self, pools: Collection[str]) -> list[Pod]:
+    def orphaned_pods(self, pools: Collection[str]) -> list[Pod]:
         self._reach()
         return [pod for pod in self.pods.values() if pod.pool not in pools]
 
-    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         self._reach()
-        for marking in markings:
-            self.pods[marking.pod.name] = replace(self.pods[marking.pod.name], protected=marking.protected)
+        for change in changes:
+            self.pods[change.pod.name] = replace(self.pods[change.pod.name], safe_to_evict=change.safe)
         return {}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:

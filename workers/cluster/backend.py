@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from workers.core.pods import Marking, Pod
+from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import TerraslotError
 from workers.specs.pools import PoolSpec
 
@@ -18,7 +18,15 @@ class PodBackend(Protocol):
     Every method raises :class:`~workers.core.errors.Unavailable` if the cluster could not be asked or did not
     answer: that means "unknown", never "gone". What the cluster refuses for good, in its own words, is a
     :class:`~workers.core.errors.PodRefused`.
+
+    ``keeps_state``: the pods work on a disk that keeps the state of workspaces without a remote backend.
+    ``moves_pods``: the cluster may evict pods, or move them to other nodes. ``list_is_authoritative``: an empty list
+    means that there are no pods; elsewhere it may mean that the wrong place was asked.
     """
+
+    keeps_state: bool
+    moves_pods: bool
+    list_is_authoritative: bool
 
     def list(self, pool: str) -> Pods:
         """Return every pod of ``pool`` that exists, the failed and the deleting ones too.
@@ -26,8 +34,8 @@ class PodBackend(Protocol):
         A pod exists as long as anything that it started may still be running.
         """
 
-    def strays(self, pools: Collection[str]) -> Pods:
-        """Return pods of this control plane that belong to none of ``pools``. One may be missing that is very new."""
+    def orphaned_pods(self, pools: Collection[str]) -> Pods:
+        """Return the pods of this control plane that belong to none of ``pools``. Very new pods may be missing."""
 
     def template(self, spec: PoolSpec) -> str:
         """Return by what pods are known that this control plane makes of this configuration."""
@@ -45,10 +53,10 @@ class PodBackend(Protocol):
         life of it is left.
         """
 
-    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
-        """Set or remove the marks by which the cluster leaves busy pods where they are.
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
+        """Tell the cluster which pods it may evict; return the errors by the name of their pod.
 
-        Returns by name those that could not be marked. A pod that is gone needs no mark.
+        A pod that is gone is no error.
         """
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:

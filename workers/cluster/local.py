@@ -24,7 +24,7 @@ from signal import SIGKILL, SIGTERM
 from workers.cluster import orphans, pod_record, process_log, processes
 from workers.cluster.backend import Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
-from workers.core.pods import Marking, Pod
+from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.pool_secret import SECRET_FILE
 from workers.protocol.version import PROTOCOL
@@ -43,6 +43,10 @@ class LocalPods:
     ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead
     agent left running.
     """
+
+    keeps_state = True
+    moves_pods = False
+    list_is_authoritative = True
 
     def __init__(
         self,
@@ -74,8 +78,8 @@ class LocalPods:
             seen = [self._look(path) for path in sorted(directory.iterdir())]
         return [pod for pod in seen if pod is not None]
 
-    def strays(self, pools: Collection[str]) -> Pods:
-        """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
+    def orphaned_pods(self, pools: Collection[str]) -> Pods:
+        """See :meth:`PodBackend.orphaned_pods <workers.cluster.backend.PodBackend.orphaned_pods>`."""
         return [pod for pool in self.pools() if pool not in pools for pod in self.list(pool)]
 
     def template(self, spec: PoolSpec) -> str:  # noqa: ARG002 - the protocol's
@@ -116,8 +120,8 @@ class LocalPods:
             self._ask_to_end(path, record, force=force)
             return self._look(path)
 
-    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
-        """Do nothing: nobody moves the processes of this machine."""
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
+        """Do nothing: no cluster moves the processes of this machine."""
         return {}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
@@ -142,7 +146,7 @@ class LocalPods:
     def check(self, spec: PoolSpec) -> None:
         """Do nothing: whatever can be said of a local pool is possible."""
 
-    def hurry(self, pod: Pod) -> bool:
+    def expire_grace(self, pod: Pod) -> bool:
         """End the grace period of a pod: its agent is killed now, what it leaves is interrupted and has its time."""
         with self._locked(pod.pool) as directory:
             path = directory / pod.name

@@ -1,4 +1,4 @@
-"""A pod as its cluster lists it, and which pods the cluster has to leave where they are."""
+"""A pod as its cluster lists it, and which pods the cluster may not evict."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ class PodPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod. ``uid`` names this life of it: a deletion states the uid it expects.
+    """One pod. ``uid`` tells it from other pods of its name: a deletion states the uid that it expects.
 
     ``created_at`` is in seconds since the epoch. ``deleting``: its deletion was asked for and is under way.
-    ``reason``: why it waits or failed, in the cluster's words. ``protected``: it is marked so that the cluster leaves
-    it where it is; None where only some of the marks are there. ``controlled``: something else in the cluster, such
-    as a ReplicaSet, replaces it when it goes. ``template`` names the configuration that it was made from, where that is
-    known.
+    ``reason``: why it waits or failed, in the cluster's words. ``safe_to_evict``: the cluster may evict it; None where
+    its annotations contradict one another. ``controlled``: a controller of the cluster, such as a ReplicaSet, replaces
+    it when it is deleted. ``template`` names the configuration that it was made from, where that is known.
     """
 
     name: str
@@ -36,21 +35,22 @@ class Pod:
     phase: PodPhase
     deleting: bool = False
     reason: str | None = None
-    protected: bool | None = False
+    safe_to_evict: bool | None = True
     controlled: bool = False
     template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Marking:
-    """A pod whose marks are to be set or removed."""
+class SafeToEvict:
+    """Whether the cluster may evict a pod from now on."""
 
     pod: Pod
-    protected: bool
+    safe: bool
 
 
-def markings(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[Marking]:
-    """Return what has to change so that exactly the busy pods are marked. What is ending needs no mark any more."""
+def safe_to_evict_changes(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[SafeToEvict]:
+    """Return what to change so that the cluster may evict idle pods only. Pods that are ending stay as they are."""
     busy = {agent.name for agent in agents if agent.leases}
     living = (pod for pod in pods if not pod.deleting and pod.phase in (PodPhase.PENDING, PodPhase.RUNNING))
-    return [Marking(pod, pod.name in busy) for pod in living if pod.protected is not (pod.name in busy)]
+    wanted = (SafeToEvict(pod, pod.name not in busy) for pod in living)
+    return [change for change in wanted if change.pod.safe_to_evict is not change.safe]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.core.pods import Marking, Pod, PodPhase
+from workers.core.pods import Pod, PodPhase, SafeToEvict
 from workers.protocol.errors import TerraslotError
 from workers.services.system import System
 from workers.slots.locks import renew_lock
@@ -75,10 +75,10 @@ class PodSnapshot:
         else:
             self._pods[pod.name] = left
 
-    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
-        """Set or remove the marks of busy pods; return by name those that could not be marked.
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
+        """Tell the cluster which pods it may evict; return the errors by the name of their pod.
 
         Raises :class:`LockLost`.
         """
         renew_lock()
-        return self._backend.mark(markings)
+        return self._backend.set_safe_to_evict(changes)

@@ -16,7 +16,7 @@ from workers.specs.pools import PoolSpec
 def test_a_pool_that_is_created_during_the_look_keeps_its_pods(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Pods.strays
+    look = Pods.orphaned_pods
 
     def created_first(self: Pods, known: Collection[str]) -> list[Pod]:
         new = pools.ensure(control.system, PoolSpec(name="new"))
@@ -24,6 +24,6 @@ def test_a_pool_that_is_created_during_the_look_keeps_its_pods(
         self.create(PoolSpec(name="deleted"), "deleted-1")
         return look(self, known)
 
-    monkeypatch.setattr(Pods, "strays", created_first)
+    monkeypatch.setattr(Pods, "orphaned_pods", created_first)
     assert orphans.sweep(control.system) == 1
     assert control.pods.deleted == ["deleted-1"]

@@ -16,10 +16,10 @@ from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
 from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
-from workers.cluster.kubernetes.pod_status import as_pod, protection_patch
+from workers.cluster.kubernetes.pod_status import as_pod, eviction_patch
 from workers.cluster.kubernetes.pool_secrets import PoolSecrets
 from workers.cluster.kubernetes.refusals import Call, Refused, explain
-from workers.core.pods import Marking, Pod
+from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.specs.pools import PoolSpec
 
@@ -39,6 +39,10 @@ class KubernetesPods:
     of them secret.
     """
 
+    keeps_state = False
+    moves_pods = True
+    list_is_authoritative = False
+
     def __init__(
         self, api: Api, *, instance: str = labels.TERRASLOT, environment: Mapping[str, str] | None = None
     ) -> None:
@@ -56,8 +60,8 @@ class KubernetesPods:
         """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`."""
         return self._listed(labels.selector(self._instance, pool))
 
-    def strays(self, pools: Collection[str]) -> Pods:
-        """See :meth:`PodBackend.strays <workers.cluster.backend.PodBackend.strays>`."""
+    def orphaned_pods(self, pools: Collection[str]) -> Pods:
+        """See :meth:`PodBackend.orphaned_pods <workers.cluster.backend.PodBackend.orphaned_pods>`."""
         if not self._api.configured:
             return []  # what has never spoken to a cluster has left nothing there
         return self._listed(labels.orphan_selector(self._instance, pools), resource_version="0")
@@ -94,10 +98,10 @@ class KubernetesPods:
             raise explain(error.refusal, call) from error
         return _unless_gone(left)
 
-    def mark(self, markings: Sequence[Marking]) -> dict[str, TerraslotError]:
-        """See :meth:`PodBackend.mark <workers.cluster.backend.PodBackend.mark>`."""
-        failures = _in_parallel(self._mark, markings, give_up_after=3)
-        return {each.pod.name: error for each, error in zip(markings, failures, strict=True) if error}
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
+        """See :meth:`PodBackend.set_safe_to_evict <workers.cluster.backend.PodBackend.set_safe_to_evict>`."""
+        failures = _in_parallel(self._set_safe_to_evict, changes, give_up_after=3)
+        return {each.pod.name: error for each, error in zip(changes, failures, strict=True) if error}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
         """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`."""
@@ -132,10 +136,10 @@ class KubernetesPods:
             if not error.refusal.already_exists:
                 raise explain(error.refusal, call) from error
 
-    def _mark(self, marking: Marking) -> None:
-        pod = marking.pod
+    def _set_safe_to_evict(self, change: SafeToEvict) -> None:
+        pod = change.pod
         call = Call("patch", "pods", self._api.namespace, pod.name)
-        patch = protection_patch(pod.uid, protected=marking.protected)
+        patch = eviction_patch(pod.uid, safe=change.safe)
         try:
             self._api.call(call, self._api.core.patch_namespaced_pod, pod.name, call.namespace, patch)
         except Refused as error:

@@ -15,8 +15,8 @@ _PHASES = {"Pending": PodPhase.PENDING, "Succeeded": PodPhase.SUCCEEDED, "Failed
 # What every pod goes through on its way.
 _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
 
-PROTECTED_ANNOTATIONS = {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}
-PROTECTED_LABELS = {labels.BUSY: "true"}
+UNSAFE_ANNOTATIONS = {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}
+UNSAFE_LABELS = {labels.BUSY: "true"}
 
 
 def as_pod(pod: dict[str, Any]) -> Pod:
@@ -32,31 +32,28 @@ def as_pod(pod: dict[str, Any]) -> Pod:
         phase=_PHASES.get(status.get("phase", "Pending"), PodPhase.RUNNING),
         deleting=deleting,
         reason=_reason(status),
-        protected=_protected(metadata),
+        safe_to_evict=_safe_to_evict(metadata),
         template=(metadata.get("labels") or {}).get(labels.TEMPLATE),
         controlled=any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
     )
 
 
-def protection_patch(uid: str, *, protected: bool) -> dict[str, Any]:
-    """Return the patch that sets or removes the marks of a busy pod, for exactly this life of it if a uid is given."""
+def eviction_patch(uid: str, *, safe: bool) -> dict[str, Any]:
+    """Return the patch that allows or forbids the cluster to evict a pod; ``uid`` may be empty."""
     return {
         "metadata": {
             **({"uid": uid} if uid else {}),
-            "annotations": {key: value if protected else None for key, value in PROTECTED_ANNOTATIONS.items()},
-            "labels": {key: value if protected else None for key, value in PROTECTED_LABELS.items()},
+            "annotations": {key: None if safe else value for key, value in UNSAFE_ANNOTATIONS.items()},
+            "labels": {key: None if safe else value for key, value in UNSAFE_LABELS.items()},
         }
     }
 
 
-def _protected(metadata: dict[str, Any]) -> bool | None:
+def _safe_to_evict(metadata: dict[str, Any]) -> bool | None:
     annotations, its_labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-    marks = [annotations.get(key) == value for key, value in PROTECTED_ANNOTATIONS.items()]
-    marks += [its_labels.get(key) == value for key, value in PROTECTED_LABELS.items()]
-    if all(marks):
-        return True
-    present = [*(PROTECTED_ANNOTATIONS.keys() & annotations.keys()), *(PROTECTED_LABELS.keys() & its_labels.keys())]
-    return None if present else False
+    if UNSAFE_ANNOTATIONS.items() <= annotations.items() and UNSAFE_LABELS.items() <= its_labels.items():
+        return False
+    return None if UNSAFE_ANNOTATIONS.keys() & annotations.keys() or UNSAFE_LABELS.keys() & its_labels.keys() else True
 
 
 def _reason(status: dict[str, Any]) -> str | None:

@@ -101,7 +101,7 @@ def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
 
 
 def _state_path(system: System, run: Run, pool: PoolSpec) -> str | None:
-    """Return where a local pool keeps the state of a workspace without a remote backend."""
-    if pool.type != "local":
+    """Return where the state of a workspace without a remote backend is kept, if the pool's pods keep it."""
+    if not system.pods(pool).keeps_state:
         return None
     return str(system.settings.home / "state" / run.workspace / "terraform.tfstate")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from workers.core.pods import Marking, Pod, PodPhase, markings
+from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord, Lease
@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 
 def ask_for_mark(system: System, spec: PoolSpec, lease: Lease) -> None:
-    """Have the pod marked that this lease makes busy. Local pods are moved by nobody."""
-    if spec.type != "local":
+    """Have the pod marked that this lease makes busy, where the cluster may move pods."""
+    if system.pods(spec).moves_pods:
         arguments = [spec.name, lease.agent, lease.run]
         system.celery.send_task(names.PROTECT, args=arguments, expires=system.settings.cycle_seconds)
 
@@ -40,26 +40,28 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
         spec = pools.get(session, pool)
     # A pod's name is given once, so that its uid need not be asked for.
     pod = Pod(agent, "", pool, record.registered_at, PodPhase.RUNNING)
-    failures = system.pods(spec).mark([Marking(pod, protected=True)])
+    failures = system.pods(spec).set_safe_to_evict([SafeToEvict(pod, safe=False)])
     _tell(pool, failures)
     return not failures
 
 
-def protect_pods(system: System, spec: PoolSpec, listing: PodSnapshot, agents: Sequence[AgentRecord]) -> list[Marking]:
+def protect_pods(
+    system: System, spec: PoolSpec, listing: PodSnapshot, agents: Sequence[AgentRecord]
+) -> list[SafeToEvict]:
     """Make the marks of a pool's pods what they should be; return what was changed.
 
     What fails is tried again in the next cycle.
     """
-    wanted = markings(listing.pods, agents)
+    wanted = safe_to_evict_changes(listing.pods, agents)
     if not wanted:
         return []
-    _tell(spec.name, listing.mark(wanted))
-    idle = {marking.pod.name: marking.pod for marking in wanted if not marking.protected}
+    _tell(spec.name, listing.set_safe_to_evict(wanted))
+    idle = {change.pod.name: change.pod for change in wanted if change.safe}
     # A run may have been given to one of them meanwhile, whose mark was the one that has just been removed.
     now = system.slots(spec.name).snapshot() if idle else []
     busy = [agent.name for agent in now if agent.leases and agent.name in idle]
-    if again := [Marking(idle[name], protected=True) for name in busy]:
-        _tell(spec.name, listing.mark(again))
+    if again := [SafeToEvict(idle[name], safe=False) for name in busy]:
+        _tell(spec.name, listing.set_safe_to_evict(again))
     return wanted
 
 

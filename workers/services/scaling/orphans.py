@@ -25,14 +25,14 @@ def sweep(system: System) -> int:
     deleted = 0
     for kind, backend in system.backends.items():
         try:
-            listed = backend.strays(known)
+            listed = backend.orphaned_pods(known)
             # Only now, for a pool is there before its pods: one that was created during the look is not unknown.
             there = _pools(system) if listed else set()
             found = sorted((pod for pod in listed if pod.pool not in there), key=attrgetter("pool"))
             for pool, pods in groupby(found, key=attrgetter("pool")):
                 deleted += _end(system, kind, pool, list(pods))
         except TerraslotError as error:
-            log.warning("strays not looked for", type=kind, why=str(error))
+            log.warning("orphaned pods not looked for", type=kind, why=str(error))
     return deleted
 
 

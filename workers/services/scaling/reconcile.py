@@ -90,8 +90,8 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     watched = slots.watched()
     agents = slots.snapshot()
     at = Pass(system, spec, PodSnapshot(system, spec), holding)
-    # What is no longer there of this machine's processes, the kernel says: nothing to doubt.
-    if spec.type != "local" and empty_list_is_suspicious(Views([], agents, at.listing.pods, watched[1]), watched[0]):
+    views = Views([], agents, at.listing.pods, watched[1])
+    if not system.pods(spec).list_is_authoritative and empty_list_is_suspicious(views, watched[0]):
         raise Unavailable(
             f"No pod of the pool {spec.name!r} is listed, but its agents are heard: "
             "check TERRASLOT_NAMESPACE, TERRASLOT_INSTANCE and TERRASLOT_KUBECONFIG."
