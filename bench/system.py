@@ -15,7 +15,7 @@ from unittest import mock
 from workers.app import build_app
 from workers.core.pools import PoolLimits
 from workers.embedded.background import detach, down
-from workers.embedded.options import Options
+from workers.embedded.state import Options
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.services import workspaces

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from workers.embedded.interrupts import Interrupts
+from workers.embedded.shutdown import Interrupts
 
 
 def test_signals_are_counted_and_end_a_wait_at_once():

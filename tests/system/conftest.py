@@ -20,7 +20,7 @@ from celery.result import AsyncResult
 from tests.waiting import eventually
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.embedded.background import detach, down
-from workers.embedded.options import Options
+from workers.embedded.state import Options
 from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
 from workers.services.pools import manage as pools

@@ -15,7 +15,7 @@ from workers.cli.console import say
 from workers.cli.outcome import INTERRUPTED
 from workers.core.pools import PoolLimits
 from workers.embedded.background import detach, down
-from workers.embedded.options import Options
+from workers.embedded.state import Options
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.settings import PREFIX
 from workers.specs.pools import PoolSpec

@@ -8,8 +8,7 @@ import typer
 
 from workers.cli.console import say
 from workers.embedded import background, supervisor
-from workers.embedded.options import Options
-from workers.embedded.state import Running
+from workers.embedded.state import Options, Running
 from workers.settings import home
 
 app = typer.Typer()

@@ -1,27 +1,28 @@
-"""The end of an embedded system, whoever ends it: its supervisor, or ``terraslot down`` after that was killed.
+"""The end of an embedded system: by its supervisor, or by ``terraslot down`` after that was killed.
 
 First nothing new begins (beat), then the agents drain while the workers still take their reports, then the rest goes,
-Valkey last. A child that does not go is killed. Told to stop a second time, agents are not waited for any more:
-they are killed, and their terraforms are interrupted and have a minute to store their state. A third time, these are
-killed as well.
+Valkey last. A child that does not go is killed. Told to stop a second time, the system kills its agents, interrupts
+their Terraforms and gives these a minute to store their state. A third time, it kills these as well.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from types import FrameType
+from typing import Any, Protocol, Self
 
 from redis.exceptions import RedisError
 
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.core.pods import Pod
-from workers.embedded.children import FLOWER, VALKEY
-from workers.embedded.role import BEAT, CONTROL, REPORTS
+from workers.embedded.component import BEAT, CONTROL, REPORTS
 from workers.embedded.state import Running, forget
 from workers.protocol.errors import TerraslotError
 from workers.protocol.names import REPORTS_QUEUE
@@ -30,16 +31,60 @@ from workers.slots.connection import connect
 
 Progress = Callable[[str], None]
 
+VALKEY, FLOWER = "valkey", "flower"
+# Seconds. Celery ends within one when it is idle; a cycle that waits for a cluster is repeated by the next start.
 _PATIENCE = 15.0
 _LAST_REPORTS = 5.0
 _TICK = 0.05
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopping(Protocol):
-    """How often somebody asked for the end: waits, and returns it."""
+    """How often the end was asked for."""
 
     def wait(self, seconds: float) -> int:
-        """Wait for so long, or until somebody asks again; return how often that was."""
+        """Wait for so long, or until it is asked for again; return how often that was."""
+
+
+class Interrupts:
+    """Counts SIGINT, SIGTERM and SIGHUP of the main thread while it is entered, instead of dying of them.
+
+    ``tied_to`` is the reading end of a pipe whose other end a parent holds: its death counts as one signal.
+    """
+
+    def __init__(self, tied_to: int | None = None) -> None:
+        self.count = 0
+        self._tied_to = tied_to
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._awake, self._wake = os.pipe()
+        os.set_blocking(self._awake, False)
+        os.set_blocking(self._wake, False)
+        self._before = {number: signal.signal(number, self._told) for number in _STOPPING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._awake)
+        os.close(self._wake)
+
+    def wait(self, seconds: float) -> int:
+        """Wait for so long, or until a signal comes; return how many came so far."""
+        watched = [self._awake] if self._tied_to is None else [self._awake, self._tied_to]
+        ready, _, _ = select.select(watched, [], [], seconds)
+        if self._awake in ready:
+            os.read(self._awake, 1024)
+        if self._tied_to in ready:
+            self._tied_to = None
+            self.count += 1
+        return self.count
+
+    def _told(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        with suppress(BlockingIOError):  # the pipe is full of earlier signals, so the waiting side wakes up anyway
+            os.write(self._wake, b"!")
 
 
 def shut_down(
@@ -73,7 +118,9 @@ def _drain(pods: LocalPods, stopping: Stopping, progress: Progress) -> None:
     try:
         pods.close()
         while left := [pod for pool in pods.pools() for pod in pods.list(pool)]:
-            told = _tell(len(left), told, progress)
+            if len(left) != told:
+                told = len(left)
+                progress(f"Waiting for {counted(told, 'agent')} to finish")
             again = stopping.wait(_TICK) - first
             for pod in left:
                 _delete(pods, pod, again)
@@ -81,23 +128,17 @@ def _drain(pods: LocalPods, stopping: Stopping, progress: Progress) -> None:
         progress(f"Agents may be left: {error}")
 
 
-def _tell(left: int, told: int | None, progress: Progress) -> int:
-    if left != told:
-        progress(f"Waiting for {counted(left, 'agent')} to finish")
-    return left
-
-
 def _delete(pods: LocalPods, pod: Pod, again: int) -> None:
     if again > 1:
         pods.delete(pod, force=True)
     elif again == 1:
-        pods.hurry(pod)
+        pods.expire_grace(pod)
     elif not pod.deleting:
         pods.delete(pod)
 
 
 def _await_last_reports(redis_url: str, stopping: Stopping) -> None:
-    """Wait until the reports worker has taken what the agents said last, so that the next start finds it done."""
+    """Wait until the reports worker has taken the agents' last reports, so that the next start finds them done."""
     until = time.monotonic() + _LAST_REPORTS
     with suppress(RedisError), connect(redis_url) as redis:
         while redis.llen(REPORTS_QUEUE) and time.monotonic() < until:

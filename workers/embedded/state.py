@@ -1,8 +1,9 @@
-"""What an embedded system leaves on disk about itself: the lock of its owner, and ``system.json``.
+"""What a person may choose of an embedded system, and what it leaves on disk about itself.
 
 ``HOME/up.lock`` is held by the supervisor as long as it lives and names it. ``HOME/system.json`` is what
 :mod:`workers.settings` reads in every process, and names the children, so that another process can end them after a
-supervisor that was killed. Both are for the owner's eyes only: the address of Valkey holds its password.
+supervisor that was killed. ``HOME/encryption.key`` encrypts its secrets at rest. Only the owner can read them: the
+address of Valkey holds its password.
 """
 
 from __future__ import annotations
@@ -10,19 +11,41 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workers import settings as control_plane
 from workers.cluster.processes import Process, identify
 from workers.core.errors import StillInUse
+from workers.protocol.encryption import new_key
 from workers.protocol.errors import InvalidRequest
+from workers.protocol.settings import PREFIX
 from workers.settings import SYSTEM_FILE
+from workers.specs.pools import PoolSpec
 
 _LOCK = "up.lock"
+_KEY = "encryption.key"
+
+
+class Options(BaseModel):
+    """What a person may choose of an embedded system.
+
+    ``flower_port``: None takes 5555, or another port if that is taken. ``pool`` is created unless a pool of its name
+    exists. ``settings`` are :class:`~workers.settings.Settings` for every process of the system, by field name; the
+    environment overrides them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path = Field(default_factory=control_plane.home)
+    flower: bool = True
+    flower_port: int | None = Field(default=None, ge=1, le=65535)
+    pool: PoolSpec = PoolSpec(name="default")
+    settings: dict[str, float | str] = {}
 
 
 class Child(BaseModel):
@@ -52,11 +75,20 @@ class Running(BaseModel):
 
     def write(self, home: Path) -> None:
         """Replace ``system.json`` in one step."""
-        content = self.settings | self.model_dump(mode="json")
-        fresh = home / f"{SYSTEM_FILE}.new"
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(content, file, indent=1)
-        fresh.replace(home / SYSTEM_FILE)
+        write_private(home / SYSTEM_FILE, json.dumps(self.settings | self.model_dump(mode="json"), indent=1))
+
+
+def environment(home: Path) -> Mapping[str, str]:
+    """Return the environment of every process of the system under ``home``, except the agents'."""
+    return os.environ | {f"{PREFIX}HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def encryption_key(home: Path) -> str:
+    """Return the key of the system under ``home``; it is made once. The caller owns ``home``."""
+    path = home / _KEY
+    if not path.exists():
+        write_private(path, new_key())
+    return path.read_text("ascii")
 
 
 def running(home: Path) -> Running | None:
@@ -83,20 +115,14 @@ def supervisor(home: Path) -> Process | None:
     return owner if owner is not None and owner.alive else None
 
 
-def unusable(home: Path, error: OSError) -> InvalidRequest:
-    """Return what a person is told about a home that can't be used."""
-    return InvalidRequest(
-        f"{home} can't be used ({error.strerror}): make it a directory of yours, or set TERRASLOT_HOME to one."
-    )
-
-
-def _read(home: Path, name: str) -> str | None:
+def make_home(home: Path) -> None:
+    """Create ``home`` with its directory of logs. Raises :class:`InvalidRequest` where that can't be."""
     try:
-        return (home / name).read_text()
-    except FileNotFoundError:
-        return None
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        (home / "logs").mkdir(exist_ok=True)
     except OSError as error:
-        raise unusable(home, error) from error
+        raise _unusable(home, error) from error
 
 
 @contextmanager
@@ -105,14 +131,8 @@ def owned(home: Path) -> Iterator[None]:
 
     Raises :class:`StillInUse` where another process does, and :class:`InvalidRequest` where nobody can.
     """
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home.chmod(0o700)
-        (home / "logs").mkdir(exist_ok=True)
-        lock = (home / _LOCK).open("a+")
-    except OSError as error:
-        raise unusable(home, error) from error
-    with lock:
+    make_home(home)
+    with (home / _LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,3 +148,26 @@ def owned(home: Path) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def write_private(path: Path, content: str) -> None:
+    """Replace a file in one step by one that only its owner can read."""
+    fresh = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(content)
+    fresh.replace(path)
+
+
+def _unusable(home: Path, error: OSError) -> InvalidRequest:
+    return InvalidRequest(
+        f"{home} can't be used ({error.strerror}): make it a directory of yours, or set TERRASLOT_HOME to one."
+    )
+
+
+def _read(home: Path, name: str) -> str | None:
+    try:
+        return (home / name).read_text()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(home, error) from error

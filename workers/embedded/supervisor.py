@@ -6,34 +6,83 @@ is told to, also in the middle of starting. Its children live in sessions of the
 
 from __future__ import annotations
 
+import http.client
 import os
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
-from workers.cluster import process_log
+from workers.cluster import process_log, processes
 from workers.cluster.local import LocalPods
-from workers.embedded import children, keys, state
-from workers.embedded import valkey as server
-from workers.embedded.children import Child
-from workers.embedded.interrupts import Interrupts
-from workers.embedded.options import Options
-from workers.embedded.shutdown import Progress, shut_down
-from workers.embedded.state import Running
+from workers.cluster.processes import Process
+from workers.embedded import state, valkey
+from workers.embedded.component import BEAT, CONTROL, REPORTS, node
+from workers.embedded.shutdown import FLOWER, VALKEY, Interrupts, Progress, shut_down
+from workers.embedded.state import Options, Running
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.settings import PREFIX
 from workers.settings import settings
 
+# Seconds. A slow machine takes ten for all imports, and a database is given up after five.
 _START_DEADLINE = 60.0
 _LOOK_SECONDS = 0.25
 _ASK_SECONDS = 0.02
 _FLOWER_PORT = 5555
+_PYTHON = (sys.executable, "-P", "-m")
+# A component may die four times within a minute; at the fifth the system gives up, where a person sees it.
+DEATHS = 5
+DEATHS_WINDOW = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 
 
-class _Told(Exception):
-    """Somebody asked for the end while the system was starting."""
+class _Stopped(Exception):
+    """The end was asked for while the system was starting."""
+
+
+@dataclass
+class Component:
+    """One process of the system. ``deaths`` are the moments, of the monotonic clock, at which it died."""
+
+    name: str
+    start: Callable[[], Process]
+    is_ready: Callable[[], bool]
+    log: Path
+    process: Process | None = None
+    deaths: list[float] = field(default_factory=list)
+    start_at: float | None = None
+    ready: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process lives."""
+        return self.process is not None and self.process.alive
+
+    def died(self, now: float) -> str:
+        """Note a death, decide when to start again, and return what happened in words.
+
+        Raises :class:`Unavailable` when it has died too often.
+        """
+        self.deaths = [moment for moment in self.deaths if now - moment < DEATHS_WINDOW] + [now]
+        said = self.how_it_ended()
+        if len(self.deaths) >= DEATHS:
+            raise Unavailable(f"{said} That was the {len(self.deaths)}th time within {DEATHS_WINDOW:g} s.")
+        pause = min(_FIRST_PAUSE * 2 ** (len(self.deaths) - 1), _LONGEST_PAUSE)
+        self.start_at = now + pause
+        return f"{said} It is started again in {pause:g} s."
+
+    def how_it_ended(self) -> str:
+        """Return how its process ended, with the last line of its log."""
+        code = self.process.exit_code() if self.process else None
+        how = "" if code is None else f" (exit code {code})"
+        return f"{self.name} ended{how}: {process_log.last_line(self.log) or 'it said nothing'}. See {self.log}."
 
 
 def up(
@@ -52,13 +101,16 @@ def up(
     _refuse_other_servers()
     with state.owned(options.home), Interrupts(tied_to) as interrupts:
         os.environ[f"{PREFIX}HOME"] = str(options.home)
-        _clean_up_after_a_killed_supervisor(options.home, interrupts, progress)
+        if left := state.running(options.home):
+            progress("Cleaning up after a system that was killed")
+            # Its agents go on: they find Valkey again where it was.
+            shut_down(options.home, left, interrupts, progress, keep_agents=True)
         supervisor = _Supervisor(options, interrupts, progress)
         try:
             supervisor.start()
             ready(supervisor.running)
             supervisor.watch()
-        except _Told:
+        except _Stopped:
             pass
         finally:
             progress("Stopping")
@@ -72,75 +124,109 @@ class _Supervisor:
         self._home = options.home
         self._interrupts = interrupts
         self._progress = progress
-        self._children: list[Child] = []
-        flower_port = _flower_port(options)
-        self._flower_port = flower_port
-        self._valkey = server.configure(self._home)
+        self._components: list[Component] = []
+        self._flower_port = _flower_port(options)
+        self._valkey = valkey.configure(self._home)
         self.running = Running(
             redis_url=self._valkey.url,
-            flower_url=f"http://127.0.0.1:{flower_port}" if flower_port else None,
-            settings={"encryption_keys": keys.own(self._home), **options.settings},
+            flower_url=f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None,
+            settings={"encryption_keys": state.encryption_key(self._home), **options.settings},
         )
 
     def start(self) -> None:
         """Start everything, and wait until all of it answers."""
-        self._start([children.valkey(self._valkey, server.log(self._home))])
+        self._start(Component(VALKEY, self._valkey.start, self._valkey.answers, valkey.log(self._home)))
         self._await_ready()
         LocalPods(self._home, {}).open()
         settings.cache_clear()
         client = Celery("terraslot-supervisor", broker=settings().broker, set_as_current=False)
-        self._start([*children.workers(self._options, client), children.beat(self._options)])
-        if self._flower_port:
-            self._start([children.flower(self._home, self._flower_port)])
+        for worker in (CONTROL, REPORTS):
+            self._start(self._control_plane(worker, partial(_answers, client, node(worker))))
+        # Beat's notes of an earlier start are of no use: every job is due anyway.
+        for notes in self._home.glob("beat-schedule*"):
+            notes.unlink(missing_ok=True)
+        self._start(self._control_plane(BEAT, lambda: any(self._home.glob("beat-schedule*"))))
+        if port := self._flower_port:
+            argv = ("workers.dashboard", "--address=127.0.0.1", f"--port={port}")
+            self._start(self._component(FLOWER, argv, partial(_serves_http, port)))
         self._await_ready()
         self.running.ready = True
         self.running.write(self._home)
 
     def watch(self) -> None:
-        """Start again what dies, until somebody asks for the end."""
+        """Start again what dies, until the end is asked for."""
         while not self._interrupts.wait(_LOOK_SECONDS):
             now = time.monotonic()
-            for child in self._children:
-                self._look(child, now)
+            for component in self._components:
+                self._look(component, now)
 
-    def _look(self, child: Child, now: float) -> None:
-        if child.start_at is not None:
-            if now >= child.start_at:
-                child.start_at = None
-                self._start_one(child)
-        elif not child.alive:
-            self._progress(child.died(now))
+    def _look(self, component: Component, now: float) -> None:
+        if component.start_at is not None:
+            if now >= component.start_at:
+                component.start_at = None
+                self._start_process(component)
+        elif not component.alive:
+            self._progress(component.died(now))
         else:
-            process_log.bound(child.log)
+            process_log.bound(component.log)
 
-    def _start(self, new: Iterable[Child]) -> None:
-        for child in new:
-            self._children.append(child)
-            self._start_one(child)
+    def _control_plane(self, name: str, is_ready: Callable[[], bool]) -> Component:
+        argv = ("workers.embedded.component", name, self._options.pool.model_dump_json(exclude_defaults=True))
+        return self._component(name, argv, is_ready)
 
-    def _start_one(self, child: Child) -> None:
+    def _component(self, name: str, argv: Sequence[str], is_ready: Callable[[], bool]) -> Component:
+        log = self._home / "logs" / f"{name}.log"
+
+        def start() -> Process:
+            process_log.bound(log)
+            environment = state.environment(self._home)
+            return processes.start([*_PYTHON, *argv], environment=environment, directory=self._home, log=log)
+
+        return Component(name, start, is_ready, log)
+
+    def _start(self, component: Component) -> None:
+        self._components.append(component)
+        self._start_process(component)
+
+    def _start_process(self, component: Component) -> None:
         try:
-            child.process = child.start()
+            component.process = component.start()
         except OSError as error:
-            raise Unavailable(f"{child.name} can't be started: {error.strerror}.") from error
-        self.running.note(child.name, child.process)
+            raise Unavailable(f"{component.name} can't be started: {error.strerror}.") from error
+        self.running.note(component.name, component.process)
         self.running.write(self._home)
 
     def _await_ready(self) -> None:
         until = time.monotonic() + _START_DEADLINE
-        while [child for child in self._children if not self._answers(child, until)]:
+        while [component for component in self._components if not self._is_ready(component, until)]:
             if self._interrupts.wait(_ASK_SECONDS):
-                raise _Told
+                raise _Stopped
 
-    def _answers(self, child: Child, until: float) -> bool:
-        if not child.alive:
-            raise Unavailable(child.last_words())
-        if not child.ready and child.is_ready():
-            child.ready = True
-            self._progress(f"{child.name} answers")
-        if not child.ready and time.monotonic() >= until:
-            raise Unavailable(f"{child.name} did not answer within {_START_DEADLINE:g} s. See {child.log}.")
-        return child.ready
+    def _is_ready(self, component: Component, until: float) -> bool:
+        if not component.alive:
+            raise Unavailable(component.how_it_ended())
+        if not component.ready and component.is_ready():
+            component.ready = True
+            self._progress(f"{component.name} answers")
+        if not component.ready and time.monotonic() >= until:
+            raise Unavailable(f"{component.name} did not answer within {_START_DEADLINE:g} s. See {component.log}.")
+        return component.ready
+
+
+def _answers(client: Celery, worker: str) -> bool:
+    """Whether a worker consumes: it answers only then."""
+    with suppress(OperationalError, RedisError, OSError):
+        return bool(client.control.inspect(destination=[worker], timeout=_LOOK_SECONDS, limit=1).ping())
+    return False
+
+
+def _serves_http(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    with suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/healthcheck")
+        return connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+    connection.close()
+    return False
 
 
 def _refuse_other_servers() -> None:
@@ -156,15 +242,7 @@ def _flower_port(options: Options) -> int | None:
     if not options.flower:
         return None
     if options.flower_port is None:
-        return _FLOWER_PORT if server.is_free(_FLOWER_PORT) else server.free_port()
-    if not server.is_free(options.flower_port):
+        return _FLOWER_PORT if valkey.is_free(_FLOWER_PORT) else valkey.free_port()
+    if not valkey.is_free(options.flower_port):
         raise InvalidRequest(f"Port {options.flower_port} is taken: choose another for Flower, or none.")
     return options.flower_port
-
-
-def _clean_up_after_a_killed_supervisor(home: Path, interrupts: Interrupts, progress: Progress) -> None:
-    """End the children, but not the agents, that a killed supervisor left: agents find Valkey again where it was."""
-    left = state.running(home)
-    if left is not None:
-        progress("Cleaning up after a system that was killed")
-        shut_down(home, left, interrupts, progress, keep_agents=True)
