@@ -26,6 +26,7 @@ from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
+from workers.protocol.validation import problems
 from workers.protocol.version import instance_id
 from workers.slots.connection import connect
 from workers.slots.log_stream import RunLog
@@ -186,13 +187,8 @@ class Agent:
         try:
             return message.model_validate(payload)
         except ValidationError as error:
-            # The input is not shown: it may hold variables.
-            problems = [
-                {"where": problem["loc"], "what": problem["msg"]} for problem in error.errors(include_input=False)
-            ]
-            self.logger.warning(
-                "a message that makes no sense was dropped", message=message.__name__, problems=problems
-            )
+            # Without values: they may be variables.
+            self.logger.warning("invalid message dropped", message=message.__name__, problems=problems(error))
             return None
 
     def _quietly(self, action: Callable[[], None]) -> None:

@@ -87,9 +87,9 @@ class AgentSettings(BaseSettings):
 def read() -> AgentSettings:
     """Return the settings of this process.
 
-    Raises :class:`InvalidRequest` with one line that names every variable that is missing or makes no sense.
+    Raises :class:`InvalidRequest` with one line that names every variable that is missing or invalid.
     """
     try:
         return AgentSettings()
     except ValidationError as error:
-        raise InvalidRequest(f"The agent's environment makes no sense: {problems(error, _SECRET)}.") from None
+        raise InvalidRequest(f"The agent's environment is invalid: {problems(error, _SECRET)}.") from None

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is said of those that make no sense."""
+"""Settings: where they come from, and what is said of those that are invalid."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_the_environment_comes_before_the_running_systems_file_and_that_before_d
         ("DATABASE_URL", "mysql://user:hunter22@host/db", "TERRASLOT_DATABASE_URL: must start with sqlite:///"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_named_and_a_secret_is_not_shown(
+def test_an_invalid_value_is_named_and_a_secret_is_not_shown(
     name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"TERRASLOT_{name}", value)
-    with pytest.raises(InvalidRequest, match="The environment makes no sense") as caught:
+    with pytest.raises(InvalidRequest, match="The environment is invalid") as caught:
         settings()
     assert words in str(caught.value)
     assert "hunter22" not in str(caught.value)

@@ -108,9 +108,9 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """Return the settings of this process.
 
-    Raises :class:`InvalidRequest` with one line for each variable that makes no sense.
+    Raises :class:`InvalidRequest` with one clause for each variable that is invalid.
     """
     try:
         return Settings()
     except ValidationError as error:
-        raise InvalidRequest(f"The environment makes no sense: {problems(error, _SECRET)}.") from None
+        raise InvalidRequest(f"The environment is invalid: {problems(error, _SECRET)}.") from None

@@ -119,7 +119,7 @@ class TestAnOrder:
         inner.agent.execute({"run": "run-1", "variables": {"password": "hunter2"}, "nonsense": "hunter2"})
         inner.agent.cancel({"run": "hunter2"})
         shown = capsys.readouterr()
-        assert "makes no sense" in shown.out + shown.err
+        assert "invalid message dropped" in shown.out + shown.err
         assert "hunter2" not in shown.out + shown.err
 
     def test_that_fails_names_the_reason_and_leaves_no_directory(self, inner_agent: MakeAgent, plane: Plane) -> None:

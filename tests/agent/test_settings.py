@@ -1,4 +1,4 @@
-"""What an agent is told by its environment, and what it says when that makes no sense."""
+"""What an agent is told by its environment, and what it says when that is invalid."""
 
 from __future__ import annotations
 

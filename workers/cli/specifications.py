@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from workers.cli.console import complain, say, show_json
 from workers.cli.outcome import FAILURE
 from workers.protocol.errors import InvalidRequest, TerraslotError
-from workers.services.errors import problems
+from workers.protocol.validation import problems
 from workers.services.pools.manage import Outcome
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
@@ -38,11 +38,11 @@ def read(path: Path, kind: type[Spec]) -> list[Spec]:
         except ValidationError as error:
             name = item.get("name") if isinstance(item, dict) else None
             which = name if isinstance(name, str) else f"number {position}"
-            wrong += [f"{which}: {problem}" for problem in problems(error)]
+            wrong += [f"{which}: {problem}" for problem in problems(error, values=True)]
     twice = [name for name, count in Counter(spec.name for spec in found).items() if count > 1]
     wrong += [f"{name}: it is described more than once" for name in twice]
     if wrong:
-        raise InvalidRequest(f"{where} makes no sense, and nothing of it was saved:\n" + "\n".join(wrong))
+        raise InvalidRequest(f"{where} is invalid, and nothing of it was saved:\n" + "\n".join(wrong))
     return found
 
 

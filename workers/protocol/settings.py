@@ -1,4 +1,4 @@
-"""What both halves read alike from their environments, and how they say what makes no sense there."""
+"""What both halves read alike from their environments, and how an invalid variable is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
+
+from workers.protocol import validation
 
 PREFIX = "TERRASLOT_"
 
@@ -24,13 +25,8 @@ LogFormat = Annotated[str, StringConstraints(pattern="^(console|json)$")]
 
 def problems(error: ValidationError, secret: Collection[str]) -> str:
     """Return what is wrong with the variables of settings in one line; the values of ``secret`` fields are left out."""
-    return "; ".join(_sentence(problem, secret) for problem in error.errors())
+    return "; ".join(validation.problems(error, values=True, secret=secret, path=_variable))
 
 
-def _sentence(problem: ErrorDetails, secret: Collection[str]) -> str:
-    name = "_".join(str(part) for part in problem["loc"])
-    variable = f"{PREFIX}{name.upper()}"
-    if problem["type"] == "missing":
-        return f"{variable} is not set"
-    value = "" if name in secret else f"={problem['input']!r}"
-    return f"{variable}{value}: {problem['msg'].removeprefix('Value error, ')}"
+def _variable(path: validation.Path) -> str:
+    return f"{PREFIX}{'_'.join(map(str, path)).upper()}"

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from workers.cluster.kubernetes.refusals import Call, Refusal, Refused
 from workers.core.errors import PodRefused
 from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.protocol.validation import dotted, problems
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _CONNECT_SECONDS = 5.0
+_NAMED_AT_MOST = 5  # problems of one object: a person mends those first
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 
@@ -95,7 +97,9 @@ class Api:
                 raise Unavailable(f"The cluster could not be asked to {what}: {_words(error.reason)}.") from error
             raise Refused(Refusal.of(error.status, error.reason, error.body), what) from error
         except ValidationError as error:
-            raise PodRefused(f"The client refuses to {what}: {_problems(error)}.") from error
+            # Without values: what the object holds may be secret.
+            wrong = problems(error, path=lambda path: dotted(path[1:]), at_most=_NAMED_AT_MOST)
+            raise PodRefused(f"The client refuses to {what}: {'; '.join(wrong)}.") from error
         except (HTTPError, OSError, ValueError) as error:
             raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
         return found
@@ -152,9 +156,3 @@ def _words(problem: object) -> str:
     reason = getattr(problem, "reason", None)
     text = str(reason or problem) or type(problem).__name__
     return text.partition(">: ")[2] or " ".join(text.split()).rstrip(".")
-
-
-def _problems(error: ValidationError) -> str:
-    """Return the client's complaints about an object, each with its path; what it was given may be secret."""
-    found = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in found[:5])
