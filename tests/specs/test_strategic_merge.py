@@ -69,7 +69,7 @@ def test_neither_side_is_changed() -> None:
     [
         ({"containers": [{"image": "x"}]}, "containers.0: name is missing"),
         ({"containers": ["agent"]}, "containers.0: a mapping is expected"),
-        ({"spec": {"$setElementOrder/containers": []}}, r"spec\.\$setElementOrder/containers: of the directives"),
+        ({"spec": {"$setElementOrder/containers": []}}, r"spec\.\$setElementOrder/containers: .patch is the only directive"),
         ({"spec": {"$patch": "delete"}}, r"spec: \$patch is"),
     ],
 )

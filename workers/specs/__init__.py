@@ -1,1 +1,1 @@
-"""What people write about pools and workspaces, checked when it is saved. Pure."""
+"""The configuration of pools and workspaces, checked when it is saved. Pure."""

@@ -1,7 +1,7 @@
-"""What a person says of the pods of a Kubernetes pool; checked when the pool is saved.
+"""The configuration of a Kubernetes pool's pods, checked when the pool is saved.
 
-Where Kubernetes has objects of its own (variables, volumes, tolerations, affinity …) they are written as Kubernetes
-writes them. ``pod_template`` is merged over all else, as a strategic-merge patch.
+Variables, volumes, tolerations, affinity and the like are written as Kubernetes writes them. ``pod_template`` is merged
+over all else, as a strategic-merge patch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from workers.specs.pod_security import AGENT_USER, CONTAINER, pod_context, violations
-from workers.specs.pod_template import OUR_VARIABLES, OUR_VOLUMES, Problem, is_ours, problems_of
+from workers.specs.pod_security import (
+    AGENT_USER,
+    CONTAINER,
+    Problem,
+    Rule,
+    field_problems,
+    is_ours,
+    pod_context,
+    violations,
+)
 from workers.specs.strategic_merge import merge
 
 AGENT_CONTAINER = "agent"
 WORK_DIR = "/var/lib/terraslot"
 SECRET_DIR = "/etc/terraslot/secret"  # noqa: S105 - a directory
 TEMPORARY_DIR = "/tmp"  # noqa: S108 - the pod's own
+_OUR_DIRS = (WORK_DIR, SECRET_DIR, TEMPORARY_DIR)
 
 _QUANTITY = re.compile(r"(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?")
 _DNS = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -29,16 +38,16 @@ _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?
 
 def _quantity(text: str) -> str:
     if not _QUANTITY.fullmatch(text):
-        raise ValueError(f"{text!r} is no quantity: write 500m, 2, 1Gi or the like")
+        raise ValueError(f"{text!r} is not a quantity: write 500m, 2 or 1Gi, for example")
     return text
 
 
 def _selector(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no key of a label")
+            raise ValueError(f"{key!r} is not a key of a label: write name or domain/name")
         if not _LABEL_VALUE.fullmatch(value):
-            raise ValueError(f"{value!r}, the value of {key!r}, is no label's: 63 letters, digits, '-', '_' and '.'")
+            raise ValueError(f"{value!r}, the value of {key!r}, is invalid: up to 63 letters, digits, '-', '_' and '.'")
     return labels
 
 
@@ -49,7 +58,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 def _keys(named: dict[str, str]) -> dict[str, str]:
     for key in named:
         if not _LABEL_KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no key of an annotation")
+            raise ValueError(f"{key!r} is not a key of an annotation: write name or domain/name")
         if is_ours(key):
             raise ValueError(f"{key!r} belongs to the platform and can't be set")
     return named
@@ -66,16 +75,16 @@ class _Part(BaseModel):
 
 
 class Resources(_Part):
-    """What a pod asks for and may use at most. A namespace with a quota refuses pods that ask for nothing."""
+    """What a pod requests, and its limits. A namespace with a quota refuses pods without requests."""
 
     requests: Quantities = {"cpu": "500m", "memory": "1Gi"}
     limits: Quantities = {}
 
 
 class WorkVolume(_Part):
-    """Where an agent keeps plans: the pod's emptyDir, or with ``storage_class`` a claim that lives as long as the pod.
+    """Where an agent keeps plans: an emptyDir, or with ``storage_class`` a volume claim that is deleted with its pod.
 
-    Either outlives a restarted container. ``size`` bounds it; a claim needs one.
+    Both outlive a restart of the container. ``size`` is their limit; a claim needs one.
     """
 
     size: Quantity | None = None
@@ -84,7 +93,7 @@ class WorkVolume(_Part):
     @model_validator(mode="after")
     def _claims_have_a_size(self) -> Self:
         if self.storage_class and not self.size:
-            raise ValueError("a claim needs a size: say how much storage each pod gets")
+            raise ValueError("a claim needs a size: set the storage that each pod gets")
         return self
 
 
@@ -93,10 +102,10 @@ class KubernetesSpec(_Part):
 
     ``image`` holds the agent. ``env`` and ``env_from`` reach Terraform too: cloud credentials, proxies. ``user`` and
     ``group`` are numbers above 0; the work directory belongs to the group. ``grace_seconds``: from SIGTERM to
-    SIGKILL; unless set, what the longest apply and its interruption may take. ``service_account_token``: mount the
-    service account's token. ``deployment``: the Deployment that creates and deletes the pods of this pool instead of
-    the platform, before it is taken over and after it was given back. ``adopting``: it is being taken over, and until
-    that is done nothing is scaled, nor asked to leave.
+    SIGKILL; by default the time that the longest apply and its interruption may take. ``service_account_token``: mount
+    the token of the service account. ``deployment``: the Deployment that creates and deletes the pods of this pool
+    instead of the platform. ``adopting``: the platform is adopting its pods; until that is done the pool is not scaled
+    and no pod is released.
     """
 
     image: str = Field(min_length=1, max_length=512, pattern=r"^\S+$")
@@ -126,29 +135,27 @@ class KubernetesSpec(_Part):
 
     @model_validator(mode="after")
     def _is_a_safe_pod(self) -> Self:
-        problems = [*_named(self), *problems_of(self.pod_template)]
-        if not problems:
-            try:
-                problems = _unsafe(self)
-            except ValueError as error:
-                path, _, sentence = str(error).partition(": ")
-                problems = [(f"pod_template.{path}", sentence)]
-            except (AttributeError, TypeError, KeyError) as error:
-                problems = [("pod_template", f"this is not shaped like a pod ({error})")]
+        try:
+            problems = _wrong_fields(self) or _unsafe(self)
+        except ValueError as error:
+            path, _, sentence = str(error).partition(": ")
+            problems = [(f"pod_template.{path}", sentence)]
+        except (AttributeError, TypeError, KeyError) as error:
+            problems = [("pod_template", f"this is not shaped like a pod ({error})")]
         if problems:
             raise ValidationError.from_exception_data(type(self).__name__, [_detail(*each) for each in problems])
         return self
 
 
 def skeleton(spec: KubernetesSpec) -> dict[str, Any]:
-    """Return the part of a pod that is about security, before the pool's template is merged in."""
+    """Return the security contexts and volumes of a pod, before the pool's template is merged in."""
     agent = {"name": AGENT_CONTAINER, "securityContext": CONTAINER}
     context = pod_context(spec.user, spec.group)
     return {"spec": {"securityContext": context, "volumes": list(spec.volumes), "containers": [agent]}}
 
 
 def merged(base: dict[str, Any], spec: KubernetesSpec) -> dict[str, Any]:
-    """Return ``base`` with the pool's template merged in; containers that the template adds are as confined as ours.
+    """Return ``base`` with the pool's template merged in; the template's own containers get the agent's confinement.
 
     Raises :class:`ValueError` with the path of what can't be merged.
     """
@@ -169,32 +176,18 @@ def _unsafe(spec: KubernetesSpec) -> list[Problem]:
     pod = merged(skeleton(spec), spec)
     containers = pod.get("spec", {}).get("containers") or []
     if not any(container["name"] == AGENT_CONTAINER for container in containers):
-        return [("pod_template.spec.containers", f"the container {AGENT_CONTAINER!r} has to stay")]
+        return [("pod_template.spec.containers", f"the container {AGENT_CONTAINER!r} can't be removed")]
     return [(f"pod_template.{path}", sentence) for path, sentence in violations(pod["spec"])]
 
 
-def _named(spec: KubernetesSpec) -> list[Problem]:
-    """Return what is wrong with objects that need a name, or have one of ours."""
-    problems = []
-    for field, objects in (("env", spec.env), ("volumes", spec.volumes)):
-        for position, each in enumerate(objects):
-            name = each.get("name")
-            if not isinstance(name, str) or not name:
-                problems.append((f"{field}.{position}.name", "a name is missing"))
-            elif (field == "env" and name.startswith(OUR_VARIABLES)) or (field == "volumes" and name in OUR_VOLUMES):
-                problems.append((f"{field}.{position}.name", f"{name!r} belongs to the platform and can't be set"))
-            elif "hostPath" in each:
-                sentence = "a pod that runs Terraform may not mount directories of its node"
-                problems.append((f"{field}.{position}.hostPath", sentence))
+def _wrong_fields(spec: KubernetesSpec) -> list[Problem]:
     volumes = {volume.get("name") for volume in spec.volumes}
-    for position, mount in enumerate(spec.volume_mounts):
-        if not str(mount.get("mountPath", "")).startswith("/"):
-            problems.append((f"volume_mounts.{position}.mountPath", "an absolute path is missing"))
-        elif mount["mountPath"].rstrip("/") in (WORK_DIR, SECRET_DIR, TEMPORARY_DIR):
-            problems.append((f"volume_mounts.{position}.mountPath", f"{mount['mountPath']} is the platform's"))
-        elif mount.get("name") not in volumes:
-            problems.append((f"volume_mounts.{position}.name", f"there is no volume {mount.get('name')!r}"))
-    return problems
+    mounts: tuple[Rule, ...] = (
+        ("volume_mounts.*.mountPath", lambda path: str(path).startswith("/"), "an absolute path is missing"),
+        ("volume_mounts.*.mountPath", lambda path: str(path).rstrip("/") not in _OUR_DIRS, "{} is the platform's"),
+        ("volume_mounts.*.name", lambda name: name in volumes, "there is no volume {!r}"),
+    )
+    return field_problems(spec.model_dump(include={"env", "volumes", "volume_mounts", "pod_template"}), *mounts)
 
 
 def _detail(path: str, sentence: str) -> InitErrorDetails:

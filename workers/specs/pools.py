@@ -1,4 +1,4 @@
-"""A pool's configuration: its policy, and what kind of pods it has."""
+"""A pool's configuration: its policy, and the backend of its pods."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from workers.specs.kubernetes import KubernetesSpec
 
 
 class PoolSpec(PoolPolicy):
-    """What a person says of a pool.
+    """The configuration of a pool.
 
-    ``sensitive`` are the names of variables that all its workspaces get, and whose values are kept elsewhere, encrypted.
-    ``draining``: its agents finish what they hold and are given nothing more, until somebody says otherwise.
-    ``kubernetes`` describes the pods of a pool of type ``kubernetes``, and there is none in any other.
+    ``sensitive``: the names of variables for all its workspaces; their values are stored elsewhere, encrypted.
+    ``draining``: its agents finish their runs and get no others until the pool is undrained.
+    ``kubernetes``: the pods of a pool of type ``kubernetes``; other pools have no such section.
     """
 
     type: Literal["local", "kubernetes"] = "local"
@@ -34,22 +34,22 @@ class PoolSpec(PoolPolicy):
 
     @property
     def deployment(self) -> str | None:
-        """The Deployment that creates and deletes the pods of this pool instead of the platform, if one does."""
+        """The Deployment that creates and deletes the pods of this pool instead of the platform, if there is one."""
         return self.kubernetes.deployment if self.kubernetes else None
 
     @property
     def adopting(self) -> bool:
-        """Whether that Deployment is being taken over. Who owns which of the pods then says nothing of who stays."""
+        """Whether the pods of that Deployment are being adopted: single pods are then no sign of a release."""
         return self.kubernetes is not None and self.kubernetes.adopting
 
     @property
     def single_pods_leave(self) -> bool:
-        """Whether pods that no Deployment controls are to go, since one runs this pool."""
+        """Whether single pods are released, since a Deployment runs this pool."""
         return self.deployment is not None and not self.adopting
 
     @property
     def grace_seconds(self) -> int:
-        """From SIGTERM to SIGKILL for a Kubernetes pod, in seconds: what the longest apply may take, unless set."""
+        """Seconds from SIGTERM to SIGKILL for a Kubernetes pod: by default what the longest apply may take."""
         if self.kubernetes is not None and self.kubernetes.grace_seconds is not None:
             return self.kubernetes.grace_seconds
         return math.ceil(self.timeouts.apply + self.timeouts.interrupt)

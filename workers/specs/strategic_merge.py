@@ -4,8 +4,8 @@ Mappings are merged key by key, null removes a key. Most lists are replaced; tho
 containers of a pod, their variables and mounts …) are merged item by item, in which ``$patch: delete`` removes the
 item and ``$patch: replace`` takes it instead of merging. ``$patch: replace`` in a mapping replaces the mapping.
 
-One difference is wanted: a volume is replaced whole, since two sources in one volume are never what is meant. (The API
-has ``$retainKeys`` for that, which nobody should have to know.)
+One difference is intended: a volume is replaced whole, since a volume has one source. (The API has the directive
+``$retainKeys`` for that.)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _mapping(base: dict[str, Any], patch: dict[str, Any], path: str) -> dict[str
         if key == DIRECTIVE:
             continue
         if key.startswith("$"):
-            raise ValueError(f"{where}: of the directives only $patch is understood")
+            raise ValueError(f"{where}: $patch is the only directive that is supported")
         if value is None:
             result.pop(key, None)
         else:
@@ -86,5 +86,5 @@ def _identity(key: str, item: Any, path: str) -> tuple[Any, ...]:
         raise ValueError(f"{path}: a mapping is expected, not {item!r}")  # noqa: TRY004 - the value of a field
     identity = tuple(item.get(part, _DEFAULTS.get(part)) for part in _KEYS[key])
     if identity[0] is None:
-        raise ValueError(f"{path}: {_KEYS[key][0]} is missing, by which the items of {key} are told apart")
+        raise ValueError(f"{path}: {_KEYS[key][0]} is missing, which identifies the items of {key}")
     return identity

@@ -9,9 +9,9 @@ from workers.protocol.sources import Environment, GitSource, Source, Variables, 
 
 
 class WorkspaceSpec(BaseModel):
-    """What a person says of a workspace. ``confirm_timeout`` is in seconds; None means the pool's.
+    """The configuration of a workspace. ``confirm_timeout`` is in seconds; None means the pool's.
 
-    ``sensitive`` are the names of its sensitive variables; their values are kept elsewhere, encrypted.
+    ``sensitive``: the names of its sensitive variables; their values are stored elsewhere, encrypted.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -27,7 +27,7 @@ class WorkspaceSpec(BaseModel):
 
     @property
     def shown(self) -> WorkspaceSpec:
-        """The configuration as it may be shown: without a password in its URL, which was once accepted there."""
+        """The configuration without a password in its URL, which earlier versions accepted there."""
         if not isinstance(self.source, GitSource):
             return self
         source = self.source.model_copy(update={"url": without_credentials(self.source.url)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from workers.specs.pod_template import LABELS
+from workers.specs.pod_security import LABELS
 
 TERRASLOT = "terraslot"
 INSTANCE = f"{LABELS}instance"

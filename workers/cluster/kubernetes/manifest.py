@@ -20,8 +20,7 @@ from workers.specs.kubernetes import (
     WorkVolume,
     merged,
 )
-from workers.specs.pod_security import CONTAINER, pod_context
-from workers.specs.pod_template import SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME
+from workers.specs.pod_security import CONTAINER, SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME, pod_context
 from workers.specs.pools import PoolSpec
 
 Manifest = dict[str, Any]

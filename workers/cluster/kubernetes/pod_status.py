@@ -8,7 +8,7 @@ from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.core.pods import Pod, PodPhase
-from workers.specs.pod_template import DO_NOT_DISRUPT, SAFE_TO_EVICT
+from workers.specs.pod_security import DO_NOT_DISRUPT, SAFE_TO_EVICT
 
 MAX_REASON = 500
 _PHASES = {"Pending": PodPhase.PENDING, "Succeeded": PodPhase.SUCCEEDED, "Failed": PodPhase.FAILED}
