@@ -12,10 +12,11 @@ import stat
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import assert_never
 
 from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
-from workers.protocol.sources import DirectorySource, is_configuration
+from workers.protocol.sources import DirectorySource, GitSource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
 _TREE = "source"
@@ -30,12 +31,15 @@ def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], 
     """
     source = execution.order.source
     tree = source_tree(execution)
-    if isinstance(source, DirectorySource):
-        _copy(execution, Path(source.path), tree, work_dir)
-        where = source.path
-    else:
-        execution.resolved(fetch_commit(execution, source, tree, environment, login))
-        where = f"commit {execution.commit}"
+    match source:
+        case DirectorySource():
+            _copy(execution, Path(source.path), tree, work_dir)
+            where = source.path
+        case GitSource():
+            execution.resolved(fetch_commit(execution, source, tree, environment, login))
+            where = f"commit {execution.commit}"
+        case _:
+            assert_never(source)
     return module_directory(tree, source.subdir, where)
 
 

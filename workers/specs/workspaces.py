@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from workers.protocol.names import Name
-from workers.protocol.sources import Environment, GitSource, Source, Variables, without_credentials
+from workers.protocol.sources import DirectorySource, Environment, GitSource, Source, Variables, without_credentials
 
 
 class WorkspaceSpec(BaseModel):
@@ -28,7 +30,11 @@ class WorkspaceSpec(BaseModel):
     @property
     def shown(self) -> WorkspaceSpec:
         """The configuration without a password in its URL, which earlier versions accepted there."""
-        if not isinstance(self.source, GitSource):
-            return self
-        source = self.source.model_copy(update={"url": without_credentials(self.source.url)})
-        return self.model_copy(update={"source": source})
+        match self.source:
+            case DirectorySource():
+                return self
+            case GitSource(url=url):
+                source = self.source.model_copy(update={"url": without_credentials(url)})
+                return self.model_copy(update={"source": source})
+            case _:
+                assert_never(self.source)
