@@ -48,6 +48,6 @@ def test_a_pod_that_is_ending_is_left_alone(ending: dict[str, object]) -> None:
 def test_a_stray_pod_goes_once_it_holds_nothing() -> None:
     assert orphaned_pods([pod()], [agent()]) == [DeletePod(pod(), "its pool p was deleted")]
     assert orphaned_pods([pod()], []) == [DeletePod(pod(), "its pool p was deleted")]
-    assert orphaned_pods([pod()], [agent(SlotState.RUNNING)]) == [DrainAgent("a")]
+    assert orphaned_pods([pod()], [agent(SlotState.RUNNING)]) == [DrainAgent("a", "its pool p was deleted")]
     assert orphaned_pods([pod()], [agent(SlotState.RUNNING, draining=True)]) == []
     assert orphaned_pods([pod(deleting=True)], []) == []

@@ -15,16 +15,12 @@ from workers.core.reconcile import (
     DeletePod,
     DeregisterAgent,
     DrainAgent,
-    ExpireRun,
     FinishRemoval,
     HeldRun,
-    PauseDeadline,
     ReleaseLease,
+    Repair,
+    RepairRun,
     RequeueOrFail,
-    ResendOrder,
-    ResumeDeadline,
-    RevertConfirmation,
-    RevokeOrder,
     Views,
     empty_list_is_suspicious,
     reconcile,
@@ -64,14 +60,15 @@ def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: floa
 
 
 def actions(*, runs: object = (), agents: object = (), pods: object = (), watched: float = 10_000) -> list[Action]:
-    return reconcile(Views(list(runs), list(agents), list(pods), NOW - watched), SPEC, NOW)  # type: ignore[call-overload]
+    views = Views(list(runs), list(agents), list(pods), NOW - watched, NOW)  # type: ignore[call-overload]
+    return reconcile(views, SPEC)
 
 
 def test_three_views_that_agree_need_nothing() -> None:
     assert actions(runs=[run()], agents=[agent(lease())], pods=[pod()]) == []
 
 
-def test_an_agent_whose_pod_is_gone_is_forgotten() -> None:
+def test_an_agent_whose_pod_is_gone_is_deregistered() -> None:
     assert actions(agents=[agent()]) == [DeregisterAgent("a", "life-1")]
 
 
@@ -101,7 +98,7 @@ class TestAnAgentOfAnUnsupportedVersion:
 
 
 def test_a_silent_agent_keeps_its_runs_while_its_pod_is_listed() -> None:
-    """F12: nobody knows yet that terraform is gone."""
+    """F12: terraform may still run."""
     assert actions(runs=[run()], agents=[agent(lease(), beat=200)], pods=[pod()]) == []
 
 
@@ -111,13 +108,13 @@ def test_an_agent_that_is_silent_for_too_long_has_its_pod_deleted() -> None:
     assert action.reason == "it has been silent for 301 s"
 
 
-def test_nobody_is_judged_silent_for_a_time_in_which_nobody_watched() -> None:
-    """F8: Redis was away, or came back empty; everyone gets the full time again."""
+def test_a_time_in_which_the_map_was_not_watched_counts_as_no_silence() -> None:
+    """F8: Redis was away, or came back empty; every agent has its full time again."""
     assert actions(agents=[agent(beat=5000)], pods=[pod()], watched=299) == []
     assert actions(runs=[run()], pods=[pod(age=5000)], watched=299) == []
 
 
-def test_a_starting_pod_is_left_alone_until_its_deadline_and_replaced_after_it() -> None:
+def test_a_starting_pod_is_kept_until_its_deadline_and_replaced_after_it() -> None:
     """F2, F4, F16."""
     assert actions(pods=[pod(age=299)]) == []
     (action,) = actions(pods=[pod(age=301, phase=PodPhase.PENDING, reason="ImagePullBackOff")])
@@ -133,7 +130,7 @@ def test_a_pod_that_ended_by_itself_is_deleted_with_its_reason(phase: PodPhase) 
     assert (action.reason, action.failed_to_start) == ("Evicted", False)
 
 
-def test_only_a_pod_that_failed_before_its_agent_was_there_counts_as_failed_to_start() -> None:
+def test_only_a_pod_that_failed_before_its_agent_registered_counts_as_failed_to_start() -> None:
     """F6: creation backs off from pods that can't start, not from agents that were stopped."""
     (broken,) = actions(pods=[pod(phase=PodPhase.FAILED)])
     (stopped,) = actions(pods=[pod(phase=PodPhase.SUCCEEDED)])
@@ -146,16 +143,16 @@ def test_a_pod_that_is_being_deleted_is_not_judged_again() -> None:
     assert actions(pods=[pod(phase=PodPhase.FAILED, deleting=True)]) == []
 
 
-def test_the_removal_of_a_claimed_agent_is_finished_unless_it_works_after_all() -> None:
-    claimed = replace(agent(), claim="somebody's")
-    assert actions(agents=[claimed], pods=[pod()]) == [FinishRemoval(pod(), "somebody's")]
+def test_the_removal_of_a_claimed_agent_is_finished_unless_it_holds_a_run() -> None:
+    claimed = replace(agent(), claim="another")
+    assert actions(agents=[claimed], pods=[pod()]) == [FinishRemoval(pod(), "another")]
     assert actions(agents=[claimed], pods=[replace(pod(), deleting=True)]) == []
-    busy = replace(agent(lease()), claim="somebody's")
+    busy = replace(agent(lease()), claim="another")
     assert actions(runs=[run()], agents=[busy], pods=[pod()]) == []
 
 
-def test_an_agent_whose_pod_is_ending_is_given_nothing_more() -> None:
-    """F3: a node is drained, a spot node taken back: somebody else asked for the end of the pod."""
+def test_an_agent_whose_pod_is_ending_drains() -> None:
+    """F3: a node is drained, a spot node is taken back: the cluster ends the pod."""
     assert actions(agents=[agent()], pods=[pod(deleting=True)]) == [DrainAgent("a")]
     draining = AgentRecord("a", "life-1", True, False, NOW - 1000, NOW - 1, None, ())
     assert actions(agents=[draining], pods=[pod(deleting=True)]) == []
@@ -169,7 +166,7 @@ def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:
     assert action.reason.endswith("no longer executes it (restarted once; OOMKilled (exit code 137))")
 
 
-def test_a_run_is_not_lost_by_an_agent_that_was_not_heard_since() -> None:
+def test_a_run_is_kept_while_its_agent_was_not_heard_since_it_seemed_lost() -> None:
     """F12: a heartbeat may be on its way while a token is redeemed; only the next ones tell."""
     lost = lease(lost_since=NOW - 60)
     assert actions(runs=[run()], agents=[agent(lost, beat=55)], pods=[pod()]) == []
@@ -177,26 +174,26 @@ def test_a_run_is_not_lost_by_an_agent_that_was_not_heard_since() -> None:
     assert isinstance(action, RequeueOrFail)
 
 
-def test_an_empty_list_beside_a_busy_agent_that_is_heard_is_no_list() -> None:
+def test_an_empty_list_is_suspicious_while_a_busy_agent_is_heard() -> None:
     """F24, F8."""
 
-    def doubtful(*agents: AgentRecord, pods: tuple[Pod, ...] = ()) -> bool:
-        return empty_list_is_suspicious(Views([], agents, pods, 0), NOW)
+    def suspicious(*agents: AgentRecord, pods: tuple[Pod, ...] = ()) -> bool:
+        return empty_list_is_suspicious(Views([], agents, pods, 0, NOW))
 
-    assert doubtful(agent(lease(), beat=1))
-    assert not doubtful(agent(lease(), beat=6))
-    assert not doubtful(agent(beat=1))
-    assert not doubtful(agent(lease(), beat=1), pods=(pod("b"),))
-    assert not doubtful()
+    assert suspicious(agent(lease(), beat=1))
+    assert not suspicious(agent(lease(), beat=6))
+    assert not suspicious(agent(beat=1))
+    assert not suspicious(agent(lease(), beat=1), pods=(pod("b"),))
+    assert not suspicious()
 
 
-def test_a_run_whose_agent_and_pod_are_both_gone_is_lost() -> None:
+def test_a_run_whose_agent_and_pod_are_both_gone_is_requeued_or_fails() -> None:
     """F7."""
     (action,) = actions(runs=[run()])
     assert action == RequeueOrFail(run(), "its agent a is gone")
 
 
-def test_a_run_that_its_agent_no_longer_knows_is_lost_once_the_views_had_time_to_settle() -> None:
+def test_a_run_that_its_agent_no_longer_knows_is_requeued_or_fails_after_the_consistency_grace() -> None:
     assert actions(runs=[run(age=5)], agents=[agent()], pods=[pod()]) == []
     (action,) = actions(runs=[run(age=11)], agents=[agent()], pods=[pod()])
     assert isinstance(action, RequeueOrFail)
@@ -206,77 +203,84 @@ def ordered(waiting: HeldRun, held: Lease, **facts: float) -> list[Action]:
     return actions(runs=[waiting], agents=[agent(held)], pods=[pod()], **facts)
 
 
-def test_an_order_that_was_not_taken_is_sent_again_and_then_taken_back() -> None:
+def test_an_order_that_was_not_redeemed_is_sent_again_and_then_revoked() -> None:
     sent = [lease(age=age, redeemed=False) for age in (5, 20, 61)]
     assert ordered(run(age=5), sent[0]) == []
-    assert ordered(run(age=20), sent[1]) == [ResendOrder(run(age=20), sent[1])]
-    assert ordered(run(age=61), sent[2]) == [RevokeOrder(run(age=61), sent[2])]
+    assert ordered(run(age=20), sent[1]) == [RepairRun(Repair.RESEND_ORDER, run(age=20), sent[1])]
+    assert ordered(run(age=61), sent[2]) == [RepairRun(Repair.REVOKE_ORDER, run(age=61), sent[2])]
 
 
-def test_no_time_of_an_order_counts_in_which_nobody_watched() -> None:
+def test_a_time_in_which_the_map_was_not_watched_does_not_count_for_an_order() -> None:
     """F8: Redis was away, and its agent with it."""
     sent = lease(age=500, redeemed=False)
     assert ordered(run(age=500), sent, watched=5) == []
-    assert ordered(run(age=500), sent, watched=20) == [ResendOrder(run(age=500), sent)]
+    assert ordered(run(age=500), sent, watched=20) == [RepairRun(Repair.RESEND_ORDER, run(age=500), sent)]
 
 
-def test_an_order_whose_token_the_database_never_learned_is_not_sent_but_taken_back() -> None:
+def test_an_order_whose_token_is_not_in_the_database_is_revoked_and_not_sent_again() -> None:
     newer = lease(age=61, redeemed=False, token="t2")
-    assert ordered(run(age=70), newer) == [RevokeOrder(run(age=70), newer)]
+    assert ordered(run(age=70), newer) == [RepairRun(Repair.REVOKE_ORDER, run(age=70), newer)]
     younger = lease(age=20, redeemed=False, token="t2")
     assert ordered(run(age=70), younger) == []
 
 
-def test_an_order_that_is_known_to_have_started_is_not_taken_back() -> None:
-    """F9: Redis lost its last second, and with it that the token was redeemed; the database was told."""
+def test_an_order_that_is_known_to_have_started_is_not_revoked() -> None:
+    """F9: Redis lost its last second, and with it that the token was redeemed; the database knows it."""
     assert ordered(run(started=True, age=61), lease(age=61, redeemed=False)) == []
-    (action,) = ordered(run(started=True, age=70), lease(age=61, redeemed=False, token="t2"))
-    assert isinstance(action, RevokeOrder)
+    started, newer = run(started=True, age=70), lease(age=61, redeemed=False, token="t2")
+    assert ordered(started, newer) == [RepairRun(Repair.REVOKE_ORDER, started, newer)]
 
 
-class TestAnApplyThatWasOrderedFromAnAgentThatIsSilent:
-    """Its plan is nowhere else."""
+class TestAnApplyOrderedFromASilentAgent:
+    """The plan is on that agent alone."""
 
     APPLYING = run(status=RunStatus.APPLYING, age=500, deadline=NOW + 100)
-    HELD = replace(APPLYING, deadline=None)
+    PAUSED = replace(APPLYING, deadline=None)
     SENT = lease(age=500, redeemed=False)
 
-    def test_waits_for_its_return_however_long(self) -> None:
+    def test_waits_however_long_the_agent_is_silent(self) -> None:
         silent = agent(self.SENT, beat=200, silent=True)
-        assert actions(runs=[self.APPLYING], agents=[silent], pods=[pod()]) == [PauseDeadline(self.APPLYING)]
-        assert actions(runs=[self.HELD], agents=[silent], pods=[pod()]) == []
+        expected = RepairRun(Repair.PAUSE_DEADLINE, self.APPLYING, self.SENT)
+        assert actions(runs=[self.APPLYING], agents=[silent], pods=[pod()]) == [expected]
+        assert actions(runs=[self.PAUSED], agents=[silent], pods=[pod()]) == []
 
-    def test_is_sent_again_when_it_is_heard_and_has_its_full_time_from_then_on(self) -> None:
-        assert ordered(self.HELD, self.SENT) == [ResumeDeadline(self.HELD), ResendOrder(self.HELD, self.SENT)]
+    def test_is_sent_again_when_the_agent_is_heard_and_has_its_full_time_from_then_on(self) -> None:
+        assert ordered(self.PAUSED, self.SENT) == [
+            RepairRun(Repair.RESUME_DEADLINE, self.PAUSED, self.SENT),
+            RepairRun(Repair.RESEND_ORDER, self.PAUSED, self.SENT),
+        ]
         counted = replace(self.APPLYING, changed_at=NOW - 20)
-        assert ordered(counted, self.SENT) == [ResendOrder(counted, self.SENT)]
+        assert ordered(counted, self.SENT) == [RepairRun(Repair.RESEND_ORDER, counted, self.SENT)]
         counted = replace(self.APPLYING, changed_at=NOW - 61)
-        assert ordered(counted, self.SENT) == [RevokeOrder(counted, self.SENT)]
+        assert ordered(counted, self.SENT) == [RepairRun(Repair.REVOKE_ORDER, counted, self.SENT)]
 
-    def test_has_a_deadline_again_also_where_it_was_faster_than_its_heartbeat(self) -> None:
-        assert ordered(self.HELD, replace(self.SENT, redeemed=True)) == [ResumeDeadline(self.HELD)]
-        told = replace(self.HELD, started=True)
-        assert ordered(told, self.SENT) == [ResumeDeadline(told)]
+    def test_has_a_deadline_again_though_it_was_redeemed_before_the_next_heartbeat(self) -> None:
+        redeemed = replace(self.SENT, redeemed=True)
+        assert ordered(self.PAUSED, redeemed) == [RepairRun(Repair.RESUME_DEADLINE, self.PAUSED, redeemed)]
+        reported = replace(self.PAUSED, started=True)
+        assert ordered(reported, self.SENT) == [RepairRun(Repair.RESUME_DEADLINE, reported, self.SENT)]
 
-    def test_is_not_like_a_plan_which_is_made_anew_elsewhere(self) -> None:
+    def test_differs_from_a_plan_which_is_made_anew_elsewhere(self) -> None:
         silent = agent(self.SENT, beat=200, silent=True)
         planning = run(age=61)
-        assert actions(runs=[planning], agents=[silent], pods=[pod()]) == [RevokeOrder(planning, self.SENT)]
+        expected = RepairRun(Repair.REVOKE_ORDER, planning, self.SENT)
+        assert actions(runs=[planning], agents=[silent], pods=[pod()]) == [expected]
 
 
-def test_a_confirmation_that_stopped_half_way_is_reserved_again() -> None:
+def test_a_confirmation_that_stopped_half_way_is_reverted() -> None:
     waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW + 100)
     half = lease(age=11, redeemed=False, token="t2")
-    assert actions(runs=[waiting], agents=[agent(half)], pods=[pod()]) == [RevertConfirmation(waiting, half)]
+    expected = RepairRun(Repair.REVERT_CONFIRMATION, waiting, half)
+    assert actions(runs=[waiting], agents=[agent(half)], pods=[pod()]) == [expected]
 
 
-def test_a_plan_that_nobody_confirmed_in_time_expires() -> None:
+def test_a_plan_that_is_not_confirmed_in_time_expires() -> None:
     waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW - 1)
     held = lease(state=SlotState.RESERVED)
-    assert actions(runs=[waiting], agents=[agent(held)], pods=[pod()]) == [ExpireRun(waiting)]
+    assert actions(runs=[waiting], agents=[agent(held)], pods=[pod()]) == [RepairRun(Repair.EXPIRE, waiting, held)]
 
 
-def test_a_lease_that_the_database_knows_nothing_of_is_released_once_settled() -> None:
+def test_a_lease_without_a_run_is_released_after_the_consistency_grace() -> None:
     """F13."""
     assert actions(agents=[agent(lease(age=5))], pods=[pod()]) == []
     assert actions(agents=[agent(lease(age=11))], pods=[pod()]) == [ReleaseLease(lease(age=11))]
@@ -297,7 +301,7 @@ def test_a_kill_that_did_not_reach_the_slot_map_follows_the_interrupt_that_did()
     assert actions(runs=[milder], agents=[agent(lease(cancel=CancelMode.KILL))], pods=[pod()]) == []
 
 
-def test_a_plan_whose_cancel_came_while_it_was_reported_waits_for_nobody() -> None:
+def test_a_plan_whose_cancel_came_while_it_was_reported_is_cancelled() -> None:
     waiting = run(status=RunStatus.APPLY_PENDING, confirm_until=NOW + 100, cancel=CancelMode.INTERRUPT)
     held = lease(state=SlotState.RESERVED, cancel=CancelMode.INTERRUPT)
     (action,) = actions(runs=[waiting], agents=[agent(held)], pods=[pod()])

@@ -318,7 +318,7 @@ class TestAPod:
         assert cluster.run("run-1").status is RunStatus.PENDING
         with cluster.system.database.read() as session:
             (lost,) = (each.detail for each in stored_runs.events(session, "run-1") if each.event == "agent_lost")
-        assert lost == {"why": f"its agent default-0 is gone (its pod was removed: {reason or 'it has failed'})"}
+        assert lost == {"why": f"its agent default-0 is gone (its pod was deleted: {reason or 'it has failed'})"}
 
     def test_that_ran_out_of_memory_and_restarts_loses_what_it_executed_and_says_why(
         self, cluster: Cluster, clock_ahead: Clock

@@ -1,19 +1,21 @@
 """What to do where three views disagree: pods listed, agents in the slot map, runs in the database.
 
 :func:`reconcile` compares and names actions; workers.services.scaling.reconcile performs them. The views are read in
-the order runs, agents, pods: what holds a slot was in the map before it was in the database, and an agent that
-registered had a pod, so that reading in this order never makes something look gone that is only new.
+the order runs, agents, pods: a slot is taken in the map before the database says so, and an agent had a pod before it
+registered. In this order something new never looks as if it were gone.
 
 An apply that may have started is never repeated (F9). A workspace is freed only when the processes of its run are
-known to be gone (F12): runs are ended once their pod is no longer listed, and a pod is listed while any process of
-it lives. Silence is counted from when somebody last began to watch, so that neither an unreachable nor an emptied
-Redis makes anybody look dead (F8).
+known to be gone (F12): a run ends once its pod is no longer listed, and a pod is listed while any of its processes
+lives. Silence is counted from the time since which the map is watched, so that no agent looks dead because Redis was
+away or came back empty (F8).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
@@ -21,11 +23,13 @@ from workers.core.pools import PoolPolicy
 from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.protocol.version import OLDEST_AGENT
 
-# How long two views may differ since one write follows the other, in seconds.
+# How long two views may differ, in seconds: the two writes of one operation are milliseconds apart, and a heartbeat
+# that was under way meanwhile is followed by the next after a second, or after five from an idle agent.
 CONSISTENCY_GRACE = 10.0
-# How long an agent may take beyond a phase's deadline before somebody else acts, in seconds.
+# How long an agent has after a phase's deadline and its grace period, in seconds: it kills terraform, reads what is
+# left of its output and repeats its report every second until a worker of the control plane has taken it.
 KILL_GRACE = 60.0
-# Who was heard so lately lives, in seconds; a busy agent beats every second.
+# An agent whose last heartbeat is no older lives, in seconds: a busy agent sends one every second.
 RECENT_HEARTBEAT = 5.0
 
 
@@ -33,7 +37,7 @@ RECENT_HEARTBEAT = 5.0
 class HeldRun:
     """A run that holds a slot, by the database. ``changed_at``, ``deadline``, ``confirm_until``: epoch seconds.
 
-    ``started``: its agent has told that it redeemed ``token``, whatever the slot map remembers of that.
+    ``started``: its agent has reported that it redeemed ``token``, whatever the slot map remembers of that.
     """
 
     id: str
@@ -54,12 +58,11 @@ class DeletePod:
     pod: Pod
     reason: str
     failed_to_start: bool = False
-    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FinishRemoval:
-    """Delete the pod of an idle agent that was claimed for it by somebody who has not finished."""
+    """Delete the pod of an idle agent that was claimed by a process that died before it deleted the pod."""
 
     pod: Pod
     claim: str
@@ -75,15 +78,22 @@ class DrainAgent:
 
 @dataclass(frozen=True, slots=True)
 class DeregisterAgent:
-    """Remove an agent whose pod is gone from the map, which ends or requeues the runs it held."""
+    """Remove an agent whose pod is gone from the map, which requeues or fails the runs that it held."""
 
     agent: str
     instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseLease:
+    """Release a slot that is held for a run which does not hold it by the database."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
 class RequeueOrFail:
-    """A run holds a slot in the database while nobody executes it: plan it anew, or fail it.
+    """Plan a run anew, or fail it: it holds a slot by the database, and no agent executes it.
 
     ``lease`` is what the slot map still has of it, to be released once the run has been decided about.
     """
@@ -94,132 +104,93 @@ class RequeueOrFail:
 
 
 @dataclass(frozen=True, slots=True)
-class RevokeOrder:
-    """An order was not redeemed in time: take its lease back and plan the run anew."""
-
-    run: HeldRun
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class PauseDeadline:
-    """The agent that is to apply the plan it keeps is silent: no time counts for its order until it is heard."""
-
-    run: HeldRun
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeDeadline:
-    """An agent is heard again whose order was held: its time begins now."""
-
-    run: HeldRun
-
-
-@dataclass(frozen=True, slots=True)
-class ResendOrder:
-    """An order was not redeemed yet and may have been lost: send it again. Its token lets it start once at most."""
-
-    run: HeldRun
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class RevertConfirmation:
-    """A confirmation stopped half-way: its slot is running in the map while the run still waits."""
-
-    run: HeldRun
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseLease:
-    """A slot is held for a run that does not hold it by the database."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class ExpireRun:
-    """Nobody confirmed in time."""
-
-    run: HeldRun
-
-
-@dataclass(frozen=True, slots=True)
 class CancelRun:
-    """A cancel was asked for, or the time is over, and the lease does not say so yet."""
+    """Cancel a run: that was asked for, or its time is over, and the lease does not say so yet."""
 
     run: HeldRun
     mode: CancelMode
     reason: str
 
 
-Action = (
-    DeletePod
-    | FinishRemoval
-    | DrainAgent
-    | DeregisterAgent
-    | RequeueOrFail
-    | RevokeOrder
-    | PauseDeadline
-    | ResumeDeadline
-    | ResendOrder
-    | RevertConfirmation
-    | ReleaseLease
-    | ExpireRun
-    | CancelRun
-)
+class Repair(StrEnum):
+    """What is done about a run and its lease where both say how."""
+
+    EXPIRE = "expire"  # the run was not confirmed in time
+    REVERT_CONFIRMATION = "revert confirmation"  # it stopped half-way: running in the map, waiting in the database
+    RESEND_ORDER = "resend order"  # it is not redeemed yet, and may be lost; its token starts it once at most
+    REVOKE_ORDER = "revoke order"  # it was not redeemed in time: revoke the lease, and plan the run anew
+    PAUSE_DEADLINE = "pause deadline"  # the agent that keeps the plan is silent: an apply's time stands still
+    RESUME_DEADLINE = "resume deadline"  # the agent is heard again: the apply has its full time from now on
+
+
+@dataclass(frozen=True, slots=True)
+class RepairRun:
+    """Do what ``repair`` says about a run that has a lease."""
+
+    repair: Repair
+    run: HeldRun
+    lease: Lease
+
+
+Action = DeletePod | FinishRemoval | DrainAgent | DeregisterAgent | ReleaseLease | RequeueOrFail | CancelRun | RepairRun
 
 
 @dataclass(frozen=True)
 class Views:
-    """The three views of one pool. ``watched_since``: since when the map was looked at without a gap."""
+    """The three views of one pool at ``now``; the map has been watched without a gap since ``watched_since``."""
 
     runs: Sequence[HeldRun]
     agents: Sequence[AgentRecord]
     pods: Sequence[Pod]
     watched_since: float
-    leases: dict[str, Lease] = field(init=False)
+    now: float
 
-    def __post_init__(self) -> None:
-        leases = {lease.run: lease for agent in self.agents for lease in agent.leases}
-        object.__setattr__(self, "leases", leases)
+    @cached_property
+    def agent(self) -> dict[str, AgentRecord]:
+        """The agents by name."""
+        return {agent.name: agent for agent in self.agents}
+
+    @cached_property
+    def pod(self) -> dict[str, Pod]:
+        """The pods by name."""
+        return {pod.name: pod for pod in self.pods}
+
+    @cached_property
+    def lease(self) -> dict[str, Lease]:
+        """The leases by run."""
+        return {lease.run: lease for agent in self.agents for lease in agent.leases}
+
+    def watched(self, *since: float) -> float:
+        """Return for how many seconds the map has been watched since the latest of these times."""
+        return self.now - max(self.watched_since, *since)
 
 
-def empty_list_is_suspicious(views: Views, now: float) -> bool:
-    """Whether not one pod is listed while a busy agent was just heard: then it is the list that is wrong.
+def empty_list_is_suspicious(views: Views) -> bool:
+    """Whether no pod is listed while a busy agent was just heard: then it is the list that is wrong.
 
-    A namespace that does not exist lists no pods either, and so does one that belongs to somebody else.
+    A namespace that does not exist lists no pods either, and so does that of another control plane.
     """
-    return not views.pods and any(
-        agent.leases and now - agent.heartbeat_at < RECENT_HEARTBEAT for agent in views.agents
-    )
+    heard = (agent for agent in views.agents if views.now - agent.heartbeat_at < RECENT_HEARTBEAT)
+    return not views.pods and any(agent.leases for agent in heard)
 
 
-def reconcile(views: Views, policy: PoolPolicy, now: float) -> list[Action]:
+def reconcile(views: Views, policy: PoolPolicy) -> list[Action]:
     """Return what has to be done so that the three views agree. An empty list means that they do."""
-    return [
-        *_pods(views, policy, now),
-        *_agents(views),
-        *_runs(views, policy, now),
-        *_leases(views, now),
-    ]
+    return [*_pods(views, policy), *_agents(views), *_runs(views, policy), *_leases(views)]
 
 
-def _pods(views: Views, policy: PoolPolicy, now: float) -> Iterator[Action]:
-    agents = {agent.name: agent for agent in views.agents}
+def _pods(views: Views, policy: PoolPolicy) -> Iterator[Action]:
     for pod in views.pods:
-        agent = agents.get(pod.name)
+        agent = views.agent.get(pod.name)
         if pod.deleting:
             if agent is not None and agent.available:
                 yield DrainAgent(agent.name)
         elif pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
-            # One that ended well had registered, and has been forgotten since at its own word.
+            # An agent that stopped has deregistered itself: its pod succeeded, and it had started.
             failed_to_start = agent is None and pod.phase is PodPhase.FAILED
             yield DeletePod(pod, pod.reason or f"it has {pod.phase}", failed_to_start=failed_to_start)
         elif agent is None:
-            waited = now - max(pod.created_at, views.watched_since)
-            if waited > policy.limits.start_deadline:
+            if views.watched(pod.created_at) > policy.limits.start_deadline:
                 reason = f"it did not register within {policy.limits.start_deadline:g} s"
                 detail = f" ({pod.reason})" if pod.reason else ""
                 yield DeletePod(pod, reason + detail, failed_to_start=True)
@@ -227,10 +198,8 @@ def _pods(views: Views, policy: PoolPolicy, now: float) -> Iterator[Action]:
             yield FinishRemoval(pod, agent.claim)
         elif agent.protocol < OLDEST_AGENT:
             yield from _unsupported(pod, agent)
-        else:
-            silence = now - max(agent.heartbeat_at, views.watched_since)
-            if silence > policy.timeouts.dead:
-                yield DeletePod(pod, f"it has been silent for {silence:.0f} s")
+        elif (silence := views.watched(agent.heartbeat_at)) > policy.timeouts.dead:
+            yield DeletePod(pod, f"it has been silent for {silence:.0f} s")
 
 
 def _unsupported(pod: Pod, agent: AgentRecord) -> Iterator[Action]:
@@ -246,98 +215,92 @@ def _unsupported(pod: Pod, agent: AgentRecord) -> Iterator[Action]:
 
 
 def _agents(views: Views) -> Iterator[Action]:
-    listed = {pod.name for pod in views.pods}
     for agent in views.agents:
-        if agent.name not in listed:
+        if agent.name not in views.pod:
             yield DeregisterAgent(agent.name, agent.instance_id)
 
 
-def _runs(views: Views, policy: PoolPolicy, now: float) -> Iterator[Action]:
-    listed = {pod.name for pod in views.pods}
-    registered = {agent.name for agent in views.agents}
+def _runs(views: Views, policy: PoolPolicy) -> Iterator[Action]:
     for run in views.runs:
-        lease = views.leases.get(run.id)
+        lease = views.lease.get(run.id)
         if lease is not None:
-            yield from _held(run, lease, views, policy, now)
-        elif run.agent not in listed and run.agent not in registered:
+            yield from _leased(run, lease, views, policy)
+        elif run.agent not in views.pod and run.agent not in views.agent:
             yield RequeueOrFail(run, f"its agent {run.agent} is gone")
-        elif run.agent in registered and now - run.changed_at > CONSISTENCY_GRACE:
+        elif run.agent in views.agent and views.now - run.changed_at > CONSISTENCY_GRACE:
             yield RequeueOrFail(run, f"its agent {run.agent} no longer knows of it")
 
 
-def _held(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy, now: float) -> Iterator[Action]:
+def _leased(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> Iterator[Action]:
     if run.status is RunStatus.APPLY_PENDING:
-        yield from _waiting(run, lease, now)
+        yield from _waiting(run, lease, views)
     elif lease.lost_since is not None:
         yield from _lost(run, lease, lease.lost_since, views)
     elif run.cancel is not None and lease.cancel not in (run.cancel, CancelMode.KILL):
         yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif not _is_taken(run, lease):
-        yield from _ordered(run, lease, views, policy, now)
-    elif _is_held(run):
-        yield ResumeDeadline(run)
-    elif _is_overdue(run, policy, now) and lease.cancel is not CancelMode.KILL:
+    elif not _is_redeemed(run, lease):
+        yield from _ordered(run, lease, views, policy)
+    elif _is_paused(run):
+        yield RepairRun(Repair.RESUME_DEADLINE, run, lease)
+    elif _is_overdue(run, policy, views.now) and lease.cancel is not CancelMode.KILL:
         yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
 
 
-def _is_taken(run: HeldRun, lease: Lease) -> bool:
+def _waiting(run: HeldRun, lease: Lease, views: Views) -> Iterator[Action]:
+    if run.cancel is not None:
+        yield CancelRun(run, run.cancel, "its cancel was asked for")
+    elif run.confirm_until is not None and views.now >= run.confirm_until:
+        yield RepairRun(Repair.EXPIRE, run, lease)
+    elif lease.state is SlotState.RUNNING and not lease.redeemed and views.now - lease.since > CONSISTENCY_GRACE:
+        yield RepairRun(Repair.REVERT_CONFIRMATION, run, lease)
+
+
+def _lost(run: HeldRun, lease: Lease, since: float, views: Views) -> Iterator[Action]:
+    # Only a later heartbeat can tell: the one that missed the token may have been under way when it was redeemed, and
+    # an agent that is not heard since may still execute it.
+    if views.agent[lease.agent].heartbeat_at - since > CONSISTENCY_GRACE:
+        pod = views.pod.get(lease.agent)
+        why = f" ({pod.reason})" if pod and pod.reason else ""
+        yield RequeueOrFail(run, f"its agent {run.agent} was restarted and no longer executes it{why}", lease)
+
+
+def _ordered(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> Iterator[Action]:
+    paused = _is_paused(run)
+    if run.status is RunStatus.APPLYING and views.agent[lease.agent].silent:
+        if not paused:
+            yield RepairRun(Repair.PAUSE_DEADLINE, run, lease)
+        return
+    if paused:
+        yield RepairRun(Repair.RESUME_DEADLINE, run, lease)
+    waited, redeem = views.watched(lease.since, run.changed_at), policy.timeouts.redeem
+    if waited > redeem and not paused:
+        yield RepairRun(Repair.REVOKE_ORDER, run, lease)
+    elif lease.token == run.token and (paused or waited > min(CONSISTENCY_GRACE, redeem / 2)):
+        yield RepairRun(Repair.RESEND_ORDER, run, lease)
+
+
+def _is_redeemed(run: HeldRun, lease: Lease) -> bool:
     # The database may know of what Redis lost in a crash.
     return lease.redeemed or (run.started and run.token == lease.token)
 
 
-def _is_held(run: HeldRun) -> bool:
+def _is_paused(run: HeldRun) -> bool:
     return run.status is RunStatus.APPLYING and run.deadline is None
-
-
-def _ordered(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy, now: float) -> Iterator[Action]:
-    if run.status is RunStatus.APPLYING and _holder(lease, views).silent:
-        if not _is_held(run):
-            yield PauseDeadline(run)
-        return
-    held, waited = _is_held(run), now - max(lease.since, run.changed_at, views.watched_since)
-    if held:
-        yield ResumeDeadline(run)
-    if waited > policy.timeouts.redeem and not held:
-        yield RevokeOrder(run, lease)
-    elif lease.token == run.token and (held or waited > min(CONSISTENCY_GRACE, policy.timeouts.redeem / 2)):
-        yield ResendOrder(run, lease)
-
-
-def _holder(lease: Lease, views: Views) -> AgentRecord:
-    return next(agent for agent in views.agents if agent.name == lease.agent)
-
-
-def _lost(run: HeldRun, lease: Lease, since: float, views: Views) -> Iterator[Action]:
-    # Only a later heartbeat can tell: the one that missed the token may have been on its way when it was redeemed,
-    # and who is not heard since may execute it all the time.
-    if _holder(lease, views).heartbeat_at - since > CONSISTENCY_GRACE:
-        pod = next((pod for pod in views.pods if pod.name == lease.agent), None)
-        why = f" ({pod.reason})" if pod and pod.reason else ""
-        yield RequeueOrFail(run, f"its agent {run.agent} was restarted and no longer executes it{why}", lease)
 
 
 def _is_overdue(run: HeldRun, policy: PoolPolicy, now: float) -> bool:
     return run.deadline is not None and now > run.deadline + policy.timeouts.interrupt + KILL_GRACE
 
 
-def _waiting(run: HeldRun, lease: Lease, now: float) -> Iterator[Action]:
-    if run.cancel is not None:
-        yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif run.confirm_until is not None and now >= run.confirm_until:
-        yield ExpireRun(run)
-    elif lease.state is SlotState.RUNNING and not lease.redeemed and now - lease.since > CONSISTENCY_GRACE:
-        yield RevertConfirmation(run, lease)
-
-
-def _leases(views: Views, now: float) -> Iterator[Action]:
+def _leases(views: Views) -> Iterator[Action]:
     holding = {run.id for run in views.runs}
-    for run, lease in views.leases.items():
-        if run not in holding and now - lease.since > CONSISTENCY_GRACE:
+    for run, lease in views.lease.items():
+        if run not in holding and views.now - lease.since > CONSISTENCY_GRACE:
             yield ReleaseLease(lease)
 
 
 def orphaned_pods(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[DeletePod | DrainAgent]:
-    """Return what becomes of pods whose pool was deleted: they drain, and go once they hold nothing."""
+    """Return what is done about pods of a deleted pool: each drains, and is deleted once it holds nothing."""
     holding = {agent.name: agent for agent in agents if agent.leases}
     actions: list[DeletePod | DrainAgent] = []
     for pod in pods:
@@ -346,5 +309,5 @@ def orphaned_pods(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[De
         if pod.name not in holding:
             actions.append(DeletePod(pod, f"its pool {pod.pool} was deleted"))
         elif holding[pod.name].available:
-            actions.append(DrainAgent(pod.name))
+            actions.append(DrainAgent(pod.name, f"its pool {pod.pool} was deleted"))
     return actions

@@ -13,7 +13,7 @@ from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
 from workers.core.errors import NotWaiting, RunFailed, UnknownRun
 from workers.core.lifecycle import RunStatus
-from workers.core.reconcile import HeldRun, RequeueOrFail, RevertConfirmation
+from workers.core.reconcile import HeldRun, Repair, RepairRun, RequeueOrFail
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import SlotState
@@ -22,7 +22,7 @@ from workers.services import workspaces
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.runs import decide, dispatch, orders, report, submit
 from workers.services.runs import deliver as delivery
-from workers.services.scaling.reconcile import Pass, perform, reconcile_pods
+from workers.services.scaling.reconcile import Context, perform, reconcile_pods
 from workers.slots.slot_map import SlotMap
 
 PLAN = RunKind.PLAN
@@ -130,9 +130,11 @@ class TestAnAgentThatIsGone:
         agent.work()
         decide.confirm(control.system, run.id)
         control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
-        forget = type(control.slots).forget
+        deregister = type(control.slots).deregister
         with pytest.MonkeyPatch.context() as order:
-            order.setattr(type(control.slots), "deregister", lambda *a: sorted(forget(*a), key=lambda one: -one.slot))
+            order.setattr(
+                type(control.slots), "deregister", lambda *a: sorted(deregister(*a), key=lambda one: -one.slot)
+            )
             lose_pod(control)
         assert control.run(run.id).status is RunStatus.PENDING
 
@@ -457,7 +459,7 @@ def test_a_second_confirmation_in_the_same_moment_costs_nobody_the_plan(
 
     with monkeypatch.context() as racing:
         racing.setattr(type(control.slots), "resume", somebody_else_first)
-        with pytest.raises(NotWaiting, match="by somebody else"):
+        with pytest.raises(NotWaiting, match="by another request"):
             decide.confirm(control.system, run.id)
     assert control.run(run.id).status is RunStatus.APPLY_PENDING
     assert control.slots.find(run.id) is not None
@@ -475,7 +477,10 @@ def test_a_confirmation_that_was_only_slow_keeps_its_slot(control: ControlPlane)
     assert lease is not None
     assert agent.start(agent.order())
     view = HeldRun(run.id, seen.status, agent.name, seen.token or "", 0.0, confirm_until=1.0)
-    perform(RevertConfirmation(view, lease), Pass(control.system, control.spec(), listing(control), {run.id: seen}))
+    perform(
+        RepairRun(Repair.REVERT_CONFIRMATION, view, lease),
+        Context(control.system, control.spec(), listing(control), {run.id: seen}),
+    )
     lease = control.slots.find(run.id)
     assert lease is not None
     assert lease.state is SlotState.RUNNING
@@ -494,7 +499,7 @@ def test_a_plan_that_was_reported_after_it_had_looked_lost_keeps_its_slot(contro
     view = HeldRun(run_id, seen.status, agent.name, lease.token, 0.0)
     perform(
         RequeueOrFail(view, "it was slow", lease),
-        Pass(control.system, control.spec(), listing(control), {run_id: seen}),
+        Context(control.system, control.spec(), listing(control), {run_id: seen}),
     )
     assert control.run(run_id).status is RunStatus.APPLY_PENDING
     assert control.slots.find(run_id) is not None

@@ -1,6 +1,6 @@
 """Make the three views of a pool agree: the executor of what :mod:`workers.core.reconcile` decides.
 
-Any view that can't be read ends the pass with nothing changed: an API error means "unknown", not "gone" (F24).
+A view that can't be read ends reconcile with nothing changed: an API error means "unknown", not "gone" (F24).
 """
 
 from __future__ import annotations
@@ -9,40 +9,35 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import singledispatch
-from typing import Any
+from typing import assert_never
 
 import structlog
 
-from workers.core.lifecycle import RunEvent, RunStatus
+from workers.core.lifecycle import RunEvent, RunNote, RunStatus
 from workers.core.reconcile import (
     Action,
     CancelRun,
     DeletePod,
     DeregisterAgent,
     DrainAgent,
-    ExpireRun,
     FinishRemoval,
     HeldRun,
-    PauseDeadline,
     ReleaseLease,
+    Repair,
+    RepairRun,
     RequeueOrFail,
-    ResendOrder,
-    ResumeDeadline,
-    RevertConfirmation,
-    RevokeOrder,
     Views,
     empty_list_is_suspicious,
     reconcile,
 )
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.kinds import Phase
-from workers.protocol.leases import AgentRecord, CancelOutcome
+from workers.protocol.leases import AgentRecord, CancelOutcome, Lease
 from workers.services.errors import isolate
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.runs import orders
 from workers.services.runs.dispatch import freed
-from workers.services.runs.finish import apply_deadline, end, expire, fail, requeue_or_fail
+from workers.services.runs.finish import apply_deadline, end, fail, requeue_or_fail
 from workers.services.runs.report import agent_gone
 from workers.services.runs.undeliverable import end_unreported
 from workers.services.system import System
@@ -54,22 +49,23 @@ from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
 
-# So many actions without an answer end a pass: a cluster that hangs would be waited for once for each.
+# Requests to the cluster without an answer that end the work on a pool: each takes the whole of its timeout, and the
+# next cycle tries again.
 GIVE_UP_AFTER = 3
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What the actions of one pass work on. ``holding``: the runs that held a slot when the views were read, by id.
+class Context:
+    """What actions work on. ``holding``: the runs that held a slot when the views were read, by id.
 
-    ``removed``: why pods were deleted, by name.
+    ``deleted``: why pods were deleted, by name.
     """
 
     system: System
     spec: PoolSpec
-    listing: PodSnapshot
+    snapshot: PodSnapshot
     holding: Mapping[str, Run]
-    removed: dict[str, str] = field(default_factory=dict)
+    deleted: dict[str, str] = field(default_factory=dict)
 
     @property
     def slots(self) -> SlotMap:
@@ -81,58 +77,53 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     """Compare the views of one pool and perform what is to be done; return the pods as they are then.
 
     Raises :class:`Unavailable`, having changed nothing, where a view can't be read, or can't be true; and
-    :class:`LockLost` before it would change anything after its turn.
+    :class:`LockLost` before a change that would follow the loss of the pool's lock.
     """
     holding = _holding(system, spec)
     slots = system.slots(spec.name)
-    # Each cycle is a look: however rare they are, what lies between two of them is no gap.
+    # Each cycle watches the map: the time between two of them is no gap, however rare they are.
     slots.mark_silent(spec.timeouts.silent, max(WATCH_GAP, 2 * system.settings.cycle_seconds))
-    watched = slots.watched()
+    now, watched_since = slots.watched()
     agents = slots.snapshot()
-    at = Pass(system, spec, PodSnapshot(system, spec), holding)
-    views = Views([], agents, at.listing.pods, watched[1])
-    if not system.pods(spec).list_is_authoritative and empty_list_is_suspicious(views, watched[0]):
+    context = Context(system, spec, PodSnapshot(system, spec), holding)
+    views = Views(_held(holding), agents, context.snapshot.pods, watched_since, now)
+    if not system.pods(spec).list_is_authoritative and empty_list_is_suspicious(views):
         raise Unavailable(
             f"No pod of the pool {spec.name!r} is listed, but its agents are heard: "
             "check TERRASLOT_NAMESPACE, TERRASLOT_INSTANCE and TERRASLOT_KUBECONFIG."
         )
-    if any(isinstance(action, DeletePod) for action in _perform_all(at, agents, watched)):
-        _look_again(at, agents)
+    if any(isinstance(action, DeletePod) for action in _perform_all(views, context)):
+        _reconcile_deleted(context, agents)
     end_unreported(system, spec, holding.values())
-    return at.listing
+    return context.snapshot
 
 
-def _look_again(at: Pass, agents: Sequence[AgentRecord]) -> None:
-    """Let go at once of what pods held that were removed at once.
+def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:
+    """Decide now about the runs of pods that were gone as soon as they were deleted.
 
-    The listing is the one from before, with what was done since. So agents and leases that are newer than it are left
-    out: their pods may be newer as well, which looks as if they were gone.
+    The snapshot of pods is the one from before, with what was done since. So agents and leases that are newer than it
+    are left out: their pods may be newer as well, which looks as if they were gone.
     """
     known = {agent.name for agent in agents}
-    tokens = {run.token for run in at.holding.values()}
-    fresh = {run.id: run for run in _holding(at.system, at.spec).values() if run.token in tokens}
-    left = [agent for agent in at.slots.snapshot() if agent.name in known]
-    _perform_all(replace(at, holding=fresh), left, at.slots.watched())
+    tokens = {run.token for run in context.holding.values()}
+    holding = {run.id: run for run in _holding(context.system, context.spec).values() if run.token in tokens}
+    left = [agent for agent in context.slots.snapshot() if agent.name in known]
+    now, watched_since = context.slots.watched()
+    views = Views(_held(holding), left, context.snapshot.pods, watched_since, now)
+    _perform_all(views, replace(context, holding=holding))
 
 
-def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
-    with system.database.read() as session:
-        return {run.id: run for run in runs.holding(session, spec.name)}
-
-
-def _perform_all(at: Pass, agents: Sequence[AgentRecord], watched: tuple[float, float]) -> list[Action]:
-    now, watched_since = watched
-    views = Views([_view(run) for run in at.holding.values()], agents, at.listing.pods, watched_since)
-    actions = reconcile(views, at.spec, now)
+def _perform_all(views: Views, context: Context) -> list[Action]:
+    actions = reconcile(views, context.spec)
     unanswered = 0
     for action in actions:
         renew_lock()
-        said = {"pool": at.spec.name, "action": type(action).__name__, "about": _about(action)}
-        with isolate("reconcile action failed", **said):
+        about = {"pool": context.spec.name, "action": type(action).__name__, "about": _about(action)}
+        with isolate("reconcile action failed", **about):
             try:
-                perform(action, at)
+                perform(action, context)
             except TerraslotError as error:
-                log.warning("reconcile action failed", error=str(error), **said)
+                log.warning("reconcile action failed", error=str(error), **about)
                 unanswered += isinstance(error, Unavailable)
                 if unanswered == GIVE_UP_AFTER:
                     raise
@@ -151,136 +142,141 @@ def _about(action: Action) -> str:
     return action.run.id
 
 
-@singledispatch
-def perform(action: Action, at: Pass) -> None:  # noqa: ARG001
+def perform(action: Action, context: Context) -> None:
     """Perform one action."""
-    raise TypeError(f"{action!r} is not an action")
+    slots, pool = context.slots, context.spec.name
+    match action:
+        case DeletePod():
+            _delete_pod(action, context)
+        case FinishRemoval():
+            _finish_removal(action, context)
+        case DrainAgent(agent, reason):
+            slots.drain(agent)
+            log.info("agent drains", pool=pool, agent=agent, why=reason)
+        case DeregisterAgent(agent, instance_id):
+            deleted = context.deleted.get(agent)
+            why = f"its pod was deleted: {deleted}" if deleted else "its pod is gone"
+            agent_gone(context.system, pool, agent, instance_id, why)
+        case ReleaseLease(lease):
+            slots.release(lease.run, lease.token)
+            log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent)
+        case RequeueOrFail():
+            _requeue_or_fail(action, context)
+        case CancelRun():
+            _cancel(action, context)
+        case RepairRun(repair, run, lease):
+            _repair(repair, context.holding[run.id], lease, context)
+        case _:
+            assert_never(action)
 
 
-@perform.register
-def _(action: DeletePod, at: Pass) -> None:
-    log.warning("pod deleted", pool=at.spec.name, pod=action.pod.name, why=action.reason)
-    at.listing.delete(action.pod, force=action.force)
-    at.removed[action.pod.name] = action.reason
-    with at.system.database.begin() as session:
-        pools.set_status(session, at.spec.name, f"pod {action.pod.name}: {action.reason}", at.system.now())
+def _delete_pod(action: DeletePod, context: Context) -> None:
+    pool, now = context.spec.name, context.system.now()
+    log.warning("pod deleted", pool=pool, pod=action.pod.name, why=action.reason)
+    context.snapshot.delete(action.pod)
+    context.deleted[action.pod.name] = action.reason
+    with context.system.database.begin() as session:
+        pools.set_status(session, pool, f"pod {action.pod.name}: {action.reason}", now)
         if action.failed_to_start:
-            decisions.record_pod_failure(session, at.spec.name, at.system.now(), action.pod.name, action.reason)
+            decisions.record_pod_failure(session, pool, now, action.pod.name, action.reason)
 
 
-@perform.register
-def _(action: FinishRemoval, at: Pass) -> None:
-    if at.slots.take_over(action.pod.name, secrets.token_hex(8), expect=action.claim):
-        at.listing.delete(action.pod)
-        log.info("pod deleted", pool=at.spec.name, pod=action.pod.name, why="its removal was begun and not finished")
+def _finish_removal(action: FinishRemoval, context: Context) -> None:
+    pod = action.pod
+    if context.slots.take_over(pod.name, secrets.token_hex(8), expect=action.claim):
+        context.snapshot.delete(pod)
+        log.info("pod deleted", pool=context.spec.name, pod=pod.name, why="its removal was begun and not finished")
 
 
-@perform.register
-def _(action: DrainAgent, at: Pass) -> None:
-    at.slots.drain(action.agent)
-    log.info("agent drains", pool=at.spec.name, agent=action.agent, why=action.reason)
-
-
-@perform.register
-def _(action: DeregisterAgent, at: Pass) -> None:
-    removed = at.removed.get(action.agent)
-    why = f"its pod was removed: {removed}" if removed else "its pod is gone"
-    agent_gone(at.system, at.spec.name, action.agent, action.instance_id, why)
-
-
-@perform.register
-def _(action: RequeueOrFail, at: Pass) -> None:
-    lost = requeue_or_fail(at.system, at.holding[action.run.id], action.reason, may_have_started=True)
-    # Where the run went on meanwhile, its slot is still its own.
+def _requeue_or_fail(action: RequeueOrFail, context: Context) -> None:
+    run = context.holding[action.run.id]
+    lost = requeue_or_fail(context.system, run, action.reason, may_have_started=True)
+    # A run that went on meanwhile keeps its slot.
     if lost is not None and action.lease is not None:
-        at.slots.release(action.run.id, action.lease.token)
+        context.slots.release(run.id, action.lease.token)
 
 
-@perform.register
-def _(action: RevokeOrder, at: Pass) -> None:
-    if at.slots.revoke(action.lease.run, action.lease.token):
-        why = f"its order was not taken within {at.spec.timeouts.redeem:g} s"
-        requeue_or_fail(at.system, at.holding[action.run.id], why, may_have_started=False)
+def _cancel(action: CancelRun, context: Context) -> None:
+    run = context.holding[action.run.id]
+    log.warning("run cancelled", run=run.id, why=action.reason, mode=action.mode.value)
+    outcome = context.slots.cancel(run.id, action.mode)
+    if outcome is CancelOutcome.REVOKED:
+        freed(context.system, end(context.system, run, RunEvent.CANCELLED))
+    elif outcome is CancelOutcome.REQUESTED:
+        orders.send_cancel(context.system, run, action.mode)
 
 
-@perform.register
-def _(action: PauseDeadline, at: Pass) -> None:
-    _note(at, action.run, "order waits for its silent agent", deadline=None)
+def _repair(repair: Repair, run: Run, lease: Lease, context: Context) -> None:
+    match repair:
+        case Repair.EXPIRE:
+            freed(context.system, end(context.system, run, RunEvent.EXPIRED))
+        case Repair.REVERT_CONFIRMATION:
+            _revert_confirmation(run, lease, context)
+        case Repair.RESEND_ORDER:
+            _resend_order(run, lease, context)
+        case Repair.REVOKE_ORDER:
+            if context.slots.revoke(run.id, lease.token):
+                why = f"its order was not redeemed within {context.spec.timeouts.redeem:g} s"
+                requeue_or_fail(context.system, run, why, may_have_started=False)
+        case Repair.PAUSE_DEADLINE:
+            _set_deadline(run, None, RunNote.DEADLINE_PAUSED, context)
+        case Repair.RESUME_DEADLINE:
+            deadline = apply_deadline(context.system.now(), context.spec)
+            _set_deadline(run, deadline, RunNote.DEADLINE_RESUMED, context)
+        case _:
+            assert_never(repair)
 
 
-@perform.register
-def _(action: ResumeDeadline, at: Pass) -> None:
-    _note(at, action.run, "agent heard again", deadline=apply_deadline(at.system.now(), at.spec))
+def _revert_confirmation(run: Run, lease: Lease, context: Context) -> None:
+    # In the transaction: a confirmation that was only slow is committed before it, and goes on; or after it, and then
+    # its token starts nothing any more.
+    with context.system.database.begin() as session:
+        note, now = RunNote.CONFIRMATION_REVERTED, context.system.now()
+        if runs.note(session, run.id, note, expect=RunStatus.APPLY_PENDING, expect_token=run.token, now=now):
+            context.slots.reserve(run.id, lease.token, _epoch(run.confirm_until) or 0.0)
 
 
-@perform.register
-def _(action: ResendOrder, at: Pass) -> None:
-    run, lease = at.holding[action.run.id], action.lease
+def _resend_order(run: Run, lease: Lease, context: Context) -> None:
+    system = context.system
     phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
     try:
-        with at.system.database.read() as session:
-            order = orders.make(at.system, session, run, phase, at.spec, slot=lease.slot, token=lease.token)
+        with system.database.read() as session:
+            order = orders.make(system, session, run, phase, context.spec, slot=lease.slot, token=lease.token)
     except orders.NotMade as error:
-        # The first order may have been taken just now.
-        if at.slots.revoke(lease.run, lease.token):
-            fail(at.system, run, str(error))
+        # The agent may have redeemed the first order just now.
+        if context.slots.revoke(run.id, lease.token):
+            fail(system, run, str(error))
         return
-    orders.send(at.system, run, order)
+    orders.send(system, run, order)
     log.info("order sent again", run=run.id, agent=lease.agent, phase=phase.value)
 
 
-@perform.register
-def _(action: RevertConfirmation, at: Pass) -> None:
-    # In the transaction: a confirmation that was only slow is committed before it, and goes on; or after it, and then
-    # its token starts nothing any more.
-    with at.system.database.begin() as session:
-        if runs.note(
-            session, action.run.id, "confirmation not completed", expect=RunStatus.APPLY_PENDING,
-            expect_token=action.run.token, now=at.system.now(),
-        ):  # fmt: skip
-            at.slots.reserve(action.run.id, action.lease.token, action.run.confirm_until or 0.0)
+def _set_deadline(run: Run, deadline: datetime | None, note: RunNote, context: Context) -> None:
+    with context.system.database.begin() as session:
+        now = context.system.now()
+        runs.note(session, run.id, note, expect=run.status, expect_token=run.token, now=now, deadline=deadline)
 
 
-@perform.register
-def _(action: ReleaseLease, at: Pass) -> None:
-    at.slots.release(action.lease.run, action.lease.token)
-    log.info("leftover lease released", pool=at.spec.name, run=action.lease.run, agent=action.lease.agent)
+def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
+    with system.database.read() as session:
+        return {run.id: run for run in runs.holding(session, spec.name)}
 
 
-@perform.register
-def _(action: ExpireRun, at: Pass) -> None:
-    freed(at.system, expire(at.system, at.holding[action.run.id]))
-
-
-@perform.register
-def _(action: CancelRun, at: Pass) -> None:
-    run = at.holding[action.run.id]
-    log.warning("run is ended", run=run.id, why=action.reason, mode=action.mode.value)
-    outcome = at.slots.cancel(run.id, action.mode)
-    if outcome is CancelOutcome.REVOKED:
-        freed(at.system, end(at.system, run, RunEvent.CANCELLED))
-    elif outcome is CancelOutcome.REQUESTED:
-        orders.send_cancel(at.system, run, action.mode)
-
-
-def _note(at: Pass, run: HeldRun, words: str, **changes: Any) -> None:
-    with at.system.database.begin() as session:
-        now = at.system.now()
-        runs.note(session, run.id, words, expect=run.status, expect_token=run.token, now=now, **changes)
-
-
-def _view(run: Run) -> HeldRun:
-    return HeldRun(
-        id=run.id,
-        status=run.status,
-        agent=run.agent or "",
-        token=run.token or "",
-        changed_at=run.updated_at.timestamp(),
-        started=run.started_at is not None,
-        deadline=_epoch(run.deadline),
-        confirm_until=_epoch(run.confirm_until),
-        cancel=run.cancel_mode,
-    )
+def _held(holding: Mapping[str, Run]) -> list[HeldRun]:
+    return [
+        HeldRun(
+            id=run.id,
+            status=run.status,
+            agent=run.agent or "",
+            token=run.token or "",
+            changed_at=run.updated_at.timestamp(),
+            started=run.started_at is not None,
+            deadline=_epoch(run.deadline),
+            confirm_until=_epoch(run.confirm_until),
+            cancel=run.cancel_mode,
+        )
+        for run in holding.values()
+    ]
 
 
 def _epoch(moment: datetime | None) -> float | None:
