@@ -16,7 +16,7 @@ _MOST_PODS_OF_A_CLUSTER = 150_000
 def _agent_labels(*, busy: bool) -> dict[str, str]:
     spec = PoolSpec(name="default", type="kubernetes", kubernetes=KubernetesSpec(image="agent"))
     labels = pod_manifest(spec, "default-1", instance=RELEASE)["metadata"]["labels"]
-    change = eviction_patch("uid", safe=not busy)["metadata"]["labels"]
+    change = eviction_patch("uid", safe=not busy)["labels"]
     return {key: value for key, value in {**labels, **change}.items() if value is not None}
 
 

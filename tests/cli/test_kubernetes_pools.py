@@ -136,7 +136,7 @@ def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: T
     old.agents[kept.agent or ""].work()
 
     assert cli(f"pool return-to-deployment {POOL} another").sentence == (
-        f"No Deployment 'another' of the pool '{POOL}' was taken over: there is nothing to go back to."
+        f"No Deployment 'another' of the pool '{POOL}' was adopted: there is nothing to go back to."
     )
     told = cli(f"pool return-to-deployment {POOL} {OLD}").out
     assert told.startswith(f"The Deployment {OLD} runs pool {POOL}; ")

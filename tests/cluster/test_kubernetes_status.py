@@ -114,7 +114,7 @@ def test_a_pod_with_a_controller_is_told_from_a_single_one() -> None:
 
 def test_marks_are_whole_or_absent_or_to_be_repaired() -> None:
     """F30."""
-    marks = eviction_patch("u", safe=False)["metadata"]
+    marks = eviction_patch("u", safe=False)
     labels = {"terraslot.dev/pool": "p", **marks["labels"]}
     assert pod(annotations=marks["annotations"], labels=labels).safe_to_evict is False
     assert pod(annotations={"other": "1"}).safe_to_evict is True
@@ -125,6 +125,6 @@ def test_marks_are_whole_or_absent_or_to_be_repaired() -> None:
 
 
 def test_marks_are_removed_and_not_set_to_the_opposite() -> None:
-    patch = eviction_patch("u", safe=True)["metadata"]
+    patch = eviction_patch("u", safe=True)
     assert set(patch["annotations"].values()) | set(patch["labels"].values()) == {None}
     assert patch["uid"] == "u"

@@ -21,7 +21,7 @@ from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.protocol.kinds import RunKind
 from workers.services.pools import adopt, drain
 from workers.services.pools import manage as pools
-from workers.services.pools.adopt import _take_over, adopt_deployment, return_to_deployment
+from workers.services.pools.adopt import _adopt, adopt_deployment, return_to_deployment
 from workers.services.runs import decide
 from workers.services.scaling import scale
 from workers.services.scaling.cycle import cycle
@@ -75,12 +75,12 @@ def staying(cluster: Cluster) -> dict[str, str]:
     return {metadata["name"]: metadata["uid"] for metadata in there if metadata["name"] in takes}
 
 
-def run_by_it(cluster: Cluster) -> list[HandAgent]:
+def run_by_deployment(cluster: Cluster) -> list[HandAgent]:
     """Let the pool say that the Deployment runs its pods; register their agents."""
     spec = cluster.spec()
     assert spec.kubernetes is not None
-    pods_of_it = spec.kubernetes.model_copy(update={"deployment": OLD})
-    _save(cluster, spec.model_copy(update={"kubernetes": pods_of_it}))
+    pods = spec.kubernetes.model_copy(update={"deployment": OLD})
+    _save(cluster, spec.model_copy(update={"kubernetes": pods}))
     cluster.cycle()
     return cluster.register()
 
@@ -119,7 +119,7 @@ def test_runs_that_began_under_the_deployment_are_not_touched(old: Cluster) -> N
 
 
 def test_while_a_deployment_runs_the_pods_nothing_is_scaled(old: Cluster) -> None:
-    run_by_it(old)
+    run_by_deployment(old)
     before = uids(old)
     old.configure(min_agents=5)
     old.cycle()
@@ -145,7 +145,7 @@ def test_a_failure_at_any_step_ends_nothing_and_the_next_try_finishes(
     old: Cluster, where: tuple[str, str], after: bool
 ) -> None:
     before = uids(old)
-    run_by_it(old)
+    run_by_deployment(old)
     old.double.fail(*where, cut=True, after=after)
     with pytest.raises(TerraslotError):
         adopt_deployment(old.system, POOL, OLD)
@@ -178,7 +178,7 @@ def test_a_death_before_the_last_step_leaves_all_in_service(old: Cluster, monkey
     old.register()
     before = uids(old)
     with monkeypatch.context() as dying:
-        dying.setattr(adopt, "_take_over", lambda *arguments: (_take_over(*arguments), 1 / 0))
+        dying.setattr(adopt, "_adopt", lambda *arguments: (_adopt(*arguments), 1 / 0))
         with pytest.raises(ZeroDivisionError):
             adopt_deployment(old.system, POOL, OLD)
     assert owners(old) == [None] * 3
@@ -198,9 +198,9 @@ def test_no_cycle_looks_at_the_pool_meanwhile(old: Cluster, step: tuple[str, str
     assert uids(old) == before
 
 
-def test_a_cycle_that_took_the_turn_over_ends_and_drains_nothing(old: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cycle_that_took_the_lock_over_ends_and_drains_nothing(old: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where this process was stopped for longer than its lock lasts, just when the pods have lost their owner."""
-    settle = Deployments._settle
+    make_single = Deployments._make_single
     old.register()
     before = uids(old)
 
@@ -208,10 +208,10 @@ def test_a_cycle_that_took_the_turn_over_ends_and_drains_nothing(old: Cluster, m
         old.redis.delete(*PoolKeys(POOL).lock("cycle"))
         old.cycle()
         assert staying(old) == before
-        settle(deployments, pool, kept)
+        make_single(deployments, pool, kept)
 
     with monkeypatch.context() as slow:
-        slow.setattr(Deployments, "_settle", late)
+        slow.setattr(Deployments, "_make_single", late)
         with pytest.raises(LockLost):
             adopt_deployment(old.system, POOL, OLD)
     adopt_deployment(old.system, POOL, OLD)
@@ -230,7 +230,7 @@ def test_single_pods_that_the_pool_had_before_stay_where_it_dies_at_once(old: Cl
 
 
 def test_a_pod_that_an_operator_lets_drain_goes_on_draining(old: Cluster) -> None:
-    (one, *_) = run_by_it(old)
+    (one, *_) = run_by_deployment(old)
     drain.drain_agent(old.system, one.name)
     adopt_deployment(old.system, POOL, OLD)
     assert {agent.name for agent in old.slots.snapshot() if agent.draining} == {one.name}
@@ -309,7 +309,7 @@ def test_there_and_back_and_there_again(old: Cluster) -> None:
     assert uids(old) == before
 
 
-def test_a_busy_pod_that_was_to_leave_stays_when_the_deployment_is_taken_over_again(old: Cluster) -> None:
+def test_a_busy_pod_that_was_being_released_stays_when_the_deployment_is_adopted_again(old: Cluster) -> None:
     adopt_deployment(old.system, POOL, OLD)
     started = busy(old)
     before = uids(old)
@@ -349,11 +349,11 @@ def test_two_control_planes_in_a_namespace_each_remember_the_deployment_of_their
     theirs = KubernetesPods(api, instance="another").deployments
     eventually(lambda: len(old.running()) == 4)
     adopt_deployment(old.system, POOL, OLD)
-    eventually(lambda: theirs.take_over(POOL, "their-agents") is None)
+    eventually(lambda: theirs.adopt(POOL, "their-agents") is None)
     assert len(old.double.objects.all("configmaps", NAMESPACE)) == 2
     old.register()
     return_to_deployment(old.system, POOL, OLD)
-    theirs.put_back(POOL, "their-agents")
+    theirs.restore(POOL, "their-agents")
     assert len(old.double.objects.all("deployments", NAMESPACE)) == 2
     api.close()
 

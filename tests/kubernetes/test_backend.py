@@ -209,5 +209,5 @@ class TestAConnection:
         assert KubernetesPods(Api()).orphaned_pods([]) == []
 
     def test_with_an_unknown_token_is_not_permitted(self, double: Double, backends: Backends) -> None:
-        with pytest.raises(NotPermitted, match="does not know who we are"):
+        with pytest.raises(NotPermitted, match="its credentials are not valid"):
             backends(double, token="stranger").list("default")

@@ -321,7 +321,7 @@ class TestAServiceAccount:
         assert secret_name("default") not in names
         create_deployment(target)
         backend.deployments.label_pods("default", "old")
-        assert backend.deployments.take_over("default", "old") is not None
+        assert backend.deployments.adopt("default", "old") is not None
         backend.deployments.expect("default", "old")
 
     def test_of_the_chart_may_do_nothing_else(self, target: Target, tmp_path: Path) -> None:
@@ -353,12 +353,12 @@ class TestAServiceAccount:
 
     def test_that_nobody_knows_is_told_so(self, target: Target, tmp_path: Path) -> None:
         path = as_bearer(target, "stranger", tmp_path / "stranger")
-        with pytest.raises(NotPermitted, match="does not know who we are"):
+        with pytest.raises(NotPermitted, match="its credentials are not valid"):
             target.backend(str(path)).list("default")
 
 
 class TestADeployment:
-    def test_that_is_taken_over_and_put_back_leaves_its_pods_as_they_are(self, target: Target) -> None:
+    def test_that_is_adopted_and_restored_leaves_its_pods_as_they_are(self, target: Target) -> None:
         """S18: owners go, pods stay; and the Deployment, when it is there again, does not get hold of them."""
         create_deployment(target)
         listed = target.core.list_namespaced_pod
@@ -368,12 +368,12 @@ class TestADeployment:
             pytest.skip("no controllers run in this cluster")
         before = {pod.metadata.uid for pod in listed(target.namespace).items}
         deployments = target.backend().deployments
-        eventually(lambda: deployments.take_over("default", "old") is None, 60)
+        eventually(lambda: deployments.adopt("default", "old") is None, 60)
         after = listed(target.namespace).items
         assert {pod.metadata.uid for pod in after} == before
         assert not any(pod.metadata.owner_references for pod in after)
         assert {pod.name for pod in target.backend().list("default")} == {pod.metadata.name for pod in after}
-        deployments.put_back("default", "old")
+        deployments.restore("default", "old")
         eventually(lambda: len(listed(target.namespace).items) == 4, 60)
         single = [pod for pod in listed(target.namespace).items if not pod.metadata.owner_references]
         assert {pod.metadata.uid for pod in single} == before

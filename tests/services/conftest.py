@@ -53,6 +53,7 @@ class Pods:
     keeps_state = True
     moves_pods = False
     list_is_authoritative = True
+    deployments = None
 
     pods: dict[str, Pod] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)

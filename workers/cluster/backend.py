@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from workers.cluster.kubernetes.deployments import Deployments
 from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import TerraslotError
 from workers.specs.pools import PoolSpec
@@ -27,6 +28,10 @@ class PodBackend(Protocol):
     keeps_state: bool
     moves_pods: bool
     list_is_authoritative: bool
+
+    @property
+    def deployments(self) -> Deployments | None:
+        """The Deployments whose pods a pool may adopt; None where the backend has none."""
 
     def list(self, pool: str) -> Pods:
         """Return every pod of ``pool`` that exists, the failed and the deleting ones too.

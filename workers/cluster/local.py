@@ -47,6 +47,7 @@ class LocalPods:
     keeps_state = True
     moves_pods = False
     list_is_authoritative = True
+    deployments = None
 
     def __init__(
         self,

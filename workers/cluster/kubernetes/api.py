@@ -1,8 +1,8 @@
 """The only speaker of the official Kubernetes client.
 
-Every call has a time limit and is made once: repeating is for those who know what they asked for, and the next look at
-a pool is never far. The client would try four times against a server that hangs. Bodies are read as plain JSON: the
-client's models cost more than everything else that is done with a list of pods.
+Every call has a time limit and is made once: the next cycle of a pool repeats what failed, and the client itself would
+try four times against a server that hangs. Bodies are read as plain JSON: the client's models cost more than everything
+else that is done with a list of pods.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from workers.cluster.kubernetes.refusals import Call, Refusal, Refused
+from workers.cluster.kubernetes.refusals import Call, Kind, Refusal, explain
 from workers.core.errors import PodRefused
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.validation import dotted, problems
@@ -33,9 +33,9 @@ _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 
 
 class Api:
-    """One cluster, by a kubeconfig or as the service account of this very pod; connected to when first used.
+    """One cluster, by a kubeconfig or by this pod's service account; the first call connects.
 
-    ``read_seconds`` bounds the wait for an answer, ``connections`` how many are kept open.
+    ``read_seconds``: the longest wait for an answer. ``connections``: how many stay open.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Api:
 
     @property
     def configured(self) -> bool:
-        """Whether anything has said that there is a cluster for this control plane."""
+        """Whether a setting, or an earlier call, names a cluster for this control plane."""
         return bool(self._kubeconfig or self._namespace or self._client)
 
     @property
@@ -80,11 +80,14 @@ class Api:
 
         return AppsV1Api(client)
 
-    def call(self, what: Call, method: Callable[..., Any], *arguments: Any, **options: Any) -> Json:
-        """Call a method of the client and return the answer's object.
+    def call(
+        self, what: Call, method: Callable[..., Any], *arguments: Any, accept: Collection[Kind] = (), **options: Any
+    ) -> Json:
+        """Call a method of the client and return the answer's object; an empty one for a refusal to ``accept``.
 
-        Raises :class:`Refused` with what the server answered, :class:`PodRefused` where the client itself finds the
-        object wrong, and :class:`Unavailable` where no answer came in time.
+        Raises what :func:`~workers.cluster.kubernetes.refusals.explain` makes of any other refusal,
+        :class:`PodRefused` where the client itself finds the object invalid, and :class:`Unavailable` where no answer
+        came in time.
         """
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
@@ -95,7 +98,10 @@ class Api:
         except ApiException as error:
             if not error.status:
                 raise Unavailable(f"The cluster could not be asked to {what}: {_words(error.reason)}.") from error
-            raise Refused(Refusal.of(error.status, error.reason, error.body), what) from error
+            refusal = Refusal.of(error.status, error.reason, error.body)
+            if refusal.kind in accept:
+                return {}
+            raise explain(refusal, what) from error
         except ValidationError as error:
             # Without values: what the object holds may be secret.
             wrong = problems(error, path=lambda path: dotted(path[1:]), at_most=_NAMED_AT_MOST)
@@ -103,6 +109,13 @@ class Api:
         except (HTTPError, OSError, ValueError) as error:
             raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
         return found
+
+    def patch_pod(self, name: str, **metadata: Any) -> None:
+        """Patch a pod's metadata, its ``uid`` among them; nothing where this pod is gone."""
+        call = Call("patch", "pods", self.namespace, name)
+        # Invalid: another pod has the name, and its uid can't be changed to the one of the patch.
+        gone = (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
+        self.call(call, self.core.patch_namespaced_pod, name, call.namespace, {"metadata": metadata}, accept=gone)
 
     def close(self) -> None:
         """Close all connections."""
@@ -126,7 +139,7 @@ class Api:
             ) from error
         if not self._kubeconfig and not os.environ.get(_IN_CLUSTER):
             raise Unavailable(
-                "There is no cluster to speak to: set TERRASLOT_KUBECONFIG to a kubeconfig, or run in a cluster."
+                "No cluster is configured: set TERRASLOT_KUBECONFIG to a kubeconfig, or run in a cluster."
             )
         configuration = client.Configuration()
         try:

@@ -1,14 +1,14 @@
 """Single pods of a Kubernetes cluster, behind the interface that all pods have.
 
 Every list is read from etcd's own state, page by page: a pod that a stale cache does not know yet would look gone, and
-what it carries be given to somebody else. Only where nothing is concluded from absence, in the search for pods of
-deleted pools, is the server's cache enough.
+its runs would be given to another. The server's cache is enough for the search for orphaned pods, which concludes
+nothing from absence.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -18,18 +18,19 @@ from workers.cluster.kubernetes.deployments import Deployments
 from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
 from workers.cluster.kubernetes.pod_status import as_pod, eviction_patch
 from workers.cluster.kubernetes.pool_secrets import PoolSecrets
-from workers.cluster.kubernetes.refusals import Call, Refused, explain
+from workers.cluster.kubernetes.refusals import Call, Kind
+from workers.core.errors import NotPermitted, PodRefused
 from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.specs.pools import PoolSpec
 
-PAGE = 500
-AT_ONCE = 8
+PAGE = 500  # as the API's own informers do
+AT_ONCE = 8  # calls; a quarter of the connections of an Api, for its other threads
+# How long a list may take: a cycle's lock, renewed before and after, has to last.
 LIST_SECONDS = 60.0
 
 Item = TypeVar("Item")
 Pods = list[Pod]  # inside the class, list is a method
-Page = list[Json]
 
 
 class KubernetesPods:
@@ -63,7 +64,7 @@ class KubernetesPods:
     def orphaned_pods(self, pools: Collection[str]) -> Pods:
         """See :meth:`PodBackend.orphaned_pods <workers.cluster.backend.PodBackend.orphaned_pods>`."""
         if not self._api.configured:
-            return []  # what has never spoken to a cluster has left nothing there
+            return []  # without a cluster there are no pods
         return self._listed(labels.orphan_selector(self._instance, pools), resource_version="0")
 
     def template(self, spec: PoolSpec) -> str:
@@ -77,8 +78,8 @@ class KubernetesPods:
     def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.create_all <workers.cluster.backend.PodBackend.create_all>`.
 
-        What refuses one pod (a quota, a missing permission, a server that does not answer) is taken to refuse the
-        rest, which is not asked for any more.
+        What refuses one pod (a quota, a missing permission, a server that does not answer) would refuse the rest, which
+        is not tried.
         """
         failures = _in_parallel(lambda name: self._create(spec, name), names, give_up_after=1)
         return {name: error for name, error in zip(names, failures, strict=True) if error}
@@ -86,17 +87,12 @@ class KubernetesPods:
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`.
 
-        ``force`` leaves a second: with none at all the server would forget the pod while its processes still run.
+        ``force`` leaves one second: with none the server would forget the pod while its processes still run.
         """
         options: Json = {"preconditions": {"uid": pod.uid}, **({"gracePeriodSeconds": 1} if force else {})}
         call = Call("delete", "pods", self._api.namespace, pod.name)
-        try:
-            left = self._api.call(call, self._api.core.delete_namespaced_pod, pod.name, call.namespace, body=options)
-        except Refused as error:
-            if error.refusal.not_found or error.refusal.conflict:
-                return None
-            raise explain(error.refusal, call) from error
-        return _unless_gone(left)
+        delete, gone = self._api.core.delete_namespaced_pod, (Kind.NOT_FOUND, Kind.CONFLICT)
+        return _unless_gone(self._api.call(call, delete, pod.name, call.namespace, body=options, accept=gone))
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.set_safe_to_evict <workers.cluster.backend.PodBackend.set_safe_to_evict>`."""
@@ -123,77 +119,51 @@ class KubernetesPods:
     def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
         pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
         call = Call("create", "pods", self._api.namespace)
-        try:
-            self._api.call(
-                call,
-                self._api.core.create_namespaced_pod,
-                call.namespace,
-                pod,
-                field_validation="Strict",
-                **options,
-            )
-        except Refused as error:
-            if not error.refusal.already_exists:
-                raise explain(error.refusal, call) from error
+        create, there = self._api.core.create_namespaced_pod, (Kind.ALREADY_EXISTS,)
+        self._api.call(call, create, call.namespace, pod, field_validation="Strict", accept=there, **options)
 
     def _set_safe_to_evict(self, change: SafeToEvict) -> None:
-        pod = change.pod
-        call = Call("patch", "pods", self._api.namespace, pod.name)
-        patch = eviction_patch(pod.uid, safe=change.safe)
-        try:
-            self._api.call(call, self._api.core.patch_namespaced_pod, pod.name, call.namespace, patch)
-        except Refused as error:
-            # Invalid: another life of this name, whose uid can't be changed to the one that was meant.
-            if not (error.refusal.not_found or error.refusal.conflict or error.refusal.invalid):
-                raise explain(error.refusal, call) from error
+        self._api.patch_pod(change.pod.name, **eviction_patch(change.pod.uid, safe=change.safe))
 
     def _check_pull_secrets(self, spec: PoolSpec) -> None:
         for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():
             call = Call("get", "secrets", self._api.namespace, name)
+            read, absent = self._api.core.read_namespaced_secret, (Kind.NOT_FOUND,)
             try:
-                self._api.call(call, self._api.core.read_namespaced_secret, name, call.namespace)
-            except Refused as error:
-                if error.refusal.not_found:
-                    raise InvalidRequest(
-                        f"kubernetes.image_pull_secrets: there is no Secret {name!r} in the namespace {call.namespace}."
-                    ) from error
-                if not error.refusal.forbidden:  # who may not look at PoolSecrets can't tell
-                    raise explain(error.refusal, call) from error
+                found = self._api.call(call, read, name, call.namespace, accept=absent)
+            except (NotPermitted, PodRefused):
+                continue  # without permission to read Secrets nothing can be said
+            if not found:
+                raise InvalidRequest(
+                    f"kubernetes.image_pull_secrets: there is no Secret {name!r} in the namespace {call.namespace}."
+                )
 
     def _listed(self, selector: str, **options: Any) -> Pods:
-        """Return all pods that are selected, of one state of the cluster; a list that grew too old begins anew once."""
-        call = Call("list", "pods", self._api.namespace)
+        """Return all pods that are selected, of one state of the cluster; a list that expired is begun anew once."""
         until = time.monotonic() + LIST_SECONDS
-        for last in (False, True):
-            try:
-                return [as_pod(pod) for page in self._pages(call, selector, until, options) for pod in page]
-            except Refused as error:
-                if last or not error.refusal.expired:
-                    raise explain(error.refusal, call) from error
-        raise AssertionError("unreachable")
+        pods = self._read_pages(selector, until, options, accept=(Kind.EXPIRED,))
+        return pods if pods is not None else self._read_pages(selector, until, options) or []
 
-    def _pages(self, call: Call, selector: str, until: float, options: Json) -> Iterator[Page]:
-        wanted: Json = options
+    def _read_pages(self, selector: str, until: float, options: Json, accept: Sequence[Kind] = ()) -> Pods | None:
+        call = Call("list", "pods", self._api.namespace)
+        read, found = self._api.core.list_namespaced_pod, []
         while True:
             page = self._api.call(
-                call,
-                self._api.core.list_namespaced_pod,
-                call.namespace,
-                label_selector=selector,
-                limit=PAGE,
-                **wanted,
+                call, read, call.namespace, label_selector=selector, limit=PAGE, accept=accept, **options
             )
-            yield page["items"]
+            if not page:
+                return None
+            found += [as_pod(pod) for pod in page["items"]]
             token = page["metadata"].get("continue")
             if not token:
-                return
+                return found
             if time.monotonic() > until:
                 raise Unavailable(f"The cluster took more than {LIST_SECONDS:g} s to {call}.")
-            wanted = {"_continue": token}
+            options = {"_continue": token}
 
 
 def _unless_gone(left: Json) -> Pod | None:
-    """Return a pod that was asked to end, or None where the server has removed it at once."""
+    """Return a pod whose end was asked for, or None where the server has removed it at once."""
     if left.get("kind") != "Pod":
         return None
     metadata = left["metadata"]
@@ -204,9 +174,9 @@ def _unless_gone(left: Json) -> Pod | None:
 def _in_parallel(
     work: Callable[[Item], None], items: Sequence[Item], *, give_up_after: int
 ) -> list[TerraslotError | None]:
-    """Do ``work`` for all items, some at once; return for each the error it met.
+    """Do ``work`` for all items, some at once; return for each its error.
 
-    After so many errors the rest is not tried: a cluster that hangs would be waited for once for each.
+    After ``give_up_after`` errors the rest is not tried: each call to a cluster that hangs takes its whole time limit.
     """
     met: list[TerraslotError] = []
 

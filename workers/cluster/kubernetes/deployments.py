@@ -1,11 +1,11 @@
-"""Pods that a Deployment runs, made single pods and back, without ending one of them.
+"""Adopts the pods of a Deployment as single pods, and restores the Deployment, without ending a pod.
 
 A Deployment that is deleted with the policy ``Orphan`` leaves its ReplicaSets, and those, deleted likewise, leave their
-pods: the garbage collector takes the owner off each and nothing else happens to it. Lowering a replica count would let
-Kubernetes choose whom to kill; taking labels away would make the ReplicaSet replace what it lost.
+pods: the garbage collector removes the owner of each and changes nothing else. Lowering a replica count would let
+Kubernetes choose the pods to kill; removing labels would make the ReplicaSet replace what it lost.
 
-Every step looks at what is there and does what is left to do, so that all of it can be done again after a failure at
-any point. What the Deployment was is kept in a ConfigMap before it goes.
+Every step looks at the cluster and does what is left to do: all of it can be repeated after a failure at any point. The
+Deployment is kept in a ConfigMap before it is deleted.
 
 Permissions beyond those of every day: get, create and delete of Deployments, list and delete of ReplicaSets, get,
 create and update of ConfigMaps.
@@ -19,7 +19,7 @@ from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
-from workers.cluster.kubernetes.refusals import Call, Refused, explain
+from workers.cluster.kubernetes.refusals import Call, Kind
 from workers.protocol.errors import InvalidRequest, Unavailable
 
 TEMPLATE_HASH = "pod-template-hash"
@@ -34,150 +34,127 @@ class Deployments:
         self._api = api
         self._instance = instance
 
-    def label_pods(self, pool: str, name: str) -> int:
-        """Give the pods of a Deployment their pool's labels, by which they are listed; return how many got them."""
+    def label_pods(self, pool: str, name: str) -> None:
+        """Give the pods of a Deployment their pool's labels, by which they are listed."""
         deployment = self._read(name) or self._kept(pool, name)
-        if deployment is None:
-            return 0
+        if not deployment:
+            return
         sets = {each["metadata"]["uid"] for each in self._replica_sets(deployment)}
-        pods = self._pods(deployment, lambda pod: (_controller(pod) or {}).get("uid") in sets)
         ours = labels.of_pool(self._instance, pool)
-        new = [pod for pod in pods if not ours.items() <= (pod["metadata"].get("labels") or {}).items()]
-        for pod in new:
-            self._label(pod, ours)
-        return len(new)
+        for pod in self._pods(deployment):
+            labelled = ours.items() <= (pod["metadata"].get("labels") or {}).items()
+            if _controller(pod) in sets and not labelled:
+                self._label(pod, ours)
 
     def expect(self, pool: str, name: str) -> None:
-        """Raise :class:`InvalidRequest` where there is no such Deployment, and none that was taken over half-way."""
-        if self._read(name) is None and self._kept(pool, name) is None:
-            raise InvalidRequest(f"There is no Deployment {name!r} in the namespace {self._api.namespace}.")
+        """Raise :class:`InvalidRequest` where there is no such Deployment, and none whose adoption has begun."""
+        if not self._read(name) and not self._kept(pool, name):
+            raise self._absent(name)
 
-    def take_over(self, pool: str, name: str) -> str | None:
+    def adopt(self, pool: str, name: str) -> str | None:
         """Do the next steps of making the pods of a Deployment single pods; None once that is done.
 
-        Returns what the cluster has yet to carry out, in words; then call again.
+        Returns what the cluster has yet to carry out, for a message; then call again. Raises :class:`InvalidRequest`
+        where there is no such Deployment.
         """
-        deployment = self._read(name)
-        if deployment is not None:
-            if not deployment["metadata"].get("deletionTimestamp"):
+        if deployment := self._read(name):
+            if not _is_deleting(deployment):
                 self._keep(pool, deployment)
                 self.label_pods(pool, name)
-                self._delete("deployments", deployment, self._api.apps.delete_namespaced_deployment)
+                self._orphan("deployments", deployment, self._api.apps.delete_namespaced_deployment)
             return f"the Deployment {name} to leave its ReplicaSets"
-        kept: Json = self._kept(pool, name) or {}
+        kept = self._kept(pool, name)
+        if not kept:
+            raise self._absent(name)
         if sets := self._replica_sets(kept):
             self.label_pods(pool, name)
             for each in sets:
-                if not each["metadata"].get("deletionTimestamp"):
-                    self._delete("replicasets", each, self._api.apps.delete_namespaced_replica_set)
+                if not _is_deleting(each):
+                    self._orphan("replicasets", each, self._api.apps.delete_namespaced_replica_set)
             return f"the ReplicaSets of {name} to leave their pods"
-        self._settle(pool, kept)
+        self._make_single(pool, kept)
         return None
 
-    def put_back(self, pool: str, name: str) -> None:
-        """Create the Deployment of a pool again as it was, beside the single pods, none of which it gets hold of.
+    def restore(self, pool: str, name: str) -> None:
+        """Create the Deployment of a pool again as it was, beside the single pods, of which it adopts none.
 
-        Raises :class:`InvalidRequest` where none is kept, and :class:`Unavailable` while it is still being taken over.
+        Raises :class:`InvalidRequest` where none is kept, and :class:`Unavailable` while it is still being adopted.
         """
         kept = self._kept(pool, name)
-        if kept is None:
+        if not kept:
             raise InvalidRequest(
-                f"No Deployment {name!r} of the pool {pool!r} was taken over: there is nothing to go back to."
+                f"No Deployment {name!r} of the pool {pool!r} was adopted: there is nothing to go back to."
             )
         there = self._read(name)
-        if there is not None and there["metadata"].get("deletionTimestamp"):
+        if there and _is_deleting(there):
             raise Unavailable(f"The Deployment {name!r} is still leaving its ReplicaSets: do it again.")
-        # A ReplicaSet of the same template has the same hash, and would adopt, and then end, pods that still have it.
-        if there is None:
-            self._settle(pool, kept)
+        # A ReplicaSet of the same template has the same hash; it would adopt, and then end, pods that still have it.
+        if not there:
+            self._make_single(pool, kept)
+        metadata = {key: value for key, value in kept["metadata"].items() if key != "uid"}
         call = Call("create", "deployments", self._api.namespace, name)
-        try:
-            self._api.call(call, self._api.apps.create_namespaced_deployment, call.namespace, _anew(kept))
-        except Refused as error:
-            if not error.refusal.already_exists:
-                raise explain(error.refusal, call) from error
+        create, exists = self._api.apps.create_namespaced_deployment, (Kind.ALREADY_EXISTS,)
+        self._api.call(call, create, call.namespace, {**kept, "metadata": metadata}, accept=exists)
 
-    def _settle(self, pool: str, deployment: Json) -> None:
-        """Give pods that nobody controls any more their pool's labels, take off what a ReplicaSet would adopt by."""
-        for pod in self._pods(deployment, lambda pod: _controller(pod) is None):
-            if TEMPLATE_HASH in pod["metadata"]["labels"]:
+    def _make_single(self, pool: str, deployment: Json) -> None:
+        """Label the pods that have no controller any more, without the hash by which a ReplicaSet would adopt them."""
+        for pod in self._pods(deployment):
+            if _controller(pod) is None and TEMPLATE_HASH in pod["metadata"]["labels"]:
                 self._label(pod, {**labels.of_pool(self._instance, pool), TEMPLATE_HASH: None})
 
     def _replica_sets(self, deployment: Json) -> list[Json]:
         """Return the ReplicaSets that are the Deployment's, or were until it went."""
         uid = deployment["metadata"].get("uid")
-        found = self._list("replicasets", self._api.apps.list_namespaced_replica_set, _selector(deployment))
-        return [each for each in found if (_controller(each) or {"uid": uid})["uid"] == uid]
+        found = self._list("replicasets", self._api.apps.list_namespaced_replica_set, deployment)
+        return [each for each in found if _controller(each) in (uid, None)]
 
-    def _pods(self, deployment: Json, wanted: Callable[[Json], bool]) -> list[Json]:
-        found = self._list("pods", self._api.core.list_namespaced_pod, _selector(deployment))
-        return [pod for pod in found if wanted(pod)]
+    def _pods(self, deployment: Json) -> list[Json]:
+        return self._list("pods", self._api.core.list_namespaced_pod, deployment)
 
-    def _list(self, resource: str, function: Callable[..., Any], selector: str) -> list[Json]:
+    def _list(self, resource: str, function: Callable[..., Any], deployment: Json) -> list[Json]:
         call = Call("list", resource, self._api.namespace)
-        items: list[Json] = self._do(call, function, call.namespace, label_selector=selector)["items"]
+        items: list[Json] = self._api.call(call, function, call.namespace, label_selector=_selector(deployment))[
+            "items"
+        ]
         return items
 
     def _label(self, pod: Json, new: dict[str, str | None] | dict[str, str]) -> None:
-        name = pod["metadata"]["name"]
-        call = Call("patch", "pods", self._api.namespace, name)
-        patch = {"metadata": {"uid": pod["metadata"]["uid"], "labels": new}}
-        try:
-            self._api.call(call, self._api.core.patch_namespaced_pod, name, call.namespace, patch)
-        except Refused as error:
-            gone = error.refusal.not_found or error.refusal.conflict or error.refusal.invalid
-            if not gone:
-                raise explain(error.refusal, call) from error
+        self._api.patch_pod(pod["metadata"]["name"], uid=pod["metadata"]["uid"], labels=new)
 
-    def _delete(self, resource: str, found: Json, function: Callable[..., Any]) -> None:
+    def _orphan(self, resource: str, found: Json, delete: Callable[..., Any]) -> None:
         name, uid = found["metadata"]["name"], found["metadata"]["uid"]
         call = Call("delete", resource, self._api.namespace, name)
         options = {"propagationPolicy": "Orphan", "preconditions": {"uid": uid}}
-        try:
-            self._api.call(call, function, name, call.namespace, body=options)
-        except Refused as error:
-            if not (error.refusal.not_found or error.refusal.conflict):
-                raise explain(error.refusal, call) from error
+        self._api.call(call, delete, name, call.namespace, body=options, accept=(Kind.NOT_FOUND, Kind.CONFLICT))
 
-    def _read(self, name: str) -> Json | None:
+    def _absent(self, name: str) -> InvalidRequest:
+        return InvalidRequest(f"There is no Deployment {name!r} in the namespace {self._api.namespace}.")
+
+    def _read(self, name: str) -> Json:
         return self._get("deployments", name, self._api.apps.read_namespaced_deployment)
 
-    def _kept(self, pool: str, name: str) -> Json | None:
-        """Return the Deployment that was taken over, as it was."""
-        found = self._get("configmaps", self._memory(pool), self._api.core.read_namespaced_config_map)
-        kept: Json | None = json.loads(found["data"][_MANIFEST]) if found else None
-        return kept if kept and kept["metadata"]["name"] == name else None
+    def _kept(self, pool: str, name: str) -> Json:
+        """Return the Deployment that was adopted, as it was."""
+        found = self._get("configmaps", self._config_map(pool), self._api.core.read_namespaced_config_map)
+        kept: Json = json.loads(found["data"][_MANIFEST]) if found else {}
+        return kept if kept and kept["metadata"]["name"] == name else {}
 
     def _keep(self, pool: str, deployment: Json) -> None:
-        ours = labels.of_pool(self._instance, pool)
+        name, namespace = self._config_map(pool), self._api.namespace
         data = {_MANIFEST: json.dumps(_as_created(deployment))}
-        memory = {"metadata": {"name": self._memory(pool), "labels": ours}, "data": data}
-        call = Call("create", "configmaps", self._api.namespace, self._memory(pool))
-        try:
-            self._api.call(call, self._api.core.create_namespaced_config_map, call.namespace, memory)
-        except Refused as error:
-            if not error.refusal.already_exists:
-                raise explain(error.refusal, call) from error
-            call = Call("update", "configmaps", self._api.namespace, self._memory(pool))
-            self._do(call, self._api.core.replace_namespaced_config_map, self._memory(pool), call.namespace, memory)
+        kept = {"metadata": {"name": name, "labels": labels.of_pool(self._instance, pool)}, "data": data}
+        call, exists = Call("create", "configmaps", namespace, name), (Kind.ALREADY_EXISTS,)
+        if not self._api.call(call, self._api.core.create_namespaced_config_map, namespace, kept, accept=exists):
+            call = Call("update", "configmaps", namespace, name)
+            self._api.call(call, self._api.core.replace_namespaced_config_map, name, namespace, kept)
 
-    def _memory(self, pool: str) -> str:
+    def _config_map(self, pool: str) -> str:
         return labels.object_name("deployment", self._instance, pool)
 
-    def _get(self, resource: str, name: str, function: Callable[..., Any]) -> Json | None:
+    def _get(self, resource: str, name: str, function: Callable[..., Any]) -> Json:
+        """Return an object; an empty one where there is none."""
         call = Call("get", resource, self._api.namespace, name)
-        try:
-            return self._api.call(call, function, name, call.namespace)
-        except Refused as error:
-            if error.refusal.not_found:
-                return None
-            raise explain(error.refusal, call) from error
-
-    def _do(self, call: Call, function: Callable[..., Any], *arguments: Any, **options: Any) -> Json:
-        try:
-            return self._api.call(call, function, *arguments, **options)
-        except Refused as error:
-            raise explain(error.refusal, call) from error
+        return self._api.call(call, function, name, call.namespace, accept=(Kind.NOT_FOUND,))
 
 
 def _as_created(deployment: Json) -> Json:
@@ -194,11 +171,6 @@ def _as_created(deployment: Json) -> Json:
     }
 
 
-def _anew(kept: Json) -> Json:
-    metadata = {key: value for key, value in kept["metadata"].items() if key != "uid"}
-    return {**kept, "metadata": metadata}
-
-
 def _selector(deployment: Json) -> str:
     selector = deployment["spec"]["selector"]
     terms = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
@@ -212,6 +184,11 @@ def _term(expression: Json) -> str:
     return str(key) if operator == "Exists" else f"!{key}"
 
 
-def _controller(found: Json) -> Json | None:
+def _is_deleting(found: Json) -> bool:
+    return bool(found["metadata"].get("deletionTimestamp"))
+
+
+def _controller(found: Json) -> str | None:
+    """Return the uid of what controls an object."""
     owners = found["metadata"].get("ownerReferences") or ()
-    return next((owner for owner in owners if owner.get("controller")), None)
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)

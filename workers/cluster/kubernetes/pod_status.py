@@ -1,4 +1,4 @@
-"""A pod as the API server lists it, and what the rest of the system knows of it. Pure."""
+"""From a pod of the API server to the system's own. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from workers.cluster.kubernetes import labels
 from workers.core.pods import Pod, PodPhase
 from workers.specs.pod_security import DO_NOT_DISRUPT, SAFE_TO_EVICT
 
-MAX_REASON = 500
+MAX_REASON = 500  # characters; an image's pull error repeats itself for kilobytes
 _PHASES = {"Pending": PodPhase.PENDING, "Succeeded": PodPhase.SUCCEEDED, "Failed": PodPhase.FAILED}
-# What every pod goes through on its way.
+# The reasons of every pod's start.
 _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
 
 UNSAFE_ANNOTATIONS = {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}
@@ -28,7 +28,7 @@ def as_pod(pod: dict[str, Any]) -> Pod:
         uid=metadata["uid"],
         pool=(metadata.get("labels") or {}).get(labels.POOL, ""),
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
-        # "Unknown" is a node that does not answer: nobody knows that anything ended there.
+        # "Unknown" is a node that does not answer: its processes may still run.
         phase=_PHASES.get(status.get("phase", "Pending"), PodPhase.RUNNING),
         deleting=deleting,
         reason=_reason(status),
@@ -39,13 +39,11 @@ def as_pod(pod: dict[str, Any]) -> Pod:
 
 
 def eviction_patch(uid: str, *, safe: bool) -> dict[str, Any]:
-    """Return the patch that allows or forbids the cluster to evict a pod; ``uid`` may be empty."""
+    """Return the change of a pod's metadata that allows or forbids the cluster to evict it; ``uid`` may be empty."""
     return {
-        "metadata": {
-            **({"uid": uid} if uid else {}),
-            "annotations": {key: None if safe else value for key, value in UNSAFE_ANNOTATIONS.items()},
-            "labels": {key: None if safe else value for key, value in UNSAFE_LABELS.items()},
-        }
+        **({"uid": uid} if uid else {}),
+        "annotations": {key: None if safe else value for key, value in UNSAFE_ANNOTATIONS.items()},
+        "labels": {key: None if safe else value for key, value in UNSAFE_LABELS.items()},
     }
 
 
@@ -65,7 +63,7 @@ def _reason(status: dict[str, Any]) -> str | None:
 
 
 def _ended(status: dict[str, Any]) -> str | None:
-    """Return the words of a pod that ended (Evicted, Preempted …), or of the container that ended it (OOMKilled)."""
+    """Return the reason of a pod that ended (Evicted, Preempted …), or of the container that ended it (OOMKilled)."""
     if status.get("phase") not in ("Failed", "Succeeded"):
         return None
     if status.get("reason"):

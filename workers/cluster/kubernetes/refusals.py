@@ -1,7 +1,7 @@
-"""What an answer of the API server that is no success means, as an error with its sentence.
+"""What a refusal of the API server means, as an error with its sentence.
 
 A status code alone does not say it: 409 is a name that is taken or an object that changed, 403 a missing permission, a
-quota or a policy. What the server says is kept in the sentence; it knows best.
+quota or a policy. The sentence holds the server's own message.
 """
 
 from __future__ import annotations
@@ -9,17 +9,28 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
+from enum import Enum
 
 from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded
 from workers.protocol.errors import TerraslotError, Unavailable
 
-_MAX_WORDS = 600
+_MAX_WORDS = 600  # of the server's message: a pod's status and a log line hold it
+
+
+class Kind(Enum):
+    """What a refusal says of the object that the call is about; each with its status and, where it matters, reason."""
+
+    ALREADY_EXISTS = (409, "AlreadyExists")
+    CONFLICT = (409, "Conflict")  # the object is not the one, or not in the state, that the call expects
+    FORBIDDEN = (403, None)
+    NOT_FOUND = (404, None)  # no such object, or no such namespace
+    EXPIRED = (410, None)  # the page to continue from is too old
+    INVALID = (422, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was asked for: ``create pods in the namespace ns``."""
+    """A call, as a message names it: ``create pods in the namespace ns``."""
 
     verb: str
     resource: str
@@ -33,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is no success. ``reason`` is the API's word (``AlreadyExists``), ``message`` its sentence."""
+    """An answer that is an error. ``reason`` is the API's word (``AlreadyExists``), ``message`` its sentence."""
 
     status: int
     reason: str
@@ -42,7 +53,7 @@ class Refusal:
 
     @classmethod
     def of(cls, status: int | None, phrase: str | None, body: str | bytes | None) -> Refusal:
-        """Read the body of an answer; a proxy's page or an empty one leaves the status line."""
+        """Read the body of an answer; where it is not the API's, as a proxy's page, the status line has to do."""
         try:
             said = json.loads(body or "")
             reason, message = said.get("reason") or "", said.get("message") or ""
@@ -52,51 +63,19 @@ class Refusal:
             return cls(status or 0, "", (phrase or "")[:_MAX_WORDS])
 
     @property
-    def already_exists(self) -> bool:
-        """An object of that name is there."""
-        return self.status == HTTPStatus.CONFLICT and self.reason == "AlreadyExists"
-
-    @property
-    def conflict(self) -> bool:
-        """The object is not the one, or not as, it was expected to be."""
-        return self.status == HTTPStatus.CONFLICT and self.reason == "Conflict"
-
-    @property
-    def not_found(self) -> bool:
-        """There is no such object, or no such namespace."""
-        return self.status == HTTPStatus.NOT_FOUND
-
-    @property
-    def invalid(self) -> bool:
-        """The object would not make sense."""
-        return self.status == HTTPStatus.UNPROCESSABLE_ENTITY
-
-    @property
-    def forbidden(self) -> bool:
-        """Not permitted, by whatever rule."""
-        return self.status == HTTPStatus.FORBIDDEN
-
-    @property
-    def expired(self) -> bool:
-        """The page to continue from is too old."""
-        return self.status == HTTPStatus.GONE
-
-
-class Refused(Exception):
-    """The API server refused a call; most callers know what one refusal or other means to them."""
-
-    def __init__(self, refusal: Refusal, call: Call) -> None:
-        super().__init__(refusal, call)
-        self.refusal = refusal
-        self.call = call
+    def kind(self) -> Kind | None:
+        """What it says of the object, if that is one of the known kinds."""
+        return next((kind for kind in Kind if kind.value in ((self.status, self.reason), (self.status, None))), None)
 
 
 def explain(refusal: Refusal, call: Call) -> TerraslotError:
-    """Return what a refusal means where nobody knew what to do about it."""
+    """Return the error for a refusal that the caller did not expect."""
     said = refusal.message or refusal.reason or f"status {refusal.status}"
     match refusal.status:
         case 401:
-            return NotPermitted(f"The cluster does not know who we are: it refuses to {call} ({said}).")
+            return NotPermitted(
+                f"The cluster refuses this control plane to {call}: its credentials are not valid ({said}). Renew them."
+            )
         case 403:
             return _forbidden(refusal, call, said)
         case 404 if "namespaces" in said:

@@ -1,9 +1,9 @@
-"""A pool whose pods a Deployment runs becomes one of single pods, and the way back. No busy pod is ended for either.
+"""Adopts the pods of a Deployment as single pods of a pool, and releases them again. No busy pod is ended for either.
 
-While ``kubernetes.deployment`` of a pool names a Deployment, that one creates and deletes its pods: runs are given to
-them, what is lost is seen, nothing is scaled here, and single pods leave. A Deployment that is being taken over leaves
-single pods behind one by one; so ``kubernetes.adopting`` is set before the first is, and until all belong to the pool
-no cycle lets any of them leave, however long ago whoever set it has died.
+While ``kubernetes.deployment`` of a pool names a Deployment, that creates and deletes the pool's pods: they get runs,
+their loss is noticed, the pool is not scaled, and single pods are released. A Deployment that is being adopted leaves
+single pods behind one by one; so ``kubernetes.adopting`` is set before the first is left, and no cycle releases any pod
+until all belong to the pool, even if the process that set it has died.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 
 import structlog
 
-from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.cluster.kubernetes.deployments import Deployments
+from workers.core.pods import Pod
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import pool_lock
@@ -25,96 +25,101 @@ from workers.store import pools
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2  # the garbage collector needs about a second for a Deployment
 
 
 def adopt_deployment(system: System, pool: str, deployment: str, *, wait: float = 60.0) -> PoolSpec:
-    """Make the pods of a Deployment single pods of ``pool``, with whatever they are doing; return the pool then.
+    """Make the pods of a Deployment single pods of ``pool``, with their runs; return the pool then.
 
-    Scaling rests until it is done. Safe to repeat after a failure at any step. Raises :class:`InvalidRequest` where
-    the pool is none of Kubernetes or there is no such Deployment, :class:`Unavailable` where the cluster has not
-    carried it out within ``wait`` seconds, and :class:`LockLost`.
+    The pool is not scaled until it is done. Safe to repeat after a failure at any step. Raises :class:`InvalidRequest`
+    where the pool is not one of Kubernetes or there is no such Deployment, :class:`Unavailable` where the cluster has
+    not carried it out within ``wait`` seconds, and :class:`LockLost`.
     """
     deployments = _deployments(system, get_pool(system, pool))
     deployments.expect(pool, deployment)
     with pool_lock(system, pool):
-        _let_stay(system, get_pool(system, pool))
-        _run_by(system, pool, deployment, adopting=True)
-        _take_over(deployments, pool, deployment, wait)
-        log.info("deployment taken over", pool=pool, deployment=deployment)
-        return _run_by(system, pool, None)
+        _undrain_released(system, get_pool(system, pool))
+        _set_deployment(system, pool, deployment, adopting=True)
+        _adopt(deployments, pool, deployment, wait)
+        log.info("deployment adopted", pool=pool, deployment=deployment)
+        return _set_deployment(system, pool, None)
 
 
 def return_to_deployment(system: System, pool: str, deployment: str) -> int:
-    """Give a pool back to the Deployment that it was taken over from; return how many single pods are left.
+    """Restore the Deployment that a pool has adopted, and release the single pods; return how many are left.
 
-    From now on these get no runs, and go once they hold none: in every cycle, and whenever this is called again.
-    Raises :class:`InvalidRequest` where no such Deployment was taken over, :class:`Unavailable` where that has not
-    ended yet, and :class:`LockLost`.
+    They get no runs any more and are deleted when they hold none: in every cycle, and whenever this is called again.
+    Raises :class:`InvalidRequest` where no such Deployment was adopted, :class:`Unavailable` while that is still under
+    way, and :class:`LockLost`.
     """
     with pool_lock(system, pool):
-        _deployments(system, get_pool(system, pool)).put_back(pool, deployment)
-        spec = _run_by(system, pool, deployment)
-        log.info("pool given back", pool=pool, deployment=deployment)
-        return release_to_deployment(system, spec, PodSnapshot(system, spec))
+        _deployments(system, get_pool(system, pool)).restore(pool, deployment)
+        spec = _set_deployment(system, pool, deployment)
+        log.info("deployment restored", pool=pool, deployment=deployment)
+        return _release(system, spec)
 
 
-def label_pods(system: System, spec: PoolSpec) -> None:
-    """Make the pods of a Deployment visible as those of their pool; it creates new ones without asking."""
-    if spec.deployment:
-        _deployments(system, spec).label_pods(spec.name, spec.deployment)
+def in_cycle(system: System, spec: PoolSpec) -> bool:
+    """Return whether a Deployment runs this pool; then its new pods become the pool's, and single pods are released.
 
-
-def release_to_deployment(system: System, spec: PoolSpec, listing: PodSnapshot) -> int:
-    """Let the single pods of a pool that a Deployment runs drain, and delete those that hold nothing.
-
-    Returns how many are left. While that Deployment is being taken over, none leaves.
+    To be called before pods are listed: an agent whose pod has no labels yet would look lost.
     """
-    if not spec.single_pods_leave:
-        return 0
-    slots = system.slots(spec.name)
-    single = [pod for pod in listing.pods if not pod.controlled]
-    for pod in single:
+    if not spec.deployment:
+        return False
+    _deployments(system, spec).label_pods(spec.name, spec.deployment)
+    if spec.single_pods_leave:
+        _release(system, spec)
+    return True
+
+
+def _release(system: System, spec: PoolSpec) -> int:
+    """Drain the single pods of a pool, and delete those that hold nothing; return how many are left."""
+    snapshot, slots = PodSnapshot(system, spec), system.slots(spec.name)
+    for pod in _single(snapshot):
         slots.drain(pod.name)
         agent = slots.agent(pod.name)
-        # One that has never registered holds nothing, and would register later as one that takes runs.
+        # An agent that has not registered yet holds nothing, and would get runs once it has.
         if not pod.deleting and (agent is None or not agent.leases):
             try:
-                listing.delete(pod)
+                snapshot.delete(pod)
             except TerraslotError as error:
                 log.warning("pod not deleted", pool=spec.name, pod=pod.name, why=str(error))
-    return sum(not pod.controlled for pod in listing.pods)
+    return len(_single(snapshot))
+
+
+def _single(snapshot: PodSnapshot) -> list[Pod]:
+    return [pod for pod in snapshot.pods if not pod.controlled]
 
 
 def _deployments(system: System, spec: PoolSpec) -> Deployments:
-    backend = system.pods(spec)
-    if not isinstance(backend, KubernetesPods):
+    deployments = system.pods(spec).deployments
+    if deployments is None:
         raise InvalidRequest(f"The pool {spec.name!r} is of type {spec.type!r}: only Kubernetes has Deployments.")
-    return backend.deployments
+    return deployments
 
 
-def _let_stay(system: System, spec: PoolSpec) -> None:
-    """Give runs again to single pods that were leaving.
+def _undrain_released(system: System, spec: PoolSpec) -> None:
+    """Give runs again to single pods that were being released.
 
-    Before the pool is marked as being adopted: who dies in between has changed nothing, and whoever comes after the
-    mark can't tell such a pod from one that an operator lets drain.
+    Before the pool is marked as adopting: a failure in between changes nothing, and after the mark such a pod looks
+    like one that an operator drains.
     """
     if spec.single_pods_leave and not spec.draining:
-        for pod in PodSnapshot(system, spec).pods:
-            if not pod.controlled and not pod.deleting:
+        for pod in _single(PodSnapshot(system, spec)):
+            if not pod.deleting:
                 system.slots(spec.name).undrain(pod.name)
 
 
-def _take_over(deployments: Deployments, pool: str, deployment: str, wait: float) -> None:
+def _adopt(deployments: Deployments, pool: str, deployment: str, wait: float) -> None:
     until = time.monotonic() + wait
-    while step := deployments.take_over(pool, deployment):
+    while step := deployments.adopt(pool, deployment):
         if time.monotonic() > until:
             raise Unavailable(f"After {wait:g} s the pool {pool!r} still waits for {step}: do it again.")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
         renew_lock()
 
 
-def _run_by(system: System, pool: str, deployment: str | None, *, adopting: bool = False) -> PoolSpec:
+def _set_deployment(system: System, pool: str, deployment: str | None, *, adopting: bool = False) -> PoolSpec:
     renew_lock()
     with system.database.begin() as session:
         spec = pools.get(session, pool)

@@ -14,7 +14,7 @@ from workers.protocol.version import PROTOCOL
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import LOCK_TTL
 from workers.services.pool_status import set_status
-from workers.services.pools.adopt import label_pods, release_to_deployment
+from workers.services.pools import adopt
 from workers.services.pools.drain import drain_agents
 from workers.services.runs.dispatch import dispatch
 from workers.services.scaling.disruption import protect_pods
@@ -63,16 +63,14 @@ def _look(system: System, pool: str) -> None:
     try:
         if spec.draining:
             drain_agents(system, pool)  # those that have come since, too
-        label_pods(system, spec)
+        run_by_deployment = adopt.in_cycle(system, spec)
         listing = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
         protect_pods(system, spec, listing, agents)
         renew_lock()
         ensure_secret_for_pool(system, spec)
         renew_lock()
-        if spec.deployment:
-            release_to_deployment(system, spec, listing)
-        elif not spec.draining:
+        if not run_by_deployment and not spec.draining:
             autoscale_pods(system, spec, listing)
     except LockLost:
         raise  # what the pool waits for, somebody else says by now
