@@ -10,21 +10,21 @@ from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore
-from pydantic import ValidationError
 
 from workers.app import app
 from workers.core.errors import RunError
 from workers.protocol import names
-from workers.protocol.errors import InvalidRequest, TerraslotError
+from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
-from workers.services.runs import decide, deduplicate, deliver, retention, submit
+from workers.services.runs import decide, deliver, retention, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling import cycle as cycles_of_pools
 from workers.services.scaling import disruption, orphans
 from workers.services.system import system
+from workers.store.models import TaskMessage
 
-# Nobody waits for these, and Flower shows what people ask for: events cost a task more than a round trip.
+# No caller waits for these, and Flower need not show them: events cost a task more than a round trip.
 _INTERNAL: dict[str, Any] = {"ignore_result": True, "send_events": False, "throws": TerraslotError}
 _NOT_SENT_AGAIN = ("expires", "headers", "origin", "soft_time_limit", "time_limit")
 
@@ -33,11 +33,11 @@ class RunTask(Task):
     """A task that lasts as long as its run."""
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        """Remember the delivery once Celery has stored the result."""
+        """Store the delivery once Celery has stored the result."""
         deliver.delivered(system(), task_id)
 
     def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
-        """Remember the delivery once Celery has stored the error, if that is how the run ended."""
+        """Store the delivery once Celery has stored the error, if that is how the run ended."""
         if isinstance(exc, RunError):
             deliver.delivered(system(), task_id)
 
@@ -45,20 +45,20 @@ class RunTask(Task):
 @app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError)
 def plan(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace: ``plan(workspace, priority=0, destroy=False)``. The result is the run's."""
-    return _enter(self, RunKind.PLAN, args, kwargs)
+    return _run(self, RunKind.PLAN, args, kwargs)
 
 
 @app.task(name=names.PLAN_AND_APPLY, bind=True, base=RunTask, throws=TerraslotError)
 def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace, wait for a confirmation (unless ``auto_apply``), and apply that plan."""
-    return _enter(self, RunKind.PLAN_AND_APPLY, args, kwargs)
+    return _run(self, RunKind.PLAN_AND_APPLY, args, kwargs)
 
 
 @app.task(name=names.CONFIRM, bind=True, throws=TerraslotError)
 def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, Any]:
     """Let the plan of a waiting run be applied; with ``attempt``, no other than the one of that attempt."""
     task = self.request.id
-    return deduplicate.deduplicate(
+    return decide.deduplicate(
         system(), run_id, task, lambda: decide.confirm(system(), run_id, attempt=attempt, task=task)
     )
 
@@ -67,16 +67,14 @@ def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, An
 def discard(self: Task, run_id: str) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
     task = self.request.id
-    return deduplicate.deduplicate(system(), run_id, task, lambda: decide.discard(system(), run_id, task=task))
+    return decide.deduplicate(system(), run_id, task, lambda: decide.discard(system(), run_id, task=task))
 
 
 @app.task(name=names.CANCEL, bind=True, throws=TerraslotError)
 def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
     task = self.request.id
-    return deduplicate.deduplicate(
-        system(), run_id, task, lambda: decide.cancel(system(), run_id, force=force, task=task)
-    )
+    return decide.deduplicate(system(), run_id, task, lambda: decide.cancel(system(), run_id, force=force, task=task))
 
 
 @app.task(name=names.DISPATCH, **_INTERNAL)
@@ -105,7 +103,7 @@ def cycles() -> None:
 
 @app.task(name=names.PROTECT, **_INTERNAL)
 def protect(pool: str, agent: str, run: str) -> None:
-    """Mark the pod that a run has made busy, so that the cluster leaves it where it is."""
+    """Mark the pod that a run has made busy as not safe to evict."""
     disruption.protect(system(), pool, agent, run)
 
 
@@ -117,50 +115,26 @@ def sweep() -> None:
 
 @app.task(name=names.DELIVERIES, **_INTERNAL)
 def deliveries() -> None:
-    """Deliver outcomes that were not delivered in time."""
+    """Deliver overdue outcomes."""
     deliver.deliver_overdue(system())
 
 
 @app.task(name=names.FORGET, **_INTERNAL)
-def forget() -> None:
-    """Remove runs, scaling decisions and failures of pods that are older than they are kept."""
+def purge() -> None:
+    """Purge runs, scaling decisions and failures of pods that are older than the settings keep."""
     retention.purge(system())
 
 
-def _enter(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _run(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Submit a run; or return its outcome, or raise it, where the run is over."""
     if task.request.get(deliver.OUTCOME):
-        return _outcome(task.request.id)
-    request = _request(args, kwargs)
-    message = {"name": task.name, "args": list(args), "kwargs": kwargs, "options": _options(task)}
-    run = submit.submit(system(), task.request.id, kind, request, message)
-    if run.status.is_over:
-        return deliver.outcome(run)
-    raise Ignore
-
-
-def _outcome(run_id: str) -> dict[str, Any]:
-    run = deliver.due(system(), run_id)
-    if run is None:
+        run = deliver.due(system(), task.request.id)
+    else:
+        message = TaskMessage(name=task.name, args=list(args), kwargs=kwargs, options=_options(task))
+        run = submit.submit(system(), task.request.id, kind, RunRequest.of_task(args, kwargs), message)
+    if run is None or not run.status.is_over:
         raise Ignore
     return deliver.outcome(run)
-
-
-def _request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunRequest:
-    """Return what a message asks for: a workspace, by position or by name, and options by name.
-
-    In a chain, Celery puts the result of the task before in front of the arguments; it is not a workspace.
-    """
-    named = dict(kwargs)
-    positional = [arg for arg in args if not isinstance(arg, dict | list)]
-    if len(positional) == 1 and "workspace" not in named:
-        named["workspace"] = positional[0]
-    elif positional:
-        raise InvalidRequest(f"One workspace is expected, and options by name; got the arguments {args!r}.")
-    try:
-        return RunRequest.model_validate(named)
-    except ValidationError as error:
-        problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        raise InvalidRequest(f"The request makes no sense: {problems}.") from None
 
 
 def _options(task: Task) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workers.protocol.names import Name
 from workers.protocol.validation import dotted, problems
@@ -23,6 +23,8 @@ class Inner(BaseModel):
 
 
 class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     name: Name = "a"
     count: int = Field(default=0, ge=0)
     inner: Inner | None = None
@@ -44,6 +46,7 @@ def wrong(**values: object) -> ValidationError:
         ({"inner": {}}, "inner.url is not set"),
         ({"name": "Net_1"}, "name='Net_1': a name has lower-case letters, digits and '-'"),
         ({"name": {"token": "hunter2"}}, "name: Input should be a valid string"),
+        ({"pasword": "hunter2"}, "pasword: Extra inputs are not permitted"),
         ({"inner": {"url": "ssh://me:hunter2@host"}}, "inner.url='ssh://me@host': must"),
     ],
 )

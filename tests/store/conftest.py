@@ -216,6 +216,10 @@ class Ledger:
 
 @pytest.fixture
 def ledger(database: Database, now: datetime) -> Ledger:
+    return new_ledger(database, now)
+
+
+def new_ledger(database: Database, now: datetime) -> Ledger:
     """A pool ``default`` with the workspaces ``net`` and ``dns``, and no runs yet."""
     with database.begin() as session:
         pools.save(session, PoolSpec(name="default"), now)

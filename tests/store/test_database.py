@@ -65,7 +65,7 @@ def test_a_transaction_for_reading_refuses_to_write_and_the_next_one_may(databas
 def test_a_sqlite_writer_that_waits_too_long_is_told_so(ledger, url, open_database, now):
     hasty = open_database(f"{url}?timeout=0.01")
     with ledger.database.begin() as session:
-        pools.all(session)  # writing or not, its turn has begun
+        pools.all(session)  # writing or not, it has begun
         with pytest.raises(Unavailable, match=r"terraslot\.db.* locked .*try again"):
             save(hasty, "new", now)
     save(hasty, "new", now)
@@ -156,8 +156,8 @@ def test_a_database_without_tables_says_how_to_get_them(empty_url, open_database
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgresql://host:port/name", "oracle9://host/name", ""])
-def test_a_url_that_makes_no_sense_is_refused_by_the_name_of_its_variable(url):
-    with pytest.raises(InvalidRequest, match="TERRASLOT_DATABASE_URL makes no sense"):
+def test_an_invalid_url_is_refused_by_the_name_of_its_variable(url):
+    with pytest.raises(InvalidRequest, match="TERRASLOT_DATABASE_URL is invalid"):
         Database(url)
 
 

@@ -63,7 +63,7 @@ def test_a_run_that_is_added_twice_at_once_is_there_once(ledger, rival, meanwhil
     assert ledger.events("a") == ["submitted"]
 
 
-def test_a_run_loses_its_turn_to_a_more_urgent_one_that_is_just_being_added(ledger, rival, meanwhile):
+def test_a_run_loses_its_place_to_a_more_urgent_one_that_is_just_being_added(ledger, rival, meanwhile):
     ledger.add("a")
     with ledger.database.begin() as session:
         ledger.add_in(session, "b", priority=1)
@@ -72,7 +72,7 @@ def test_a_run_loses_its_turn_to_a_more_urgent_one_that_is_just_being_added(ledg
     assert ledger.runnable() == ["b"]
 
 
-def test_a_run_that_is_added_while_the_active_one_ends_gets_its_turn(ledger, rival, meanwhile):
+def test_a_run_that_is_added_while_the_active_one_ends_becomes_runnable(ledger, rival, meanwhile):
     ledger.add("a")
     ledger.dispatch("a")
     with ledger.database.begin() as session:

@@ -1,4 +1,4 @@
-"""What is old and over is forgotten, a batch at a time; nothing else is."""
+"""What is old and over is purged, a batch at a time; nothing else is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def end(ledger, run, *, delivered=True):
             assert runs.mark_delivered(session, run, ledger.now)
 
 
-def forget(ledger, before, limit=100, what=retention.forget_runs):
+def purge(ledger, before, limit=100, what=retention.purge_runs):
     with ledger.database.begin() as session:
         return what(session, before, limit)
 
@@ -40,7 +40,7 @@ def test_a_run_that_was_over_and_delivered_goes_with_its_events_and_no_other_is_
         ledger.add(run)
     end(ledger, "gone")
 
-    assert forget(ledger, ledger.now + LATER) == 1
+    assert purge(ledger, ledger.now + LATER) == 1
 
     assert left(ledger) == ["kept"]
     assert left(ledger, RunEventRecord.run) == ["kept"]
@@ -52,7 +52,7 @@ def test_what_ended_since_stays_however_long_ago_it_was_asked_for(ledger):
     asked_for = ledger.now
     end(ledger, "slow")
 
-    assert forget(ledger, asked_for + timedelta(milliseconds=1)) == 0
+    assert purge(ledger, asked_for + timedelta(milliseconds=1)) == 0
     assert left(ledger) == ["slow"]
 
 
@@ -64,7 +64,7 @@ def test_a_run_that_is_not_over_stays_whatever_its_age(ledger, status):
         assert ledger.record("old", happening, expect)
     assert ledger.get("old").status is status
 
-    assert forget(ledger, ledger.now + LATER) == 0
+    assert purge(ledger, ledger.now + LATER) == 0
     assert left(ledger) == ["old"]
 
 
@@ -72,7 +72,7 @@ def test_an_outcome_that_was_not_delivered_stays(ledger):
     ledger.add("untold")
     end(ledger, "untold", delivered=False)
 
-    assert forget(ledger, ledger.now + LATER) == 0
+    assert purge(ledger, ledger.now + LATER) == 0
     assert left(ledger) == ["untold"]
 
 
@@ -81,9 +81,9 @@ def test_a_batch_takes_the_oldest_and_no_more_than_it_may(ledger):
         ledger.add(f"run-{number}", RunKind.PLAN)
         end(ledger, f"run-{number}")
 
-    assert forget(ledger, ledger.now + LATER, limit=2) == 2
+    assert purge(ledger, ledger.now + LATER, limit=2) == 2
     assert left(ledger) == ["run-2", "run-3", "run-4"]
-    assert [forget(ledger, ledger.now + LATER, limit=2) for _ in range(3)] == [2, 1, 0]
+    assert [purge(ledger, ledger.now + LATER, limit=2) for _ in range(3)] == [2, 1, 0]
 
 
 @pytest.mark.parametrize("backend", ["postgresql"])
@@ -93,8 +93,8 @@ def test_two_at_once_remove_different_runs_and_wait_for_nobody(ledger, rival):
         end(ledger, f"run-{number}")
 
     with ledger.database.begin() as session:
-        assert retention.forget_runs(session, ledger.now + LATER, 2) == 2
-        assert forget(rival, ledger.now + LATER) == 1
+        assert retention.purge_runs(session, ledger.now + LATER, 2) == 2
+        assert purge(rival, ledger.now + LATER) == 1
 
     assert left(ledger) == []
 
@@ -107,9 +107,9 @@ def test_old_decisions_and_failures_of_pods_go_of_every_pool_and_younger_ones_st
                 decisions.record_pod_failure(session, pool, at, "pod", "evicted")
 
     before = now + timedelta(seconds=1)
-    assert forget(ledger, before, what=retention.forget_decisions) == 2
-    assert forget(ledger, before, what=retention.forget_pod_failures) == 2
-    assert forget(ledger, before, what=retention.forget_decisions) == 0
+    assert purge(ledger, before, what=retention.purge_decisions) == 2
+    assert purge(ledger, before, what=retention.purge_pod_failures) == 2
+    assert purge(ledger, before, what=retention.purge_decisions) == 0
 
     assert left(ledger, ScalingDecision.at) == left(ledger, PodFailure.at) == [now + LATER] * 2
 

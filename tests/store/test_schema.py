@@ -11,7 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-from workers.core.lifecycle import RunStatus
+from tests.store.conftest import new_ledger
+from workers.core.lifecycle import RunEvent, RunStatus
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
@@ -129,10 +130,57 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_url, open_database, 
     database.migrate()
 
 
-def test_a_database_of_a_newer_version_is_left_alone(empty_url, open_database):
+LAST_RELEASE = "0003"  # the newest version of the schema that 0.1.0 knows
+EXPANDED = (
+    "ALTER TABLE runs ADD COLUMN note TEXT",
+    "ALTER TABLE runs ADD COLUMN weight INTEGER NOT NULL DEFAULT 1",
+    "CREATE TABLE approvals (run VARCHAR(128) NOT NULL)",
+    "UPDATE alembic_version SET version_num = '9999'",
+)
+
+
+def test_this_version_works_on_the_schema_of_a_later_one_and_leaves_it_as_it_is(empty_url, open_database, connect, now):
+    database = open_database(empty_url)
+    database.migrate()
+    with connect(empty_url) as connection:
+        for statement in EXPANDED:
+            connection.execute(text(statement))
+        later = schema(connection)
+
+    database.migrate()
+
+    with connect(empty_url) as connection:
+        assert schema(connection) == later
+    ledger = new_ledger(database, now)
+    assert ledger.add("run")
+    assert ledger.dispatch("run").status is RunStatus.PLANNING
+    assert ledger.record("run", RunEvent.FAILED, RunStatus.PLANNING).status is RunStatus.FAILED
+    assert ledger.events("run") == ["submitted", "dispatched", "failed"]
+
+
+def test_a_schema_of_another_program_is_refused(empty_url, open_database):
     database = open_database(empty_url)
     database.migrate()
     with database.begin() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(Unavailable, match="newer Terraslot"):
+        session.execute(text("UPDATE alembic_version SET version_num = 'ae1027a6acf'"))
+    with pytest.raises(Unavailable, match=r"of another program.*TERRASLOT_DATABASE_URL"):
         database.migrate()
+
+
+def test_the_last_release_can_read_and_insert_every_row_of_this_schema(url, empty_url, connect):
+    """Expand and contract: nothing that it uses is gone, and nothing that it does not know has to be given."""
+    with connect(empty_url) as connection:
+        migrations.upgrade(connection, LAST_RELEASE)
+        known = columns(connection)
+    with connect(url) as connection:
+        present = columns(connection)
+    assert known.keys() <= present.keys(), "what it reads is gone"
+    given = {name for name, column in known.items() if not column["nullable"]}
+    wanted = {name for name, column in present.items() if not column["nullable"] and column["default"] is None}
+    assert {(table, name) for table, name in wanted - given if table in dict(known)} == set(), "it does not give these"
+
+
+def columns(connection):
+    """The columns of all tables, by table and name."""
+    found = inspect(connection)
+    return {(table, column["name"]): column for table in found.get_table_names() for column in found.get_columns(table)}

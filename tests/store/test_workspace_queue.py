@@ -70,7 +70,7 @@ def test_plans_run_beside_a_state_changing_run_of_their_workspace(ledger):
         assert ledger.dispatch(run).status is S.PLANNING
 
 
-def test_a_more_urgent_run_takes_the_turn_of_one_that_waits_but_not_of_one_that_is_active(ledger):
+def test_a_more_urgent_run_overtakes_one_that_waits_but_not_one_that_is_active(ledger):
     ledger.add("a")
     ledger.add("b", priority=1)
     assert ledger.runnable() == ["b"]
@@ -92,7 +92,7 @@ def test_a_run_that_is_planned_anew_takes_its_old_place(ledger):
     assert ledger.runnable() == ["a", "p"]
 
 
-def test_cancelling_the_first_of_those_that_wait_gives_its_turn_to_the_next(ledger):
+def test_cancelling_the_first_of_those_that_wait_makes_the_next_one_runnable(ledger):
     for run in ("a", "b", "c"):
         ledger.add(run)
     ledger.record("b", E.CANCELLED, S.PENDING)
@@ -122,7 +122,7 @@ def test_the_database_itself_refuses_a_second_active_state_changing_run(ledger, 
         session.execute(text("UPDATE runs SET status = :status WHERE id = 'b'"), {"status": active.value})
 
 
-def test_the_database_itself_refuses_a_second_turn_and_a_turn_of_a_run_that_does_not_wait(ledger):
+def test_the_database_itself_refuses_a_second_runnable_run_and_one_that_is_not_pending(ledger):
     ledger.add("a")
     ledger.add("b")
     with pytest.raises(IntegrityError), ledger.database.begin() as session:
@@ -131,15 +131,15 @@ def test_the_database_itself_refuses_a_second_turn_and_a_turn_of_a_run_that_does
         session.execute(text("UPDATE runs SET status = 'failed' WHERE id = 'a'"))
 
 
-def expected_turns(known):
+def expected_runnable(known):
     """The rule in the plainest words. ``known`` is in the order of age."""
     waiting = sorted((run for run in known if run["status"] is S.PENDING), key=lambda run: -run["priority"])
     busy = {run["workspace"] for run in known if run["kind"] is APPLY and run["status"].holds_slot}
-    turns_of = {}
+    first_of = {}
     for run in waiting:
         if run["kind"] is APPLY and run["workspace"] not in busy:
-            turns_of.setdefault(run["workspace"], run["id"])
-    return [run["id"] for run in waiting if run["kind"] is PLAN or turns_of.get(run["workspace"]) == run["id"]]
+            first_of.setdefault(run["workspace"], run["id"])
+    return [run["id"] for run in waiting if run["kind"] is PLAN or first_of.get(run["workspace"]) == run["id"]]
 
 
 ADDING = st.fixed_dictionaries(
@@ -154,7 +154,7 @@ MOVING = st.tuples(st.integers(0, 30), st.sampled_from(RunEvent))
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.one_of(ADDING, MOVING, MOVING), max_size=30))
-def test_whatever_happens_the_turns_are_those_of_the_plain_rule(ledger, steps):
+def test_whatever_happens_the_runnable_runs_are_those_of_the_plain_rule(ledger, steps):
     with ledger.database.begin() as session:
         session.execute(delete(RunEventRecord))
         session.execute(delete(Run))
@@ -167,16 +167,16 @@ def test_whatever_happens_the_turns_are_those_of_the_plain_rule(ledger, steps):
             run, happening = known[step[0] % len(known)], step[1]
             if (run["status"], happening) not in TRANSITIONS:
                 continue
-            may = happening is not E.DISPATCHED or run["id"] in expected_turns(known)
+            may = happening is not E.DISPATCHED or run["id"] in expected_runnable(known)
             moved = ledger.record(run["id"], happening, run["status"])
             assert (moved is not None) is may
             run["status"] = moved.status if may else run["status"]
-        assert ledger.runnable() == expected_turns(known)
+        assert ledger.runnable() == expected_runnable(known)
 
 
 QUERIES = {
     "the runnable runs": (runs.NEXT, {"pool": "default", "kind": APPLY, "limit": 10}),
-    "the next turn": (workspace_queue.SITUATION, {"workspace": "net"}),
+    "the state of a workspace's queue": (workspace_queue.SITUATION, {"workspace": "net"}),
 }
 
 

@@ -131,9 +131,13 @@ def test_bad_requests_get_a_sentence_each_and_the_worker_stays_up(cloud: Cloud) 
     for send, error, words in (
         (lambda: cloud.plan("nowhere"), UnknownWorkspace, "No workspace has the name 'nowhere'"),
         (lambda: cloud.plan("../etc"), InvalidRequest, "workspace"),
-        (lambda: cloud.plan(workspace, priority="high"), InvalidRequest, "priority: Input should be a valid integer"),
+        (
+            lambda: cloud.plan(workspace, priority="high"),
+            InvalidRequest,
+            "priority='high': Input should be a valid integer",
+        ),
         (lambda: cloud.plan(workspace, colour="red"), InvalidRequest, "colour"),
-        (lambda: cloud.app.send_task("terraform.plan"), InvalidRequest, "workspace: Field required"),
+        (lambda: cloud.app.send_task("terraform.plan"), InvalidRequest, "workspace is not set"),
         (lambda: cloud.app.send_task("terraform.plan", args=["a", "b"]), InvalidRequest, "One workspace is expected"),
         (lambda: cloud.app.send_task("terraform.confirm", args=["nothing"]), UnknownRun, "'nothing'"),
         (lambda: cloud.app.send_task("terraform.cancel", args=["nothing"]), UnknownRun, "'nothing'"),

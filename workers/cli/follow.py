@@ -9,7 +9,6 @@ from workers.cli.progress import Progress
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
 from workers.services.runs import views as run_views
-from workers.services.runs import waiting
 from workers.services.runs.views import RunView
 from workers.services.system import System
 from workers.slots.log_stream import LogLine
@@ -78,7 +77,7 @@ class Follower:
         run = run_views.one(self._system.database, self._run_id)
         finished = done(run)
         while True:
-            lines = waiting.log_lines(self._system, run, after=self._after, block=0 if finished else _LOOK)
+            lines = run_views.log_lines(self._system, run, after=self._after, block=0 if finished else _LOOK)
             run = run_views.one(self._system.database, self._run_id)
             if not run.status.is_over:
                 self._progress.status(self._standing(run))
@@ -104,5 +103,5 @@ class Follower:
         now = time.monotonic()
         if now - self._asked > _ASK_WHY:
             self._asked = now
-            self._why = waiting.why_pending(self._system, run)
+            self._why = run_views.why_pending(self._system, run)
         return self._why

@@ -136,9 +136,8 @@ def _history(events: Sequence[EventView]) -> Table:
 def _why_pending(run: RunView) -> str:
     # Only a run that waits is worth the time that this takes to load.
     from workers.cli.system import system  # noqa: PLC0415
-    from workers.services.runs.waiting import why_pending  # noqa: PLC0415
 
-    return why_pending(system(), run)
+    return run_views.why_pending(system(), run)
 
 
 def _moment(moment: datetime | None) -> str | None:

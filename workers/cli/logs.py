@@ -14,7 +14,6 @@ from workers.cli.outcome import INTERRUPTED, STYLES
 from workers.cli.progress import Progress
 from workers.cli.system import system
 from workers.services.runs import views as run_views
-from workers.services.runs import waiting
 from workers.services.runs.views import RunView
 from workers.slots.log_stream import LogLine
 
@@ -44,7 +43,7 @@ def logs(
 
 def _all_lines(run: RunView) -> list[LogLine]:
     lines: list[LogLine] = []
-    while more := waiting.log_lines(system(), run, after=lines[-1].id if lines else "0"):
+    while more := run_views.log_lines(system(), run, after=lines[-1].id if lines else "0"):
         lines += more
     return lines
 

@@ -20,11 +20,11 @@ class UnknownRun(InvalidRequest):
 
 
 class NameTaken(InvalidRequest):
-    """Something of that kind has this name already."""
+    """A workspace or pool of this name exists already."""
 
 
 class StillInUse(TerraslotError):
-    """It can't be deleted while runs depend on it."""
+    """A workspace or pool can't be deleted while runs depend on it."""
 
 
 class IllegalTransition(TerraslotError):
@@ -32,31 +32,31 @@ class IllegalTransition(TerraslotError):
 
 
 class NotWaiting(TerraslotError):
-    """A confirmation or refusal of a run that waits for none."""
+    """A confirmation or refusal of a run that does not wait for one."""
 
 
 class AgentGone(TerraslotError):
-    """The agent that kept the plan is gone, so there is nothing left to apply."""
+    """The agent that kept the plan is gone, and the plan with it."""
 
 
 class AgentSilent(TerraslotError):
-    """The agent that keeps the plan is not heard at this time. Nothing has changed: to be tried again later."""
+    """The agent that keeps the plan is not heard at this time. Nothing has changed: try again later."""
 
 
 class QuotaExceeded(Unavailable):
-    """The cluster has no room for another pod of this pool by its quota: to be tried again later."""
+    """The cluster's quota has no room for another pod of this pool: try again later."""
 
 
 class NotPermitted(Unavailable):
-    """The cluster does not let this control plane do what is needed."""
+    """The cluster does not permit this control plane to do what is needed."""
 
 
 class PodRefused(TerraslotError):
-    """The cluster answers that pods of this configuration can't be, in its own words."""
+    """The cluster refuses pods of this configuration; the message has its own words."""
 
 
 class RunError(TerraslotError):
-    """The run ended in another way than with success. The base of what ``AsyncResult.get()`` raises for a run."""
+    """The run ended otherwise than with success. The base of what ``AsyncResult.get()`` raises for a run."""
 
 
 class RunFailed(RunError):

@@ -1,7 +1,10 @@
-"""The life of a run: its kinds, statuses and events, and the one table of legal transitions.
+"""The state machine of a run, and everything that is keyed by its status: one place to read, one place to extend.
 
-Whoever changes a run's status asks :func:`next_status`; an event that the table does not know in that status
-raises :class:`IllegalTransition`. docs/runs.md is generated from the table.
+:func:`next_status` is the only way from one status to another; an event that :data:`TRANSITIONS` does not know in
+that status raises :class:`IllegalTransition`. docs/runs.md and the states in ARCHITECTURE.md are generated from here.
+
+A new status needs an entry in each table below, a migration that lets the database store it, and a style and words in
+workers/cli. tests/core/test_lifecycle.py fails where one is missing.
 """
 
 from __future__ import annotations
@@ -9,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypedDict
 
-from workers.core.errors import IllegalTransition
+from workers.core.errors import IllegalTransition, RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
+from workers.protocol.kinds import Phase
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. In upper case, the Celery state of its task while the run is not over."""
+    """Where a run stands."""
 
     PENDING = "pending"
     PLANNING = "planning"
@@ -36,9 +41,16 @@ class RunStatus(StrEnum):
         """Whether a run in this status owns a lease in the slot map."""
         return self in HOLDING
 
+    @property
+    def celery_state(self) -> str:
+        """The Celery state of the run's task."""
+        if self is RunStatus.SUCCEEDED:
+            return "SUCCESS"
+        return "FAILURE" if self.is_over else self.value.upper()
+
 
 class RunEvent(StrEnum):
-    """Something that happened to a run and may change its status."""
+    """Something that moves a run from one status to another."""
 
     DISPATCHED = "dispatched"
     PLANNED = "planned"
@@ -53,17 +65,71 @@ class RunEvent(StrEnum):
     AGENT_LOST = "agent_lost"
 
 
-OVER = frozenset(
+class RunNote(StrEnum):
+    """Something that is entered among a run's events and leaves its status as it is."""
+
+    SUBMITTED = "submitted"
+    PLAN_STARTED = "plan started"
+    APPLY_STARTED = "apply started"
+    CANCEL_REQUESTED = "cancel requested"
+    REQUEST_REFUSED = "request refused"
+    CONFIRMATION_REVERTED = "confirmation not completed"
+    DEADLINE_PAUSED = "order waits for its silent agent"
+    DEADLINE_RESUMED = "agent heard again"
+    REPORT_REJECTED = "report rejected"
+    KILL_REQUESTED = "kill requested"
+    END_NOT_REPORTED = "end not reported"
+
+
+class EventDetail(TypedDict, total=False):
+    """What an event or a note says beside its name.
+
+    ``attempt``: the one whose phase a note is about. ``task``: the id of the message that asked for a decision, and
+    ``refused``: the class of the error that it was answered with.
+    """
+
+    agent: str | None
+    slot: int | None
+    commit: str | None
+    attempt: int
+    mode: str
+    why: str
+    task: str
+    refused: str
+
+
+HOLDING = frozenset({RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING})
+# The phase that an agent executes while the run is in this status.
+EXECUTING: Mapping[RunStatus, Phase] = MappingProxyType(
+    {RunStatus.PLANNING: Phase.PLAN, RunStatus.APPLYING: Phase.APPLY}
+)
+# How an ending other than success is told to a caller: the error that its task raises, and what became of the run.
+ENDINGS: Mapping[RunStatus, tuple[type[RunError], str]] = MappingProxyType(
     {
-        RunStatus.SUCCEEDED,
-        RunStatus.FAILED,
-        RunStatus.DISCARDED,
-        RunStatus.EXPIRED,
-        RunStatus.CANCELLED,
+        RunStatus.FAILED: (RunFailed, "failed"),
+        RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
+        RunStatus.DISCARDED: (RunDiscarded, "was discarded: its plan was refused"),
+        RunStatus.EXPIRED: (RunExpired, "expired: nobody confirmed its plan in time"),
     }
 )
-HOLDING = frozenset({RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING})
-EXECUTING = frozenset({RunStatus.PLANNING, RunStatus.APPLYING})
+OVER = frozenset({RunStatus.SUCCEEDED, *ENDINGS})
+# The order in which a caller sees the statuses of one attempt. PENDING is last: it comes before the first attempt,
+# and after an attempt that lost its agent.
+STEPS = (RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING, RunStatus.PENDING)
+# What a status means to a person; docs/runs.md shows it.
+MEANINGS: Mapping[RunStatus, str] = MappingProxyType(
+    {
+        RunStatus.PENDING: "it waits for a slot, or for the run before it in its workspace",
+        RunStatus.PLANNING: "an agent plans; the run holds a slot",
+        RunStatus.APPLY_PENDING: "its plan waits for a person; slot 0 of the agent that made it is reserved",
+        RunStatus.APPLYING: "the agent that made the plan applies it",
+        RunStatus.SUCCEEDED: "done",
+        RunStatus.FAILED: "Terraform, or the platform, could not do what was asked; `error` has the words",
+        RunStatus.DISCARDED: "somebody refused the plan",
+        RunStatus.EXPIRED: "nobody confirmed in time",
+        RunStatus.CANCELLED: "somebody cancelled it",
+    }
+)
 
 _S, _E = RunStatus, RunEvent
 TRANSITIONS: Mapping[tuple[RunStatus, RunEvent], RunStatus] = MappingProxyType(
@@ -103,10 +169,10 @@ def next_status(status: RunStatus, event: RunEvent) -> RunStatus:
 
 
 def after_agent_lost(status: RunStatus, *, may_have_applied: bool, attempt: int, attempts: int) -> RunEvent:
-    """Return what the loss of its agent means for a run that held a slot there.
+    """Return the event that the loss of its agent is for a run that held a slot there.
 
-    An apply that may have started is never repeated by itself (F9); a plan is made anew, at most
-    ``attempts`` times in all. ``attempt`` counts from 1.
+    An apply that may have started is never repeated by itself (F9); a plan is made anew, up to ``attempts`` times in
+    all. ``attempt`` counts from 1.
     """
     if status is RunStatus.APPLYING and may_have_applied:
         return RunEvent.FAILED

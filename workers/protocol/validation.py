@@ -31,8 +31,8 @@ def problems(
 ) -> list[str]:
     """Return what is wrong, one clause a field: ``priority='high': Input should be a valid integer``.
 
-    A value is shown only with ``values``, never that of a field of ``secret``, and never a dictionary or list: either
-    may hold what nobody should see. ``path`` names a field, ``at_most`` bounds the number of clauses.
+    A value is shown only with ``values``, and never that of a field of ``secret``, of an unknown field, or a dictionary
+    or list: each may hold a secret. ``path`` names a field, ``at_most`` bounds the number of clauses.
     """
     found = error.errors(include_url=False)[:at_most]
     return [_clause(each, path(each["loc"]), _value(each, secret) if values else "") for each in found]
@@ -46,7 +46,8 @@ def _clause(problem: ErrorDetails, where: str, value: str) -> str:
 
 def _value(problem: ErrorDetails, secret: Collection[str]) -> str:
     given: Any = problem["input"]
-    if not isinstance(given, str | int | float) or (problem["loc"] and problem["loc"][0] in secret):
+    hidden = problem["type"] == "extra_forbidden" or (problem["loc"] and problem["loc"][0] in secret)
+    if hidden or not isinstance(given, str | int | float):
         return ""
     return f"={without_credentials(given)!r}" if isinstance(given, str) else f"={given!r}"
 

@@ -1,8 +1,8 @@
 """The connection to the database: transactions, and errors as sentences.
 
-SQLite runs in WAL mode: readers never wait for writers, and writers take turns, those of one process in a queue. A
-writing transaction takes the write lock with its first statement (``BEGIN IMMEDIATE``), since one that read first
-could not get it any more once somebody else has written. PostgreSQL runs in READ COMMITTED, where guarded writes
+SQLite runs in WAL mode: readers never wait for writers, and one writer at a time writes; those of one process queue up
+at a mutex. A writing transaction takes the write lock with its first statement (``BEGIN IMMEDIATE``), since one that
+read first could not get it any more once another has written. PostgreSQL runs in READ COMMITTED, where guarded writes
 re-read the row that they waited for.
 """
 
@@ -23,9 +23,9 @@ from sqlalchemy.orm import Session
 
 from workers.protocol.errors import InvalidRequest, Unavailable
 
-# How long one writer waits for the others, in seconds.
+# Seconds that one writer waits for the others: far above the milliseconds that a transaction takes.
 SQLITE_PATIENCE = 10.0
-# What a URL's query may override. Seconds.
+# A URL's query may override these. Seconds.
 _SQLITE_DEFAULTS = {"timeout": SQLITE_PATIENCE}
 _POSTGRESQL_DEFAULTS = {
     "application_name": "terraslot",
@@ -41,15 +41,15 @@ _MISSING_TABLE_WORDS = ("no such table", "no such column", "has no column named"
 class Database:
     """The database at a SQLAlchemy URL. Nothing connects before it is used. For threads, not to be carried over a fork.
 
-    Raises :class:`InvalidRequest` for a URL that makes no sense. Everything else raises :class:`Unavailable` where
-    the database does not answer, is locked for too long or lacks its tables; what was to be written is not written
-    then, except where the connection broke during the commit itself.
+    Raises :class:`InvalidRequest` for an invalid URL. Every method raises :class:`Unavailable` where the database does
+    not answer, is locked for too long or lacks its tables; nothing was written then, unless the connection broke
+    during the commit itself.
     """
 
     def __init__(self, url: str) -> None:
         self._url = _parse(url)
         self._engine = _sqlite_engine(self._url) if self._is_sqlite else _postgresql_engine(self._url)
-        self._turn = threading.Lock()
+        self._mutex = threading.Lock()
         self._reading = self._engine.execution_options(sqlite_begin="DEFERRED", postgresql_readonly=True)
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Database:
     def begin(self) -> Iterator[Session]:
         """Open a transaction; commit when the block ends, roll back when it raises. What was read stays usable."""
         writing = Session(self._engine, expire_on_commit=False)
-        with self._explained(), self._in_turn(), writing as session, session.begin():
+        with self._explained(), self._writer_mutex(), writing as session, session.begin():
             yield session
 
     @contextmanager
@@ -88,21 +88,21 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """Have SQLite's writers of this process queue up.
+    def _writer_mutex(self) -> Iterator[None]:
+        """Let one thread of this process write to SQLite at a time.
 
-        SQLite itself lets those that wait look again at ever longer intervals, so that one of six threads that write
-        all the time was seen to wait for seconds.
+        SQLite's own waiting polls at growing intervals: of six threads that write all the time, one was seen to wait
+        for seconds.
         """
         if not self._is_sqlite:
             yield
             return
-        if not self._turn.acquire(timeout=float(str(self._url.query.get("timeout", SQLITE_PATIENCE)))):
+        if not self._mutex.acquire(timeout=float(str(self._url.query.get("timeout", SQLITE_PATIENCE)))):
             raise Unavailable(self._locked())
         try:
             yield
         finally:
-            self._turn.release()
+            self._mutex.release()
 
     def _locked(self) -> str:
         return f"The database {self} was locked by other writers for too long: try again."
@@ -112,13 +112,13 @@ class Database:
         try:
             yield
         except (DBAPIError, NoFreeConnection) as error:
-            sentence = self._sentence(error)
-            if sentence is None:
+            message = self._user_message(error)
+            if message is None:
                 raise
-            raise Unavailable(sentence) from error
+            raise Unavailable(message) from error
 
-    def _sentence(self, error: Exception) -> str | None:
-        """Return what a person is told; None for an error that is the statement's own."""
+    def _user_message(self, error: Exception) -> str | None:
+        """Return what a person is told; None for an error of the statement itself."""
         words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         if _lacks_tables(error, words):
             return (
@@ -132,7 +132,7 @@ class Database:
                 f"The database {self} can't be used: there is no file that can be opened. "
                 "Start the system with `terraslot up`, which makes one, or check TERRASLOT_DATABASE_URL."
             )
-        # Exactly DatabaseError is what SQLite says of a file that is no database; its subclasses blame the statement.
+        # SQLite raises exactly DatabaseError for a file that is no database, and a subclass for a wrong statement.
         if isinstance(error, OperationalError | InterfaceError | NoFreeConnection) or type(error) is DatabaseError:
             return (
                 f"The database {self} can't be used: {words}. "
@@ -147,7 +147,7 @@ def _parse(url: str) -> URL:
         parsed.get_dialect()
     except (ArgumentError, ValueError) as error:
         raise InvalidRequest(
-            "TERRASLOT_DATABASE_URL makes no sense: write sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
+            "TERRASLOT_DATABASE_URL is invalid: write sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME."
         ) from error
     return parsed
 
@@ -178,7 +178,7 @@ def _sqlite_connected(connection: Any, _record: object) -> None:
 
 
 def _write_ahead(connection: Any) -> None:
-    # While somebody else writes to a file that is new, SQLite refuses this at once, whatever its timeout.
+    # While another process writes to a new file, SQLite refuses this at once, whatever its timeout.
     until = time.monotonic() + _SQLITE_DEFAULTS["timeout"]
     while True:
         try:

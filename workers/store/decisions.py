@@ -1,4 +1,4 @@
-"""What was decided about the size of pools, and the failures of pods that such decisions take into account."""
+"""Decisions about the size of pools, and the failures of pods that they take into account."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.store.models import PodFailure, ScalingDecision
 def record(
     session: Session, pool: str, now: datetime, *, current: int, desired: int, reason: str, facts: dict[str, Any]
 ) -> None:
-    """Store a decision with the facts it was made from."""
+    """Store a decision with the facts it was made from: a :class:`PoolFacts` as a dict."""
     values = {"pool": pool, "at": now, "current": current, "desired": desired, "reason": reason, "facts": facts}
     session.execute(sa.insert(ScalingDecision).values(values))
 

@@ -1,16 +1,15 @@
 """The tables. Times are timezone-aware UTC on both databases, enums their text with a CHECK.
 
-Runs and decisions outlive what they are about: a run names its workspace and pool by plain text, so that the
-history of a deleted workspace can still be read. Deleting something that is needed is refused by
-:mod:`workers.store.workspaces` and :mod:`workers.store.pools`, under the lock that :func:`workers.store.runs.add`
-takes as well.
+Runs and decisions outlive their workspace and pool: they name them by plain text, so that the history of a deleted
+workspace can still be read. :mod:`workers.store.workspaces` and :mod:`workers.store.pools` refuse to delete what
+a run needs, under the lock that :func:`workers.store.runs.add` takes as well.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import (
     JSON,
@@ -30,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import EventDetail, RunStatus
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 
@@ -42,7 +41,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store UTC; SQLite stores text, which sorts by time only if all of it is in one zone."""
+        """Store UTC; SQLite stores text, which sorts by time only within one zone."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -58,13 +57,13 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class SanitizedText(TypeDecorator[str]):
-    """Text that others wrote. PostgreSQL refuses NUL in text, and no report may be lost to one."""
+    """Text from agents, Terraform or the cluster: NUL, which PostgreSQL refuses in text, is replaced."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the hook's
-        """Replace NUL by the character that stands for what can't be shown."""
+        """Replace NUL by U+FFFD, the replacement character."""
         return value.replace("\x00", "\ufffd") if value else value
 
 
@@ -108,7 +107,7 @@ class Base(DeclarativeBase):
 
 
 class Pool(Base):
-    """A pool. ``spec`` is a :class:`PoolSpec`; ``status_message`` says what keeps the pool from what it wants."""
+    """A pool. ``spec`` is a :class:`PoolSpec`; ``status_message`` says what keeps the pool from its desired state."""
 
     __tablename__ = "pools"
 
@@ -131,16 +130,25 @@ class Workspace(Base):
     updated_at: Mapped[datetime]
 
 
+class TaskMessage(TypedDict):
+    """The Celery message that a run was submitted by, as it is needed to send it again."""
+
+    name: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+
+
 class Run(Base):
-    """A run. Its id is that of the Celery task that asked for it.
+    """A run. Its id is that of the Celery task that submitted it.
 
     ``agent``, ``slot``, ``token``: its lease, or the last one it had. ``started_at``: when the current phase's token
-    was redeemed; None while that isn't known. ``deadline``: when the current phase has to be over. ``task``: what is
-    needed to send the Celery task again. ``delivered_at``: when its outcome became a Celery result.
+    was redeemed; None while that is not known. ``deadline``: when the current phase has to be over. ``delivered_at``:
+    when its outcome became a Celery result.
 
-    ``runnable``: a free slot is all it lacks. A pending plan always is, a pending plan_and_apply while none of its
-    workspace is active and it is the first of those that wait. Kept by :mod:`workers.store.workspace_queue`, so that
-    finding the next run costs the same however many wait behind.
+    ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
+    while no run of its workspace is active and it is the first of those that wait. :mod:`workers.store.workspace_queue`
+    keeps it, so that the next run is found at the same cost however many wait.
     """
 
     __tablename__ = "runs"
@@ -172,7 +180,7 @@ class Run(Base):
     reason: Mapped[FailureReason | None]
     error: Mapped[str | None] = mapped_column(SanitizedText)
     cancel_mode: Mapped[CancelMode | None]
-    task: Mapped[dict[str, Any]]
+    task: Mapped[TaskMessage] = mapped_column(_Json)
     delivered_at: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
@@ -184,7 +192,7 @@ class Run(Base):
 
 
 class RunEventRecord(Base):
-    """What happened to a run, in order. ``event``: a :class:`RunEvent`, or a note's words; ``status``: since then."""
+    """What happened to a run, in order. ``event``: a :class:`RunEvent` or :class:`RunNote`; ``status``: since then."""
 
     __tablename__ = "run_events"
 
@@ -193,11 +201,11 @@ class RunEventRecord(Base):
     at: Mapped[datetime]
     event: Mapped[str] = mapped_column(SanitizedText)
     status: Mapped[RunStatus]
-    detail: Mapped[dict[str, Any] | None]
+    detail: Mapped[EventDetail | None] = mapped_column(_Json)
 
 
 class ScalingDecision(Base):
-    """What was decided about a pool's size, why, and the facts it was decided from."""
+    """A decision about a pool's size, its reason, and its ``facts``: a :class:`PoolFacts` as a dict."""
 
     __tablename__ = "scaling_decisions"
 
@@ -213,7 +221,7 @@ class ScalingDecision(Base):
 
 
 class PodFailure(Base):
-    """A pod that failed or never registered: what creation backs off from."""
+    """A pod that failed or never registered: the creation of pods backs off after several."""
 
     __tablename__ = "pod_failures"
 
@@ -227,7 +235,7 @@ class PodFailure(Base):
 
 
 class PoolCredential(Base):
-    """One generation of a pool's credential; ``encrypted``: its password and payload key, by the platform's keys."""
+    """One generation of a pool's credential: its password and payload key, encrypted with the platform's keys."""
 
     __tablename__ = "pool_credentials"
 
@@ -239,7 +247,7 @@ class PoolCredential(Base):
 
 
 class EncryptedVariables(Base):
-    """The sensitive variables of a workspace or a pool; ``encrypted`` by the platform's keys."""
+    """The sensitive variables of a workspace or a pool, encrypted with the platform's keys."""
 
     __tablename__ = "sealed_variables"
 
@@ -256,7 +264,7 @@ def _partial(name: str, *columns: Any, where: str, unique: bool = False) -> Inde
     return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
-# The conditions of partial indexes. Queries use these very words: neither planner recognises a condition whose
+# The conditions of partial indexes. Queries repeat them to the letter: neither planner recognises a condition whose
 # values arrive as parameters.
 STATE_CHANGING = f"kind = '{RunKind.PLAN_AND_APPLY}'"
 WAITING = f"status = '{RunStatus.PENDING}'"
@@ -268,7 +276,7 @@ UNDELIVERED = "finished_at IS NOT NULL AND delivered_at IS NULL"
 _columns = Base.metadata.tables["runs"].c
 START_ORDER = (_columns.priority.desc(), _columns.created_at, _columns.id)
 
-# The two rules of a workspace, each an index that refuses to hold their breach.
+# The two rules of a workspace, each enforced by a unique index.
 _partial("uq_runs_active", Run.workspace, where=f"{STATE_CHANGING} AND {ACTIVE}", unique=True)
 _partial("uq_runs_next", Run.workspace, where=f"{STATE_CHANGING} AND {RUNNABLE}", unique=True)
 _partial("ix_runs_waiting", Run.workspace, *START_ORDER, where=f"{STATE_CHANGING} AND {WAITING}")

@@ -1,4 +1,4 @@
-"""Pools: their configuration, and the sentence that says what keeps one from what it wants."""
+"""Pools: their configuration, and their status message."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def update(session: Session, spec: PoolSpec, now: datetime) -> None:
 
 
 def set_status(session: Session, name: str, message: str | None, now: datetime) -> None:
-    """Say what keeps the pool from what it wants; None where nothing does. Raises :class:`UnknownPool`."""
+    """Store what keeps the pool from its desired state; None where nothing does. Raises :class:`UnknownPool`."""
     _change(session, name, status_message=message, updated_at=now)
 
 
 def status(session: Session, name: str) -> str | None:
-    """Return what keeps the pool from what it wants. Raises :class:`UnknownPool`."""
+    """Return what keeps the pool from its desired state. Raises :class:`UnknownPool`."""
     return _row(session, name).status_message
 
 
@@ -54,16 +54,16 @@ def all(session: Session) -> list[PoolSpec]:  # noqa: A001 - reads as pools.all
 
 
 def delete(session: Session, name: str) -> None:
-    """Delete a pool; what ran in it stays on record.
+    """Delete a pool; its runs stay on record.
 
     Raises :class:`UnknownPool`, and :class:`StillInUse` while a workspace names it or a run of it is not over.
-    Nobody can begin to use it before this transaction ends, and nobody can afterwards.
+    The lock on its row keeps workspaces and runs from being added to it before this transaction ends.
     """
     if session.scalar(sa.select(Pool.name).where(Pool.name == name).with_for_update()) is None:
         raise unknown(name)
     expect_no_workspace(session, name)
     expect_no_run(session, name)
-    secrets.forget(session, secrets.Owner.POOL, name)
+    secrets.purge(session, secrets.Owner.POOL, name)
     session.execute(sa.delete(Pool).where(Pool.name == name))
 
 
@@ -95,5 +95,5 @@ def _row(session: Session, name: str) -> Pool:
 
 
 def unknown(name: str) -> UnknownPool:
-    """Return the error for a pool that is not there."""
+    """Return the error for a pool that does not exist."""
     return UnknownPool(f"No pool has the name {name!r}: `terraslot pool list` shows all.")

@@ -1,4 +1,4 @@
-"""What is old enough to be forgotten, a batch at a time, the oldest first.
+"""Purge old rows, a batch at a time, the oldest first.
 
 A run goes with its events, and only when it is over and its outcome was delivered. Two processes at once remove
 different rows, or the second one none.
@@ -20,29 +20,29 @@ _decisions = Base.metadata.tables["scaling_decisions"]
 _failures = Base.metadata.tables["pod_failures"]
 
 
-def forget_runs(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` runs that were over ``before``, and their events; return how many."""
+def purge_runs(session: Session, before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` runs that were over before ``before``, and their events; return how many."""
     runs = list(session.scalars(old_runs(before, limit)))
     session.execute(delete(_events).where(_events.c.run.in_(runs)))
     session.execute(delete(_runs).where(_runs.c.id.in_(runs)))
     return len(runs)
 
 
-def forget_decisions(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` scaling decisions from ``before``; return how many."""
-    return _forget(session, _decisions, before, limit)
+def purge_decisions(session: Session, before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` scaling decisions that are older than ``before``; return how many."""
+    return _purge(session, _decisions, before, limit)
 
 
-def forget_pod_failures(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` failures of pods from ``before``; return how many."""
-    return _forget(session, _failures, before, limit)
+def purge_pod_failures(session: Session, before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` failures of pods that are older than ``before``; return how many."""
+    return _purge(session, _failures, before, limit)
 
 
 def old_runs(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for the ids of runs that may go."""
+    """Return the query for the ids of runs to be purged."""
     return (
         select(_runs.c.id)
-        # Whatever was over before was asked for before as well, and that is what an index knows.
+        # A run that was over before was created before as well, and that column has an index.
         .where(_runs.c.created_at < before, _runs.c.finished_at < before, _runs.c.delivered_at.is_not(None))
         .order_by(_runs.c.created_at)
         .limit(limit)
@@ -51,12 +51,12 @@ def old_runs(before: datetime, limit: int) -> Select[Any]:
 
 
 def old_rows(table: Table, before: datetime, limit: int) -> Select[Any]:
-    """Return the query for the ids of the rows of ``table`` that may go."""
+    """Return the query for the ids of the rows of ``table`` to be purged."""
     old = select(table.c.id).where(table.c.at < before).order_by(table.c.at)
     return old.limit(limit).with_for_update(skip_locked=True)
 
 
-def _forget(session: Session, table: Table, before: datetime, limit: int) -> int:
+def _purge(session: Session, table: Table, before: datetime, limit: int) -> int:
     rows = list(session.scalars(old_rows(table, before, limit)))
     session.execute(delete(table).where(table.c.id.in_(rows)))
     return len(rows)

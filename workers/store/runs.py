@@ -1,10 +1,8 @@
-"""Runs: entering them, moving them on, finding those that something must happen to.
+"""Runs: add them, move them from status to status, find them.
 
 :func:`record` is the only way from one status to another. It asks the transition table, writes only over the status
-(and token) that the caller saw, and enters the event in the same transaction; None means that somebody else was
-first, and nothing was written.
-
-Which runs may start at all is :mod:`workers.store.workspace_queue`' affair.
+(and token) that the caller saw, and enters the event in the same transaction; None means that another write came
+first, and nothing was written. :mod:`workers.store.workspace_queue` decides which runs may start.
 """
 
 from __future__ import annotations
@@ -19,17 +17,16 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from workers.core.errors import UnknownRun
-from workers.core.lifecycle import RunEvent, RunStatus, next_status
+from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus, next_status
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
 from workers.store import workspace_queue
 from workers.store.inserts import insert_if_new
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
+from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord, TaskMessage
 
-SUBMITTED = "submitted"
 _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
-_NAMED_AT_MOST = 5
+_NAMED_AT_MOST = 5  # runs in the error about a prefix of several
 
 # Built once: that costs several times what SQLite takes to answer.
 NEXT = (
@@ -57,14 +54,14 @@ def add(
     priority: int,
     auto_apply: bool,
     destroy: bool,
-    task: dict[str, Any],
+    task: TaskMessage,
     now: datetime,
 ) -> tuple[Run, bool]:
-    """Enter a pending run; return it, and whether it is new. An id that is there already is left as it is.
+    """Add a pending run; return it, and whether it is new. A run that has this id already is left as it is.
 
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool`: neither can be deleted before this transaction ends.
     """
-    workspace_queue.hold(session, workspace, pool)
+    workspace_queue.lock_workspace(session, workspace, pool)
     new = insert_if_new(
         session,
         _runs,
@@ -83,7 +80,7 @@ def add(
         updated_at=now,
     )
     if new:
-        _enter(session, id, now, SUBMITTED, status=RunStatus.PENDING)
+        _enter(session, id, now, RunNote.SUBMITTED, status=RunStatus.PENDING)
         if kind is RunKind.PLAN_AND_APPLY:
             workspace_queue.choose_next(session, workspace)
     return get(session, id), new
@@ -97,18 +94,18 @@ def record(
     expect: RunStatus,
     now: datetime,
     expect_token: str | None = None,
-    detail: dict[str, Any] | None = None,
+    detail: EventDetail | None = None,
     **changes: Any,
 ) -> Run | None:
-    """Move a run on by ``event`` and set the columns ``changes``, and when it was over; return it as it is now.
+    """Move a run on by ``event``, and set the columns ``changes``, and ``finished_at`` where it is over; return it.
 
-    Returns None, having written nothing, where the run is not in the status ``expect`` (any more), has another token
-    than ``expect_token`` if one is given, or is to be dispatched without being the first of its workspace. Raises
-    :class:`IllegalTransition` where the transition table knows no ``event`` in that status.
+    Returns None, having written nothing, where the run is not in the status ``expect``, has another token than
+    ``expect_token`` if one is given, or is to be dispatched and is not runnable. Raises :class:`IllegalTransition`
+    where the transition table knows no ``event`` in that status.
     """
     status = next_status(expect, event)
-    workspace = workspace_queue.hold_workspace_of(session, run_id)
-    # A plan that lost its agent may go again at once; who changes state waits for its turn.
+    workspace = workspace_queue.lock_workspace_of(session, run_id)
+    # A plan that lost its agent may start again at once; a state-changing run queues.
     runnable = status is RunStatus.PENDING and workspace is None
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
     if status.is_over:
@@ -118,7 +115,7 @@ def record(
         return None
     _enter(session, run_id, now, event, status=status, detail=detail)
     if workspace is None or status.holds_slot:
-        return run  # where a run goes on, nobody else's turn has come
+        return run  # a plan does not queue, and while this run goes on, no other of its workspace may start
     workspace_queue.choose_next(session, workspace)
     return get(session, run_id) if status is RunStatus.PENDING else run
 
@@ -126,27 +123,27 @@ def record(
 def note(
     session: Session,
     run_id: str,
-    words: str,
+    note: RunNote,
     *,
     expect: RunStatus,
     now: datetime,
     expect_token: str | None = None,
-    detail: dict[str, Any] | None = None,
+    detail: EventDetail | None = None,
     **changes: Any,
 ) -> Run | None:
-    """Set the columns ``changes`` of a run that stays in its status, and enter ``words`` among its events.
+    """Set the columns ``changes`` of a run that stays in its status, and enter ``note`` among its events.
 
     Guarded like :func:`record`, with the same None.
     """
     run = _update(session, run_id, expect, expect_token, {"updated_at": now, **changes})
     if run is not None:
-        _enter(session, run_id, now, words, status=expect, detail=detail)
+        _enter(session, run_id, now, note, status=expect, detail=detail)
     return run
 
 
-def remark(session: Session, run: Run, words: str, *, now: datetime, detail: dict[str, Any]) -> None:
-    """Enter ``words`` among the events of a run that was read, over or not; the run itself stays as it is."""
-    _enter(session, run.id, now, words, status=run.status, detail=detail)
+def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: EventDetail) -> None:
+    """Enter ``note`` among the events of a run that was read, over or not; the run itself stays as it is."""
+    _enter(session, run.id, now, note, status=run.status, detail=detail)
 
 
 def get(session: Session, run_id: str) -> Run:
@@ -160,7 +157,7 @@ def get(session: Session, run_id: str) -> Run:
 def find(session: Session, prefix: str) -> Run:
     """Return the run with this id, or the only one whose id starts so. Raises :class:`UnknownRun`."""
     matches: Sequence[Run] = ()
-    if isinstance(prefix, str) and RUN_ID.fullmatch(prefix):  # it may come from any caller's message
+    if isinstance(prefix, str) and RUN_ID.fullmatch(prefix):  # a caller's message may hold anything
         matches = session.scalars(_starting_with(prefix).order_by(Run.id).limit(_NAMED_AT_MOST)).all()
     if not matches:
         raise UnknownRun(f"No run has an id that starts with {prefix!r}: `terraslot runs` lists the latest.")
@@ -191,9 +188,9 @@ def recent(
 
 
 def runnable(session: Session, pool: str, kinds: Collection[RunKind], limit: int) -> list[Run]:
-    """Return the runs of ``pool`` that lack nothing but a slot, by priority, then age.
+    """Return the runs of ``pool`` that need nothing but a slot, by priority, then age.
 
-    At most one of a workspace changes state. Reads ``limit`` rows of each kind at most, however many wait.
+    At most one of a workspace changes state. Reads up to ``limit`` rows of each kind, however many runs wait.
     """
     found = [run for kind in kinds for run in _all(session, NEXT, pool=pool, kind=kind, limit=limit)]
     return sorted(found, key=lambda run: (-run.priority, run.created_at, run.id))[:limit]
@@ -213,13 +210,13 @@ def holding(session: Session, pool: str) -> list[Run]:
 
 
 def undelivered(session: Session, before: datetime, limit: int) -> list[Run]:
-    """Return runs that were over ``before`` and whose outcome is not known to have been delivered, oldest first."""
+    """Return runs that were over before ``before`` and are not known to be delivered, oldest first."""
     late = select(Run).where(text(UNDELIVERED), Run.finished_at < before)
     return _all(session, late.order_by(Run.finished_at).limit(limit))
 
 
 def mark_delivered(session: Session, run_id: str, now: datetime) -> bool:
-    """Remember that the outcome of a run that is over was delivered; False if that was known, or it is not over."""
+    """Store that the outcome of a run was delivered; False where it was stored before, or the run is not over."""
     return session.scalar(_DELIVERED, {"run": run_id, "now": now}) is not None
 
 
@@ -234,7 +231,7 @@ def _all(session: Session, wanted: Select[Run], **parameters: Any) -> list[Run]:
 
 
 def _starting_with(prefix: str) -> Select[Run]:
-    # A range is what an index answers; LIKE would fold case on SQLite, and its wildcards are letters of an id.
+    # An index answers a range. LIKE would ignore case on SQLite, and '_', its wildcard, may be a part of an id.
     return select(Run).where(Run.id >= prefix, Run.id < prefix[:-1] + chr(ord(prefix[-1]) + 1))
 
 
@@ -269,9 +266,9 @@ def _enter(
     session: Session,
     run_id: str,
     now: datetime,
-    event: str,
+    event: RunEvent | RunNote,
     *,
     status: RunStatus,
-    detail: dict[str, Any] | None = None,
+    detail: EventDetail | None = None,
 ) -> None:
     session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})

@@ -1,4 +1,4 @@
-"""What is kept encrypted: credentials of pools, sensitive variables of pools and workspaces. Nothing here can open it."""
+"""Encrypted rows: credentials of pools, sensitive variables of pools and workspaces. Nothing here can decrypt them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from workers.store.models import Base, EncryptedVariables, PoolCredential
 
 
 class Owner(StrEnum):
-    """What sensitive variables belong to."""
+    """What has sensitive variables."""
 
     WORKSPACE = "workspace"
     POOL = "pool"
 
 
 def issue(session: Session, pool: str, generation: int, encrypted: str, now: datetime) -> bool:
-    """Enter a new generation of a pool's credential; False where somebody else has entered it first."""
+    """Enter a new generation of a pool's credential; False where another process has entered it first."""
     table = Base.metadata.tables["pool_credentials"]
     return insert_if_new(session, table, pool=pool, generation=generation, sealed=encrypted, created_at=now)
 
@@ -32,17 +32,17 @@ def credentials(session: Session, pool: str) -> list[PoolCredential]:
 
 
 def disconnected(session: Session, pool: str, generation: int, now: datetime) -> None:
-    """Remember when what used a generation was disconnected."""
+    """Store when the connections that used a generation were closed."""
     session.execute(sa.update(PoolCredential).where(*_one(pool, generation)).values(disconnected_at=now))
 
 
 def retire(session: Session, pool: str, generation: int) -> None:
-    """Forget a generation that nobody uses any more."""
+    """Delete a generation that no agent uses any more."""
     session.execute(sa.delete(PoolCredential).where(*_one(pool, generation)))
 
 
 def put_variables(session: Session, kind: Owner, owner: str, encrypted: str | None, now: datetime) -> None:
-    """Keep the encrypted variables of an owner in place of those it had; None keeps none."""
+    """Replace the encrypted variables of an owner; None deletes them."""
     session.execute(sa.delete(EncryptedVariables).where(*_owner(kind, owner)))
     if encrypted is not None:
         session.add(EncryptedVariables(owner_kind=kind, owner=owner, encrypted=encrypted, updated_at=now))
@@ -53,15 +53,15 @@ def variables(session: Session, kind: Owner, owner: str) -> str | None:
     return session.scalar(sa.select(EncryptedVariables.encrypted).where(*_owner(kind, owner)))
 
 
-def forget(session: Session, kind: Owner, owner: str) -> None:
-    """Delete what is encrypted for an owner that is deleted, in the same transaction: a namesake inherits nothing."""
+def purge(session: Session, kind: Owner, owner: str) -> None:
+    """Delete the secrets of an owner in the transaction that deletes it: a later owner of that name gets nothing."""
     session.execute(sa.delete(EncryptedVariables).where(*_owner(kind, owner)))
     if kind is Owner.POOL:
         session.execute(sa.delete(PoolCredential).where(PoolCredential.pool == owner))
 
 
 def everything(session: Session) -> list[PoolCredential | EncryptedVariables]:
-    """Return every row that holds something encrypted, for encrypting it anew."""
+    """Return every row that holds something encrypted, for re-encryption."""
     return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(EncryptedVariables))]
 
 

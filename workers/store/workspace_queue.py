@@ -1,9 +1,9 @@
-"""Whose turn it is in a workspace: which of its state-changing runs may be given a slot.
+"""The queue of a workspace: which of its state-changing runs may be given a slot.
 
-At most one is: the first of those that wait, by priority and then age, while none is active. Deriving that when the
-dispatcher asks would cost the more the more runs wait behind one another; so it is derived when the answer may
-change, which is when a run arrives, ends or has to be planned anew, and kept as ``Run.runnable``. All of these
-writes take the workspace's row first. On SQLite the transaction holds the write lock already.
+At most one may: the first of those that wait, by priority and then age, while none is active. To derive that in the
+dispatcher would cost more the more runs wait. So it is derived when it may change, which is when a run arrives, ends
+or has to be planned anew, and stored as ``Run.runnable``. Each of these writes locks the workspace's row first. On
+SQLite the transaction holds the write lock already.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _workspaces = Base.metadata.tables["workspaces"]
 _pools = Base.metadata.tables["pools"]
 _runs = Base.metadata.tables["runs"]
 
-_HOLD_WORKSPACE = (
+_LOCK_WORKSPACE = (
     select(_workspaces.c.name).where(_workspaces.c.name == bindparam("workspace")).with_for_update(key_share=True)
 )
-_HOLD_POOL = select(_pools.c.name).where(_pools.c.name == bindparam("pool")).with_for_update(read=True, key_share=True)
+_LOCK_POOL = select(_pools.c.name).where(_pools.c.name == bindparam("pool")).with_for_update(read=True, key_share=True)
 _WORKSPACE_OF = select(_runs.c.workspace).where(_runs.c.id == bindparam("run"), text(STATE_CHANGING)).scalar_subquery()
-_HOLD_WORKSPACE_OF = (
+_LOCK_WORKSPACE_OF = (
     select(_workspaces.c.name).where(_workspaces.c.name == _WORKSPACE_OF).with_for_update(key_share=True)
 )
 
@@ -37,33 +37,33 @@ SITUATION = select(
 _SET_RUNNABLE = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=bindparam("runnable"))
 
 
-def hold(session: Session, workspace: str, pool: str) -> None:
-    """Take the turn of a workspace, and keep it and its pool from being deleted, until the transaction ends.
+def lock_workspace(session: Session, workspace: str, pool: str) -> None:
+    """Lock a workspace's queue, and keep the workspace and its pool from being deleted, until the transaction ends.
 
-    Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where there is none to keep.
+    Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where it does not exist.
     """
-    if session.scalar(_HOLD_WORKSPACE, {"workspace": workspace}) is None:
+    if session.scalar(_LOCK_WORKSPACE, {"workspace": workspace}) is None:
         raise workspaces.unknown(workspace)
-    if session.scalar(_HOLD_POOL, {"pool": pool}) is None:
+    if session.scalar(_LOCK_POOL, {"pool": pool}) is None:
         raise pools.unknown(pool)
 
 
-def hold_workspace_of(session: Session, run_id: str) -> str | None:
-    """Take the turn of the workspace of a run that changes state, until the transaction ends; return its name.
+def lock_workspace_of(session: Session, run_id: str) -> str | None:
+    """Lock the queue of the workspace of a state-changing run until the transaction ends; return its name.
 
-    Returns None, having taken nothing, for a plan: it takes no turn.
+    Returns None, having locked nothing, for a plan: a plan does not queue.
     """
-    name: str | None = session.scalar(_HOLD_WORKSPACE_OF, {"run": run_id})
+    name: str | None = session.scalar(_LOCK_WORKSPACE_OF, {"run": run_id})
     return name
 
 
 def choose_next(session: Session, workspace: str) -> None:
-    """Make the right waiting run of the workspace runnable, and no other. The turn must be held."""
+    """Make the first waiting run of the workspace runnable, and no other. The workspace must be locked."""
     active, first, present = session.execute(SITUATION, {"workspace": workspace}).one()
     chosen = None if active else first
     if chosen == present:
         return
-    # One after the other: the index that allows one of them looks at every single row.
+    # In two statements: the unique index that allows one runnable run is checked row by row.
     if present is not None:
         session.execute(_SET_RUNNABLE, {"run": present, "runnable": False})
     if chosen is not None:

@@ -20,7 +20,7 @@ _SPEC = sa.select(Workspace.spec).where(Workspace.name == sa.bindparam("name"))
 
 
 def save(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
-    """Create a workspace. Raises :class:`NameTaken`, and :class:`UnknownPool` where its pool is not there."""
+    """Create a workspace. Raises :class:`NameTaken`, and :class:`UnknownPool` where its pool does not exist."""
     try:
         new = insert_if_new(
             session, Base.metadata.tables["workspaces"], name=spec.name, created_at=now, **_values(spec, now)
@@ -34,7 +34,7 @@ def save(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
 def update(session: Session, spec: WorkspaceSpec, now: datetime) -> None:
     """Replace the configuration of a workspace. Runs that were entered before stay in the pool that it named then.
 
-    Raises :class:`UnknownWorkspace`, and :class:`UnknownPool` where its pool is not there.
+    Raises :class:`UnknownWorkspace`, and :class:`UnknownPool` where its pool does not exist.
     """
     changed = sa.update(Workspace).where(Workspace.name == spec.name).values(_values(spec, now))
     try:
@@ -64,8 +64,8 @@ def all(session: Session, pool: str | None = None) -> list[WorkspaceSpec]:  # no
 def delete(session: Session, name: str) -> None:
     """Delete a workspace; its runs stay on record.
 
-    Raises :class:`UnknownWorkspace`, and :class:`StillInUse` while a run of it is not over. Nobody can enter a run
-    before this transaction ends, and nobody can afterwards.
+    Raises :class:`UnknownWorkspace`, and :class:`StillInUse` while a run of it is not over. The lock on its row keeps
+    runs from being added to it before this transaction ends.
     """
     if session.scalar(sa.select(Workspace.name).where(Workspace.name == name).with_for_update()) is None:
         raise unknown(name)
@@ -74,7 +74,7 @@ def delete(session: Session, name: str) -> None:
         raise StillInUse(
             f"The workspace {name!r} can't be deleted: its run {run} is not over. Wait for it, or cancel it."
         )
-    secrets.forget(session, secrets.Owner.WORKSPACE, name)
+    secrets.purge(session, secrets.Owner.WORKSPACE, name)
     session.execute(sa.delete(Workspace).where(Workspace.name == name))
 
 
@@ -83,7 +83,7 @@ def _values(spec: WorkspaceSpec, now: datetime) -> dict[str, Any]:
 
 
 def unknown(name: str) -> UnknownWorkspace:
-    """Return the error for a workspace that is not there."""
+    """Return the error for a workspace that does not exist."""
     return UnknownWorkspace(f"No workspace has the name {name!r}: `terraslot workspace list` shows all.")
 
 

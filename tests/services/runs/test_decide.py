@@ -202,7 +202,7 @@ class TestAMessageThatIsDeliveredAgain:
         control.slots.deregister(agent.name)
         del control.pods.pods[agent.name]
         with monkeypatch.context() as dying:  # the worker, between the commit and the answer
-            dying.setattr("workers.services.runs.deduplicate._remember", die)
+            dying.setattr("workers.services.runs.decide._enter_refusal", die)
             with pytest.raises((AgentGone, Unavailable)):
                 message(tasks.confirm, "m-1", run)
         plan_again(control)

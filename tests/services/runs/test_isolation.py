@@ -46,7 +46,7 @@ def keep_secret(control: ControlPlane, name: str = "net") -> None:
 
 
 def spoil_secret(control: ControlPlane, name: str) -> None:
-    """Leave a workspace with encrypted variables that make no sense when they are opened."""
+    """Leave a workspace with encrypted variables that are invalid when they are decrypted."""
     keep_secret(control, name)
     encrypted = control.system.settings.keyring.encrypt({"variables": {"x": "hunter2"}, "environment": 1})
     with control.system.database.begin() as session:
@@ -277,7 +277,7 @@ class TestOneActionOfReconcile:
             reconcile_pods(control.system, control.spec())
         assert [order.run for order in HandAgent(control, "default-1").orders()] == [good]
         (failure,) = [line for line in logged if line["log_level"] == "error"]
-        assert (failure["pool"], failure["about"], failure["action"]) == ("default", bad, "ResendOrder")
+        assert (failure["pool"], failure["about"], failure["action"]) == ("default", bad, "RepairRun")
 
     def test_that_meets_no_redis_ends_the_pass(
         self, control: ControlPlane, clock_ahead: Clock, lost: list[str], monkeypatch: pytest.MonkeyPatch

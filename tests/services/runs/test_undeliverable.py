@@ -10,13 +10,13 @@ import pytest
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import reports as worker
 from workers.core.errors import RunFailed
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import RunNote, RunStatus
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import Order
 from workers.services.runs import decide, deliver, report
-from workers.services.runs.undeliverable import NOT_TAKEN, PATIENCE, end_unreported
+from workers.services.runs.undeliverable import PATIENCE, end_unreported
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.store import runs as stored_runs
 
@@ -83,7 +83,7 @@ class TestAReportOfAnEndThatIsNotUnderstood:
         assert control.run(order.run).reason is FailureReason.AGENT_ERROR
         assert control.deliveries() == [order.run]
         assert control.quiet()
-        assert said(control, order.run).count(NOT_TAKEN) == 1
+        assert said(control, order.run).count(RunNote.REPORT_REJECTED) == 1
 
     def test_is_forgotten_where_one_that_is_understood_follows(self, control: ControlPlane, clock_ahead: Clock) -> None:
         _, order = started(control, apply=True)
@@ -157,7 +157,7 @@ class TestAReportThatMeetsAFault:
                 clock_ahead(seconds)
                 with pytest.raises(Unavailable):
                     worker.report(finished(order))
-        assert NOT_TAKEN not in said(control, order.run)
+        assert RunNote.REPORT_REJECTED not in said(control, order.run)
         worker.report(finished(order))
         assert control.run(order.run).status is RunStatus.SUCCEEDED
 

@@ -1,30 +1,41 @@
-"""What people and programs decide about a run: confirm it, discard it, cancel it."""
+"""Decide about a run: confirm it, discard it, cancel it.
+
+A decision that comes as a message may be delivered twice. The id of its task is its idempotency key: it is entered
+among the run's events in the transaction that decides, so that it is known also where the worker died before Celery
+stored the answer. A refusal is entered as well: a confirmation that came before there was a plan, or after it was
+gone, must not confirm a later plan that nobody has seen.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, NotWaiting
-from workers.core.lifecycle import EXECUTING, RunEvent, RunStatus
+from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT, CancelMode, CancelOutcome, Lease, SlotState
 from workers.services.runs import deliver, finish, orders
-from workers.services.runs.deduplicate import REFUSED, TASK
 from workers.services.runs.dispatch import freed
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.store import pools, runs
-from workers.store.models import Run
+from workers.store.models import Run, RunEventRecord
 
 log = structlog.get_logger(__name__)
+
+_REFUSALS = (AgentGone, AgentSilent, IllegalTransition, NotWaiting)
+_REFUSALS_BY_NAME = {kind.__name__: kind for kind in _REFUSALS}
 
 
 def confirm(system: System, run_id: str, *, attempt: int | None = None, task: str | None = None) -> Run:
     """Let the plan of a waiting run be applied, by the agent that made it. ``task``: the message that asks for it.
 
     ``attempt``: the one whose plan was looked at, so that no other is applied. Raises :class:`NotWaiting` where the
-    run waits for nobody, :class:`AgentSilent` while the agent that keeps the plan is not heard, and
+    run does not wait for a person, :class:`AgentSilent` while the agent that keeps the plan is not heard, and
     :class:`AgentGone` where that plan is gone with its agent: the run is then planned anew, and its new plan wants a
     confirmation of its own. A run whose apply can't be ordered for what its workspace says is returned as failed.
     """
@@ -42,7 +53,7 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, task: st
     lease = slots.find(run.id)
     # It may be running still, for a moment: the plan's report is committed before its slot is reserved.
     if lease is not None and lease.state is not SlotState.RESERVED and lease.token != run.token:
-        raise NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
+        raise _already_confirmed(run)
     resumed = lease and slots.resume(run.id, lease.token, token)
     if resumed is None:
         raise _not_resumed(system, run, lease, task)
@@ -60,7 +71,7 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, task: st
 
 
 def discard(system: System, run_id: str, *, task: str | None = None) -> Run:
-    """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where it waits for nobody."""
+    """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where the run does not wait for a person."""
     run = _waiting(get(system, run_id), "discarded")
     return _decided(freed(system, finish.end(system, run, RunEvent.DISCARDED, detail=_asked_by(task))), run)
 
@@ -77,12 +88,12 @@ def cancel(system: System, run_id: str, *, force: bool = False, task: str | None
         if run.status.is_over:
             raise IllegalTransition(f"Run {run.id} is over already: it {run.status}.")
         if run.status in EXECUTING:
-            asked = _interrupt(system, run, mode, task)
+            cancelled = _interrupt(system, run, mode, task)
         else:
-            asked = freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=_asked_by(task)))
-        if asked is not None:
-            log.info("run cancel", run=run.id, status=asked.status.value, mode=mode.value)
-            return asked
+            cancelled = freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=_asked_by(task)))
+        if cancelled is not None:
+            log.info("run cancelled", run=run.id, status=cancelled.status.value, mode=mode.value)
+            return cancelled
 
 
 def get(system: System, run_id: str) -> Run:
@@ -91,16 +102,58 @@ def get(system: System, run_id: str) -> Run:
         return runs.find(session, run_id)
 
 
-def _asked_by(task: str | None) -> dict[str, str] | None:
-    return None if task is None else {TASK: task}
+def deduplicate(system: System, run_id: str, task: str, decide: Callable[[], Run]) -> dict[str, Any]:
+    """Let the message of ``task`` decide about a run, and return the answer; a second delivery gets the first answer.
+
+    Raises what ``decide`` raises. The events are read again after a refusal, since two deliveries of one message may
+    be executed at the same moment.
+    """
+    run, decided = _decision(system, run_id, task)
+    if decided is not None:
+        return _answer(run, decided)
+    try:
+        return deliver.result_of(decide())
+    except _REFUSALS as error:
+        run, decided = _decision(system, run_id, task)
+        if decided is None:
+            _enter_refusal(system, run, task, error)
+        elif "refused" not in (decided.detail or {}):
+            return _answer(run, decided)
+        raise
+
+
+def _decision(system: System, run_id: str, task: str) -> tuple[Run, RunEventRecord | None]:
+    """Return a run and the last of its events that the message has led to, if there is any."""
+    with system.database.read() as session:
+        run = runs.find(session, run_id)
+        decided = [event for event in runs.events(session, run.id) if (event.detail or {}).get("task") == task]
+    return run, decided[-1] if decided else None
+
+
+def _answer(run: Run, decided: RunEventRecord) -> dict[str, Any]:
+    detail = decided.detail or {}
+    if "refused" in detail:
+        refusal = _REFUSALS_BY_NAME[detail["refused"]]
+        raise refusal(f"This was refused when it came first: {detail['why'].rstrip('.')}.")
+    return {**deliver.result_of(run), "status": decided.status.value}
+
+
+def _enter_refusal(system: System, run: Run, task: str, error: TerraslotError) -> None:
+    detail = EventDetail(task=task, refused=type(error).__name__, why=str(error))
+    with system.database.begin() as session:
+        runs.remark(session, run, RunNote.REQUEST_REFUSED, now=system.now(), detail=detail)
+
+
+def _asked_by(task: str | None) -> EventDetail | None:
+    return None if task is None else {"task": task}
 
 
 def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None) -> TerraslotError:
-    """Return why a run can't go on from ``lease``; where nobody else has decided about it, it is planned anew."""
+    """Return why a run can't go on from ``lease``; where its agent is gone, the run is planned anew."""
     slots = system.slots(run.pool)
     now = slots.find(run.id)
     if lease is not None and now is not None and now.token != lease.token:
-        return NotWaiting(f"Run {run.id} is being confirmed by somebody else already.")
+        return _already_confirmed(run)
     if now is not None and now.cancel is not None:
         return NotWaiting(f"Run {run.id} is being cancelled.")
     if (silence := _silence(slots, run, now)) is not None:
@@ -108,10 +161,10 @@ def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None
             f"Run {run.id} can't be confirmed now: the agent {run.agent} that keeps its plan {silence}. Confirm it "
             f"when the agent is heard again, or give it up: `terraslot discard {run.id}`."
         )
-    # A message that comes again must not confirm the next plan: with what it has led to, what it is answered is kept.
-    refused = {TASK: task, REFUSED: AgentGone.__name__} if task else {}
+    # The refusal is entered with the loss: the same message, delivered again, must not confirm the next plan.
+    refused: EventDetail = {"task": task, "refused": AgentGone.__name__} if task else {}
     why = f"the agent {run.agent} that kept its plan is gone"
-    lost = _decided(finish.requeue_or_fail(system, run, why, may_have_started=False, **refused), run)
+    lost = _decided(finish.requeue_or_fail(system, run, why, may_have_started=False, detail=refused), run)
     again = "so the plan is made anew. Look at the new plan and confirm that"
     ending = f"and the run {lost.status}" if lost.status.is_over else again
     return AgentGone(f"The agent {run.agent} that kept the plan of run {run.id} is gone, {ending}.")
@@ -124,30 +177,31 @@ def _silence(slots: SlotMap, run: Run, lease: Lease | None) -> str | None:
         agent = slots.agent(lease.agent)
         return f"has not been heard for {now - agent.heartbeat_at:.0f} s" if agent else "is not heard"
     if watched_since > run.updated_at.timestamp():
-        # The map is newer than the plan, or was out of sight: whether the agent brings it back, reconcile will see.
-        return "has not registered again since the slot map was lost or out of sight"
+        # The map is newer than the plan, or was unreachable: the agent may register again. Reconcile decides.
+        return "has not registered again since the slot map was lost or unreachable"
     return None
 
 
 def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
-    """Ask for the end of an executing run; None where it has gone on meanwhile."""
+    """Request the end of an executing run; None where the run has changed since it was read."""
+    detail: EventDetail = {"mode": mode.value, **(_asked_by(task) or {})}
     with system.database.begin() as session:
-        asked = runs.note(
-            session, run.id, "cancel requested", expect=run.status, expect_token=run.token, now=system.now(),
-            detail={"mode": mode.value, **(_asked_by(task) or {})}, cancel_mode=mode,
+        requested = runs.note(
+            session, run.id, RunNote.CANCEL_REQUESTED, expect=run.status, expect_token=run.token, now=system.now(),
+            detail=detail, cancel_mode=mode,
         )  # fmt: skip
-    if asked is None:
+    if requested is None:
         return None
     outcome = system.slots(run.pool).cancel(run.id, mode)
     if outcome is CancelOutcome.REVOKED:
-        return freed(system, finish.end(system, asked, RunEvent.CANCELLED, detail=_asked_by(task)))
+        return freed(system, finish.end(system, requested, RunEvent.CANCELLED, detail=_asked_by(task)))
     if outcome is CancelOutcome.REQUESTED:
-        orders.send_cancel(system, asked, mode)
-    return asked
+        orders.send_cancel(system, requested, mode)
+    return requested
 
 
 def _seen(run: Run, attempt: int | None) -> Run:
-    """Return a run whose plan is the one that was looked at. Raises :class:`AgentGone` where that is gone."""
+    """Return a run whose plan is that of ``attempt``. Raises :class:`AgentGone` where that plan is gone."""
     if attempt is not None and attempt != run.attempt:
         raise AgentGone(
             f"The plan of run {run.id} that you saw is gone, of its attempt {attempt}; it is {run.status} in its "
@@ -163,8 +217,12 @@ def _waiting(run: Run, verb: str) -> Run:
     return run
 
 
+def _already_confirmed(run: Run) -> NotWaiting:
+    return NotWaiting(f"Run {run.id} is being confirmed by another request already.")
+
+
 def _decided(updated: Run | None, run: Run) -> Run:
-    """Return a run as it was decided about. Raises :class:`NotWaiting` where somebody else was first."""
+    """Return a run as it was decided. Raises :class:`NotWaiting` where another decision came first."""
     if updated is None:
-        raise NotWaiting(f"Run {run.id} was decided by somebody else at this moment: look at it again.")
+        raise NotWaiting(f"Run {run.id} was decided by another request at this moment: look at it again.")
     return updated

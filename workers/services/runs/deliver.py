@@ -1,9 +1,9 @@
-"""How a caller learns of its run: Celery states while it lasts, and a Celery result when it is over.
+"""Deliver a run to its caller: Celery states while it lasts, and a Celery result when it is over.
 
-The task that enqueued a run ends with ``Ignore``, and Celery forgets it. When the run is over, the very same
-message (name, arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and
-returns or raises the outcome, and Celery's own tracer stores it and continues the workflow. The message may be sent
-twice: a result that was delivered is not delivered again.
+The task that enqueued a run ends with ``Ignore``, and Celery drops it. When the run is over, the very same message
+(name, arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and returns or
+raises the outcome, and Celery's own tracer stores it and continues the workflow. The message may be sent twice: an
+outcome that was delivered is not delivered again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 import structlog
 
 from workers.app import RESULT_LIFETIME, direct_queue
-from workers.core.errors import RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import ENDINGS, STEPS, RunStatus
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.services.system import System
@@ -26,17 +25,10 @@ from workers.store.models import Run
 log = structlog.get_logger(__name__)
 
 OUTCOME = "terraslot_outcome"  # the header of a task that is sent once more
+# A delivery takes milliseconds; one that is missing after a minute was lost, or its worker was killed.
 OVERDUE = timedelta(seconds=60)
+# Deliveries that one call repeats: a task has to be over long before its own message is delivered again.
 BATCH = 500
-
-# A run waits before its first attempt, and again after one that lost its agent.
-_STEPS = (RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING, RunStatus.PENDING)
-_ENDINGS: dict[RunStatus, tuple[type[RunError], str]] = {
-    RunStatus.FAILED: (RunFailed, "failed"),
-    RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
-    RunStatus.DISCARDED: (RunDiscarded, "was discarded: its plan was refused"),
-    RunStatus.EXPIRED: (RunExpired, "expired: nobody confirmed its plan in time"),
-}
 
 
 def result_of(run: Run) -> dict[str, Any]:
@@ -57,7 +49,7 @@ def outcome(run: Run) -> dict[str, Any]:
     """Return the result of a run that succeeded; raise the :class:`RunError` of one that ended otherwise."""
     if run.status is RunStatus.SUCCEEDED:
         return result_of(run)
-    error, ending = _ENDINGS[run.status]
+    error, ending = ENDINGS[run.status]
     sentence = f"Run {run.id} of workspace {run.workspace} {ending}"
     if run.reason:
         sentence += f" ({run.reason})"
@@ -67,34 +59,34 @@ def outcome(run: Run) -> dict[str, Any]:
 def due(system: System, run_id: str) -> Run | None:
     """Return a run whose outcome is to be delivered now.
 
-    None where that was done already, or where the database can't be asked: what was not delivered is sent again.
+    None where it was delivered already, or where the database does not answer: an overdue outcome is sent again.
     """
     try:
         with system.database.read() as session:
             run = runs.get(session, run_id)
     except TerraslotError as error:
-        log.warning("outcome not delivered for now", run=run_id, why=str(error))
+        log.warning("outcome not delivered", run=run_id, why=str(error))
         return None
     return run if run.status.is_over and run.delivered_at is None else None
 
 
 def announce(system: System, run: Run) -> None:
-    """Let ``AsyncResult.state`` and ``.info`` say where a run that is not over stands, unless they say more already."""
+    """Set ``AsyncResult.state`` and ``.info`` of a run that is not over, unless they tell of a later step already."""
     key = system.celery.backend.get_key_for_task(run.id)
-    step = run.attempt * len(_STEPS) + _STEPS.index(run.status)
-    state = run.status.value.upper()
+    step = run.attempt * len(STEPS) + STEPS.index(run.status)
+    state = run.status.celery_state
     announcements.announce(system.redis, key, run.id, state, result_of(run), step=step, keep=RESULT_LIFETIME)
 
 
 def complete(system: System, run: Run) -> None:
-    """Send the task of a run that is over once more, so that Celery delivers the outcome."""
+    """Send the task of a run that is over once more, so that Celery stores the outcome."""
     task = run.task
     system.celery.send_task(
         task["name"],
         args=task["args"],
         kwargs=task["kwargs"],
         queue=direct_queue(names.SUBMIT_QUEUE),
-        # Its result is the caller's: nobody here is to be told of it.
+        # The caller waits for the result, this process does not.
         ignore_result=True,
         headers={"ignore_result": False, OUTCOME: True},
         **task["options"],
@@ -103,7 +95,7 @@ def complete(system: System, run: Run) -> None:
 
 
 def deliver_overdue(system: System) -> int:
-    """Send again what should have been delivered a minute ago; return how many."""
+    """Send overdue outcomes again; return how many."""
     with system.database.read() as session:
         overdue = runs.undelivered(session, system.now() - OVERDUE, BATCH)
     for run in overdue:

@@ -1,7 +1,8 @@
-"""The dispatcher: gives free slots to the oldest runnable runs of a pool.
+"""The dispatcher gives free slots to the runnable runs of a pool, by priority, then age.
 
-One process at a time works on a pool; a wake-up that arrives meanwhile makes it go round once more, so that none is
-lost. Whoever adds a run or frees a slot calls :func:`dispatch`; beat does so too, as a safety net.
+One process at a time dispatches a pool. A wake-up that arrives meanwhile sets the lock's rerun flag, and the process
+dispatches once more, so that no wake-up is lost. Each service that adds a run or frees a slot calls :func:`dispatch`;
+beat does so too, as a safety net.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
 
+# Seconds. Longer than a round takes, and the time for which a holder that was killed keeps others waiting.
 LOCK_TTL = 30.0
+# Runs read at a time: at least as many as an ordinary pool has free slots.
 BATCH = 100
+# Seconds within which cold starts of a pool ask for one cycle, not one for each of a thousand runs.
+_COLD_START_SECONDS = 1.0
 
 
 def dispatch(system: System, pool: str) -> int:
     """Give every free slot of ``pool`` that can be used to a run that waits; return how many were given.
 
-    Returns 0 at once where another process is at it: that one sees the wish.
+    Returns 0 at once where another process dispatches this pool: that one dispatches once more.
     """
     given = []
     system.lock(pool, "dispatch").work(lambda: given.append(_give_all(system, pool)), LOCK_TTL)
@@ -45,16 +50,16 @@ def dispatch(system: System, pool: str) -> int:
 
 
 def wake(system: System, pool: str) -> None:
-    """Give out what is free; where no agent is there at all, have the pool looked at now, not at the next tick."""
+    """Dispatch a pool; where it has no agent at all, enqueue its cycle now instead of waiting for beat."""
     if dispatch(system, pool) or system.slots(pool).stats().available:
         return
-    # The lock is left to its time: a thousand runs at once ask once.
-    if system.lock(pool, "cold-start").request(uuid.uuid4().hex, ttl=1):
+    # The lock is not released: it expires.
+    if system.lock(pool, "cold-start").request(uuid.uuid4().hex, ttl=_COLD_START_SECONDS):
         system.celery.send_task(names.CYCLE, args=[pool])
 
 
 def freed(system: System, ended: Run | None) -> Run | None:
-    """Give the slot that a finished run has left to the next one; return the run as it was given."""
+    """Give the slot of a run that has ended to the next one; return the run. None stands for a run that has not."""
     if ended is not None:
         dispatch(system, ended.pool)
     return ended
@@ -73,7 +78,7 @@ def _give_all(system: System, pool: str) -> int:
             break
         batch = _give(system, slots, spec, waiting) if spec else 0
         given += batch
-        # Whoever has added a run or freed a slot since then has left a wish with the lock.
+        # A run that was added or a slot that was freed since then has set the lock's rerun flag.
         if len(waiting) < limit or (wide and not batch):
             break
         wide = batch < limit
@@ -101,7 +106,7 @@ def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) ->
 
 
 def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
-    """Start a run; what is wrong with it alone keeps no other from starting. Raises where a server is away."""
+    """Start a run; an error of this run alone stops no other. Raises where a server is away."""
     with isolate("run not started", run=run.id, pool=spec.name):
         try:
             return start(system, slots, spec, run)
@@ -109,7 +114,7 @@ def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> b
             log.warning("run can't be started", run=run.id, pool=spec.name, why=str(error))
             fail(system, run, str(error))
         except NoKey as error:
-            # Not the run's fault: another process may have the key, and others need none.
+            # Another process may have the key, and other runs need none.
             log.warning("run waits for a key", run=run.id, pool=spec.name, why=str(error))
             set_status(system, spec.name, f"run {run.id} waits: {error}")
     return False
@@ -118,15 +123,15 @@ def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> b
 def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
     """Take a slot for a pending run, commit, send the order.
 
-    Returns None where no slot is free, False where the run holds one already or somebody else decided its fate first,
-    else True. Raises, having taken nothing, where its order can't be made.
+    Returns None where no slot is free, False where the run holds a slot already or is no longer runnable, else True.
+    Raises, having taken nothing, where its order can't be made.
     """
     token = orders.new_token()
     lease = slots.acquire(run.id, run.kind, token)
     if lease is None:
         return None
     if lease.token != token:
-        return False  # of its last attempt, or of somebody who is at it, or died there: reconcile releases what is left
+        return False  # of an earlier attempt, or of another dispatcher; reconcile releases one that is left over
     try:
         updated, order = _dispatched(system, spec, run, lease)
     except Exception:

@@ -1,6 +1,6 @@
-"""The end of a run, in one order: commit, then free its slot, then deliver its outcome.
+"""A run ends, or loses its agent: commit, then release its slot, then deliver its outcome.
 
-Whoever ends a run lets others start in its place: :func:`workers.services.dispatch.dispatch`.
+The caller gives the freed slot on: :func:`workers.services.runs.dispatch.freed`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from workers.core.lifecycle import RunEvent, after_agent_lost
+from workers.core.lifecycle import EventDetail, RunEvent, after_agent_lost
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import FailureReason
 from workers.services.runs import deliver
@@ -22,15 +22,11 @@ log = structlog.get_logger(__name__)
 
 
 def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
-    """End a run as it was read; None where somebody else decided its fate first.
+    """End a run as it was read; None where it has changed since: the other decision stands.
 
-    Only for a run of which no process is left, or none was ever started: its workspace is free from here on (F12).
+    Only for a run without processes: its workspace is free from here on (F12).
     """
-    with system.database.begin() as session:
-        ended = runs.record(
-            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(),
-            deadline=None, confirm_until=None, **changes,
-        )  # fmt: skip
+    ended = record(system, run, event, deadline=None, confirm_until=None, **changes)
     if ended is None:
         return None
     _release(system, ended)
@@ -41,55 +37,59 @@ def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None
 def fail(
     system: System, run: Run, error: str, reason: FailureReason = FailureReason.AGENT_ERROR, **changes: Any
 ) -> Run | None:
-    """End a run that can't go on, saying why: as cancelled, where that was asked for. Otherwise like :func:`end`."""
+    """End a run that can't go on as failed, or as cancelled where that was requested. Otherwise like :func:`end`."""
     if run.cancel_mode is not None:
         return end(system, run, RunEvent.CANCELLED, error=error, **changes)
     return end(system, run, RunEvent.FAILED, reason=reason, error=error, **changes)
 
 
-def expire(system: System, run: Run) -> Run | None:
-    """End a run that nobody confirmed in time; None where somebody decided first."""
-    return end(system, run, RunEvent.EXPIRED)
-
-
-def record(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
-    """Write ``event`` in a transaction of its own, expecting the run as it was read; None if it has changed since."""
-    with system.database.begin() as session:
-        return runs.record(
-            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(), **changes
-        )
-
-
-def requeue_or_fail(system: System, run: Run, why: str, *, may_have_started: bool, **detail: Any) -> Run | None:
-    """Plan a run anew, or fail it, after it lost its slot; None where somebody else decided its fate first.
+def requeue_or_fail(
+    system: System, run: Run, why: str, *, may_have_started: bool, detail: EventDetail | None = None
+) -> Run | None:
+    """Plan a run anew, or fail it, after it lost its slot; None where it has changed since it was read.
 
     An apply that may have started fails as ``agent_lost`` and is never repeated by itself. A run whose cancel was
-    asked for is cancelled. ``detail`` is entered with the event.
+    requested is cancelled. ``detail`` is entered with the event.
     """
-    with system.database.begin() as session:
-        spec = pools.get(session, run.pool)
-        event = after_agent_lost(
-            run.status, may_have_applied=may_have_started, attempt=run.attempt, attempts=spec.attempts
-        )
-        if run.cancel_mode is not None:
-            event = RunEvent.CANCELLED
-        changes: dict[str, Any] = {"started_at": None, "deadline": None, "confirm_until": None}
-        if event is RunEvent.AGENT_LOST:
-            changes |= {"agent": None, "slot": None, "token": None}
-        elif event is RunEvent.FAILED:
-            changes |= {"reason": FailureReason.AGENT_LOST, "error": _explanation(run, why)}
-        updated = runs.record(
-            session, run.id, event, expect=run.status, expect_token=run.token, now=system.now(),
-            detail={"why": why, **detail}, **changes,
-        )  # fmt: skip
+    with system.database.read() as session:
+        attempts = pools.get(session, run.pool).attempts
+    event = RunEvent.CANCELLED
+    if run.cancel_mode is None:
+        event = after_agent_lost(run.status, may_have_applied=may_have_started, attempt=run.attempt, attempts=attempts)
+    changes: dict[str, Any] = {"started_at": None, "deadline": None, "confirm_until": None}
+    if event is RunEvent.AGENT_LOST:
+        changes |= {"agent": None, "slot": None, "token": None}
+    elif event is RunEvent.FAILED:
+        changes |= {"reason": FailureReason.AGENT_LOST, "error": _explanation(run, why)}
+    updated = record(system, run, event, detail={"why": why, **(detail or {})}, **changes)
     if updated is None:
         return None
     log.warning("run lost its agent", run=run.id, why=why, status=updated.status.value, attempt=run.attempt)
-    if updated.status.is_over:
-        deliver.complete(system, updated)
-    else:
-        deliver.announce(system, updated)
+    tell = deliver.complete if updated.status.is_over else deliver.announce
+    tell(system, updated)
     return updated
+
+
+def record(
+    system: System, run: Run, event: RunEvent, *, detail: EventDetail | None = None, **changes: Any
+) -> Run | None:
+    """Write ``event`` in its own transaction, expecting the run as it was read; None where it has changed since."""
+    with system.database.begin() as session:
+        return runs.record(
+            session,
+            run.id,
+            event,
+            expect=run.status,
+            expect_token=run.token,
+            now=system.now(),
+            detail=detail,
+            **changes,
+        )
+
+
+def apply_deadline(now: datetime, pool: PoolPolicy) -> datetime:
+    """Return when an apply that is ordered now has to be over."""
+    return now + timedelta(seconds=pool.timeouts.redeem + pool.timeouts.apply)
 
 
 def _explanation(run: Run, why: str) -> str:
@@ -98,11 +98,6 @@ def _explanation(run: Run, why: str) -> str:
         "What Terraform had done by then is in its state or, if the state could not be written, lost: "
         "look at the log, plan again, and unlock the state only if its lock names this agent."
     )
-
-
-def apply_deadline(now: datetime, pool: PoolPolicy) -> datetime:
-    """Return when an apply that is ordered now has to be over."""
-    return now + timedelta(seconds=pool.timeouts.redeem + pool.timeouts.apply)
 
 
 def _release(system: System, run: Run) -> None:

@@ -1,7 +1,7 @@
 """Orders to agents: what one phase of a run needs, sent to the queue of the agent that holds its slot.
 
-An order is made before anything is decided, so that what keeps it from being made changes nothing; and sent after the
-commit, so that one that is not sent is sent again by reconcile.
+An order is made before anything is decided, so that an error in making it changes nothing. It is sent after the commit,
+so that reconcile sends an order again that was lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class NotMade(TerraslotError):
-    """An order can't be made, for what the run's own workspace says: it never will be, in its words."""
+    """An order can't be made, now or later, because of the run's own workspace; the message says why."""
 
 
 def new_token() -> str:
@@ -43,8 +43,8 @@ def new_token() -> str:
 def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
     """Return the order for ``phase``, to be redeemed by ``token``.
 
-    Raises :class:`NotMade` for what is wrong with the run's workspace alone; where it is the platform that lacks
-    something, what that raises.
+    Raises :class:`NotMade` for an error of the run's workspace alone, and the outage itself where the platform lacks
+    a server or a key.
     """
     try:
         return _order(system, session, run, phase, pool, slot=slot, token=token)
@@ -57,7 +57,7 @@ def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpe
 
 
 def send(system: System, run: Run, order: Order) -> None:
-    """Send an order to the run's agent. Sending it twice is harmless: its token is redeemed once."""
+    """Send an order to the run's agent. A second copy changes nothing: its token is redeemed once."""
     _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
 
 
@@ -83,7 +83,7 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
 
 
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
-    """Tell the agent of an executing run at once what its next heartbeat would tell it too."""
+    """Send a cancel to the agent of an executing run, which its next heartbeat would find as well."""
     request = CancelRequest(run=run.id, token=run.token or "", mode=mode)
     _send(system, names.CANCEL_ORDER, run, {"request": request.wire()})
 
@@ -94,7 +94,7 @@ def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
         kwargs=kwargs,
         queue=direct_queue(names.orders_queue(run.pool, run.agent or "")),
         ignore_result=True,
-        # What Flower and logs show: variables never leave the message itself.
+        # Flower and logs show these: variables never leave the message itself.
         argsrepr="()",
         kwargsrepr=f"{{'run': '{run.id}'}}",
     )

@@ -1,6 +1,6 @@
-"""What agents say: a phase started, a phase ended, an agent came or went.
+"""Take reports of agents: a phase started, a phase ended, an agent registered or stopped.
 
-A report counts only with the token of its run (or an agent's instance_id), and may arrive twice: the agent repeats
+A report counts only with the token of its run (or an agent's instance id), and may arrive twice: the agent repeats
 it until the slot map shows that it was taken. Everything here is therefore safe twice, and a late report of a run
 that went on without it changes nothing (F11, F26).
 """
@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 import structlog
 
-from workers.core.lifecycle import EXECUTING, RunEvent, RunStatus
+from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import APPLY_SLOT, Lease
 from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
@@ -27,6 +27,11 @@ from workers.store import pools, runs, workspaces
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
+
+_STARTED = {
+    Phase.PLAN: (RunStatus.PLANNING, RunNote.PLAN_STARTED),
+    Phase.APPLY: (RunStatus.APPLYING, RunNote.APPLY_STARTED),
+}
 
 
 def take(system: System, report: Report) -> None:
@@ -55,40 +60,41 @@ def _agent_registered(system: System, report: AgentRegistered) -> None:
 
 
 def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str) -> None:
-    """Decide about the runs that an agent held which is known to be gone, and remove it."""
+    """Requeue or fail the runs of an agent that is known to be gone, and deregister it."""
     slots = system.slots(pool)
     record = slots.agent(agent)
     held = record.leases if record is not None and record.instance_id == instance_id else ()
     reason = f"its agent {agent} is gone ({why})"
-    # Commit, then release: only the lease tells that an apply never started, and who dies here leaves it to the next.
-    _lose_all(system, held, reason)
+    # Commit, then release: only the lease tells that an apply never started, and a process that is killed here leaves
+    # it in place for the next.
+    _requeue_or_fail_all(system, held, reason)
     leases = slots.deregister(agent, instance_id)
-    _lose_all(system, leases, reason)  # those that were taken meanwhile
-    log.info("agent forgotten", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
+    _requeue_or_fail_all(system, leases, reason)  # those that were taken meanwhile
+    log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
     wake(system, pool)
 
 
-def _lose_all(system: System, leases: Iterable[Lease], why: str) -> None:
+def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:
     for lease in leases:
-        with isolate("run of a gone agent not decided about", run=lease.run, agent=lease.agent):
-            _lose(system, lease, why)
+        with isolate("run of a lost agent not requeued", run=lease.run, agent=lease.agent):
+            _requeue_or_fail(system, lease, why)
 
 
-def _lose(system: System, lease: Lease, why: str) -> None:
+def _requeue_or_fail(system: System, lease: Lease, why: str) -> None:
     with system.database.read() as session:
         run = runs.get(session, lease.run)
     if run.token == lease.token and run.status.holds_slot:
-        # The map may have lost what the database was told.
+        # Redis may have lost in a crash that the token was redeemed; the database was told.
         requeue_or_fail(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
 
 
 def _phase_started(system: System, report: PhaseStarted) -> None:
     now = system.now()
-    expected = RunStatus.PLANNING if report.phase is Phase.PLAN else RunStatus.APPLYING
+    expected, note = _STARTED[report.phase]
     resolved = {"commit": report.commit} if report.commit else {}
     with system.database.begin() as session:
         runs.note(
-            session, report.run, f"{report.phase} started", expect=expected, expect_token=report.token, now=now,
+            session, report.run, note, expect=expected, expect_token=report.token, now=now,
             detail={"agent": report.agent, "commit": report.commit}, started_at=now, **resolved,
         )  # fmt: skip
 
@@ -105,14 +111,9 @@ def _phase_finished(system: System, report: PhaseFinished) -> None:
 
 
 def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
-    """Do what follows from the end of a phase; return the run if it is over."""
-    if report.outcome == "failed":
-        return end(system, run, RunEvent.FAILED, reason=report.reason, error=report.error, **_facts(report))
-    if report.outcome == "cancelled" and run.cancel_mode is None:
-        error = report.error or f"Its {report.phase} took longer than it may."
-        return end(system, run, RunEvent.FAILED, reason=FailureReason.TIMED_OUT, error=error, **_facts(report))
-    if report.outcome == "cancelled":
-        return end(system, run, RunEvent.CANCELLED, error=report.error, **_facts(report))
+    """Do what follows from the end of a phase; return the run where that ends it."""
+    if report.outcome != "succeeded":
+        return _end_unsuccessful(system, run, report)
     if report.phase is Phase.APPLY:
         return end(system, run, RunEvent.APPLIED, outputs=report.outputs)
     if run.kind is RunKind.PLAN or not report.changed:
@@ -122,8 +123,17 @@ def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
     return _apply_at_once(system, run, report) if run.auto_apply else _wait_for_confirmation(system, run, report)
 
 
+def _end_unsuccessful(system: System, run: Run, report: PhaseFinished) -> Run | None:
+    event, reason, error = RunEvent.FAILED, report.reason, report.error
+    if report.outcome == "cancelled" and run.cancel_mode is not None:
+        event, reason = RunEvent.CANCELLED, None
+    elif report.outcome == "cancelled":
+        reason, error = FailureReason.TIMED_OUT, error or f"Its {report.phase} took longer than it may."
+    return end(system, run, event, reason=reason, error=error, **_facts(report))
+
+
 def _facts(report: PhaseFinished) -> dict[str, Any]:
-    """Return what a plan told; an apply keeps the counts that its plan had."""
+    """Return the columns that a plan's report sets; an apply keeps the counts of its plan."""
     if report.phase is Phase.APPLY:
         return {}
     return {
@@ -154,7 +164,7 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> R
 
 
 def _keep_plan(system: System, run: Run) -> Run | None:
-    """Reserve the slot of a run that waits; one whose cancel came while its plan was reported ends, and is returned."""
+    """Reserve the slot of a run that waits; end and return one whose cancel was requested meanwhile."""
     if run.cancel_mode is not None:
         return end(system, run, RunEvent.CANCELLED)
     if run.token and run.confirm_until:
@@ -173,7 +183,7 @@ def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> Run | Non
     slots = system.slots(run.pool)
     lease = slots.resume(run.id, report.token, token)
     if lease is None:
-        return None  # its agent is silent, or the lease went on without this report: reconcile decides
+        return None  # its agent is silent, or the lease has another token since: reconcile decides
     updated = record(
         system, run, RunEvent.PLANNED_AUTO_APPLY, token=token, started_at=None,
         deadline=apply_deadline(system.now(), spec), **_facts(report),
@@ -187,7 +197,7 @@ def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> Run | Non
 
 
 def _repeat_last_step(system: System, run: Run) -> None:
-    """Do again what follows the commit, in case the process died between the two."""
+    """Repeat what follows the commit: the process may have been killed between the two."""
     if run.status is RunStatus.APPLY_PENDING:
         freed(system, _keep_plan(system, run))
     elif run.status.is_over and run.token and system.slots(run.pool).release(run.id, run.token):

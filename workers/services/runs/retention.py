@@ -1,6 +1,6 @@
-"""What is kept for how long: the history of runs, and that of the pools' sizes. Beat has the rest removed.
+"""Purge the history of runs and of the pools' sizes that is older than the settings keep.
 
-Logs and Celery's results are in Redis, which lets them expire by itself.
+Logs and Celery's results are in Redis, where they expire.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A transaction removes so many rows at most, since everybody else's writes to SQLite wait for it; one call does so
-# many transactions, since a task has to be over long before its message is delivered again.
+# Rows that one transaction removes at most: all other writes to SQLite wait for it.
 BATCH = 500
+# Transactions of one call: a task has to be over long before its message is delivered again.
 BATCHES = 20
 
 
 def purge(system: System) -> dict[str, int]:
-    """Remove what is older than the settings say, as far as one call goes; return how much of what."""
+    """Remove what is older than the settings keep, up to ``BATCHES`` batches of each kind; return how many rows."""
     runs = system.now() - timedelta(days=system.settings.run_retention_days)
     decisions = system.now() - timedelta(days=system.settings.decision_retention_days)
-    forgotten = {
-        "runs": _purge(system, retention.forget_runs, runs),
-        "decisions": _purge(system, retention.forget_decisions, decisions),
-        "pod_failures": _purge(system, retention.forget_pod_failures, decisions),
+    purged = {
+        "runs": _purge(system, retention.purge_runs, runs),
+        "decisions": _purge(system, retention.purge_decisions, decisions),
+        "pod_failures": _purge(system, retention.purge_pod_failures, decisions),
     }
-    if any(forgotten.values()):
-        log.info("history forgotten", **forgotten)
-    return forgotten
+    if any(purged.values()):
+        log.info("history purged", **purged)
+    return purged
 
 
 def _purge(system: System, batch: Callable[[Session, datetime, int], int], before: datetime) -> int:
     total = 0
     for _ in range(BATCHES):
         with system.database.begin() as session:
-            forgotten = batch(session, before, BATCH)
-        total += forgotten
-        if forgotten < BATCH:
+            purged = batch(session, before, BATCH)
+        total += purged
+        if purged < BATCH:
             break
     return total

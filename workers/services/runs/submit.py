@@ -1,22 +1,23 @@
-"""A run is asked for: it is entered, and started where a slot is free."""
+"""Submit a run: parse what its task asks for, enter it, and start it where a slot is free."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import Name
+from workers.protocol.validation import problems
 from workers.services.runs import deliver
 from workers.services.runs.dispatch import wake
 from workers.services.system import System
 from workers.store import runs, workspaces
-from workers.store.models import Run
+from workers.store.models import Run, TaskMessage
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +32,30 @@ class RunRequest(BaseModel):
     auto_apply: bool | None = None
     destroy: bool = False
 
+    @classmethod
+    def of_task(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> RunRequest:
+        """Return what a task's arguments ask for: a workspace, by position or by name, and options by name.
 
-def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task: Mapping[str, Any]) -> Run:
+        In a chain, Celery puts the result of the task before in front of the arguments; it is not a workspace.
+        Raises :class:`InvalidRequest`.
+        """
+        named = dict(kwargs)
+        positional = [arg for arg in args if not isinstance(arg, dict | list)]
+        if len(positional) == 1 and "workspace" not in named:
+            named["workspace"] = positional[0]
+        elif positional:
+            raise InvalidRequest(f"One workspace is expected, and options by name; got the arguments {args!r}.")
+        try:
+            return cls.model_validate(named)
+        except ValidationError as error:
+            raise InvalidRequest(f"The request is invalid: {'; '.join(problems(error, values=True))}.") from None
+
+
+def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task: TaskMessage) -> Run:
     """Enter a run and try to start it at once. The same id again returns the run that is there.
 
-    ``task`` is what :func:`deliver.complete` needs to send the Celery task again. Raises
-    :class:`InvalidRequest` for an id that can't be used, :class:`UnknownWorkspace` for a workspace that isn't there.
+    ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id that can't be used,
+    :class:`UnknownWorkspace` for a workspace that does not exist.
     """
     if not names.RUN_ID.fullmatch(run_id):
         raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
@@ -51,20 +70,20 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
             priority=request.priority,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
             destroy=request.destroy,
-            task=dict(task),
+            task=task,
             now=system.now(),
         )
     if new:
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
-        _set_going(system, run)
+        _try_to_start(system, run)
     return run
 
 
-def _set_going(system: System, run: Run) -> None:
-    """Give out what is free, and tell the caller. The run is there: what fails from here on must not deny that."""
+def _try_to_start(system: System, run: Run) -> None:
+    """Dispatch the pool, and tell the caller. The run is entered: an error from here on does not refuse it."""
     try:
         wake(system, run.pool)
-        deliver.announce(system, run)  # where it was started, that has told more already
+        deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
     except Exception:
-        log.exception("run not started for now: the next tick tries again", run=run.id, pool=run.pool)
+        log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)

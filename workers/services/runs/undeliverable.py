@@ -1,11 +1,10 @@
-"""Reports that can't be taken: not understood, or met by the same fault every time. None keeps its slot for ever.
+"""Reports that can't be taken, and ends that are never reported: no run keeps its slot for ever.
 
-An agent repeats the end of a phase until the slot map shows that it was taken. One that can't be is entered among the
-run's events first: while versions change, another worker may take it. Where it still comes after ``PATIENCE``, the
-run fails with the reason, and its slot is free: who tells of the end tells that no process is left. Of what is not
-even known to be an end, and of what never arrives, the last word is :func:`end_unreported`.
+An agent repeats the end of a phase until the slot map shows that it was taken. A rejected one is entered among the
+run's events first: while versions change, another worker may take it. Where it is still rejected after ``PATIENCE``,
+the run fails and says why. That frees its slot safely: an agent reports an end when no process is left.
 
-A message without the token of its run changes nothing, and none does while a server is away.
+A message without the token of its run changes nothing, and nothing changes while a server is away.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import structlog
 from pydantic import ValidationError
 
 from workers.core.errors import UnknownRun
-from workers.core.lifecycle import EXECUTING, RunStatus
+from workers.core.lifecycle import EXECUTING, EventDetail, RunNote
 from workers.core.reconcile import KILL_GRACE, RECENT_HEARTBEAT
-from workers.protocol.kinds import FailureReason, Phase
+from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import REPORT
 from workers.protocol.text import CONTROLS
@@ -37,11 +36,9 @@ from workers.store.models import Run, RunEventRecord
 
 log = structlog.get_logger(__name__)
 
-NOT_TAKEN = "report not taken"
-TO_BE_KILLED = "to be killed"
-NOT_REPORTED = "end not reported"
+# Longer than a rolling update leaves workers of two versions side by side for one report.
 PATIENCE = timedelta(seconds=120)
-_MAX_WORDS = 500
+_LONGEST_REASON = 500  # characters: it holds names that the agent chose
 _ADVICE = (
     "Agents and control plane of different versions are the likely cause: bring them to the same one. What Terraform "
     "has done is in its state and in the run's log; plan again."
@@ -49,7 +46,7 @@ _ADVICE = (
 
 
 def receive(system: System, payload: object) -> None:
-    """Take what arrived as a report. Raises where a server is away: the agent repeats what counts."""
+    """Take a message as a report. Raises where a server is away: the agent repeats what counts."""
     try:
         take(system, REPORT.validate_python(payload))
     except UnknownRun as error:
@@ -57,36 +54,36 @@ def receive(system: System, payload: object) -> None:
     except Exception as error:
         if is_outage(error):
             raise
-        _not_taken(system, payload, error)
+        _reject(system, payload if isinstance(payload, dict) else {}, error)
 
 
 def end_unreported(system: System, spec: PoolSpec, holding: Iterable[Run]) -> None:
-    """Fail runs whose time is long over, and whose agent lives, was told to kill them, and gives no end that counts."""
+    """Fail runs whose time is long over, and whose living agent was told to kill them and reports no valid end."""
     late = timedelta(seconds=spec.timeouts.interrupt + KILL_GRACE)
     for run in holding:
         if run.status in EXECUTING and run.deadline is not None and system.now() > run.deadline + late:
             renew_lock()
-            with isolate("end not looked for", run=run.id, pool=spec.name):
+            with isolate("unreported end not looked for", run=run.id, pool=spec.name):
                 _end_unreported(system, run.id)
 
 
-def _not_taken(system: System, payload: object, error: Exception) -> None:
-    words = re.sub(f"[{CONTROLS}\n]", "\ufffd", explained(error))[:_MAX_WORDS]
-    fields = payload if isinstance(payload, dict) else {}
-    run = _run(system, fields)
+def _reject(system: System, fields: dict[Any, Any], error: Exception) -> None:
+    why = re.sub(f"[{CONTROLS}\n]", "\ufffd", explained(error))[:_LONGEST_REASON]
+    run = _executing(system, fields)
     if run is None:
-        log.warning("report dropped", error=words)
+        log.warning("report dropped", error=why)
         return
-    # What does not fit is said in words that hold no values; a fault of this program is told in full.
-    trace = None if isinstance(error, ValidationError) else error
-    log.warning("report not taken", run=run.id, agent=run.agent, why=words, exc_info=trace)
-    waited = _waited(system, run, NOT_TAKEN, words)
-    if fields.get("type") == "phase_finished" and waited > PATIENCE:
-        told = f"The agent {run.agent} has reported the end of the {_phase(run)}{_outcome(fields)}"
-        _fail(system, run, f"{told}, but that report can't be taken: {words}", FailureReason.AGENT_ERROR)
+    # A traceback for a fault of this program; an invalid report is explained, without its values.
+    log.warning("report rejected", run=run.id, why=why, exc_info=None if isinstance(error, ValidationError) else error)
+    rejected_for = _time_since(system, run, RunNote.REPORT_REJECTED, why)
+    if fields.get("type") == "phase_finished" and rejected_for > PATIENCE:
+        outcome = fields.get("outcome")
+        known = f" as {outcome}" if outcome in ("succeeded", "failed", "cancelled") else ""
+        end = f"The agent {run.agent} has reported the end of the {EXECUTING[run.status]}{known}"
+        _fail(system, run, f"{end}, but that report can't be taken: {why}", FailureReason.AGENT_ERROR)
 
 
-def _run(system: System, fields: dict[Any, Any]) -> Run | None:
+def _executing(system: System, fields: dict[Any, Any]) -> Run | None:
     """Return the run that a message is about, if it has the token of what the run executes now."""
     run_id, token = fields.get("run"), fields.get("token")
     if not isinstance(run_id, str) or not isinstance(token, str):
@@ -101,20 +98,22 @@ def _run(system: System, fields: dict[Any, Any]) -> Run | None:
 
 def _end_unreported(system: System, run_id: str) -> None:
     with system.database.read() as session:
-        run = runs.get(session, run_id)  # as it is by now: ended, or its cancel asked for
-    if run.status not in EXECUTING or not _was_told(system, run):
+        run = runs.get(session, run_id)  # it may have ended since, or its cancel may have been requested
+    if run.status not in EXECUTING or not _knows_of_kill(system, run):
         return
-    waited = _waited(system, run, NOT_REPORTED, "its time is over, and its agent was told to kill it")
-    if waited > timedelta(seconds=KILL_GRACE):
-        told = f"The {_phase(run)} took longer than it may, its agent {run.agent} was told to kill it"
-        sentence = f"{told}, and no end of it was reported that could be taken{_last_words(system, run)}"
+    why = "its time is over, and its agent was told to kill it"
+    if _time_since(system, run, RunNote.END_NOT_REPORTED, why) > timedelta(seconds=KILL_GRACE):
+        rejected = _note(system, run, RunNote.REPORT_REJECTED)
+        reason = f": {rejected.detail['why']}" if rejected is not None and rejected.detail else "."
+        told = f"The {EXECUTING[run.status]} took longer than it may, its agent {run.agent} was told to kill it"
+        sentence = f"{told}, and no end of it was reported that could be taken{reason}"
         _fail(system, run, sentence, FailureReason.TIMED_OUT)
 
 
-def _was_told(system: System, run: Run) -> bool:
-    """Whether the agent was heard since a kill was marked, so that it knows. Of a silent one, the pod's end tells.
+def _knows_of_kill(system: System, run: Run) -> bool:
+    """Whether the agent was heard since the kill was requested. A silent agent's runs end with its pod.
 
-    When it was marked, nobody has kept: it was by the time at which it was first seen here.
+    The slot map keeps no time of the request: it was made by the time at which it was first seen here.
     """
     slots = system.slots(run.pool)
     lease, agent = slots.find(run.id), slots.agent(run.agent or "")
@@ -123,42 +122,29 @@ def _was_told(system: System, run: Run) -> bool:
     unheard = slots.watched()[0] - agent.heartbeat_at
     if lease.cancel is not CancelMode.KILL or unheard >= RECENT_HEARTBEAT:
         return False
-    return timedelta(seconds=unheard) < _waited(system, run, TO_BE_KILLED, "its time is over")
+    return timedelta(seconds=unheard) < _time_since(system, run, RunNote.KILL_REQUESTED, "its time is over")
 
 
-def _waited(system: System, run: Run, what: str, why: str) -> timedelta:
-    """Return since when the run's events say ``what`` of this phase; say it, if they don't."""
-    now = system.now()
-    with system.database.read() as session:
-        said = [event.at for event in runs.events(session, run.id) if _is_about(run, event, what)]
-    if said:
-        return now - said[0]
+def _time_since(system: System, run: Run, note: RunNote, why: str) -> timedelta:
+    """Return how long ago a note about this phase was entered; enter it where there is none yet."""
+    if (entered := _note(system, run, note)) is not None:
+        return system.now() - entered.at
     with system.database.begin() as session:
-        detail = {"attempt": run.attempt, "why": why}
-        runs.note(session, run.id, what, expect=run.status, expect_token=run.token, now=now, detail=detail)
+        detail = EventDetail(attempt=run.attempt, why=why)
+        runs.note(
+            session, run.id, note, expect=run.status, expect_token=run.token, now=system.now(), detail=detail
+        )  # fmt: skip
     return timedelta()
 
 
-def _last_words(system: System, run: Run) -> str:
-    """Return why reports of this phase were not taken, if any came."""
+def _note(system: System, run: Run, note: RunNote) -> RunEventRecord | None:
     with system.database.read() as session:
-        said = [event.detail for event in runs.events(session, run.id) if _is_about(run, event, NOT_TAKEN)]
-    return f": {said[-1]['why']}" if said and said[-1] else "."
-
-
-def _is_about(run: Run, event: RunEventRecord, what: str) -> bool:
-    attempt = (event.detail or {}).get("attempt")
-    return event.event == what and event.status is run.status and attempt == run.attempt
+        events = runs.events(session, run.id)
+    phase = (note, run.status, run.attempt)
+    return next(
+        (each for each in events if (each.event, each.status, (each.detail or {}).get("attempt")) == phase), None
+    )
 
 
 def _fail(system: System, run: Run, sentence: str, reason: FailureReason) -> None:
     freed(system, fail(system, run, f"{sentence} {_ADVICE}", reason=reason))
-
-
-def _phase(run: Run) -> Phase:
-    return Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
-
-
-def _outcome(fields: dict[Any, Any]) -> str:
-    said = fields.get("outcome")
-    return f" as {said}" if said in ("succeeded", "failed", "cancelled") else ""

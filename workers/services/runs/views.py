@@ -1,19 +1,24 @@
-"""Runs as people look at them: plain values, read only, from the database alone.
+"""Runs as people look at them: plain values, read only. Neither Celery nor Redis is loaded where the database suffices.
 
-Their fields are what ``--json`` and the dashboard's JSON print, so names and meanings stay as they are.
+The fields of the views are what ``--json`` and the dashboard's JSON print, so names and meanings stay as they are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import EventDetail, RunStatus
 from workers.protocol.kinds import RunKind
+from workers.protocol.leases import PoolStats
 from workers.store import pools, runs, workspaces
 from workers.store.database import Database
 from workers.store.models import Run, RunEventRecord
+
+if TYPE_CHECKING:
+    from workers.services.system import System
+    from workers.slots.log_stream import LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class EventView:
     at: datetime
     event: str
     status: RunStatus
-    detail: dict[str, Any]
+    detail: EventDetail
 
 
 def recent(
@@ -111,6 +116,36 @@ def view(run: Run) -> RunView:
         finished_at=run.finished_at,
         confirm_until=run.confirm_until,
     )
+
+
+def log_lines(system: System, run: RunView, *, after: str = "0", block: float = 0) -> list[LogLine]:
+    """Return the lines of a run's log after the id ``after``; wait up to ``block`` seconds for the first."""
+    from workers.slots.log_stream import RunLog  # noqa: PLC0415 - loads Redis
+
+    return RunLog(system.redis, run.pool, run.run_id).read(after, block)
+
+
+def why_pending(system: System, run: RunView) -> str:
+    """Say what a pending run waits for."""
+    with system.database.read() as session:
+        pool_status = pools.status(session, run.pool)
+        runnable = runs.get(session, run.run_id).runnable
+        active = [other for other in runs.holding(session, run.pool) if other.workspace == run.workspace]
+    if not runnable:
+        before = next((other for other in active if other.kind is RunKind.PLAN_AND_APPLY), None)
+        which = f"run {before.id} ({before.status})" if before else "an earlier run"
+        return f"waiting for {which} of the same workspace"
+    missing = _missing(system.slots(run.pool).stats(), run.kind)
+    return f"{missing}; {pool_status}" if pool_status else missing
+
+
+def _missing(stats: PoolStats, kind: RunKind) -> str:
+    if not stats.available:
+        return "waiting for an agent (cold start)"
+    if stats.free_plan if kind is RunKind.PLAN else stats.free_apply:
+        return "waiting for the dispatcher"
+    what = "slot" if kind is RunKind.PLAN else "slot that may apply"
+    return f"waiting for a free {what} ({stats.used} of {stats.total} slots taken)"
 
 
 def _event(record: RunEventRecord) -> EventView:

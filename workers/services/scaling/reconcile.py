@@ -13,7 +13,7 @@ from typing import assert_never
 
 import structlog
 
-from workers.core.lifecycle import RunEvent, RunNote, RunStatus
+from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
 from workers.core.reconcile import (
     Action,
     CancelRun,
@@ -31,7 +31,6 @@ from workers.core.reconcile import (
     reconcile,
 )
 from workers.protocol.errors import TerraslotError, Unavailable
-from workers.protocol.kinds import Phase
 from workers.protocol.leases import AgentRecord, CancelOutcome, Lease
 from workers.services.errors import isolate
 from workers.services.pod_snapshot import PodSnapshot
@@ -238,7 +237,7 @@ def _revert_confirmation(run: Run, lease: Lease, context: Context) -> None:
 
 def _resend_order(run: Run, lease: Lease, context: Context) -> None:
     system = context.system
-    phase = Phase.PLAN if run.status is RunStatus.PLANNING else Phase.APPLY
+    phase = EXECUTING[run.status]
     try:
         with system.database.read() as session:
             order = orders.make(system, session, run, phase, context.spec, slot=lease.slot, token=lease.token)

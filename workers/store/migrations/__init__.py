@@ -1,7 +1,13 @@
-"""The schema's versions, applied by Alembic without a configuration file.
+"""The schema's versions, applied by Alembic without a configuration file. Expand, then contract.
 
-A new version is a module in ``versions`` written by hand; tests compare what all versions together make with the
-models, on both databases.
+Two releases work on one database while an upgrade goes on, and after a rollback. So a version of the schema only
+*expands* it: the previous release must be able to read and insert every row. A new column is nullable or has a server
+default; a new CHECK admits what the previous release writes. What no release needs any more is removed one release
+later (*contract*), when every release that used it is gone. A release that meets a schema newer than its own leaves it
+as it is.
+
+A version is a module in ``versions`` written by hand, named by four digits that count up. Tests compare what all
+versions together make with the models, and with what the last release inserts, on both databases.
 """
 
 from __future__ import annotations
@@ -9,25 +15,30 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from workers.protocol.errors import Unavailable
 
-# Any number that nothing else locks: PostgreSQL's advisory locks have no names.
+log = structlog.get_logger(__name__)
+
+# PostgreSQL's advisory locks have numbers for names: an arbitrary one that nothing else locks.
 _ADVISORY_LOCK = 7_265_727_261
-# Alembic keeps what it is doing in module globals.
+# Alembic keeps its state in module globals.
 _one_at_a_time = threading.Lock()
 
 
-def upgrade(connection: Connection) -> None:
-    """Apply, in the transaction of ``connection``, the versions that are missing.
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Apply the versions up to ``revision`` that are missing, in the transaction of ``connection``.
 
-    Whoever comes second waits for the first: on SQLite for the write lock that the transaction holds already, on
-    PostgreSQL for a lock that ends with the transaction. Raises :class:`Unavailable` where a version that this
-    program does not know has been applied already.
+    A second process waits for the first: on SQLite for the write lock that the transaction holds already, on
+    PostgreSQL for a lock that ends with the transaction. A schema that is newer than all known versions is left as it
+    is. Raises :class:`Unavailable` where the tables are those of another program.
     """
     config = Config()
     # Interpolated by configparser, where a percent sign in a path would be syntax.
@@ -36,13 +47,22 @@ def upgrade(connection: Connection) -> None:
     with _one_at_a_time:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
-        _upgrade(config, connection)
+        found, newest = _revision(connection), ScriptDirectory.from_config(config).get_current_head()
+        if found and newest and found.isdigit() and found > newest:
+            log.info("schema is newer than this version, left as it is", found=found, newest_known=newest)
+            return
+        _upgrade(config, connection, revision)
 
 
-def _upgrade(config: Config, connection: Connection) -> None:
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _upgrade(config: Config, connection: Connection, revision: str) -> None:
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise Unavailable(
-            f"The database {connection.engine.url} was brought up to date by a newer Terraslot: run that one. ({error})"
+            f"The database {connection.engine.url} has the schema of another program: give Terraslot a database of its "
+            f"own, in TERRASLOT_DATABASE_URL. ({error})"
         ) from error
