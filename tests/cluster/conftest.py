@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.waiting import eventually
-from workers.cluster import orphans
 from workers.cluster.local import LocalPods
 from workers.cluster.pod_record import read
+from workers.cluster.processes import orphaned_groups
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def local_pods(tmp_path: Path) -> Iterator[Callable[..., LocalPods]]:
         children = [
             member
             for path in directories
-            for orphan in orphans.living(path / "work/children")
+            for orphan in orphaned_groups(path / "work/children")
             for member in orphan.members
         ]
         for pod in pods.list(pool):

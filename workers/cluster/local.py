@@ -1,11 +1,11 @@
 """Pods that are processes of this machine, behind the interface that Kubernetes pods have.
 
 A pod is a directory ``HOME/pods/POOL/NAME`` and the process ``python -m agent`` that works in it, in a session of its
-own, so that neither a terminal's Ctrl-C nor the end of the worker that started it reaches it. One file lock a pool,
-which the kernel drops when its holder dies, makes every call one step for all threads and processes. Nothing here
-waits for a process: deadlines are written down, and whoever looks next acts on them.
+own, so that neither a terminal's Ctrl-C nor the end of the worker that started it reaches it. One file lock for each
+pool, which the kernel releases when its holder dies, makes every call one step for all threads and processes. No call
+waits for a process: deadlines are written to the pod's record, and the next call acts on them.
 
-A pod exists until neither its agent nor anything that the agent started lives: an agent that was killed leaves a
+A pod exists as long as its agent, or anything that the agent started, lives: an agent that was killed leaves a
 terraform that still writes, which gets one SIGINT and time to store its state.
 """
 
@@ -21,27 +21,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from workers.cluster import orphans, pod_record, process_log, processes
+from workers.cluster import pod_record, process_log, processes
 from workers.cluster.backend import Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
+from workers.cluster.processes import OrphanedGroup, orphaned_groups
 from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.pool_secret import SECRET_FILE
 from workers.protocol.version import PROTOCOL
 from workers.specs.pools import PoolSpec
 
-_OWN = "TERRASLOT_"
+_PREFIX = "TERRASLOT_"  # of all variables that are this system's
 _CLOSED = "closed"
-# What agents that are started now have in common, and those of an earlier version lack.
+_CHILDREN = f"{WORK}/children"
+# The same for all agents that are started now; those of an earlier protocol version have another.
 TEMPLATE = f"protocol-{PROTOCOL}"
 AGENT = (sys.executable, "-P", "-m", "agent")
 
 
 class LocalPods:
-    """Local pods under ``home``; ``environment`` is what every agent gets of ``TERRASLOT_*`` beside its own name.
+    """Local pods under ``home``; ``environment``: the variables ``TERRASLOT_*`` that all agents share.
 
-    ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead
-    agent left running.
+    ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead agent
+    left running.
     """
 
     keeps_state = True
@@ -74,17 +76,16 @@ class LocalPods:
             return sorted(entry.name for entry in self._root.iterdir() if entry.is_dir()) if self._root.exists() else []
 
     def list(self, pool: str) -> Pods:
-        """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`; ends what is due to be ended."""
+        """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`; acts on deadlines."""
         with self._locked(pool) as directory:
-            seen = [self._look(path) for path in sorted(directory.iterdir())]
-        return [pod for pod in seen if pod is not None]
+            return [pod for path in sorted(directory.iterdir()) if (pod := self._act(path))]
 
     def orphaned_pods(self, pools: Collection[str]) -> Pods:
         """See :meth:`PodBackend.orphaned_pods <workers.cluster.backend.PodBackend.orphaned_pods>`."""
         return [pod for pool in self.pools() if pool not in pools for pod in self.list(pool)]
 
     def template(self, spec: PoolSpec) -> str:  # noqa: ARG002 - the protocol's
-        """See :meth:`PodBackend.template`: agents read their pool's configuration with each order; versions differ."""
+        """See :meth:`PodBackend.template`: an order brings the pool's configuration; only versions differ."""
         return TEMPLATE
 
     def create(self, spec: PoolSpec, name: str) -> None:
@@ -93,7 +94,7 @@ class LocalPods:
             if (self._root / _CLOSED).exists():
                 raise Unavailable(f"No agent is started in the pool '{spec.name}': the embedded system is stopping.")
             path = directory / name
-            if path.exists() and self._record(path) is not None:
+            if self._record(path):
                 return
             (path / WORK).mkdir(parents=True)
             process = processes.start(
@@ -115,11 +116,11 @@ class LocalPods:
         """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`."""
         with self._locked(pod.pool) as directory:
             path = directory / pod.name
-            record = self._record(path) if path.exists() else None
+            record = self._record(path)
             if record is None or record.uid != pod.uid:
                 return None
             self._ask_to_end(path, record, force=force)
-            return self._look(path)
+            return self._act(path)
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
         """Do nothing: no cluster moves the processes of this machine."""
@@ -145,22 +146,25 @@ class LocalPods:
             shutil.rmtree(directory)
 
     def check(self, spec: PoolSpec) -> None:
-        """Do nothing: whatever can be said of a local pool is possible."""
+        """Do nothing: every configuration of a local pool is possible."""
 
     def expire_grace(self, pod: Pod) -> bool:
-        """End the grace period of a pod: its agent is killed now, what it leaves is interrupted and has its time."""
+        """End the grace period of a pod: its agent is killed now, and the agent's children get their SIGINT.
+
+        False where the pod is gone.
+        """
         with self._locked(pod.pool) as directory:
             path = directory / pod.name
-            record = self._record(path) if path.exists() else None
+            record = self._record(path)
             if record is None or record.uid != pod.uid:
                 return False
-            if record.kill_at is None or record.kill_at > self._clock():
-                record.model_copy(update={"kill_at": self._clock()}).write(path)
-            self._look(path)
+            now = self._clock()
+            record.write(path, kill_at=min(record.kill_at or now, now))
+            self._act(path)
             return True
 
     def close(self) -> None:
-        """Refuse new pods from now on. A creation that is under way has ended when any later call returns."""
+        """Refuse new pods from now on. A creation that is under way ends before any later call returns."""
         with _unavailable("close", str(self._root)):
             self._root.mkdir(parents=True, exist_ok=True)
             (self._root / _CLOSED).touch()
@@ -180,20 +184,21 @@ class LocalPods:
                 yield directory
 
     def _record(self, path: Path) -> PodRecord | None:
-        """Return the record of a pod's directory, or remove a directory whose creator died before its process began.
+        """Return the record of a pod's directory; None if there is no pod.
 
-        A creator that died just after it started the process left one that nothing names but its environment.
+        A process without a record, whose creator died before it wrote one, is found by its environment. A directory
+        without a process is removed.
         """
-        record = pod_record.read(path)
-        if record is None and (process := processes.with_environment(f"{_OWN}WORK_DIR", str(path / WORK))):
-            record = PodRecord(pid=process.pid, started=process.started, created_at=self._clock())
-            record.write(path)
-        elif record is None:
+        if (record := pod_record.read(path)) or not path.exists():
+            return record
+        process = processes.with_environment(f"{_PREFIX}WORK_DIR", str(path / WORK))
+        if process is None:
             shutil.rmtree(path)
-        return record
+            return None
+        return PodRecord(pid=process.pid, started=process.started, created_at=self._clock()).write(path)
 
-    def _look(self, path: Path) -> Pod | None:
-        """Do what is due for one pod, and return it as it is now; None if nothing of it is left."""
+    def _act(self, path: Path) -> Pod | None:
+        """Act on the deadlines of a pod, and return it as it is now; None if nothing of it is left."""
         record = self._record(path)
         if record is None:
             return None
@@ -204,10 +209,9 @@ class LocalPods:
             return record.as_pod(path.parent.name, path.name)
         if record.ended is None:
             phase, ended = pod_record.how_it_ended(record.process.exit_code(), path / LOG)
-            record = record.model_copy(update={"phase": phase, "ended": ended})
-            record.write(path)
-        if left := orphans.living(path / WORK / "children"):
-            record = self._end_orphans(path, record, left)
+            record = record.write(path, phase=phase, ended=ended)
+        if orphans := orphaned_groups(path / _CHILDREN):
+            record = self._end_orphans(path, record, orphans)
         elif record.kill_at is not None:
             pod_record.rescue(path, self._rescued)
             shutil.rmtree(path)
@@ -215,41 +219,43 @@ class LocalPods:
         return record.as_pod(path.parent.name, path.name)
 
     def _ask_to_end(self, path: Path, record: PodRecord, *, force: bool) -> None:
-        """Send SIGTERM once, or SIGKILL; the deadline is written down first, so that a crash between costs nothing."""
+        """Send SIGTERM once, or SIGKILL. The deadline is written first: after a crash the next call acts on it."""
         kill_at = self._clock() + (0 if force else self._grace)
         if record.kill_at is None or kill_at < record.kill_at:
-            record.model_copy(update={"kill_at": kill_at}).write(path)
+            record.write(path, kill_at=kill_at)
         if force:
             record.process.send(SIGKILL)
-            orphans.kill(orphans.living(path / WORK / "children"))
+            for orphan in orphaned_groups(path / _CHILDREN):
+                orphan.kill()
         elif record.kill_at is None:
             record.process.send(SIGTERM)
 
-    def _end_orphans(self, path: Path, record: PodRecord, left: Sequence[orphans.Orphan]) -> PodRecord:
-        """Interrupt what a dead agent left, once, and kill it when its time is over or nobody leads it any more."""
+    def _end_orphans(self, path: Path, record: PodRecord, orphans: Sequence[OrphanedGroup]) -> PodRecord:
+        """Interrupt a dead agent's children once; kill them at their deadline, or when they have no leader any more."""
+        due = record.orphans_kill_at is not None and self._clock() >= record.orphans_kill_at
         if record.orphans_kill_at is None:
-            record = record.model_copy(update={"orphans_kill_at": self._clock() + self._orphan_grace})
-            record.write(path)
-            orphans.interrupt(left)
-        elif self._clock() >= record.orphans_kill_at:
-            orphans.kill(left)
-        orphans.kill(orphan for orphan in left if orphan.leader is None)
+            record = record.write(path, orphans_kill_at=self._clock() + self._orphan_grace)
+            for orphan in orphans:
+                orphan.interrupt()
+        for orphan in orphans:
+            if due or orphan.leader is None:
+                orphan.kill()
         return record
 
     def _secret_dir(self, pool: str) -> Path:
         return self._secrets / pool
 
     def _environment_of(self, pool: str, path: Path) -> dict[str, str]:
-        """Return the agent's environment: this process's own, without what belongs to the control plane."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+        """Return the agent's environment: this process's own, without the control plane's variables."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
         return {
             **inherited,
             **self._environment,
-            f"{_OWN}POOL": pool,
-            f"{_OWN}AGENT": path.name,
-            f"{_OWN}WORK_DIR": str(path / WORK),
-            f"{_OWN}SECRET_DIR": str(self._secret_dir(pool)),
-            f"{_OWN}GRACE_SECONDS": str(self._grace),
+            f"{_PREFIX}POOL": pool,
+            f"{_PREFIX}AGENT": path.name,
+            f"{_PREFIX}WORK_DIR": str(path / WORK),
+            f"{_PREFIX}SECRET_DIR": str(self._secret_dir(pool)),
+            f"{_PREFIX}GRACE_SECONDS": str(self._grace),
         }
 
 

@@ -1,10 +1,11 @@
-"""What is written down about a local pod, in ``pod.json`` of its directory, and how its directory is left."""
+"""The record of a local pod: ``pod.json`` in its directory."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,11 +19,11 @@ WORK = "work"
 
 
 class PodRecord(BaseModel):
-    """A pod's process and what was asked of it. Times are seconds since the epoch.
+    """A pod's process and its deadlines. Times are seconds since the epoch.
 
-    ``kill_at``: its end was asked for, and it is killed then. ``orphans_kill_at``: it died before its children; they
-    were interrupted, and are killed then. ``ended`` says how the process ended, in words.
-    ``template`` is the backend's at its creation; pods of 0.1 have none.
+    ``kill_at``: its deletion was asked for, and it is killed then. ``orphans_kill_at``: it died before its children;
+    they were interrupted, and are killed then. ``ended``: how the process ended, as a message. ``template``: the
+    backend's at its creation; pods of 0.1 have none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +44,7 @@ class PodRecord(BaseModel):
 
     @property
     def uid(self) -> str:
-        """The name of this life of the pod."""
+        """What tells this pod from other pods of its name."""
         return f"{self.pid}:{self.started}"
 
     def as_pod(self, pool: str, name: str) -> Pod:
@@ -59,15 +60,17 @@ class PodRecord(BaseModel):
             template=self.template,
         )
 
-    def write(self, directory: Path) -> None:
-        """Replace the record of this directory in one step."""
+    def write(self, directory: Path, **changes: Any) -> PodRecord:
+        """Replace the record of this directory in one step by this one with ``changes``, and return it."""
+        record = self.model_copy(update=changes)
         fresh = directory / f"{RECORD}.new"
-        fresh.write_text(self.model_dump_json())
+        fresh.write_text(record.model_dump_json())
         fresh.replace(directory / RECORD)
+        return record
 
 
 def read(directory: Path) -> PodRecord | None:
-    """Return what is written down about the pod of this directory; None if nothing readable is."""
+    """Return the record of the pod in this directory; None if there is none that can be read."""
     try:
         return PodRecord.model_validate_json((directory / RECORD).read_text())
     except (FileNotFoundError, ValidationError):
@@ -75,7 +78,7 @@ def read(directory: Path) -> PodRecord | None:
 
 
 def how_it_ended(code: int | None, log: Path) -> tuple[PodPhase, str]:
-    """Return the phase and the words for a process that ended; ``code`` is None where only its parent knew it."""
+    """Return the phase and the reason for a process that ended; ``code`` is None for another process's child."""
     phase = PodPhase.SUCCEEDED if code == 0 else PodPhase.FAILED
     how = "ended" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     last = last_line(log)

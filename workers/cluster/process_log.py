@@ -1,4 +1,4 @@
-"""The log file of a child process: bounded, and asked for its last words."""
+"""The log file of a child process: its size is bounded, and its last line tells why the process ended."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import os
 import shutil
 from pathlib import Path
 
-MAX_BYTES = 16 * 1024 * 1024
-_LAST_LINE = 300
+MAX_BYTES = 16 * 1024 * 1024  # some days of an agent's log
+_LAST_LINE = 300  # characters: a pod's reason is one line of a table
+_TAIL = 4096
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says anything, shortened; empty if there is none."""
+    """Return the last line of a log that is not blank, shortened; empty if there is none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             lines = file.read().decode(errors="replace").split("\n")
     except FileNotFoundError:
         return ""
@@ -22,7 +23,7 @@ def last_line(log: Path) -> str:
 
 
 def bound(log: Path) -> None:
-    """Keep a log that grew too long as ``.1`` and empty it. Its writer appends, so it just goes on."""
+    """Copy a log that grew too long to ``.1`` and empty it. Its writer, which appends, goes on."""
     if log.exists() and log.stat().st_size > MAX_BYTES:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)

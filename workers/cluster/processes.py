@@ -1,27 +1,31 @@
-"""Processes by identity: a pid alone may belong to somebody else tomorrow.
+"""Processes by pid and start time: a pid alone is another process's later.
 
-A process is named by its pid and its start time as the kernel tells it, which on Linux no change of the clock moves.
-A zombie is gone: it does nothing any more.
+The start time is the kernel's; on Linux no change of the clock moves it. A zombie counts as gone.
+
+An agent keeps ``WORK_DIR/children/PID`` for each child while it lives, ``{"pid", "started"}`` with the time in seconds
+since the epoch, and adds ``"interrupted": true`` when it sends the one SIGINT that a terraform may get: a second one
+makes it abort without storing its state. These files name what a dead agent left running.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from signal import SIGINT, SIGKILL, Signals
 
 import psutil
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One life of a pid. ``started`` is comparable only with what :func:`identify` says of other processes."""
+    """A process. ``started`` compares only with that of other processes from :func:`identify`."""
 
     pid: int
     started: str
@@ -31,7 +35,7 @@ class Process:
         """Whether it still runs."""
         return identify(self.pid) == self
 
-    def send(self, number: signal.Signals) -> bool:
+    def send(self, number: Signals) -> bool:
         """Send a signal to exactly this process. False: it is gone."""
         with suppress(ProcessLookupError):
             if self.alive:
@@ -40,9 +44,9 @@ class Process:
         return False
 
     def exit_code(self) -> int | None:
-        """Return the exit code, negative for a signal, if this was a child of this very process and has ended.
+        """Return the exit code, negative for a signal, of an ended child of this process.
 
-        It is told once: the first to ask writes it down.
+        The first call returns it; later calls return None.
         """
         child = _CHILDREN.get(self)
         if child is None or child.poll() is None:
@@ -51,16 +55,16 @@ class Process:
         return child.returncode
 
     def started_at(self, moment: float) -> bool:
-        """Whether it started at this time, in seconds since the epoch, as far as the clock was not set since."""
+        """Whether it started at this time, in seconds since the epoch, unless the clock was set since."""
         with suppress(psutil.NoSuchProcess):
             return abs(psutil.Process(self.pid).create_time() - moment) <= _CLOCK_ROUNDING
         return False
 
 
-# Linux tells when it booted in whole seconds, rounded anew at every reading.
+# Seconds. Linux rounds the time of its boot, in which start times count, to a whole second anew at every reading.
 _CLOCK_ROUNDING = 1.5
 
-# Children of this process, kept so that their exit codes can be told and none stays a zombie.
+# Children of this process, kept for their exit codes, and so that none stays a zombie.
 _CHILDREN: dict[Process, subprocess.Popen[bytes]] = {}
 
 
@@ -88,7 +92,7 @@ def start(
 
 
 def identify(pid: int) -> Process | None:
-    """Return the process that has this pid now; None if none has, or only a zombie. One of our own is buried."""
+    """Return the process that has this pid now; None if none has, or a zombie. A zombie of this process is reaped."""
     with suppress(ProcessLookupError):
         state, started = _kernel(pid)
         if state not in "ZX":
@@ -99,18 +103,53 @@ def identify(pid: int) -> Process | None:
     return None
 
 
-def group(number: int) -> list[Process]:
-    """Return what lives of a process group."""
-    found = []
+@dataclass(frozen=True, slots=True)
+class OrphanedGroup:
+    """The process group of a child whose agent is gone: its leader, if that lives, and all that live of it."""
+
+    leader: Process | None
+    members: tuple[Process, ...]
+    interrupted: bool
+
+    def interrupt(self) -> None:
+        """Send the leader its one SIGINT, unless its agent has."""
+        if self.leader and not self.interrupted:
+            self.leader.send(SIGINT)
+
+    def kill(self) -> None:
+        """Kill the whole group: providers would outlive their terraform."""
+        for member in self.members:
+            member.send(SIGKILL)
+
+
+def orphaned_groups(children: Path) -> list[OrphanedGroup]:
+    """Return the living process groups of the children that this directory names."""
+    return [group for file in sorted(children.glob("[0-9]*")) if (group := _orphaned_group(file))]
+
+
+def _orphaned_group(file: Path) -> OrphanedGroup | None:
+    try:
+        child = json.loads(file.read_text())
+    except FileNotFoundError:
+        return None  # its agent lives, and has just removed it
+    leader = identify(child["pid"])
+    # The kernel gives the number of a group with members to no other process: where another process has it as its pid,
+    # all of the group are gone.
+    if leader and not leader.started_at(child["started"]):
+        return None
+    members = tuple(_members(child["pid"]))
+    return OrphanedGroup(leader, members, bool(child.get("interrupted"))) if members else None
+
+
+def _members(group: int) -> Iterator[Process]:
     for pid in psutil.pids():
         with suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(pid) == number and (member := identify(pid)):
-                found.append(member)
-    return found
+            if os.getpgid(pid) == group and (member := identify(pid)):
+                yield member
 
 
 def with_environment(name: str, value: str) -> Process | None:
-    """Return a process of this user whose environment says ``name=value``; None if there is none."""
+    """Return a process of this user whose environment has ``name=value``; None if there is none."""
     for candidate in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if candidate.environ().get(name) == value:
@@ -119,14 +158,14 @@ def with_environment(name: str, value: str) -> Process | None:
 
 
 def _kernel(pid: int) -> tuple[str, str]:
-    """Return the state's letter and the start time of a pid. Raises ProcessLookupError if nothing has it."""
+    """Return the state's letter and the start time of a pid. Raises ProcessLookupError if no process has it."""
     if sys.platform == "linux":
         try:
             # The command's name may hold anything, a closing parenthesis too; state is the first field after it.
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessLookupError from None
-        # The first thread of a process may have ended before the others: what they hold is held.
+        # A process whose first thread has ended looks like a zombie, but its other threads hold files and locks.
         state = "R" if int(fields[17]) > 1 else fields[0]
         return state, f"{_boot()}.{fields[19]}"
     try:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.kubernetes.double.objects import Object, Objects
-from workers.cluster import orphans
+from workers.cluster.processes import orphaned_groups
 
 
 class Container(Protocol):
     def exit_code(self) -> int | None: ...
     def terminate(self) -> None: ...
     def kill(self) -> None: ...
-    def last_words(self) -> str: ...
+    def last_lines(self) -> str: ...
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Nothing:
     def kill(self) -> None:
         self.code = 137
 
-    def last_words(self) -> str:
+    def last_lines(self) -> str:
         return ""
 
 
@@ -63,13 +63,17 @@ class Process:
 
     def kill(self) -> None:
         # The kernel ends all processes of a container with its first.
-        orphans.kill(orphans.living(self._work / "children"))
+        self._kill_children()
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        orphans.kill(orphans.living(self._work / "children"))
+        self._kill_children()
 
-    def last_words(self) -> str:
+    def _kill_children(self) -> None:
+        for orphan in orphaned_groups(self._work / "children"):
+            orphan.kill()
+
+    def last_lines(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-5:])
 

@@ -119,7 +119,7 @@ class Machinery:
         if code is None:
             return
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "finishedAt": now()}
-        ended |= {"message": running.container.last_words()} if code else {}
+        ended |= {"message": running.container.last_lines()} if code else {}
         policy = pod["spec"]["restartPolicy"]
         if policy == "Always" or (policy == "OnFailure" and code):
             self._restart(pod, running, ended)

@@ -120,7 +120,7 @@ def _agent(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str])
         "readinessProbe": {**_probe("ready"), "periodSeconds": 10, "timeoutSeconds": 5},
         # Two minutes without progress: a busy node is no reason to end a terraform.
         "livenessProbe": {**_probe("alive"), "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 4},
-        # The last words of an agent that can't start are its pod's reason.
+        # The last log line of an agent that can't start is its pod's reason.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": WORK_VOLUME, "mountPath": WORK_DIR},
