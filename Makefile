@@ -25,6 +25,8 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python charts/generate.py --check
 
 bench: $(READY)
 	$(BIN)/python -m bench

@@ -1,7 +1,7 @@
 """Writes what the chart says twice: its README from values.yaml, the schema of pools and workspaces from the models.
 
-``python charts/generate.py`` after a change of values.yaml, or of what a pool or a workspace is. A test tells when it
-was forgotten.
+``python charts/generate.py`` after a change of values.yaml, or of what a pool or a workspace is. With ``--check``
+nothing is written, and the exit code is 1 where a file is stale.
 """
 
 from __future__ import annotations
@@ -96,12 +96,16 @@ def _bare(schema: Any) -> Any:
     }
 
 
-def main() -> int:
-    """Write both files."""
-    README.write_text(readme())
-    SCHEMA.write_text(schema())
-    return 0
+def main(arguments: list[str]) -> int:
+    """Write the files that are stale; with ``--check``, name them instead."""
+    stale = {file: new() for file, new in ((README, readme), (SCHEMA, schema)) if file.read_text() != new()}
+    for file, text in stale.items():
+        if "--check" in arguments:
+            print(f"{file.name} is stale: run `make docs`.", file=sys.stderr)  # noqa: T201 - a program
+        else:
+            file.write_text(text)
+    return 1 if stale and "--check" in arguments else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,23 @@ def generator() -> ModuleType:
 
 @pytest.mark.parametrize("name", generator().PAGES)
 def test_a_generated_page_is_current(name: str) -> None:
-    assert (DOCS / name).read_text() == generator().PAGES[name](), "run `make docs`"
+    assert (ROOT / name).read_text() == generator().PAGES[name](), "run `make docs`"
+
+
+def test_a_stale_page_is_named_by_the_check_and_renewed_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = generator()
+    (tmp_path / "docs").mkdir()
+    for name in program.PAGES:
+        (tmp_path / name).write_text((ROOT / name).read_text().replace("pending", "waiting"))
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    assert program.main(["--check"]) == 1
+    told = capsys.readouterr().err
+    assert [f"{name} is stale: run `make docs`" in told for name in program.PAGES] == [True, True]
+    assert program.main([]) == 0
+    assert program.main(["--check"]) == 0
+    assert (tmp_path / "ARCHITECTURE.md").read_text().count("apply_pending --> applying") == 1
 
 
 def test_every_setting_is_in_the_reference() -> None:
