@@ -1,7 +1,7 @@
 """What runs inside a pod: a Celery worker that takes orders, runs Terraform in three slots and reports.
 
-``celery -A agent`` finds the application here. It is made on first use only: importing a module of the agent asks
-nothing of the environment.
+``celery -A agent`` finds the application here. It is made on first use: importing a module of the agent reads no
+environment.
 """
 
 from __future__ import annotations

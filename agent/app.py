@@ -1,8 +1,8 @@
 """The agent's Celery application: its queue, and how messages are taken from it.
 
-Orders are acknowledged when they are taken, and kept nowhere else: what a dying agent loses is sent again by the
-control plane, and the token of its lease decides whether it may still start. One thread more than there are slots
-takes cancels while all slots are busy. No gossip, mingling or heartbeat of Celery's: the slot map has the agent's own.
+Orders are not acknowledged: the control plane sends again what a dying agent loses, and the token of its lease decides
+whether it may still start. One thread more than there are slots takes cancels while all slots are busy. Celery's
+gossip, mingle and heartbeat are off: the slot map has the agent's own heartbeat.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AgentApp(Celery):
 
     @cached_property
     def agent(self) -> Agent:
-        """What the worker is for. Made for it alone: a control command that loads this application needs none."""
+        """The agent, made when a worker starts: a control command that loads this application needs none."""
         config = self.settings
         configure(config.log_level, config.log_format, pool=config.pool, agent=config.agent)
         return Agent(config, self._send, structlog.get_logger("agent"))
@@ -88,7 +88,7 @@ def _configuration(config: AgentSettings) -> dict[str, Any]:
         "broker_transport_options": {
             "ack_emulation": False,
             "priority_steps": [0],
-            # With the emulation off nothing uses these; were it on, nobody else may take this pool's orders for lost.
+            # Unused while the emulation is off; if it were on, no other process may redeliver this pool's orders.
             "visibility_timeout": 7 * 86400,
             "unacked_key": f"ts:{{{config.pool}}}:unacked",
             "unacked_index_key": f"ts:{{{config.pool}}}:unacked_index",
@@ -101,11 +101,11 @@ def _configuration(config: AgentSettings) -> dict[str, Any]:
 
 @signals.setup_logging.connect
 def _keep_logging(**_: Any) -> None:
-    """Keep Celery from configuring logging over the agent's."""
+    """Keep the agent's logging: Celery would configure its own."""
 
 
 def load() -> AgentApp:
-    """Return the application that this process's environment describes; ends the process if it makes no sense."""
+    """Return the application that this process's environment describes; ends the process where that is invalid."""
     try:
         config = settings.read()
         config.terraform_command()

@@ -1,7 +1,7 @@
 """The agent's own credential: what its pool's Secret holds at the moment it is asked for.
 
-The Secret is one file, replaced as a whole when the credential is rotated. It is read again for every connection
-and every encrypted order, so that an agent follows a rotation without being told.
+The Secret is one file, replaced as a whole when the credential is rotated. Every connection and every encrypted order
+reads it again: so an agent follows a rotation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read(directory: Path) -> PoolSecret:
 
 
 def keyring(directory: Path) -> Keyring:
-    """Return what opens encrypted orders."""
+    """Return the keys that decrypt orders."""
     return Keyring(read(directory).payload_keys, "the pool's Secret")
 
 

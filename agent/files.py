@@ -1,6 +1,6 @@
-"""Reading files that a configuration may have put in place: what they are is looked at before what they hold.
+"""Files that the agent writes for other processes, and files of a configuration that it reads.
 
-A link to a device, or a pipe, would be read for ever, in the agent itself, where nothing could end it.
+A configuration may hold a link to a device or a pipe, which the agent would read for ever: only regular files are read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ import os
 import stat
 from pathlib import Path
 
-LIMIT = 16 * 2**20
+LIMIT = 16 * 2**20  # far above any configuration file
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Replace a file, which only its owner can read, in one step. Raises ``OSError``."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.touch(mode=0o600)
+    draft.write_text(content)
+    draft.replace(path)
 
 
 def read_regular(path: Path) -> bytes:

@@ -1,8 +1,8 @@
 """Fetching one commit of a git repository.
 
-The repository is as hostile as the configuration in it: no hooks, no submodules, no transport but the usual four,
-nothing asked of a terminal. A password reaches git through its environment and a credential helper,
-never through a command line that every process of the machine can read; and nobody but git, for one host.
+The repository is as hostile as the configuration in it: no hooks, no submodules, four transports, and no prompts. A
+password reaches git alone, for one host, through its environment and a credential helper: command lines can be read by
+every process of the machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.protocol.sources import GitSource, without_credentials
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$AGENT_GIT_USERNAME" "$AGENT_GIT_PASSWORD"; }; f'
 )
-_ANYBODY = "git"  # with a token, the user's name means nothing to most servers, and must not be empty
+_ANY_USER = "git"  # beside a token most servers ignore the user's name, but want one
 _FETCH = ("--no-tags", "--no-recurse-submodules", "--no-write-commit-graph", "--no-auto-maintenance")
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
@@ -69,8 +69,7 @@ def remote(url: str, environment: Mapping[str, str], login: Mapping[str, str]) -
         return Remote(bare, (), env)
     env["AGENT_GIT_USERNAME"], env["AGENT_GIT_PASSWORD"] = found
     helper = f"credential.https://{urlsplit(bare).netloc}.helper"
-    # The empty one first: any helper before ours would be asked before it, told the password, and forget its own
-    # when the server refuses ours.
+    # The empty one first: it removes other helpers, which would be asked before this one and be told the password.
     return Remote(bare, ("-c", f"{helper}=", "-c", f"{helper}={_HELPER}"), env)
 
 
@@ -79,7 +78,7 @@ def _login(url: str, given: Mapping[str, str]) -> tuple[str, str] | None:
     credentials, at, _ = urlsplit(url).netloc.rpartition("@")
     username, _, password = (unquote(part) for part in credentials.partition(":"))
     if "GIT_PASSWORD" in given and not password:
-        return username or given.get("GIT_USERNAME") or _ANYBODY, given["GIT_PASSWORD"]
+        return username or given.get("GIT_USERNAME") or _ANY_USER, given["GIT_PASSWORD"]
     return (username, password) if at else None
 
 
@@ -94,7 +93,7 @@ class _Repository:
         """Fetch a ref or commit and return the commit's name."""
         if self._run("fetch", "--quiet", *_FETCH, "--depth=1", "--", self._remote.url, wanted).code == 0:
             return self._resolve("FETCH_HEAD")
-        # A server may refuse to hand out a commit that no ref names, and knows no abbreviated ones.
+        # A server may refuse a commit that no ref names, and every abbreviated one.
         self._execution.check()
         self.git("fetch", "--quiet", *_FETCH, "--", self._remote.url, *_ALL)
         for name in (wanted, f"refs/remotes/origin/{wanted}"):

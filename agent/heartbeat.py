@@ -1,7 +1,7 @@
-"""The agent's pulse: it registers, says what it executes, and does what the slot map's answer asks of it.
+"""The agent's heartbeat: it registers, says what it executes, and does what the slot map's answer asks of it.
 
-The thread ends only when it is told to: whatever a beat raises is logged, and the next beat comes. Not to reach
-Redis changes nothing of what executes here.
+An error of one heartbeat is logged, and the next one comes: the thread ends only with the agent. An unreachable Redis
+changes nothing of what executes here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from structlog.typing import FilteringBoundLogger
 
 from agent.execution import Execution, StopCause
-from agent.liveness import VitalSigns
+from agent.liveness import LivenessFile
 from agent.outbox import Outbox
 from agent.run_directories import RunDirectories
 from agent.slot_manager import SlotManager
@@ -21,11 +21,12 @@ from workers.protocol.leases import CancelMode, HeartbeatReply, Lease, SlotState
 from workers.protocol.messages import AgentRegistered
 from workers.slots.slot_map import SlotMap
 
+# A busy agent sends one at least every second, and a cancel travels with it: the rest is the call itself.
 BUSY_SECONDS = 0.75
 
 
 class Heartbeat:
-    """The pulse of one agent. ``idle_seconds`` apart while it has nothing to do, else less than a second."""
+    """The heartbeat of one agent: every ``idle_seconds`` while it has nothing to do, else less than a second apart."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Heartbeat:
         slots: SlotManager,
         reports: Outbox,
         directories: RunDirectories,
-        vitals: VitalSigns,
+        liveness: LivenessFile,
         idle_seconds: float,
         logger: FilteringBoundLogger,
     ) -> None:
@@ -48,7 +49,7 @@ class Heartbeat:
         self._slots = slots
         self._reports = reports
         self._directories = directories
-        self._vitals = vitals
+        self._liveness = liveness
         self._idle_seconds = idle_seconds
         self._logger = logger
         self._reserved: tuple[Lease, ...] = ()
@@ -60,15 +61,15 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Register, then beat until :meth:`end`."""
+        """Register, then send heartbeats until :meth:`end`."""
         self._thread.start()
 
     def end(self) -> None:
-        """End the pulse."""
+        """Send no more."""
         self._ended.set()
 
     def beat(self) -> None:
-        """Beat once. Raises what the slot map raises."""
+        """Send one heartbeat. Raises what the slot map raises."""
         with self._lock:
             if not self._registered:
                 self._register()
@@ -79,12 +80,12 @@ class Heartbeat:
             if not reply.registered:
                 self._register()
                 return
-            self._obey(reply)
+            self._follow(reply)
             self._reports.settle(reporting, reply.repeat)
-            self._tidy()
+            self._remove_directories()
 
     def drain(self) -> None:
-        """Say that this agent takes no further runs. Raises what the slot map raises."""
+        """Tell the slot map that this agent takes no further runs. Raises what the slot map raises."""
         with self._lock:
             if self._registered:
                 self._slot_map.drain(self._agent)
@@ -101,25 +102,25 @@ class Heartbeat:
         while not self._ended.wait(pause):
             try:
                 self.beat()
-            except Exception as error:  # noqa: BLE001 - F8: no error may end the pulse
+            except Exception as error:  # noqa: BLE001 - F8: no error may end the heartbeat
                 if failing_since is None:
                     self._logger.warning("the slot map can't be reached: trying again", error=str(error))
                 failing_since = failing_since or time.monotonic()
                 self._registered = False  # a server that was away may have lost what it was told last
-                self._vitals.pulse(reached=False)
+                self._liveness.heartbeat(reached=False)
                 pause = min(10.0, max(BUSY_SECONDS, 1.5 * pause))
                 continue
             if failing_since is not None:
                 self._logger.info("the slot map is back", after=round(time.monotonic() - failing_since, 1))
             failing_since, pause = None, 0.0
-            self._vitals.pulse(reached=True)
+            self._liveness.heartbeat(reached=True)
             self._rest()
 
     def _rest(self) -> None:
-        """Wait for the next beat, in steps: the work that makes it come sooner may begin at any time."""
+        """Wait until the next heartbeat is due, in steps: work that makes it due sooner may begin at any time."""
         began = time.monotonic()
         while not self._ended.wait(BUSY_SECONDS / 3):
-            self._vitals.pulse()
+            self._liveness.heartbeat()
             if time.monotonic() - began >= (BUSY_SECONDS if self._busy() else self._idle_seconds):
                 return
 
@@ -137,7 +138,7 @@ class Heartbeat:
         if not self._slots.closed:
             self._reports.post(AgentRegistered(pool=self._pool, agent=self._agent))
 
-    def _obey(self, reply: HeartbeatReply) -> None:
+    def _follow(self, reply: HeartbeatReply) -> None:
         for token, mode in reply.cancels:
             self.cancel(token, mode)
         for token in reply.drop:
@@ -148,15 +149,15 @@ class Heartbeat:
             self._logger.info("draining: no further runs" if reply.draining else "taking runs again")
 
     def _bring_back_or_stop(self, execution: Execution) -> None:
-        """Register once more with a lease that the map does not have: it may have lost it, or given it away."""
+        """Register again with a lease that the map does not have: lost, or its slot given to another run."""
         if execution.order.token not in self._brought_back:
             self._brought_back.add(execution.order.token)
             self._registered = False
             return
-        execution.logger.error("the lease was given to somebody else: stopping")
+        execution.logger.error("the slot was given to another run: stopping")
         execution.stop(StopCause.DROPPED, kill_in=execution.order.interrupt_grace)
 
-    def _tidy(self) -> None:
+    def _remove_directories(self) -> None:
         """Remove the directories of runs that hold no slot here any more."""
         executing = {execution.order.run for execution in self._slots.executing()}
         kept = self._directories.runs() - executing
@@ -168,6 +169,6 @@ class Heartbeat:
             return
         self._reserved = tuple(lease for lease in record.leases if lease.state is SlotState.RESERVED)
         for run in kept - {lease.run for lease in record.leases}:
-            self._logger.info("the run's directory is needed no more", run=run)
+            self._logger.info("run directory removed", run=run)
             self._slots.unless_executing(run, partial(self._directories.set_aside, run))
         self._directories.empty()

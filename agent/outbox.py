@@ -1,8 +1,8 @@
-"""Reports to the control plane. The end of a phase is on disk until the slot map shows that it was taken.
+"""The outbox of reports. The end of a phase is on disk until the slot map shows that its report was taken.
 
 A report that is only sent can be lost with the broker, with the agent's process, or with its reader. So it is sent
-again for as long as a heartbeat says that its lease still runs under its token; its reader takes it twice without
-harm. Which tokens are finished but not reported survives the agent's process with it.
+again while a heartbeat says that its lease still runs under its token; taking it twice does no harm. A restarted agent
+finds here the tokens that are finished and not reported.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from agent.files import write_atomically
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import PhaseFinished, Report
 
-REPEAT_AFTER = 3.0
+REPEAT_AFTER = 3.0  # seconds: the control plane takes a report within one
 _RETRY_SECONDS = 1.0
 
 
@@ -50,12 +51,12 @@ class Outbox:
         self._thread.start()
 
     def keep(self, report: PhaseFinished, lease: Lease) -> None:
-        """Put the end of a phase on disk, to be sent by :meth:`post` and repeated from then on."""
+        """Put the report of a phase's end on disk; :meth:`post` sends it, and it is repeated from then on."""
         try:
             self._write(report, lease)
         except OSError as error:
-            # A full disk costs what a restart would need, but not the report.
-            self._logger.warning("a report can't be kept on disk", run=report.run, error=str(error))
+            # Without a disk the report is lost only with the process.
+            self._logger.warning("report not stored", run=report.run, error=str(error))
         with self._lock:
             self._kept[lease.token] = _Kept(report, lease)
 
@@ -79,7 +80,7 @@ class Outbox:
             return [kept.lease for kept in self._kept.values()]
 
     def settle(self, asked: Sequence[str], repeat: Sequence[str]) -> None:
-        """Take note of a heartbeat's reply: of the tokens asked about, those to ``repeat`` were not taken yet."""
+        """Use a heartbeat's reply: of the tokens asked about, the reports of those to ``repeat`` were not taken yet."""
         for token in asked:
             with self._lock:
                 kept = self._kept.get(token)
@@ -103,8 +104,8 @@ class Outbox:
     def _try(self, report: Report) -> bool:
         try:
             self._send(report)
-        except Exception as error:  # noqa: BLE001 - this thread must survive whatever a broken connection raises
-            self._logger.warning("a report can't be sent for now", type=report.type, error=str(error))
+        except Exception as error:  # noqa: BLE001 - no error of a connection may end this thread
+            self._logger.warning("report not sent, trying again", type=report.type, error=str(error))
             return False
         with self._lock:
             if isinstance(report, PhaseFinished) and (kept := self._kept.get(report.token)):
@@ -116,11 +117,7 @@ class Outbox:
             "report": report.wire(),
             "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since},
         }
-        path = self._path(lease.token)
-        draft = path.with_suffix(".draft")
-        draft.touch(mode=0o600)
-        draft.write_text(json.dumps(content))
-        draft.replace(path)
+        write_atomically(self._path(lease.token), json.dumps(content))
 
     def _forget(self, token: str) -> None:
         with self._lock:
@@ -136,7 +133,7 @@ class Outbox:
             try:
                 found.append(_kept(json.loads(path.read_text())))
             except (OSError, ValueError, KeyError) as error:
-                self._logger.warning("a report on disk can't be read and is given up", path=str(path), error=str(error))
+                self._logger.warning("stored report can't be read, deleted", path=str(path), error=str(error))
                 path.unlink(missing_ok=True)
         return found
 

@@ -1,4 +1,4 @@
-"""How a phase ended, in the words of its report; and whether another phase may follow in its directory."""
+"""The outcome of a phase, as its report tells it; and whether another phase may follow in its directory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished
 
 
 def finish(execution: Execution, phases: Phases, pool: str) -> PhaseFinished | None:
-    """Execute a phase to its end, whatever that is, and return what is to be reported of it.
+    """Execute a phase to its end and return the report of it.
 
-    None if that is not for this agent to say: the lease is somebody else's, or a plan was cut short by the agent's
-    own end and is made anew elsewhere.
+    None if nothing is to be reported: the slot was given to another run, or the agent stopped during a plan, which is
+    then made again by another agent.
     """
     try:
-        outcome = phases.execute(execution)
+        result = phases.execute(execution)
     except Stopped as stopped:
         facts = _stopped(execution, stopped)
     except PhaseFailed as failed:
         facts = _failure(failed.reason, failed.text)
-        if failed.reason is not FailureReason.TERRAFORM_FAILED:  # which Terraform has said in the log itself
+        if failed.reason is not FailureReason.TERRAFORM_FAILED:  # Terraform writes its own errors to the log
             execution.log.write_text(facts["error"])
     except Exception:
-        execution.logger.exception("the phase failed for a fault of the agent")
-        facts = _failure(FailureReason.AGENT_ERROR, "The agent failed to execute the phase: see its own log.")
+        execution.logger.exception("phase failed by an error of the agent")
+        facts = _failure(FailureReason.AGENT_ERROR, "The agent failed to execute the phase. Its own log has the cause.")
     else:
         facts = {
             "outcome": "succeeded",
-            "changed": outcome.changed,
-            "changes": outcome.changes,
-            "outputs": outcome.outputs,
+            "changed": result.changed,
+            "changes": result.changes,
+            "outputs": result.outputs,
         }
     return None if facts is None else _report(execution, pool, facts)
 
@@ -58,7 +58,7 @@ def _stopped(execution: Execution, stopped: Stopped) -> dict[str, Any] | None:
         sentence = f"The {order.phase} took longer than {order.timeout:g} s and was ended."
         return _failure(FailureReason.TIMED_OUT, sentence, stopped.text)
     if stopped.cause is StopCause.SHUTDOWN and order.phase is Phase.APPLY:
-        sentence = "The agent had to stop before the apply was done, and interrupted it."
+        sentence = "The agent had to stop before the apply was done, and interrupted Terraform."
         return _failure(FailureReason.AGENT_LOST, sentence, stopped.text)
     return None
 

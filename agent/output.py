@@ -1,8 +1,8 @@
-"""What Terraform says, on its way to the run's log: hostile bytes in, clean bounded lines out.
+"""Terraform's output on its way to the run's log: hostile bytes in, clean bounded lines out.
 
-A line is in the log within a tenth of a second; lines that come faster than the log takes them go together, one
-round trip a batch. While the log can't be written, the newest lines are kept, and a visible line says how many
-older ones were not. A provider or a provisioner may print anything: whatever a terminal would obey is removed.
+A line is in the log within a tenth of a second; lines that come faster than the log takes them are written in batches,
+one round trip each. While the log can't be written, the newest lines are kept, and a line says how many older ones are
+missing. A provider or a provisioner may print anything: control sequences are removed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from agent.sensitive import Mask
+from agent.masking import Mask
 from workers.protocol.text import CONTROLS
 from workers.slots.log_stream import LogLine
 
-MAX_LINE = 8_000
+MAX_LINE = 8_000  # below the log stream's own bound in bytes
+# Of one phase, while the log can't be written: with three slots some 15 MB.
 MAX_BUFFERED_LINES = 10_000
 MAX_BUFFERED_CHARACTERS = 4_000_000
 MAX_BATCH = 1_000
@@ -34,7 +35,7 @@ _CONTROL = re.compile(f"[\n{CONTROLS}\ud800-\udfff]")  # nor can a half of a sur
 
 
 def clean(text: str) -> str:
-    """Return ``text`` without anything that a terminal obeys. Newlines go as well."""
+    """Return ``text`` without control sequences and control characters, newlines included."""
     if text.isprintable():
         return text
     return _CONTROL.sub("", _SEQUENCE.sub("", text))
@@ -43,7 +44,7 @@ def clean(text: str) -> str:
 class Lines:
     """Cuts a stream of bytes into clean lines of bounded length.
 
-    ``secret``: how long a value is that must not show; where a line is cut, no beginning of one is left.
+    ``secret``: the length of the longest value that is masked; a line is cut so that no beginning of one is left.
     """
 
     def __init__(self, emit: Callable[[str], None], secret: int = 0) -> None:
@@ -65,8 +66,7 @@ class Lines:
             self._end_line()
 
     def _add(self, part: bytes) -> None:
-        room = MAX_LINE + 1 - len(self._rest)
-        self._rest += part[: max(room, 0)]
+        self._rest += part[: max(0, MAX_LINE + 1 - len(self._rest))]
 
     def _end_line(self) -> None:
         cut = CUT if len(self._rest) > MAX_LINE else ""
@@ -131,7 +131,7 @@ class LogWriter:
         self.mask = Mask()
 
     def write(self, text: str) -> None:
-        """Take one line. Waits for room while the log can be written, so that only an outage costs lines."""
+        """Take one line. Waits for space while the log can be written, so that only an outage loses lines."""
         text = self.mask(text)
         line = LogLine(phase=self._phase, text=text, at=time.time())
         with self._changed:
@@ -149,7 +149,7 @@ class LogWriter:
                 self._changed.notify_all()
 
     def write_text(self, text: str) -> None:
-        """Take lines of the agent's own."""
+        """Take text of the agent's own, line by line."""
         for line in text.split("\n"):
             self.write(clean(line))
 
@@ -193,7 +193,7 @@ class LogWriter:
             batch = [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
             self._size -= sum(len(line.text) for line in batch)
             if self._dropped and batch:
-                gap = f"… {self._dropped} lines are missing here: the log could not be written for a while …"
+                gap = f"… {self._dropped} lines are missing: the log could not be written …"
                 batch.insert(0, LogLine(phase=self._phase, text=gap, at=batch[0].at))
                 self._dropped = 0
             self._changed.notify_all()
@@ -203,9 +203,9 @@ class LogWriter:
         try:
             self._log.append(batch)
             reached = True
-        except Exception as error:  # noqa: BLE001 - a log that can't be written must never end a run
+        except Exception as error:  # noqa: BLE001 - an error of the log must not end a run
             if self._reachable:
-                self._logger.warning("the run's log can't be written for now", error=str(error))
+                self._logger.warning("log not written, trying again", error=str(error))
             reached = False
         with self._changed:
             self._reachable = reached

@@ -1,4 +1,4 @@
-"""What a plan phase and an apply phase do: a few commands in a row, in a directory that both share."""
+"""The plan phase and the apply phase: a few commands in a row, in a directory that both share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import backend, source
-from agent.environment import run_environment
+from agent import source, state_backend
 from agent.execution import Execution, PhaseFailed, Stopped
 from agent.files import read_regular
-from agent.sensitive import Sensitive, opened
+from agent.masking import Sensitive, decrypted
 from agent.terraform import Terraform, TooLarge, bounded, fitting
+from agent.terraform_environment import run_environment
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.messages import MAX_ERROR, Changes
@@ -26,7 +26,7 @@ _MODULE = "module"  # names the directory that was planned: a workspace may be c
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PhaseResult:
     """A phase that succeeded."""
 
     changed: bool = False
@@ -36,17 +36,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """How this agent executes phases: with this Terraform, this environment, and this directory of its own."""
+    """How this agent executes phases: its Terraform, its environment, its directory."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
     secret_dir: Path | None = None
 
-    def execute(self, execution: Execution) -> Outcome:
+    def execute(self, execution: Execution) -> PhaseResult:
         """Execute the order's phase. Raises :class:`PhaseFailed` and :class:`Stopped`; no process is left."""
         try:
-            sensitive = opened(execution.order, self.secret_dir)
+            sensitive = decrypted(execution.order, self.secret_dir)
             execution.log.mask = sensitive.mask
             work = self._plan if execution.order.phase is Phase.PLAN else self._apply
             return work(execution, sensitive)
@@ -55,10 +55,10 @@ class Phases:
         except TooLarge as error:
             raise PhaseFailed(FailureReason.AGENT_ERROR, f"The plan can't be read: {error}.") from error
         except OSError as error:
-            # Of the agent's own doing: a full disk, a missing program.
+            # The agent's own: a full disk, a missing program.
             raise PhaseFailed(FailureReason.AGENT_ERROR, f"The agent could not go on: {error}.") from error
 
-    def _plan(self, execution: Execution, sensitive: Sensitive) -> Outcome:
+    def _plan(self, execution: Execution, sensitive: Sensitive) -> PhaseResult:
         order = execution.order
         _fresh_directory(execution.directory)
         given = {**order.environment, **sensitive.environment}
@@ -75,45 +75,45 @@ class Phases:
             lock=order.kind is RunKind.PLAN_AND_APPLY,
         )
         found = terraform.show(plan)
-        return Outcome(changed, found.changes, _bounded_outputs(execution, found.outputs))
+        return PhaseResult(changed, found.changes, _bounded_outputs(execution, found.outputs))
 
-    def _apply(self, execution: Execution, sensitive: Sensitive) -> Outcome:
+    def _apply(self, execution: Execution, sensitive: Sensitive) -> PhaseResult:
         named = execution.directory / _MODULE
         plan = execution.directory / _PLAN
         module = execution.directory / read_regular(named).decode() if named.exists() else None
         if module is None or not plan.exists() or not module.is_dir():
             raise PhaseFailed(
-                FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan: plan the run again."
+                FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan. Plan the workspace again."
             )
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self.command, module, environment)
         try:
             terraform.apply(plan)
         except (PhaseFailed, Stopped) as failure:
-            if advice := backend.rescue_state(execution, module, self.work_dir / "rescued"):
+            if advice := state_backend.rescue_state(execution, module, self.work_dir / "rescued"):
                 execution.log.write(advice)
                 room = MAX_ERROR - len(advice) - 2
                 failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()
             raise
-        return Outcome(changed=True, outputs=self._outputs(execution, terraform))
+        return PhaseResult(changed=True, outputs=self._outputs(execution, terraform))
 
     def _outputs(self, execution: Execution, terraform: Terraform) -> dict[str, Any]:
         try:
             return _bounded_outputs(execution, terraform.output())
         except (PhaseFailed, Stopped, TooLarge, OSError, ValueError) as error:
-            # What was asked for is done, and a caller must not be told otherwise.
+            # The apply has succeeded, and its report must say so.
             execution.log.write(f"The outputs can't be read: {error}")
             return {}
 
 
 def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
     tree = source.source_tree(execution)
-    if not backend.may_be_configured(module, tree):
-        terraform.init(*backend.use_local(module, execution.order.state_path))
+    if not state_backend.may_be_configured(module, tree):
+        terraform.init(*state_backend.use_local(module, execution.order.state_path))
         return
     terraform.init()
-    if not backend.is_remote(module, tree):
-        terraform.init("-reconfigure", *backend.use_local(module, execution.order.state_path))
+    if not state_backend.is_remote(module, tree):
+        terraform.init("-reconfigure", *state_backend.use_local(module, execution.order.state_path))
 
 
 def _fresh_directory(directory: Path) -> None:
@@ -134,5 +134,5 @@ def _write_variables(directory: Path, variables: Mapping[str, Any]) -> Path | No
 def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[str, Any]:
     kept, left_out = fitting(execution.log.mask.tree(dict(values)))
     for name in left_out:
-        execution.log.write(f"The output '{name}' is too large for the run's record and was left out of it.")
+        execution.log.write(f"The output '{name}' is too large for the run's record, and left out of it.")
     return kept

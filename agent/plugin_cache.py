@@ -15,7 +15,7 @@ LOCK = ".terraslot.lock"
 
 @contextmanager
 def exclusive(cache: Path | None, execution: Execution) -> Iterator[None]:
-    """Hold the cache's lock against every agent that shares the directory; nothing to hold without a cache.
+    """Hold the cache's lock, which all agents that share the directory respect; nothing to hold without a cache.
 
     The system frees it when its holder dies. Raises :class:`~agent.execution.Stopped` if the phase is to end while
     it waits.
@@ -36,7 +36,7 @@ def _open(cache: Path) -> IO[bytes] | None:
         cache.mkdir(parents=True, exist_ok=True)
         return (cache / LOCK).open("ab")
     except OSError:
-        return None  # nobody who can't write here can corrupt it
+        return None  # an agent that can't write here can't corrupt it
 
 
 def _taken(lock: IO[bytes]) -> bool:

@@ -16,11 +16,11 @@ def main(question: str) -> int:
     """Answer for the agent that works in ``TERRASLOT_WORK_DIR``."""
     found = liveness.read(Path(os.environ.get("TERRASLOT_WORK_DIR", ".")))
     if found is None:
-        problem: str | None = "there is no sign of an agent"
+        problem: str | None = "no agent works here"
     elif question == READY:
         problem = None if found.registered else "the agent is not registered"
     else:
-        problem = liveness.wedged(found, time.monotonic())
+        problem = liveness.stuck(found, time.monotonic())
     if problem:
         print(problem)  # noqa: T201 - the kubelet shows it
     return int(problem is not None)

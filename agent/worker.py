@@ -1,7 +1,7 @@
-"""Celery's worker program, made to stop the agent's way.
+"""Celery's worker program, with the agent's way to stop.
 
 Celery would stop taking messages at the first SIGTERM, cancels among them, and abandon its tasks at the second.
-Here any number of signals mean one thing: leave, in the agent's order. Celery's own end comes after that.
+Here any number of signals means one thing: the agent stops in its own order, and Celery after it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from celery.worker import state
 from workers.protocol.leases import SLOTS_PER_AGENT
 from workers.protocol.names import node_name
 
-_TURN_SECONDS = 5.0
+_TICK_SECONDS = 5.0
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 class EventLoopTick(bootsteps.StartStopStep):
-    """Says every few seconds that Celery's loop turns; started anew with every connection, which drops all timers."""
+    """Notes every few seconds that Celery's event loop ticks; a new connection drops all timers and starts it again."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, consumer: Any) -> None:
-        """Begin to say so."""
-        consumer.timer.call_repeatedly(_TURN_SECONDS, consumer.app.agent.vitals.turned)
+        """Start the timer."""
+        consumer.timer.call_repeatedly(_TICK_SECONDS, consumer.app.agent.liveness.ticked)
 
 
 class AgentWorker(Worker):
-    """A Celery worker for one agent; its shape is not a matter of flags."""
+    """A Celery worker for one agent; command-line flags do not change its shape."""
 
     def __init__(self, app: Any = None, **kwargs: Any) -> None:
         self._signals: SimpleQueue[int] = SimpleQueue()
@@ -58,19 +58,19 @@ class AgentWorker(Worker):
         super().__init__(app, **kwargs)
 
     def start(self) -> None:
-        """Work until told to stop. However Celery ends, the agent leaves in order."""
+        """Work until told to stop. However Celery ends, the agent stops in its order."""
         super().start()
         self._agent.stop()
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
-        """Stop, also for reasons of Celery's own such as its remote ``shutdown``: the agent drains meanwhile."""
+        """Stop, also for a reason of Celery's own such as its remote ``shutdown``: the agent drains meanwhile."""
         self._signals.put(signal.SIGTERM)
         super().stop(in_sighandler=in_sighandler, exitcode=exitcode)
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Appear in the slot map, now that orders can be taken."""
         super().on_consumer_ready(consumer)
-        # At every lost connection, Celery tells of a default that it will change for tasks acknowledged late.
+        # At every lost connection, Celery warns of a default for late acknowledgement, which is not used here.
         warnings.simplefilter("ignore", CPendingDeprecationWarning)
         reader, self._waker = os.pipe()
         consumer.hub.add_reader(reader, os.read, reader, 1)
@@ -85,7 +85,7 @@ class AgentWorker(Worker):
         faulthandler.register(signal.SIGUSR1, all_threads=True)
 
     def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
-        """Prepare. That it may be root's is no danger here: messages are JSON, and nothing in them is executed."""
+        """Prepare. Running as root is no danger here: messages are JSON, and nothing in them is executed."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)
             super().on_before_init(quiet=quiet, **kwargs)
@@ -94,7 +94,7 @@ class AgentWorker(Worker):
         """Print nothing: the log says what there is to say."""
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        # All that is safe in a handler that may interrupt itself.
+        # A handler may interrupt itself: this is safe there.
         self._signals.put(number)
 
     def _wait_for_signal(self) -> None:
@@ -103,4 +103,4 @@ class AgentWorker(Worker):
         self._agent.stop()
         state.should_stop = 0
         if self._waker is not None:
-            os.write(self._waker, b"x")  # Celery looks at that flag whenever its loop turns: let it, at once
+            os.write(self._waker, b"x")  # Celery reads that flag at each tick of its loop: make it tick now

@@ -26,13 +26,13 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from agent import source
-from agent.environment import terraform_environment
 from agent.execution import Execution
 from agent.output import LogWriter
 from agent.phases import Phases
 from agent.process import ChildRecords
 from agent.runtime import Agent
 from agent.settings import AgentSettings
+from agent.terraform_environment import terraform_environment
 from tests.waiting import eventually
 from workers.protocol import names
 from workers.protocol.kinds import Phase, RunKind
@@ -302,8 +302,8 @@ def start_agent(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., AgentP
         if agent.process.poll() is None:
             agent.process.kill()
             agent.process.wait()
-        for orphan in ChildRecords(agent.work_dir / "children").orphans():
-            os.killpg(orphan.pid, signal.SIGKILL)
+        for leftover in ChildRecords(agent.work_dir / "children").leftovers():
+            os.killpg(leftover.pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_sigterm_after_a_cancel_is_no_second_interrupt(
     assert "Two interrupts" not in "\n".join(plane.log("run-1"))
 
 
-def test_a_restarted_agent_ends_what_its_former_life_left(
+def test_a_restarted_agent_ends_what_its_previous_process_left(
     agent: AgentProcess, start_agent: StartAgent, plane: Plane, configuration: Configuration
 ) -> None:
     """F9, F18: killed in the middle of an apply, whose terraform may save its state and is then gone."""
@@ -224,7 +224,7 @@ def test_a_restarted_agent_ends_what_its_former_life_left(
     assert process_started(child["pid"]) is not None
     plane.send(order)  # and the order delivered once more
     again = start_agent()
-    eventually(lambda: "ended processes that a former life" in again.log, 20)
+    eventually(lambda: "ended what a previous process" in again.log, 20)
     assert process_started(child["pid"]) is None
     lost = eventually(lambda: (lease := plane.slots.find("run-1")) and lease.lost_since, 20)
     assert lost

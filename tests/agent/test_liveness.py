@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from agent import liveness
-from agent.liveness import PULSE_SECONDS, TURN_SECONDS, Vitals, VitalSigns, wedged
+from agent.liveness import HEARTBEAT_SECONDS, TICK_SECONDS, Liveness, LivenessFile, stuck
 from tests.agent.conftest import AgentProcess
 from tests.waiting import eventually
 
 NOW = 10_000.0
 
 
-def test_a_real_agent_is_ready_and_goes_on_turning(agent: AgentProcess) -> None:
-    def signs() -> Vitals | None:
+def test_a_real_agent_is_ready_and_goes_on_ticking(agent: AgentProcess) -> None:
+    def signs() -> Liveness | None:
         return liveness.read(agent.work_dir)
 
     first = eventually(lambda: (found := signs()) and found.registered and found)
-    eventually(lambda: (found := signs()) and found.turned_at > first.turned_at, 20)
+    eventually(lambda: (found := signs()) and found.tick_at > first.tick_at, 20)
     assert probe("ready", agent.work_dir).returncode == 0
     assert probe("alive", agent.work_dir).returncode == 0
 
@@ -31,33 +31,36 @@ def test_a_real_agent_is_ready_and_goes_on_turning(agent: AgentProcess) -> None:
 @pytest.mark.parametrize(
     ("signs", "reason"),
     [
-        pytest.param(Vitals(pulse_at=NOW, turned_at=NOW, reaching_since=0), None, id="works"),
+        pytest.param(Liveness(heartbeat_at=NOW, tick_at=NOW, reaching_since=0), None, id="works"),
         pytest.param(
-            Vitals(pulse_at=NOW - PULSE_SECONDS - 1, turned_at=NOW), "its pulse stopped 121 s ago", id="stands still"
+            Liveness(heartbeat_at=NOW - HEARTBEAT_SECONDS - 1, tick_at=NOW),
+            "its heartbeat stopped 121 s ago", id="stands still"
         ),
         pytest.param(
-            Vitals(pulse_at=NOW, turned_at=NOW - TURN_SECONDS - 1, reaching_since=0),
-            "it takes no orders: Celery's loop has not turned for 301 s", id="takes no orders",
+            Liveness(heartbeat_at=NOW, tick_at=NOW - TICK_SECONDS - 1, reaching_since=0),
+            "it takes no orders: Celery's event loop has not ticked for 301 s", id="takes no orders",
         ),
         pytest.param(
-            Vitals(pulse_at=NOW, turned_at=0, reaching_since=None), None, id="Redis away for hours is no reason (F8)"
+            Liveness(heartbeat_at=NOW, tick_at=0, reaching_since=None), None,
+            id="Redis away for hours is no reason (F8)"
         ),
         pytest.param(
-            Vitals(pulse_at=NOW, turned_at=0, reaching_since=NOW - 60), None, id="back for a minute, time to reconnect"
+            Liveness(heartbeat_at=NOW, tick_at=0, reaching_since=NOW - 60), None,
+            id="back for a minute, time to reconnect"
         ),
     ],
 )  # fmt: skip
-def test_who_is_wedged(signs: Vitals, reason: str | None) -> None:
-    assert wedged(signs, NOW) == reason
+def test_which_agent_is_stuck(signs: Liveness, reason: str | None) -> None:
+    assert stuck(signs, NOW) == reason
 
 
 def test_an_outage_ends_readiness_and_its_end_counts_anew(tmp_path: Path) -> None:
-    signs = VitalSigns(tmp_path)
-    signs.pulse(reached=True)
+    signs = LivenessFile(tmp_path)
+    signs.heartbeat(reached=True)
     first = liveness.read(tmp_path)
-    signs.pulse(reached=False)
+    signs.heartbeat(reached=False)
     away = liveness.read(tmp_path)
-    signs.pulse(reached=True)
+    signs.heartbeat(reached=True)
     back = liveness.read(tmp_path)
     assert first is not None
     assert away is not None
@@ -82,13 +85,13 @@ def probe(question: str, work_dir: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_probe_says_no_with_a_reason_where_there_is_no_agent(tmp_path: Path) -> None:
     answer = probe("alive", tmp_path)
-    assert (answer.returncode, answer.stdout) == (1, "there is no sign of an agent\n")
+    assert (answer.returncode, answer.stdout) == (1, "no agent works here\n")
 
 
 def test_the_probe_answers_for_what_it_finds(tmp_path: Path) -> None:
     now = time.monotonic()
     for registered, ready in ((True, 0), (False, 1)):
-        found = {"pulse_at": now, "turned_at": now, "reaching_since": now, "registered": registered}
+        found = {"heartbeat_at": now, "tick_at": now, "reaching_since": now, "registered": registered}
         (tmp_path / "liveness.json").write_text(json.dumps(found))
         assert probe("ready", tmp_path).returncode == ready
         assert probe("alive", tmp_path).returncode == 0

@@ -122,7 +122,7 @@ def test_an_outage_costs_the_oldest_lines_and_shows_where(monkeypatch: pytest.Mo
     log.broken = False
     writer.close(10)
     assert log.texts[0] == "before"
-    assert "950 lines are missing here" in log.texts[1]
+    assert "950 lines are missing" in log.texts[1]
     assert log.texts[2:] == [str(number) for number in range(950, 1000)]
 
 

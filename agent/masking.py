@@ -1,4 +1,4 @@
-"""Sensitive variables: opened here for the time of a phase, and masked wherever their values would show."""
+"""Sensitive variables: decrypted for the time of a phase, and masked wherever their values would show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.protocol.messages import Order
 from workers.protocol.sources import SensitiveVariables
 
 MASKED = "(sensitive)"
-# A shorter value is part of too many words to be masked: a log without its 1s and trues can't be read.
+# Shorter values are part of too many words: a log with every 1 and yes masked can't be read.
 SHORTEST = 4
 
 
@@ -45,19 +45,19 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Sensitive:
-    """What an order carries encrypted, opened."""
+    """An order's sensitive variables, decrypted."""
 
     variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def mask(self) -> Mask:
-        """What hides these values."""
+        """What masks these values."""
         return Mask({"variables": dict(self.variables), "environment": dict(self.environment)})
 
 
-def opened(order: Order, secret_dir: Path | None) -> Sensitive:
-    """Open what an order carries encrypted. Raises :class:`InvalidRequest` where the pool's Secret has no key for it."""
+def decrypted(order: Order, secret_dir: Path | None) -> Sensitive:
+    """Decrypt an order's sensitive variables. Raises :class:`InvalidRequest` where the Secret has no key for it."""
     if order.encrypted is None:
         return Sensitive()
     if secret_dir is None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.masking import MASKED, SHORTEST, Mask, decrypted
 from agent.output import MAX_LINE, Lines
-from agent.sensitive import MASKED, SHORTEST, Mask, opened
 from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.messages import Order
@@ -68,7 +68,7 @@ def test_an_order_is_opened_with_any_key_of_the_pools_secret_and_shows_nothing(t
     secret = {"username": "u", "password": "p", "payload_keys": [new, old]}
     (tmp_path / "pool.json").write_text(json.dumps(secret))
     content = {"variables": {"password": "hunter22"}, "environment": {"TOKEN": "token-value"}}
-    sensitive = opened(order(Keyring([old], "keys").encrypt(content)), tmp_path)
+    sensitive = decrypted(order(Keyring([old], "keys").encrypt(content)), tmp_path)
     assert sensitive.variables == {"password": "hunter22"}
     assert sensitive.mask("token-value") == MASKED
     assert "hunter22" not in repr(sensitive)
@@ -77,7 +77,7 @@ def test_an_order_is_opened_with_any_key_of_the_pools_secret_and_shows_nothing(t
 def test_an_order_that_no_key_opens_is_refused_with_a_sentence(tmp_path: Path) -> None:
     encrypted = Keyring([new_key()], "keys").encrypt({})
     with pytest.raises(InvalidRequest, match="TERRASLOT_SECRET_DIR"):
-        opened(order(encrypted), None)
+        decrypted(order(encrypted), None)
     (tmp_path / "pool.json").write_text('{"username": "u", "password": "p", "payload_keys": ["' + new_key() + '"]}')
     with pytest.raises(InvalidRequest, match="None of the keys in the pool's Secret"):
-        opened(order(encrypted), tmp_path)
+        decrypted(order(encrypted), tmp_path)

@@ -1,4 +1,4 @@
-"""Where state is kept: in the configuration's own backend, or else outside of the run's short-lived directory."""
+"""Where state is kept: in the configuration's own backend, or outside of the run's directory, which is deleted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def may_be_configured(module: Path, tree: Path) -> bool:
     A file that lies outside of the source ``tree`` is not read, and may name one. Raises :class:`PhaseFailed` for
     what is no file, or too large for one: Terraform would read it too.
     """
-    # What the source has in the place of the override is replaced before Terraform could see it.
+    # A file of the override's name is replaced before Terraform reads it.
     contents = [_content(path, tree) for path in configuration_files(module) if path.name != OVERRIDE]
     return any(content is None or _BACKEND.search(_COMMENT.sub(b"", content)) for content in contents)
 
@@ -62,18 +62,18 @@ def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
     if state_path is None:
         raise PhaseFailed(
             FailureReason.TERRAFORM_FAILED,
-            "The configuration names no remote backend, and this pool's pods keep no state: add a backend block.",
+            "The configuration names no remote backend, and this pool's pods keep no state. Add a backend block to it.",
         )
     path = Path(state_path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     (module / OVERRIDE).unlink(missing_ok=True)  # the source may have put a link there
-    # The path goes into flags: in the file, a "${" in it would mean something to OpenTofu but not to Terraform.
+    # The path is given by flags: in the file, OpenTofu would interpret a "${" in it, and Terraform not.
     (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": {}}}}))
     return f"-backend-config=path={path}", f"-backend-config=workspace_dir={path}.d"
 
 
 def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:
-    """Save the state that Terraform could not write to its backend, and return what a person must know of it."""
+    """Save the state that Terraform could not write to its backend, and return what to tell the user."""
     errored = module / ERRORED
     if errored.is_symlink() or not errored.is_file():
         return None

@@ -1,7 +1,7 @@
-"""The environment of Terraform: the agent's own, the workspace's, and nothing of the platform's.
+"""The environment of Terraform: the agent's own and the workspace's, without the platform's.
 
-Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform; the agent's Redis does not, nor what the
-workspace gives git to fetch its source with.
+Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform. The agent's Redis does not, nor does the
+workspace's password for git.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def terraform_environment(
     config = base.get("TF_CLI_CONFIG_FILE")
     if config and not Path(config).exists():
         # With a missing file every command of every run would begin with a warning.
-        logger.warning("TF_CLI_CONFIG_FILE names a missing file and is left out", path=config)
+        logger.warning("TF_CLI_CONFIG_FILE ignored, its file is missing", path=config)
         del base["TF_CLI_CONFIG_FILE"]
     return base
 
@@ -44,7 +44,7 @@ def run_environment(base: Mapping[str, str], workspace: Mapping[str, str]) -> di
     """Return the environment of one run's commands."""
     given = {name: value for name, value in workspace.items() if name not in _OF_GIT}
     environment = {**base, **given, **_FIXED}
-    # Where Terraform keeps what init made is a matter of the run's own directory.
+    # What init makes stays in the run's own directory.
     environment.pop("TF_DATA_DIR", None)
     return environment
 
