@@ -10,7 +10,7 @@
 
 ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
-# The wheel of this source tree, made by tools whose hashes are locked.
+# This source tree, and the tools that make its wheels, whose hashes are locked.
 FROM ${PYTHON_IMAGE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /source
@@ -20,20 +20,26 @@ COPY constraints.txt ./
 RUN sed -n '/^uv==/,/[^\\]$/p' constraints.txt > uv.txt \
     && pip install --no-cache-dir --no-deps --require-hashes -r uv.txt
 COPY . .
-RUN uv build --wheel --require-hashes --build-constraints constraints.txt --out-dir dist \
-    && wheel=$(echo "$PWD"/dist/*.whl) \
-    && echo "file://$wheel#sha256=$(sha256sum "$wheel" | cut -d ' ' -f 1)" > wheel.url
 
-# What an image installs: the wheel and what it depends on, each with a hash of the lock file.
+# What an image installs: a wheel and what it depends on, each with a hash of the lock file.
 FROM build AS workers-environment
-RUN uv venv --python python3 /opt/terraslot \
-    && echo "terraslot[control,kubernetes] @ $(cat wheel.url)" > target.txt \
+RUN uv build --wheel --require-hashes --build-constraints constraints.txt --out-dir dist \
+    && sha256sum "$PWD"/dist/*.whl > wheel.sum && read -r hash wheel < wheel.sum \
+    && uv venv --python python3 /opt/terraslot \
+    && echo "terraslot[control,kubernetes] @ file://$wheel#sha256=$hash" > target.txt \
     && uv pip install --python /opt/terraslot/bin/python \
         --require-hashes --constraints constraints.txt --requirements target.txt
 
+# The agent's wheel holds no code of the control plane: an agent runs other people's Terraform.
 FROM build AS agent-environment
-RUN uv venv --python python3 /opt/terraslot \
-    && echo "terraslot @ $(cat wheel.url)" > target.txt \
+RUN rm -r beat_schedule.py examples \
+    && find workers -mindepth 1 -maxdepth 1 \
+        ! -name __init__.py ! -name protocol ! -name slots ! -name logs.py -exec rm -r {} + \
+    && sed -i -e '/^\[project.scripts\]/,/^$/d' -e '/^\[tool.hatch.*force-include\]/,/^$/d' pyproject.toml
+RUN uv build --wheel --require-hashes --build-constraints constraints.txt --out-dir dist \
+    && sha256sum "$PWD"/dist/*.whl > wheel.sum && read -r hash wheel < wheel.sum \
+    && uv venv --python python3 /opt/terraslot \
+    && echo "terraslot @ file://$wheel#sha256=$hash" > target.txt \
     && uv pip install --python /opt/terraslot/bin/python \
         --require-hashes --constraints constraints.txt --requirements target.txt
 
@@ -49,7 +55,7 @@ ADD --checksum=sha256:${TERRAFORM_SHA256} ${TERRAFORM_URL} /terraform.zip
 RUN python -m zipfile -e /terraform.zip /unpacked \
     && install -D -m 0755 "/unpacked/${TERRAFORM_PROGRAM}" "/opt/terraform/${TERRAFORM_PROGRAM}"
 
-# tini passes signals on to the one program, and buries the processes that nobody waits for any more. Debian keeps only
+# tini passes signals on to the one program, and reaps the processes that have lost their parent. Debian keeps only
 # the newest version of a package, so none is pinned. ssh refuses to run for a user without an entry in /etc/passwd.
 FROM ${PYTHON_IMAGE} AS runtime
 # hadolint ignore=DL3008
@@ -63,7 +69,7 @@ ENV PATH=/opt/terraslot/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     TERRASLOT_LOG_FORMAT=json
-# Python imports from the working directory first, so nobody but root may write to it.
+# Python imports from the working directory first: only root may write to it.
 WORKDIR /opt/terraslot
 VOLUME /var/lib/terraslot
 ENTRYPOINT ["/usr/bin/tini", "--"]

@@ -26,6 +26,12 @@ class Workshop:
     source: Path
     path: str
 
+    def build_on(self, stage: Stage, installed: Path) -> subprocess.CompletedProcess[str]:
+        """Run the commands of a stage that is based on this one, in a copy of its directory of its own."""
+        copy = installed.with_name(f"{installed.name}-source")
+        shutil.copytree(self.source, copy)
+        return Workshop(copy, self.path).run(stage, installed)
+
     def run(self, stage: Stage, installed: Path) -> subprocess.CompletedProcess[str]:
         """Run a stage's commands; what they install to the image's directory goes to ``installed``."""
         script = "\n".join(stage.all("RUN")).replace(INSTALLED, str(installed))
@@ -97,7 +103,7 @@ def workers(workshop: Workshop, directory: Path) -> Environment:
 
 def _installed(workshop: Workshop, directory: Path, target: str) -> Environment:
     installed, home = directory / target, directory / f"{target}-home"
-    done = workshop.run(stages()[f"{target}-environment"], installed)
+    done = workshop.build_on(stages()[f"{target}-environment"], installed)
     assert done.returncode == 0, done.stderr
     subprocess.run(["chmod", "-R", "a-w,a+rX", installed], check=True)
     home.mkdir()

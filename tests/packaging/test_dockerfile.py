@@ -85,7 +85,7 @@ def test_everything_that_python_installs_is_held_to_a_hash_of_the_lock_file() ->
         if re.search(r"\b(pip install|uv build)\b", command)
     ]
 
-    assert len(installs) == 4
+    assert len(installs) == 5
     assert all("--require-hashes" in command for command in installs)
 
 

