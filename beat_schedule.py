@@ -1,7 +1,7 @@
 """What Celery beat fires, and how often. Data only.
 
-Every job is safe twice, and what works on a pool is locked, so that two beats do no harm; a message that nobody took
-before the next one is due expires, so that they don't pile up while no worker runs.
+Every job is safe twice, and jobs of a pool take its lock, so that two beats do no harm. A message that no worker took
+before the next one is due expires, so that messages don't pile up while no worker runs.
 """
 
 from workers.protocol import names
@@ -23,9 +23,9 @@ BEAT_SCHEDULE = {
         "schedule": settings().cycle_seconds,
         "options": {"expires": settings().cycle_seconds},
     },
-    "forget-old-history": {
+    "purge-old-history": {
         "task": names.FORGET,
-        "schedule": 300.0,
+        "schedule": 300.0,  # seconds; up to 10,000 rows of each kind at a time
         "options": {"expires": 300.0},
     },
 }

@@ -16,28 +16,31 @@ from beat_schedule import BEAT_SCHEDULE
 from workers.protocol import names
 from workers.settings import Settings, settings
 
+# Seconds until a message that a killed worker held is delivered again: far above what a control task takes.
 VISIBILITY_TIMEOUT = 600
-RESULT_LIFETIME = timedelta(days=30)  # a result has to outlive the longest wait for a person
+# The longest ``confirm_timeout``: a result has to outlive the wait for a person.
+RESULT_LIFETIME = timedelta(days=30)
+# A worker's task events are published at this interval: Flower shows them in time, and few round trips are spent.
 EVENTS_SECONDS = 0.5
 
 
 def direct_queue(name: str) -> Queue:
-    """Return a queue on the default exchange: it leaves no binding behind in Redis, and is faster to send to."""
+    """Return a queue on the default exchange: it needs no binding in Redis, and is faster to send to."""
     return Queue(name, Exchange(""), routing_key=name)
 
 
-class EventsTogether(bootsteps.StartStopStep):
-    """Publishes a worker's task events twice a second, together; one by one they are half of what its loop does."""
+class BatchedEvents(bootsteps.StartStopStep):
+    """Publishes a worker's task events in batches; one by one they take half of its loop's time."""
 
     requires = ("celery.worker.consumer.events:Events",)
 
     def start(self, consumer: Any) -> None:
-        """Take over from Celery, also after a lost connection."""
+        """Replace Celery's own publishing; called again after a lost connection."""
         consumer.event_dispatcher.on_send_buffered = None
         self._timer = consumer.timer.call_repeatedly(EVENTS_SECONDS, consumer.event_dispatcher.flush)
 
     def stop(self, consumer: Any) -> None:
-        """Publish what is left."""
+        """Publish the remaining events."""
         self._timer.cancel()
         consumer.event_dispatcher.flush()
 
@@ -47,7 +50,7 @@ def build_app(name: str, queues: list[str], include: list[str], config: Settings
     config = config or settings()
     app = Celery(name, broker=config.broker, backend=config.redis_url, include=include, set_as_current=False)
     app.conf.update(_configuration(config), task_queues=[direct_queue(queue) for queue in queues])
-    app.steps["consumer"].add(EventsTogether)
+    app.steps["consumer"].add(BatchedEvents)
     return app
 
 
@@ -79,7 +82,7 @@ def _configuration(config: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_TIMEOUT,
-            # Of its own, so that no other Celery on this database ever takes these messages for lost.
+            # Keys of its own: no other Celery on this database redelivers these messages as lost.
             "unacked_key": "terraslot.unacked",
             "unacked_index_key": "terraslot.unacked_index",
             "unacked_mutex_key": "terraslot.unacked_mutex",

@@ -1,7 +1,7 @@
-"""The worker that reads what agents say: ``celery -A workers.reports worker``.
+"""The worker that takes reports of agents: ``celery -A workers.reports worker``.
 
 Agents may write to the reports queue. The app that reads it knows one task, so that a forged message can name no
-other; and what is said counts only with the token of the lease it is about.
+other; and a report counts only with the token of its lease.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from workers.services.runs import undeliverable
 from workers.services.system import system
 
 app = build_app("terraslot-reports", [names.REPORTS_QUEUE], [])
-# Nothing is kept that would have to be acknowledged: an agent repeats what counts until the slot map shows it.
+# Reports need no acknowledgement: an agent repeats what counts until the slot map shows that it was taken.
 app.conf.broker_transport_options = {**app.conf.broker_transport_options, "ack_emulation": False}
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """Return how long ago something was, in two units at most."""
+    """Return how long ago ``moment`` was, in up to two units."""
     return "" if moment is None else duration((now - moment).total_seconds())
 
 
@@ -22,5 +22,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return how many there are: ``no agents``, ``1 agent``, ``2 agents``. ``many`` where more than an s tells them."""
+    """Return a number with its noun: ``no agents``, ``1 agent``, ``2 agents``. ``many``: a plural other than with s."""
     return f"{number or 'no'} {one if number == 1 else many or f'{one}s'}"

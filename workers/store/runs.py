@@ -22,7 +22,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
 from workers.store import workspace_queue
 from workers.store.inserts import insert_if_new
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord, TaskMessage
+from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
 
 _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
@@ -51,11 +51,8 @@ def add(
     workspace: str,
     pool: str,
     kind: RunKind,
-    priority: int,
-    auto_apply: bool,
-    destroy: bool,
-    task: TaskMessage,
     now: datetime,
+    **columns: Any,
 ) -> tuple[Run, bool]:
     """Add a pending run; return it, and whether it is new. A run that has this id already is left as it is.
 
@@ -63,22 +60,9 @@ def add(
     """
     workspace_queue.lock_workspace(session, workspace, pool)
     new = insert_if_new(
-        session,
-        _runs,
-        id=id,
-        workspace=workspace,
-        pool=pool,
-        kind=kind,
-        status=RunStatus.PENDING,
-        runnable=kind is RunKind.PLAN,
-        priority=priority,
-        auto_apply=auto_apply,
-        destroy=destroy,
-        task=task,
-        attempt=0,
-        created_at=now,
-        updated_at=now,
-    )
+        session, _runs, id=id, workspace=workspace, pool=pool, kind=kind, status=RunStatus.PENDING,
+        runnable=kind is RunKind.PLAN, attempt=0, created_at=now, updated_at=now, **columns,
+    )  # fmt: skip
     if new:
         _enter(session, id, now, RunNote.SUBMITTED, status=RunStatus.PENDING)
         if kind is RunKind.PLAN_AND_APPLY:

@@ -1,4 +1,4 @@
-"""What each step of a run costs in round trips to Redis and transactions of the database; docs/performance.md says it.
+"""What each step of a run costs at most in round trips to Redis and transactions; docs/performance.md says it.
 
 A round trip is one send on a connection of redis-py, Celery's included; a pipeline is one.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -123,5 +123,10 @@ def enqueue(control: ControlPlane, kind: RunKind, workspace: str, run: str) -> N
     submit.submit(control.system, run, kind, RunRequest(workspace=workspace), task)
 
 
-def test_each_step_of_a_run_costs_the_round_trips_and_transactions_that_it_is_said_to(costs: dict[str, Cost]) -> None:
-    assert costs == SAID
+@pytest.mark.parametrize("what", [field.name for field in fields(Cost)])
+def test_no_step_of_a_run_costs_more_than_it_is_said_to(costs: dict[str, Cost], what: str) -> None:
+    assert costs.keys() == SAID.keys()
+    dearer = {
+        step: getattr(cost, what) for step, cost in costs.items() if getattr(cost, what) > getattr(SAID[step], what)
+    }
+    assert dearer == {}

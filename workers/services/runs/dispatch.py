@@ -22,7 +22,6 @@ from workers.services.errors import isolate
 from workers.services.pool_status import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import fail
-from workers.services.scaling.disruption import ask_for_mark
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
@@ -142,7 +141,7 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
         return False
     deliver.announce(system, updated)
     orders.send(system, updated, order)
-    ask_for_mark(system, spec, lease)
+    _protect(system, spec, lease)
     log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
     return True
 
@@ -152,17 +151,16 @@ def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple
     with system.database.begin() as session:
         order = orders.make(system, session, run, Phase.PLAN, spec, slot=lease.slot, token=lease.token)
         updated = runs.record(
-            session,
-            run.id,
-            RunEvent.DISPATCHED,
-            expect=RunStatus.PENDING,
-            now=now,
+            session, run.id, RunEvent.DISPATCHED, expect=RunStatus.PENDING, now=now,
             detail={"agent": lease.agent, "slot": lease.slot},
-            agent=lease.agent,
-            slot=lease.slot,
-            token=lease.token,
-            attempt=run.attempt + 1,
-            started_at=None,
+            agent=lease.agent, slot=lease.slot, token=lease.token, attempt=run.attempt + 1, started_at=None,
             deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
-        )
+        )  # fmt: skip
     return updated, order
+
+
+def _protect(system: System, spec: PoolSpec, lease: Lease) -> None:
+    """Have the pod of a lease protected from eviction, where the cluster may move pods."""
+    if system.pods(spec).moves_pods:
+        protected = [spec.name, lease.agent, lease.run]
+        system.celery.send_task(names.PROTECT, args=protected, expires=system.settings.cycle_seconds)

@@ -36,7 +36,7 @@ from workers.store.models import Run, RunEventRecord
 
 log = structlog.get_logger(__name__)
 
-# Longer than a rolling update leaves workers of two versions side by side for one report.
+# While versions change, a worker of another version takes the repeated report well within this time.
 PATIENCE = timedelta(seconds=120)
 _LONGEST_REASON = 500  # characters: it holds names that the agent chose
 _ADVICE = (

@@ -5,7 +5,7 @@ The fields of the views are what ``--json`` and the dashboard's JSON print, so n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.leases import PoolStats
 from workers.store import pools, runs, workspaces
 from workers.store.database import Database
-from workers.store.models import Run, RunEventRecord
+from workers.store.models import Run
 
 if TYPE_CHECKING:
     from workers.services.system import System
@@ -46,6 +46,9 @@ class RunView:
     started_at: datetime | None
     finished_at: datetime | None
     confirm_until: datetime | None
+
+
+_SHOWN_AS_STORED = {field.name for field in fields(RunView)} - {"run_id", "outputs", "cancel_requested"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +91,17 @@ def one(database: Database, run_id: str) -> RunView:
 def events(database: Database, run: RunView) -> list[EventView]:
     """Return what happened to a run, in order."""
     with database.read() as session:
-        return [_event(record) for record in runs.events(session, run.run_id)]
+        found = runs.events(session, run.run_id)
+    return [EventView(event.at, event.event, event.status, event.detail or {}) for event in found]
 
 
 def view(run: Run) -> RunView:
     """Return a run as people look at it."""
     return RunView(
         run_id=run.id,
-        workspace=run.workspace,
-        pool=run.pool,
-        kind=run.kind,
-        status=run.status,
-        priority=run.priority,
-        auto_apply=run.auto_apply,
-        destroy=run.destroy,
-        changes=run.changes,
         outputs=run.outputs or {},
-        agent=run.agent,
-        slot=run.slot,
-        attempt=run.attempt,
-        commit=run.commit,
-        reason=run.reason,
-        error=run.error,
         cancel_requested=run.cancel_mode is not None,
-        created_at=run.created_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        confirm_until=run.confirm_until,
+        **{column: getattr(run, column) for column in _SHOWN_AS_STORED},
     )
 
 
@@ -146,7 +133,3 @@ def _missing(stats: PoolStats, kind: RunKind) -> str:
         return "waiting for the dispatcher"
     what = "slot" if kind is RunKind.PLAN else "slot that may apply"
     return f"waiting for a free {what} ({stats.used} of {stats.total} slots taken)"
-
-
-def _event(record: RunEventRecord) -> EventView:
-    return EventView(record.at, record.event, record.status, record.detail or {})
