@@ -1,4 +1,4 @@
-"""What beat's job forgets, and when: by the settings, in bounded steps, and safe twice."""
+"""What beat's job purges, and when: by the settings, in bounded steps, and safe twice."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_each_kind_of_history_goes_when_its_time_is_over(
         control.run(run)
 
 
-def test_an_outcome_that_comes_once_more_when_its_run_is_forgotten_delivers_nothing(
+def test_an_outcome_that_comes_once_more_when_its_run_is_purged_delivers_nothing(
     control: ControlPlane, clock_ahead: Callable[[float], None]
 ) -> None:
     control.workspace()
@@ -58,7 +58,7 @@ def test_an_outcome_that_comes_once_more_when_its_run_is_forgotten_delivers_noth
     deliver.delivered(control.system, run)
 
 
-def test_one_call_goes_on_batch_by_batch_and_only_so_far(
+def test_one_call_purges_batch_by_batch_up_to_its_limit(
     control: ControlPlane, clock_ahead: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)

@@ -80,15 +80,15 @@ def costs(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> dict[str, C
     control.workspace("net")
     control.workspace("auto", auto_apply=True)
     agent = control.agent()
-    for life in ("first", "second"):
-        lead_three_lives(control, agent, life, measure)
+    for name in ("first", "second"):
+        execute_three_runs(control, agent, name, measure)
     return found
 
 
-def lead_three_lives(control: ControlPlane, agent: HandAgent, life: str, measure: Measure) -> None:
-    """Lead a plan, a plan_and_apply that a person confirms, and one that needs nobody, from submission to end."""
+def execute_three_runs(control: ControlPlane, agent: HandAgent, name: str, measure: Measure) -> None:
+    """Execute a plan, a plan_and_apply that a person confirms, and one that needs nobody, from submission to end."""
     with measure("submit a plan, find it a slot and order it"):
-        enqueue(control, RunKind.PLAN, "net", f"{life}-plan")
+        enqueue(control, RunKind.PLAN, "net", f"{name}-plan")
     order = agent.order()
     with measure("redeem the order, and take the report of it"):
         assert agent.start(order)
@@ -98,7 +98,7 @@ def lead_three_lives(control: ControlPlane, agent: HandAgent, life: str, measure
         deliver.delivered(control.system, order.run)
 
     with measure("submit a plan_and_apply, find it a slot and order it"):
-        enqueue(control, RunKind.PLAN_AND_APPLY, "net", f"{life}-apply")
+        enqueue(control, RunKind.PLAN_AND_APPLY, "net", f"{name}-apply")
     order = agent.order()
     assert agent.start(order)
     with measure("take the report of a plan that wants a confirmation"):
@@ -110,7 +110,7 @@ def lead_three_lives(control: ControlPlane, agent: HandAgent, life: str, measure
     with measure("take the report that ends a run, release its slot and see who is next"):
         agent.finish(order)
 
-    enqueue(control, RunKind.PLAN_AND_APPLY, "auto", f"{life}-auto")
+    enqueue(control, RunKind.PLAN_AND_APPLY, "auto", f"{name}-auto")
     order = agent.order()
     assert agent.start(order)
     with measure("take the report of a plan, and order its apply at once"):

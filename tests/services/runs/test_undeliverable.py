@@ -1,4 +1,4 @@
-"""A report that can never be taken keeps no slot for ever, and a forged one changes nothing."""
+"""A report that can never be taken keeps its slot for a bounded time, and a forged one changes nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def said(control: ControlPlane, run: str) -> list[str]:
         return [event.event for event in stored_runs.events(session, run)]
 
 
-class TestAReportOfAnEndThatIsNotUnderstood:
+class TestAnInvalidReportOfAnEnd:
     @pytest.mark.parametrize(
         ("facts", "why"),
         [
@@ -85,7 +85,7 @@ class TestAReportOfAnEndThatIsNotUnderstood:
         assert control.quiet()
         assert said(control, order.run).count(RunNote.REPORT_REJECTED) == 1
 
-    def test_is_forgotten_where_one_that_is_understood_follows(self, control: ControlPlane, clock_ahead: Clock) -> None:
+    def test_is_dropped_where_a_valid_one_follows(self, control: ControlPlane, clock_ahead: Clock) -> None:
         _, order = started(control, apply=True)
         worker.report(finished(order, changes="drifted"))
         clock_ahead(LATER)
@@ -187,7 +187,7 @@ def test_a_message_without_the_token_of_its_run_changes_nothing(
 
 
 class TestAPhaseWhoseEndIsNeverReported:
-    """Nobody knows that a message of another kind tells of an end, and one of another protocol never arrives."""
+    """A report of an unknown type may be of an end, and one of another protocol never arrives."""
 
     def late(self, control: ControlPlane, clock_ahead: Clock, agent: HandAgent, order: Order, seconds: float) -> None:
         clock_ahead(seconds)
@@ -209,7 +209,7 @@ class TestAPhaseWhoseEndIsNeverReported:
             assert words in (run.error or "")
         assert control.quiet()
 
-    def test_goes_on_where_its_agent_was_silent_from_before_the_kill_and_hears_of_it_only_now(
+    def test_goes_on_where_its_agent_was_silent_since_before_the_kill_and_learns_of_it_only_now(
         self, control: ControlPlane, clock_ahead: Clock
     ) -> None:
         """F12: the kill is on its way, and the process there for another moment."""
