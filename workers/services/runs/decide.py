@@ -19,7 +19,7 @@ from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT, CancelMode, CancelOutcome, Lease, SlotState
 from workers.services.runs import deliver, finish, orders
-from workers.services.runs.dispatch import freed
+from workers.services.runs.dispatch import freed, start_apply
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.store import pools, runs
@@ -57,15 +57,8 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, task: st
     resumed = lease and slots.resume(run.id, lease.token, token)
     if resumed is None:
         raise _not_resumed(system, run, lease, task)
-    updated = finish.record(
-        system, run, RunEvent.CONFIRMED, token=token, started_at=None, confirm_until=None,
-        deadline=finish.apply_deadline(system.now(), pool), detail=_asked_by(task),
-    )  # fmt: skip
-    if updated is None:
-        slots.release(run.id, token)
-    confirmed = _decided(updated, run)
-    deliver.announce(system, confirmed)
-    orders.send(system, confirmed, order)
+    applying = start_apply(system, run, RunEvent.CONFIRMED, pool, order, confirm_until=None, detail=_asked_by(task))
+    confirmed = _decided(applying, run)
     log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
     return confirmed
 

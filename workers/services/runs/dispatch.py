@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -21,7 +22,7 @@ from workers.protocol.messages import Order
 from workers.services.errors import isolate
 from workers.services.pool_status import set_status
 from workers.services.runs import deliver, orders
-from workers.services.runs.finish import fail
+from workers.services.runs.finish import apply_deadline, fail, record
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
@@ -144,6 +145,21 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
     _protect(system, spec, lease)
     log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
     return True
+
+
+def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order: Order, **changes: Any) -> Run | None:
+    """Commit that a run goes on to its apply, whose lease has the order's token already, and send the order.
+
+    Returns None, with the slot released, where the run has changed since it was read.
+    """
+    deadline = apply_deadline(system.now(), pool)
+    updated = record(system, run, event, token=order.token, started_at=None, deadline=deadline, **changes)
+    if updated is None:
+        system.slots(run.pool).release(run.id, order.token)
+        return None
+    deliver.announce(system, updated)
+    orders.send(system, updated, order.model_copy(update={"commit": updated.commit}))
+    return updated
 
 
 def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:

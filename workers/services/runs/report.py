@@ -20,8 +20,8 @@ from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinish
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.runs import deliver, orders
-from workers.services.runs.dispatch import dispatch, freed, wake
-from workers.services.runs.finish import apply_deadline, end, fail, record, requeue_or_fail
+from workers.services.runs.dispatch import dispatch, freed, start_apply, wake
+from workers.services.runs.finish import end, fail, requeue_or_fail
 from workers.services.system import System
 from workers.store import pools, runs, workspaces
 from workers.store.models import Run
@@ -180,19 +180,9 @@ def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> Run | Non
             order = orders.make(system, session, run, Phase.APPLY, spec, slot=APPLY_SLOT, token=token)
     except orders.NotMade as error:
         return fail(system, run, str(error), **_facts(report))
-    slots = system.slots(run.pool)
-    lease = slots.resume(run.id, report.token, token)
-    if lease is None:
-        return None  # its agent is silent, or the lease has another token since: reconcile decides
-    updated = record(
-        system, run, RunEvent.PLANNED_AUTO_APPLY, token=token, started_at=None,
-        deadline=apply_deadline(system.now(), spec), **_facts(report),
-    )  # fmt: skip
-    if updated is None:
-        slots.release(run.id, token)
-        return None
-    deliver.announce(system, updated)
-    orders.send(system, updated, order.model_copy(update={"commit": updated.commit}))
+    # Where the lease can't be resumed, its agent is silent, or it has another token since: reconcile decides.
+    if system.slots(run.pool).resume(run.id, report.token, token) is not None:
+        start_apply(system, run, RunEvent.PLANNED_AUTO_APPLY, spec, order, **_facts(report))
     return None
 
 
