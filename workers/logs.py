@@ -12,7 +12,7 @@ from structlog.typing import Processor
 def configure(level: str, form: str, **about: str) -> None:
     """Send every log line of this process, structlog's and the standard library's, to stderr in one format.
 
-    ``form`` is ``console`` or ``json``; what is said ``about`` the process is in every line.
+    ``form`` is ``console`` or ``json``; the fields in ``about`` are in every line.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -38,7 +38,7 @@ def configure(level: str, form: str, **about: str) -> None:
 
 
 def rendering(form: str) -> list[Processor]:
-    """Return what makes an event a line. Tracebacks are plain: what local variables hold may be a secret."""
+    """Return what renders an event as a line. Tracebacks are plain: local variables may hold secrets."""
     if form == "json":
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     plain = structlog.dev.plain_traceback
@@ -46,9 +46,9 @@ def rendering(form: str) -> list[Processor]:
 
 
 def _quieten(level: str) -> None:
-    # What libraries say while debugging includes whole messages, variables among them.
+    # At DEBUG, libraries log whole messages, variables among them.
     for name in ("celery", "kombu", "redis"):
         logging.getLogger(name).setLevel({"DEBUG": "INFO"}.get(level, level))
-    # Every message received and done: the services and the agent say what matters.
+    # At INFO, these log every message twice; the services and the agent log what matters.
     for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
         logging.getLogger(name).setLevel({"DEBUG": "INFO", "INFO": "WARNING"}.get(level, level))

@@ -1,4 +1,4 @@
-"""What the control plane reads from its environment; the only module that reads it.
+"""The settings of the control plane; the only module that reads its environment.
 
 Precedence: ``TERRASLOT_*`` variables, then the file that ``terraslot up`` leaves under ``TERRASLOT_HOME`` while the
 embedded system runs, then defaults.
@@ -24,7 +24,7 @@ from workers.protocol.names import NAME
 from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 SYSTEM_FILE = "system.json"
-# For ever is a hundred years, so that the sum with a date is one.
+# A hundred years, in days: further back, a date minus this would be none.
 _FOR_EVER = 36_500
 _SECRET = frozenset({"redis_url", "broker_url", "database_url", "encryption_keys"})
 
@@ -39,7 +39,7 @@ class Settings(BaseSettings):
 
     ``redis_url`` holds the slot map, log streams and results, ``broker_url`` Celery's queues (the same server unless
     set). Each pool is reconciled and scaled every ``cycle_seconds``; every ``dispatch_seconds`` the dispatcher
-    looks for wake-ups that were lost. ``encryption_keys``: Fernet keys parted by commas, the first encrypts, any opens;
+    makes up for lost wake-ups. ``encryption_keys``: Fernet keys separated by commas; the first encrypts, all decrypt.
     ``credential_days``: how old a pool's credential gets before it is rotated. ``run_retention_days``: how long a run
     that is over stays on record, ``decision_retention_days`` a scaling decision or a pod's failure. ``kubeconfig`` and
     ``namespace``: where the pods of Kubernetes pools are, unless in the namespace of this process's own pod;
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
 
     @property
     def keyring(self) -> Keyring:
-        """What encrypts everything secret at rest. Raises :class:`InvalidRequest` for what is no key."""
+        """What encrypts everything secret at rest. Raises :class:`InvalidRequest` for an invalid key."""
         keys = [key for key in self.encryption_keys.get_secret_value().replace(",", " ").split() if key]
         return Keyring(keys, f"{PREFIX}ENCRYPTION_KEYS")
 

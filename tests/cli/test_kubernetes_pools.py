@@ -147,7 +147,7 @@ def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: T
     )
     assert f"The Deployment {OLD} runs its pods." in cli(f"pool show {POOL}").out
     assert cli(f"pool scale {POOL} 3").sentence == (
-        f"The Deployment '{OLD}' runs the pods of '{POOL}': take it over, or scale that."
+        f"The Deployment '{OLD}' runs the pods of '{POOL}': adopt it, or scale that."
     )
     decide.discard(old.system, kept.id)
     eventually(
@@ -163,7 +163,7 @@ def test_a_pool_whose_pods_would_come_back_or_hold_work_is_not_deleted(old: Clus
     old.cycle()
     assert cli(f"pool delete {POOL} --yes").sentence == (
         f"The pool '{POOL}' can't be deleted: the Deployment '{OLD}' would create its pods anew. "
-        "Delete that one first, or take it over."
+        "Delete that one first, or adopt it."
     )
     assert len(_secrets(old)) == 1
     cli(f"pool adopt-deployment {POOL} {OLD}")

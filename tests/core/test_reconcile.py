@@ -158,6 +158,12 @@ def test_an_agent_whose_pod_is_ending_drains() -> None:
     assert actions(agents=[draining], pods=[pod(deleting=True)]) == []
 
 
+def test_an_agent_that_comes_to_a_draining_pool_drains() -> None:
+    draining = SPEC.model_copy(update={"draining": True})
+    views = Views([], [agent(), agent(name="b", draining=True)], [pod(), pod("b")], NOW - 1000, NOW)
+    assert reconcile(views, draining) == [DrainAgent("a", "its pool drains")]
+
+
 def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:
     lost = lease(lost_since=NOW - 12)
     restarted = pod(reason="restarted once; OOMKilled (exit code 137)")

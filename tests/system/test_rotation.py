@@ -18,7 +18,8 @@ from workers.core.rotation import OVERLAP, RECONNECT
 from workers.protocol.sources import SensitiveVariables
 from workers.services.pool_lock import pool_lock
 from workers.services.pools import manage as pools
-from workers.services.secrets import credentials, variables
+from workers.services.secrets import credentials
+from workers.services.secrets.variables import Change
 from workers.services.system import System
 from workers.slots import acl
 from workers.slots.server import without_password
@@ -67,7 +68,8 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
 ) -> None:
     """F27: an apply and a plan are under way, a plan that waits is kept, and no agent is started anew."""
     pool = cloud.pool(min_agents=2, max_agents=2)
-    variables.set_for_pool(cloud.system, pool, SensitiveVariables(variables={"word": "rotation"}))
+    word = SensitiveVariables(variables={"word": "rotation"})
+    pools.update(cloud.system, pools.get(cloud.system, pool), Change(word))
     plan_gate, apply_gate = cloud.gate(), cloud.gate()
     waiting = cloud.reach(cloud.apply(cloud.workspace(SECRETIVE, pool=pool)), "APPLY_PENDING")
     keeper = waiting.info["agent"]

@@ -10,7 +10,9 @@ from tests.system.conftest import Cloud
 from tests.waiting import eventually
 from workers.core.errors import RunFailed
 from workers.protocol.sources import SensitiveVariables
-from workers.services.secrets import variables
+from workers.services import workspaces
+from workers.services.pools import manage as pools
+from workers.services.secrets.variables import Change
 from workers.slots.log_stream import RunLog
 
 CODE = """
@@ -39,8 +41,8 @@ PASSWORD, TOKEN = "correct-horse-battery", "a-token-of-the-pool"
 def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
     pool, gate = cloud.pool(), cloud.gate()
     workspace = cloud.workspace(CODE, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
-    variables.set_for_pool(cloud.system, pool, SensitiveVariables(environment={"TOKEN": TOKEN}))
-    variables.set_for_workspace(cloud.system, workspace, SensitiveVariables(variables={"password": PASSWORD}))
+    pools.update(cloud.system, pools.get(cloud.system, pool), Change(SensitiveVariables(environment={"TOKEN": TOKEN})))
+    _set_password(cloud, workspace)
     seen: list[bytes] = []
     result = cloud.apply(workspace)
     cloud.reach(result, "APPLYING")
@@ -59,10 +61,15 @@ def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
 
 def test_an_error_that_quotes_a_value_is_masked(cloud: Cloud) -> None:
     workspace = cloud.workspace(QUOTING)
-    variables.set_for_workspace(cloud.system, workspace, SensitiveVariables(variables={"password": PASSWORD}))
+    _set_password(cloud, workspace)
     with pytest.raises(RunFailed, match=r"wrong: \(sensitive\)") as failure:
         cloud.plan(workspace).get(timeout=60)
     assert PASSWORD not in str(failure.value)
+
+
+def _set_password(cloud: Cloud, workspace: str) -> None:
+    password = SensitiveVariables(variables={"password": PASSWORD})
+    workspaces.update(cloud.system, workspaces.get(cloud.system, workspace), Change(password))
 
 
 def _redis(cloud: Cloud) -> list[bytes]:

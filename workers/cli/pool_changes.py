@@ -12,8 +12,8 @@ from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetS
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
 from workers.services import pool_status
+from workers.services.applied import Applied
 from workers.services.pools import manage as pools
-from workers.services.pools.manage import Outcome
 from workers.specs.pools import PoolSpec
 
 app = typer.Typer()
@@ -91,7 +91,7 @@ def apply(file: FileOption, as_json: AsJson = False) -> None:
     apply_all("pool", read(file, PoolSpec), _apply, as_json)
 
 
-def _apply(spec: PoolSpec) -> tuple[Outcome, str | None]:
+def _apply(spec: PoolSpec) -> tuple[Applied, str | None]:
     return pools.apply(system(), spec), pool_status.status(system(), spec.name)
 
 

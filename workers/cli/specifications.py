@@ -19,7 +19,7 @@ from workers.cli.console import complain, say, show_json
 from workers.cli.outcome import FAILURE
 from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.validation import problems
-from workers.services.pools.manage import Outcome
+from workers.services.applied import Applied
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 
@@ -46,7 +46,7 @@ def read(path: Path, kind: type[Spec]) -> list[Spec]:
     return found
 
 
-def apply_all(kind: str, specs: list[Spec], apply: Callable[[Spec], tuple[Outcome, str | None]], as_json: bool) -> None:
+def apply_all(kind: str, specs: list[Spec], apply: Callable[[Spec], tuple[Applied, str | None]], as_json: bool) -> None:
     """Save each, and say what that changed, and what keeps it from what it wants; exit code 1 if one was refused."""
     told: list[dict[str, str | None]] = []
     for spec in specs:

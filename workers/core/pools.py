@@ -12,8 +12,8 @@ from workers.protocol.names import Name
 class PoolLimits(BaseModel):
     """How far and how fast a pool scales. Times are seconds.
 
-    ``idle_timeout``: an agent that nobody needs is removed once it was idle for so long. ``start_deadline``: a pod
-    that has not registered by then is replaced. ``step``: how many pods one decision adds at most.
+    ``idle_timeout``: how long an agent is idle before it may be removed. ``start_deadline``: a pod that has not
+    registered by then is replaced. ``step``: how many pods one decision adds at most.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -36,9 +36,9 @@ class PoolLimits(BaseModel):
 class PoolTimeouts(BaseModel):
     """How long each part of a run may take, in seconds.
 
-    ``redeem``: from the order's sending until the agent must have claimed it. ``interrupt``: from SIGINT until
-    SIGKILL after a timeout. ``confirm``: how long a plan waits for a person. ``silent``: without a heartbeat for so
-    long, an agent is given nothing; after ``dead`` its pod is deleted.
+    ``redeem``: from the order's sending until the agent must have redeemed it. ``interrupt``: from SIGINT until
+    SIGKILL after a timeout. ``confirm``: how long a plan waits for a person. An agent without a heartbeat for
+    ``silent`` is given no run; after ``dead`` its pod is deleted.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -59,7 +59,11 @@ class PoolTimeouts(BaseModel):
 
 
 class PoolPolicy(BaseModel):
-    """What decisions know of a pool. ``attempts`` bounds how often a run is planned anew after losing its agent."""
+    """What decisions know of a pool.
+
+    ``attempts``: how often a run is planned at most, should it lose its agents. ``draining``: the pool's agents finish
+    their runs and get no others until it is undrained.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -67,3 +71,4 @@ class PoolPolicy(BaseModel):
     limits: PoolLimits = PoolLimits()
     timeouts: PoolTimeouts = PoolTimeouts()
     attempts: int = Field(default=3, ge=1, le=20)
+    draining: bool = False

@@ -70,7 +70,7 @@ class FinishRemoval:
 
 @dataclass(frozen=True, slots=True)
 class DrainAgent:
-    """Give an agent no further runs: its pod is ending, or its version is not supported."""
+    """Give an agent no further runs: its pod is ending, its pool drains, or its version is not supported."""
 
     agent: str
     reason: str = "its pod is ending"
@@ -176,7 +176,7 @@ def empty_list_is_suspicious(views: Views) -> bool:
 
 def reconcile(views: Views, policy: PoolPolicy) -> list[Action]:
     """Return what has to be done so that the three views agree. An empty list means that they do."""
-    return [*_pods(views, policy), *_agents(views), *_runs(views, policy), *_leases(views)]
+    return [*_pods(views, policy), *_agents(views, policy), *_runs(views, policy), *_leases(views)]
 
 
 def _pods(views: Views, policy: PoolPolicy) -> Iterator[Action]:
@@ -214,10 +214,12 @@ def _unsupported(pod: Pod, agent: AgentRecord) -> Iterator[Action]:
         yield DeletePod(pod, f"{reason}: update the pool's image", failed_to_start=True)
 
 
-def _agents(views: Views) -> Iterator[Action]:
+def _agents(views: Views, policy: PoolPolicy) -> Iterator[Action]:
     for agent in views.agents:
         if agent.name not in views.pod:
             yield DeregisterAgent(agent.name, agent.instance_id)
+        elif policy.draining and not agent.draining:
+            yield DrainAgent(agent.name, "its pool drains")
 
 
 def _runs(views: Views, policy: PoolPolicy) -> Iterator[Action]:

@@ -1,9 +1,9 @@
 """When one credential of a pool follows another.
 
-Rotation is by overlap (F27). A new credential is issued and published beside the old one; agents that
-connect from then on use the new one; after :data:`OVERLAP` every agent has seen it, what still uses the old one is
-disconnected and connects again with the new; and the old one is retired when nobody uses it any more, nor is about to
-come back with it. No agent is restarted, and none is ever without a credential that works.
+Rotation is by overlap (F27). A new credential is issued and published beside the old one; an agent that connects from
+then on uses the new one; after :data:`OVERLAP` every agent has the new one, and connections that still use the old one
+are closed, so that their agents connect with the new one; the old one is retired when no connection uses it, and none
+may be about to. No agent is restarted, and each always has a credential that works.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-# How long a changed Secret may take to reach every agent, in seconds: a kubelet takes up to two minutes.
+# How long a changed Secret may take to reach every agent, in seconds: a kubelet's sync period and the lifetime of its
+# cache are a minute each; twice that, and a margin.
 OVERLAP = 300.0
-# How long an agent that was disconnected may be between two connections, in seconds, and show nowhere: it tries again
-# at growing intervals of up to half a minute.
+# How long an agent that was disconnected may be between two connections, in seconds: it connects again after growing
+# intervals of up to half a minute.
 RECONNECT = 60.0
 
 
@@ -43,14 +44,14 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close what is connected with this generation, so that it connects again with the newest."""
+    """Close the connections that use this generation, so that their agents connect again with the newest."""
 
     credential: Credential
 
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Remove this generation: nobody uses it any more."""
+    """Remove this generation: no agent uses it any more."""
 
     credential: Credential
 
@@ -59,18 +60,18 @@ Step = Issue | Disconnect | Retire
 
 
 def rotation(
-    credentials: Sequence[Credential], in_use: Collection[str], now: float, *, max_age: float, wanted: bool = False
+    credentials: Sequence[Credential], in_use: Collection[str], now: float, *, max_age: float, requested: bool = False
 ) -> list[Step]:
     """Return what a pool's credentials need at ``now``.
 
     ``in_use`` are the names of users with a connection. A new generation is due when there is none, when the newest
-    is older than ``max_age`` seconds, or when somebody ``wanted`` it; one rotation ends before the next begins.
+    is older than ``max_age`` seconds, or when it is ``requested``; one rotation ends before the next begins.
     """
     if not credentials:
         return [Issue(1)]
     *older, newest = sorted(credentials, key=lambda credential: credential.generation)
     if not older:
-        due = wanted or now - newest.created_at > max_age
+        due = requested or now - newest.created_at > max_age
         return [Issue(newest.generation + 1)] if due else []
     if now - newest.created_at < OVERLAP:
         return []

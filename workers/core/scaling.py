@@ -1,8 +1,8 @@
 """How many agents a pool should have: one pure decision from a handful of facts.
 
-The founding arithmetic, (running + reserved) / slots, mixes two kinds of slot and starves applies while plan-only
-slots are free (F32). Here each kind is looked at by itself, starting pods count as the capacity they are
-about to be (F4, F5), and an agent is removed on its own idleness (F33).
+The utilisation of all slots, (running + reserved) / slots, mixes two kinds of slot and starves applies while plan-only
+slots are free (F32). So each kind is looked at by itself, a starting pod counts as the slots that it is about to have
+(F4, F5), and an agent is removed for its own idleness (F33).
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from enum import StrEnum
 from workers.core.pools import PoolLimits
 from workers.protocol.leases import PLAN_ONLY_SLOTS, SLOTS_PER_AGENT
 
+# From the requirements: above the first an agent is added, below the second one is removed.
 HIGH_UTILISATION = 0.80
 LOW_UTILISATION = 0.20
+# Seconds. A kubelet restarts a failing container after 10 s, doubling up to 300 s, and begins anew after ten minutes
+# without a failure. Pods that fail are created at the same pace.
 FAILURE_WINDOW = 600.0
 FIRST_BACK_OFF = 10.0
 LONGEST_BACK_OFF = 300.0
 
 
 class ScalingReason(StrEnum):
-    """Why the desired number is what it is, in the order in which the rules are asked."""
+    """Why the desired number is what it is, in the order in which the rules apply."""
 
     ABOVE_MAXIMUM = "more agents than the maximum"
     BELOW_MINIMUM = "fewer agents than the minimum"
@@ -44,8 +47,8 @@ class PoolFacts:
     Draining and silent agents are in neither (F3). ``used`` counts running and reserved slots of ready agents.
     ``pending_*`` count only runs that a free slot would let start (F6). ``idle_since`` has one entry for each
     ready agent whose slots are all idle, ``failures`` one for each pod that failed or never registered lately.
-    ``outdated`` of those idle ones have a pod that was made from an earlier configuration of the pool; ``updated``
-    ready agents have one of today's.
+    ``outdated`` counts those idle agents whose pod was made from an earlier configuration of the pool, ``updated``
+    the ready agents whose pod was made from the current one.
     """
 
     ready: int = 0
@@ -63,13 +66,13 @@ class PoolFacts:
 
     @property
     def current(self) -> int:
-        """Agents that are there or about to be."""
+        """Agents that are ready or starting."""
         return self.ready + self.starting
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many agents a pool should have, and why. ``refused`` says what kept a wish from being granted."""
+    """How many agents a pool should have, and why. ``refused`` says what keeps it from having more."""
 
     current: int
     desired: int
@@ -83,7 +86,7 @@ class Decision:
 
     @property
     def noteworthy(self) -> bool:
-        """Whether it is worth storing: it changes something, or was kept from it."""
+        """Whether it is worth storing: it changes something, or would if it could."""
         return self.changes or self.refused is not None
 
 
@@ -94,7 +97,7 @@ def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
     missing, reason = _shortage(facts, limits)
     if missing:
         return _grow(facts, limits, missing, reason, now)
-    if why := _superfluous(facts, limits, now):
+    if why := _removable(facts, limits, now):
         return Decision(facts.current, facts.current - 1, why)
     return _renew(facts, limits)
 
@@ -113,17 +116,17 @@ def back_off_until(failures: tuple[float, ...], now: float) -> float:
 def _shortage(facts: PoolFacts, limits: PoolLimits) -> tuple[int, ScalingReason]:
     if facts.current < limits.min_agents:
         return limits.min_agents - facts.current, ScalingReason.BELOW_MINIMUM
-    wanting_applies = facts.pending_applies - facts.free_apply - facts.starting
-    # Slots 0 that no waiting apply will take are open to plans as well.
+    short_of_applies = facts.pending_applies - facts.free_apply - facts.starting
+    # A slot 0 that no pending apply will take is free for a plan as well.
     spare_apply = max(0, facts.free_apply + facts.starting - facts.pending_applies)
     free_plans = spare_apply + facts.free_plan_only + facts.starting * len(PLAN_ONLY_SLOTS)
-    wanting_plans = facts.pending_plans - free_plans
-    agents_for_plans = -(-wanting_plans // SLOTS_PER_AGENT)
+    short_of_plans = facts.pending_plans - free_plans
+    agents_for_plans = -(-short_of_plans // SLOTS_PER_AGENT)
     if facts.current == 0 and facts.pending_applies + facts.pending_plans > 0:
-        return min(limits.step, max(wanting_applies, agents_for_plans)), ScalingReason.COLD_START
-    if wanting_applies > 0:
-        return min(limits.step, max(wanting_applies, agents_for_plans)), ScalingReason.APPLIES_WAIT
-    if wanting_plans > 0:
+        return min(limits.step, max(short_of_applies, agents_for_plans)), ScalingReason.COLD_START
+    if short_of_applies > 0:
+        return min(limits.step, max(short_of_applies, agents_for_plans)), ScalingReason.APPLIES_WAIT
+    if short_of_plans > 0:
         return min(limits.step, agents_for_plans), ScalingReason.PLANS_WAIT
     if facts.current and facts.used / (facts.current * SLOTS_PER_AGENT) > HIGH_UTILISATION:
         return 1, ScalingReason.HIGH_UTILISATION
@@ -139,10 +142,10 @@ def _grow(facts: PoolFacts, limits: PoolLimits, missing: int, reason: ScalingRea
     return Decision(facts.current, facts.current, reason, f"already at the maximum of {limits.max_agents}")
 
 
-def _superfluous(facts: PoolFacts, limits: PoolLimits, now: float) -> ScalingReason | None:
-    """Why one idle agent may go without another in its place; None if it may not."""
-    rested = any(now - since >= limits.idle_timeout for since in facts.idle_since)
-    if facts.current <= limits.min_agents or facts.starting or not rested:
+def _removable(facts: PoolFacts, limits: PoolLimits, now: float) -> ScalingReason | None:
+    """Return why one idle agent may be removed without a replacement; None if it may not."""
+    idle = any(now - since >= limits.idle_timeout for since in facts.idle_since)
+    if facts.current <= limits.min_agents or facts.starting or not idle:
         return None
     if facts.used < LOW_UTILISATION * facts.ready * SLOTS_PER_AGENT:
         return ScalingReason.LOW_UTILISATION
@@ -150,10 +153,10 @@ def _superfluous(facts: PoolFacts, limits: PoolLimits, now: float) -> ScalingRea
 
 
 def _renew(facts: PoolFacts, limits: PoolLimits) -> Decision:
-    """Let outdated pods make room one at a time, if need be below the minimum, which the next decision fills up.
+    """Remove outdated pods one at a time, if need be below the minimum, which the next decision fills up.
 
-    The first pod of the new configuration comes before any goes, if there is room: what works is not given up for what
-    may not.
+    The first pod of the new configuration is created before any is removed, if there is room: pods that work are kept
+    until one of the new configuration works.
     """
     if not facts.outdated or facts.starting or facts.failures:
         return Decision(facts.current, facts.current, ScalingReason.STEADY)
@@ -162,7 +165,7 @@ def _renew(facts: PoolFacts, limits: PoolLimits) -> Decision:
 
 
 def _others_suffice(facts: PoolFacts) -> bool:
-    """Whether the next apply and the next plan would still find a slot without one idle agent, with air to spare."""
+    """Whether, without one idle agent, the next apply finds a slot and utilisation stays below the high mark."""
     others = facts.ready - 1
     free_apply = facts.free_apply - 1 - facts.pending_applies
     return others > 0 and free_apply >= 1 and facts.used <= HIGH_UTILISATION * others * SLOTS_PER_AGENT

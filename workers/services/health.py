@@ -1,4 +1,4 @@
-"""Whether what a system needs is there: facts and hints for `terraslot doctor`. Changes nothing."""
+"""Check what a system needs: facts and hints for `terraslot doctor`. Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workers.services.pools import views as pool_views
 from workers.services.system import System
 from workers.slots.server import describe, without_password
 
-OLDEST_REDIS = (6, 2)
-_ANSWER_SECONDS = 1.0
+OLDEST_REDIS = (6, 2)  # the first whose ACL restricts channels (slots/acl.py)
+_ANSWER_SECONDS = 1.0  # how long workers may take to answer; those of a healthy system need milliseconds
 
 
 class Verdict(StrEnum):
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found out about one thing, and what to do where it is not as it should be."""
+    """What was found about one thing, and what to do where it is not in order."""
 
     name: str
     verdict: Verdict
@@ -35,23 +35,23 @@ class Finding:
 
 
 def redis(system: System) -> Finding:
-    """Look at the server of the slot map: its version, whether it persists, whether it may drop keys."""
+    """Check the server of the slot map: its version, whether it persists, whether it may evict keys."""
     server = describe(system.redis)
     version = ".".join(map(str, server.version))
     says = f"{server.kind} {version} at {without_password(system.settings.redis_url)}"
     if server.version < OLDEST_REDIS:
         return Finding("redis", Verdict.WRONG, says, "Use Redis 6.2 or later, or Valkey.")
     if server.evicts:
-        hint = "Set maxmemory-policy to noeviction: the server may drop the slot map when it is full."
+        hint = "Set maxmemory-policy to noeviction: a server that is full may evict the slot map."
         return Finding("redis", Verdict.WRONG, f"{says}, may evict keys", hint)
     if server.persists is False:
-        hint = "Set appendonly to yes, or what is enqueued is lost when the server restarts."
-        return Finding("redis", Verdict.WARNING, f"{says}, keeps nothing on disk", hint)
+        hint = "Set appendonly to yes, or messages are lost when the server restarts."
+        return Finding("redis", Verdict.WARNING, f"{says}, not persistent", hint)
     return Finding("redis", Verdict.OK, says if server.persists is None else f"{says}, persistent")
 
 
 def database(system: System) -> Finding:
-    """Look whether the database answers, has the tables of this version, and a pool."""
+    """Check whether the database answers, has the tables of this version, and a pool."""
     count = len(pools.every(system))
     says = f"{system.database}, {counted(count, 'pool')}"
     if not count:
@@ -60,26 +60,28 @@ def database(system: System) -> Finding:
 
 
 def workers(system: System) -> Finding:
-    """Ask who takes what callers enqueue and what agents report."""
+    """Check whether workers consume each queue of the control plane."""
     answers = system.celery.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}
-    taken = {queue["name"] for queues in answers.values() for queue in queues}
-    missing = [queue for queue in (names.SUBMIT_QUEUE, names.CONTROL_QUEUE, names.REPORTS_QUEUE) if queue not in taken]
+    consumed = {queue["name"] for queues in answers.values() for queue in queues}
+    missing = [
+        queue for queue in (names.SUBMIT_QUEUE, names.CONTROL_QUEUE, names.REPORTS_QUEUE) if queue not in consumed
+    ]
     if missing:
         hint = "Start the system with `terraslot up`, or the workers: celery -A workers worker, and -A workers.reports."
-        return Finding("workers", Verdict.WRONG, f"nobody takes from the queue {', '.join(missing)}", hint)
+        return Finding("workers", Verdict.WRONG, f"no worker consumes {', '.join(missing)}", hint)
     return Finding("workers", Verdict.OK, f"{len(answers)} answer: {', '.join(sorted(answers))}")
 
 
 def agents(system: System) -> Finding:
-    """Look at the agents of all pools, and at what keeps a pool from having those that it wants."""
+    """Check the agents of all pools, and the problems in the status of the pools."""
     found = pool_views.every(system)
     all_agents = [agent for pool in found for agent in pool.agents]
     silent = [agent.name for agent in all_agents if agent.state == "silent"]
-    hindered = [f"{pool.name}: {pool.status_message}" for pool in found if pool.status_message]
+    problems = [f"{pool.name}: {pool.status_message}" for pool in found if pool.status_message]
     if silent:
-        hint = "They are not heard any more; their pods are replaced when they are known to be gone."
+        hint = "They send no heartbeat; their pods are deleted and replaced when that goes on."
         return Finding("agents", Verdict.WARNING, f"silent: {', '.join(silent)}", hint)
-    if hindered:
-        return Finding("agents", Verdict.WARNING, "; ".join(hindered), "Look at `terraslot pool show NAME`.")
+    if problems:
+        return Finding("agents", Verdict.WARNING, "; ".join(problems), "Look at `terraslot pool show NAME`.")
     says = f"{len(all_agents)} registered" if all_agents else "none; they are started when a run waits"
     return Finding("agents", Verdict.OK, says)

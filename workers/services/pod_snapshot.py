@@ -1,7 +1,7 @@
-"""One listing of a pool's pods, kept up to what this process does to them, so that a cycle asks the cluster once.
+"""The pods of a pool as they were listed, updated by what this process does to them: a cycle lists them once.
 
-Before each change the lock is renewed that this is done under, if there is one: what was listed while somebody else
-has worked on the pool says nothing, and pods created by it could be more than the pool may have.
+Before each change the pool's lock is renewed, where one is held: without it another process may have changed the pods
+since they were listed, and pods that are created then may be more than the pool may have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from workers.services.system import System
 from workers.slots.locks import renew_lock
 from workers.specs.pools import PoolSpec
 
-# As many as are created side by side: what is done between two renewals of the lock takes one answer's time.
+# Pods created between two renewals of the lock: as many as the backend creates side by side, so that they take the time
+# of one answer.
 _AT_ONCE = 8
 
 
@@ -29,7 +30,7 @@ class PodSnapshot:
 
     @property
     def pods(self) -> list[Pod]:
-        """The pods as they are, as far as this process knows."""
+        """The pods, as far as this process knows."""
         return list(self._pods.values())
 
     @property
@@ -43,7 +44,7 @@ class PodSnapshot:
         return self._pods.get(name)
 
     def create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
-        """Create pods; return by name those that could not be created. What refuses some is not asked for the rest.
+        """Create pods; return by name those that could not be created. The first failure ends the creation.
 
         Raises :class:`LockLost`.
         """
@@ -63,13 +64,13 @@ class PodSnapshot:
                 self._pods[name] = Pod(name, "", self._spec.name, now, PodPhase.PENDING)
         return failures
 
-    def delete(self, pod: Pod, *, force: bool = False) -> None:
-        """Ask for the end of a pod; it leaves the listing if nothing is left of it already.
+    def delete(self, pod: Pod) -> None:
+        """Delete a pod; it stays in the snapshot while it ends.
 
         Raises :class:`LockLost`.
         """
         renew_lock()
-        left = self._backend.delete(pod, force=force)
+        left = self._backend.delete(pod)
         if left is None:
             self._pods.pop(pod.name, None)
         else:

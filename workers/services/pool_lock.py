@@ -1,4 +1,4 @@
-"""What people ask of a pool's size takes its turn with the pool's cycles, so that neither undoes the other half-way."""
+"""The lock of a pool's cycle, for what people change about its pods: neither undoes the other half-way."""
 
 from __future__ import annotations
 
@@ -10,31 +10,42 @@ from contextlib import contextmanager
 from workers.protocol import names
 from workers.protocol.errors import Unavailable
 from workers.services.system import System
+from workers.specs.pools import PoolSpec
+from workers.store import pools
 
+# Seconds. It is renewed before each change: this is longer than one change may take, such as a batch of creations side
+# by side, whose answers the cluster has 25 seconds for, and the time that the lock of a dead process stays.
 LOCK_TTL = 120.0
 _FIRST_PAUSE = 0.05
 
 
 @contextmanager
-def pool_lock(system: System, pool: str, *, wait: float = 60.0) -> Iterator[None]:
-    """Hold the lock of the pool's cycle. Raises :class:`Unavailable` where it is not free within ``wait`` seconds.
+def pool_lock(system: System, pool: str, *, wait: float = 60.0) -> Iterator[PoolSpec]:
+    """Hold the lock of the pool's cycle; yield the pool's configuration as it is then.
 
-    What takes long calls :func:`~workers.slots.locks.renew_lock` before it changes anything, as every change of pods
-    does; :class:`LockLost` ends it where the lock has been lost.
+    Raises :class:`UnknownPool`, and :class:`Unavailable` where the lock is not free within ``wait`` seconds. What takes
+    long calls :func:`~workers.slots.locks.renew_lock` before it changes anything, as every change of pods does;
+    :class:`LockLost` ends it where the lock has been lost.
     """
+    _spec(system, pool)
     lock, owner = system.lock(pool, "cycle"), uuid.uuid4().hex
     until, pause = time.monotonic() + wait, _FIRST_PAUSE
     while not lock.request(owner, LOCK_TTL):
         if time.monotonic() + pause > until:
-            raise Unavailable(f"The pool {pool!r} is still being looked at after {wait:g} s: try again.")
+            raise Unavailable(f"The cycle of the pool {pool!r} still runs after {wait:g} s: try again.")
         time.sleep(pause)
-        pause *= 2  # each request makes the holder go round once more, and has to come after that
-    wanted = True
+        pause *= 2  # each request makes the holder do one more round, and has to come after that
+    rerun = True
     try:
         with lock.held(owner, LOCK_TTL):
-            yield
-        wanted = not lock.finish(owner, LOCK_TTL)
+            yield _spec(system, pool)
+        rerun = not lock.finish(owner, LOCK_TTL)
     finally:
-        if wanted:
+        if rerun:
             lock.drop(owner)
             system.celery.send_task(names.CYCLE, args=[pool])
+
+
+def _spec(system: System, pool: str) -> PoolSpec:
+    with system.database.read() as session:
+        return pools.get(session, pool)

@@ -1,4 +1,4 @@
-"""The status of a pool: what keeps it from what it wants."""
+"""The status message of a pool: what keeps it from its desired state."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _NOW = "at the moment: "
 
 
 def status(system: System, name: str) -> str | None:
-    """Return what keeps a pool from what it wants. Raises :class:`UnknownPool`."""
+    """Return what keeps a pool from its desired state. Raises :class:`UnknownPool`."""
     with system.database.read() as session:
         return pools.status(session, name)
 
 
 def set_status(system: System, pool: str, problem: str | None) -> None:
-    """Let a pool's status say what is wrong at the moment, and no longer than it is."""
+    """Store the problem that a pool has at the moment; None removes the last one, and no other status message."""
     with system.database.read() as session:
         before = pools.status(session, pool)
     message = f"{_NOW}{problem}" if problem else None

@@ -1,4 +1,4 @@
-"""The parts that every use case works on, put together once a process."""
+"""What every use case works on, put together once in each process."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class System:
         return PoolLock(self.redis, pool, job)
 
     def pods(self, spec: PoolSpec) -> PodBackend:
-        """Return what creates, deletes and lists the pods of a pool."""
+        """Return the backend of a pool's pods."""
         return self.backends[spec.type]
 
     def now(self) -> datetime:
-        """Return the time, for records."""
+        """Return the time of this process, for records."""
         return datetime.fromtimestamp(time.time(), UTC)
 
 
@@ -79,13 +79,13 @@ def _kubernetes(config: Settings) -> KubernetesPods:
 
 
 def _local_environment(config: Settings) -> dict[str, str]:
-    # In a pod, Terraform is what its image holds.
+    # In a Kubernetes pod, the image holds Terraform.
     return _agent_environment(config) | ({"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {})
 
 
 def _agent_environment(config: Settings) -> dict[str, str]:
     return {
-        # Who it is, an agent reads from its pool's Secret.
+        # The agent reads its user and password from its pool's Secret.
         "TERRASLOT_REDIS_URL": without_password(config.redis_url),
         "TERRASLOT_BROKER_URL": without_password(config.broker),
         "TERRASLOT_HEARTBEAT_SECONDS": str(config.heartbeat_seconds),

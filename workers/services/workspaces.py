@@ -1,9 +1,8 @@
-"""Workspaces as people manage them."""
+"""Create, update, apply and delete workspaces."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_never
 
 from workers.core.errors import UnknownWorkspace
 from workers.protocol.errors import InvalidRequest
@@ -14,7 +13,7 @@ from workers.protocol.sources import (
     is_configuration,
     without_credentials,
 )
-from workers.services.pools.manage import Outcome
+from workers.services.applied import Applied
 from workers.services.secrets import variables
 from workers.services.secrets.variables import Change
 from workers.services.system import System
@@ -26,50 +25,51 @@ from workers.store.secrets import Owner
 def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None) -> None:
     """Save a new workspace with the sensitive variables that are given.
 
-    Raises :class:`InvalidRequest` where its directory is not there or holds no configuration, or where everybody would
-    see a password in it; :class:`UnknownPool`, or :class:`NameTaken`.
+    Raises :class:`InvalidRequest` where its directory does not exist or holds no configuration, or where a password is
+    in what everybody sees of it; :class:`UnknownPool`, or :class:`NameTaken`.
     """
-    variables.expect_no_other(spec.name, spec.sensitive, ())
+    variables.expect_known(spec.name, spec.sensitive, ())
     _check(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         workspaces.save(session, spec, system.now())
-        kept = variables.change(system, session, Owner.WORKSPACE, spec.name, Change(given or SensitiveVariables()))
-        if kept:
-            workspaces.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
+        if given and given.names:
+            spec = variables.store(system, session, Owner.WORKSPACE, spec, Change(given))
+            workspaces.update(session, spec, system.now())
 
 
 def update(system: System, spec: WorkspaceSpec, change: Change | None = None) -> None:
-    """Replace a workspace's configuration; runs that were planned keep what they were planned with.
+    """Replace a workspace's configuration; a run that was planned is applied with what it was planned with.
 
-    Sensitive variables stay but for what ``change`` says of them.
+    Its sensitive variables stay, except as ``change`` says.
     """
     _check(spec)
     with system.database.begin() as session:
         pools.get(session, spec.pool)
         kept = workspaces.get(session, spec.name).sensitive
-        variables.expect_no_other(spec.name, spec.sensitive, kept)
+        variables.expect_known(spec.name, spec.sensitive, kept)
+        spec = spec.model_copy(update={"sensitive": kept})
         if change:
-            kept = variables.change(system, session, Owner.WORKSPACE, spec.name, change)
-        workspaces.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
+            spec = variables.store(system, session, Owner.WORKSPACE, spec, change)
+        workspaces.update(session, spec, system.now())
 
 
-def apply(system: System, spec: WorkspaceSpec) -> Outcome:
+def apply(system: System, spec: WorkspaceSpec) -> Applied:
     """Create a workspace, or make it what the configuration says; its sensitive variables stay."""
     try:
         old = get(system, spec.name)
     except UnknownWorkspace:
         create(system, spec)
-        return Outcome.CREATED
-    variables.expect_no_other(spec.name, spec.sensitive, old.sensitive)
+        return Applied.CREATED
+    variables.expect_known(spec.name, spec.sensitive, old.sensitive)
     if spec.model_copy(update={"sensitive": old.sensitive}) == old:
-        return Outcome.UNCHANGED
+        return Applied.UNCHANGED
     update(system, spec)
-    return Outcome.CHANGED
+    return Applied.CHANGED
 
 
 def delete(system: System, name: str) -> None:
-    """Remove a workspace. Raises :class:`StillInUse` while a run of it is not over (F29)."""
+    """Delete a workspace. Raises :class:`StillInUse` while a run of it is not over (F29)."""
     with system.database.begin() as session:
         workspaces.delete(session, name)
 
@@ -89,20 +89,17 @@ def every(system: System) -> list[WorkspaceSpec]:
 def _check(spec: WorkspaceSpec) -> None:
     if "GIT_PASSWORD" in spec.environment:
         raise InvalidRequest(
-            f"Workspace {spec.name}: everybody would see the GIT_PASSWORD in its environment. Leave it out there, with "
-            "--unset-env GIT_PASSWORD where it is already, and give it with --sensitive-env GIT_PASSWORD."
+            f"Workspace {spec.name}: its environment, which everybody sees, holds GIT_PASSWORD. Leave it out there "
+            "(--unset-env GIT_PASSWORD, where it is set already) and give it with --sensitive-env GIT_PASSWORD."
         )
-    match spec.source:
-        case GitSource(url=url):
-            _expect_no_credentials(spec.name, url)
-        case DirectorySource():
-            _expect_configuration(spec.name, spec.source)
-        case _:
-            assert_never(spec.source)
+    if isinstance(spec.source, GitSource):
+        _expect_no_credentials(spec.name, spec.source.url)
+    else:
+        _expect_configuration(spec.name, spec.source)
 
 
 def _expect_no_credentials(name: str, url: str) -> None:
-    """Refuse a URL that would tell a password to everybody who sees the workspace, or a log of its runs."""
+    """Refuse a URL that holds a password: everybody sees it in the workspace, and in the logs of its runs."""
     bare = without_credentials(url)
     if bare == url:
         return

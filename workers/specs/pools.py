@@ -15,13 +15,11 @@ class PoolSpec(PoolPolicy):
     """The configuration of a pool.
 
     ``sensitive``: the names of variables for all its workspaces; their values are stored elsewhere, encrypted.
-    ``draining``: its agents finish their runs and get no others until the pool is undrained.
     ``kubernetes``: the pods of a pool of type ``kubernetes``; other pools have no such section.
     """
 
     type: Literal["local", "kubernetes"] = "local"
     sensitive: tuple[str, ...] = ()
-    draining: bool = False
     kubernetes: KubernetesSpec | None = None
 
     @model_validator(mode="after")

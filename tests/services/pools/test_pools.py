@@ -16,13 +16,13 @@ from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
 from workers.services import pool_status, workspaces
+from workers.services.applied import Applied
 from workers.services.pools import delete, drain
 from workers.services.pools import manage as pools
-from workers.services.pools.manage import Outcome
 from workers.services.runs import decide, dispatch
 from workers.services.scaling import scale
 from workers.services.scaling.cycle import cycle
-from workers.services.secrets import credentials, variables
+from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.slots.keys import PoolKeys
 from workers.specs.pools import PoolSpec
@@ -43,10 +43,10 @@ def _no_users_are_left(control: ControlPlane) -> Iterator[None]:
 class TestApply:
     def test_says_what_it_changed(self, control: ControlPlane) -> None:
         spec = PoolSpec(name="other", limits=PoolLimits(max_agents=2))
-        assert pools.apply(control.system, spec) is Outcome.CREATED
-        assert pools.apply(control.system, spec) is Outcome.UNCHANGED
+        assert pools.apply(control.system, spec) is Applied.CREATED
+        assert pools.apply(control.system, spec) is Applied.UNCHANGED
         larger = spec.model_copy(update={"limits": PoolLimits(max_agents=4)})
-        assert pools.apply(control.system, larger) is Outcome.CHANGED
+        assert pools.apply(control.system, larger) is Applied.CHANGED
         assert pools.get(control.system, "other") == larger
 
     def test_saves_nothing_that_the_cluster_refuses(self, control: ControlPlane) -> None:
@@ -58,14 +58,14 @@ class TestApply:
 
     def test_saves_what_an_unreachable_cluster_can_not_judge_and_the_pool_says_so(self, control: ControlPlane) -> None:
         control.pods.broken = True
-        assert pools.apply(control.system, PoolSpec(name="other")) is Outcome.CREATED
+        assert pools.apply(control.system, PoolSpec(name="other")) is Applied.CREATED
         assert pool_status.status(control.system, "other") == "at the moment: The cluster does not answer."
 
     def test_leaves_what_other_operations_have_set(self, control: ControlPlane) -> None:
         spec = control.spec()
-        variables.set_for_pool(control.system, POOL, SECRET)
+        pools.update(control.system, spec, Change(SECRET))
         drain.drain_pool(control.system, POOL)
-        assert pools.apply(control.system, spec) is Outcome.UNCHANGED
+        assert pools.apply(control.system, spec) is Applied.UNCHANGED
         pools.update(control.system, spec.model_copy(update={"attempts": 5}))
         kept = control.spec()
         assert (kept.draining, kept.sensitive, kept.attempts) == (True, ("token",), 5)
@@ -234,7 +234,7 @@ class TestDeleting:
         def somebody_was_first(*_: object) -> None:
             raise StillInUse("A workspace uses it now.")
 
-        monkeypatch.setattr(delete, "_end_pods", somebody_was_first)
+        monkeypatch.setattr(delete, "_delete_pods", somebody_was_first)
         with pytest.raises(StillInUse):
             delete.delete_pool(control.system, POOL)
         available = {agent.name: agent.available for agent in control.slots.snapshot()}
@@ -248,7 +248,7 @@ class TestDeleting:
         def die(*_: object) -> None:
             raise SystemExit
 
-        monkeypatch.setattr(delete, "_end_pods", die)
+        monkeypatch.setattr(delete, "_delete_pods", die)
         with pytest.raises(SystemExit):
             delete.delete_pool(control.system, POOL)
         control.workspace()

@@ -24,13 +24,13 @@ from workers.protocol.encryption import NoKey, new_key
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.sources import SensitiveVariables
-from workers.services import pool_status
+from workers.services import pool_status, workspaces
 from workers.services.errors import is_outage
 from workers.services.runs import decide, deliver, orders
 from workers.services.runs.dispatch import dispatch, start
 from workers.services.scaling.reconcile import reconcile_pods
-from workers.services.secrets import variables
 from workers.services.secrets.credentials import ensure_secret_for_pool
+from workers.services.secrets.variables import Change
 from workers.services.system import System
 from workers.store.models import Workspace
 from workers.store.secrets import Owner, put_variables
@@ -42,7 +42,8 @@ KINDS = pytest.mark.parametrize("kind", list(RunKind))
 def keep_secret(control: ControlPlane, name: str = "net") -> None:
     """Give a workspace a sensitive variable."""
     ensure_secret_for_pool(control.system, control.spec())
-    variables.set_for_workspace(control.system, name, SensitiveVariables(variables={"x": "hunter2"}))
+    secret = SensitiveVariables(variables={"x": "hunter2"})
+    workspaces.update(control.system, workspaces.get(control.system, name), Change(secret))
 
 
 def spoil_secret(control: ControlPlane, name: str) -> None:
@@ -116,7 +117,8 @@ def test_a_run_waits_where_a_server_is_away(control: ControlPlane, monkeypatch: 
 
 def test_a_pool_without_its_secret_yet_fails_no_run(control: ControlPlane) -> None:
     control.workspace()
-    variables.set_for_workspace(control.system, "net", SensitiveVariables(variables={"x": "hunter2"}))
+    secret = SensitiveVariables(variables={"x": "hunter2"})
+    workspaces.update(control.system, workspaces.get(control.system, "net"), Change(secret))
     run = control.submit(RunKind.PLAN)
     control.slots.register("default-1", "life-1")
     with pytest.raises(Unavailable, match="no Secret yet"):

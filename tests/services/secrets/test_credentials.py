@@ -101,7 +101,7 @@ def test_pools_have_users_of_their_own(control: ControlPlane) -> None:
         SlotMap(client, POOL).register("forged", "life-1")
 
 
-def test_a_server_that_forgot_its_users_is_told_again(control: ControlPlane) -> None:
+def test_a_server_that_lost_its_users_gets_them_again(control: ControlPlane) -> None:
     ensure(control)
     control.redis.acl_deluser("ts-default-1")
     ensure(control)
@@ -113,7 +113,7 @@ def test_rotation_leaves_no_moment_without_a_credential_that_works(control: Cont
     """F27."""
     ensure(control)
     before = control.pods.secrets[POOL]
-    assert ensure(control, wanted=True) == ["generation 2 issued"]
+    assert ensure(control, requested=True) == ["generation 2 issued"]
     after = control.pods.secrets[POOL]
     assert after["username"] == "ts-default-2"
     assert after["payload_keys"][1:] == before["payload_keys"]
@@ -127,7 +127,7 @@ def test_rotation_leaves_no_moment_without_a_credential_that_works(control: Cont
         clock_ahead(OVERLAP + RECONNECT)
         assert ensure(control) == []
         assert old.ping()
-    assert ensure(control) == []  # who used it may be between two connections
+    assert ensure(control) == []  # its agent may be between two connections
     clock_ahead(OVERLAP + 2 + RECONNECT)
     assert ensure(control) == ["generation 1 retired"]
     with as_agent(control, **before) as old, pytest.raises(AuthenticationError):
@@ -170,7 +170,7 @@ class _Empty:
 def test_a_deleted_pools_users_and_secret_are_gone(control: ControlPlane) -> None:
     ensure(control)
     with as_agent(control) as client:
-        credentials.forget_pool(control.system, control.spec())
+        credentials.purge(control.system, control.spec())
         with pytest.raises(AuthenticationError):
             client.ping()
     assert control.pods.secrets == {}

@@ -1,8 +1,8 @@
-"""The end of a pool: nothing uses it, its pods end, its Redis users, its Secret and its configuration go.
+"""Delete a pool: nothing uses it, then its pods, its Redis users, its Secret and its configuration are deleted.
 
-Whatever stops it half-way leaves a pool that is there, which may be deleted again, or is filled up by its next cycle.
-Pods of a cluster that does not answer don't keep a pool from being deleted: the sweep that follows every round of
-cycles ends what has no pool.
+A deletion that stops half-way leaves a pool that can be deleted again; otherwise its next cycle creates its pods anew.
+A cluster that does not answer does not keep its pools from being deleted: the sweep of orphaned pods that follows every
+round of cycles deletes what is left.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from workers.protocol.errors import TerraslotError, Unavailable
 from workers.services.formatting import counted
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import pool_lock
-from workers.services.pools.drain import LOOK_SECONDS, held
-from workers.services.pools.manage import get as get_pool
+from workers.services.pools.drain import POLL_SECONDS, held
+from workers.services.pools.manage import get
 from workers.services.secrets import credentials
 from workers.services.system import System
 from workers.slots.locks import renew_lock
@@ -27,6 +27,7 @@ from workers.store import pools
 
 log = structlog.get_logger(__name__)
 
+# How long pods may take to end while somebody waits, in seconds: that of an idle agent needs a few.
 ENDING_SECONDS = 30.0
 
 
@@ -34,20 +35,20 @@ def delete_pool(system: System, name: str, *, drain: bool = False, timeout: floa
     """Delete a pool; return how many of its pods are still ending.
 
     Raises :class:`UnknownPool`, and :class:`StillInUse` while a workspace names it or a run of it is not over; with
-    ``drain`` only if such a run is not over within ``timeout`` seconds. No workspace, so no run can come: those that
-    wait are still given slots.
+    ``drain`` only if such a run is not over within ``timeout`` seconds. Without a workspace no run can be added; those
+    that wait still get slots.
     """
     with system.database.read() as session:
         pools.get(session, name)
         pools.expect_no_workspace(session, name)
     until = None if timeout is None else time.monotonic() + timeout
     while in_use := _use(system, name):
-        stuck = not held(system, name) and get_pool(system, name).draining
+        stuck = not held(system, name) and get(system, name).draining
         if not drain or stuck or (until is not None and time.monotonic() > until):
             raise in_use
-        time.sleep(LOOK_SECONDS)
-    with pool_lock(system, name):
-        return _delete(system, get_pool(system, name))
+        time.sleep(POLL_SECONDS)
+    with pool_lock(system, name) as spec:
+        return _delete(system, spec)
 
 
 def _use(system: System, name: str) -> StillInUse | None:
@@ -68,9 +69,9 @@ def _delete(system: System, spec: PoolSpec) -> int:
     try:
         if in_use := _use(system, spec.name):
             raise in_use
-        left = _end_pods(system, spec)
+        left = _delete_pods(system, spec)
         renew_lock()
-        credentials.forget_pool(system, spec)
+        credentials.purge(system, spec)
         with system.database.begin() as session:
             pools.delete(session, spec.name)
     except TerraslotError:
@@ -82,26 +83,26 @@ def _delete(system: System, spec: PoolSpec) -> int:
     return left
 
 
-def _end_pods(system: System, spec: PoolSpec) -> int:
-    """Delete every pod, and give them a moment to go; return how many are left, as far as anybody knows."""
+def _delete_pods(system: System, spec: PoolSpec) -> int:
+    """Delete every pod, and wait a moment until they have ended; return how many are left, or may be."""
     try:
-        listing = PodSnapshot(system, spec)
+        snapshot = PodSnapshot(system, spec)
     except Unavailable as error:
         log.warning("pods not deleted", pool=spec.name, why=str(error))
         return system.slots(spec.name).stats().agents
-    if any(pod.controlled for pod in listing.pods):
+    if any(pod.controlled for pod in snapshot.pods):
         raise StillInUse(
             f"The pool {spec.name!r} can't be deleted: the Deployment {spec.deployment!r} would create its pods anew. "
-            "Delete that one first, or take it over."
+            "Delete that one first, or adopt it."
         )
     try:
-        for pod in listing.pods:
+        for pod in snapshot.pods:
             if not pod.deleting:
-                listing.delete(pod)
+                snapshot.delete(pod)
         until = time.monotonic() + ENDING_SECONDS
         while (left := system.pods(spec).list(spec.name)) and time.monotonic() < until:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     except (Unavailable, PodRefused) as error:
         log.warning("pods not deleted", pool=spec.name, why=str(error))
-        return len(listing.pods)
+        return len(snapshot.pods)
     return len(left)

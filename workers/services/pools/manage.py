@@ -1,18 +1,16 @@
-"""Pools as people manage them.
+"""Create, update and apply pools.
 
-What a pool's cluster refuses for good is an error when the pool is saved. What can't be known then, since the cluster
-does not answer, has no room or gives no permission, does not keep a pool from being saved: its status says it, and
-every cycle tries again.
+What the cluster refuses for good is an error when the pool is saved. A cluster that does not answer, has no room or
+gives no permission does not keep a pool from being saved: the pool's status says it, and every cycle tries again.
 """
 
 from __future__ import annotations
-
-from enum import StrEnum
 
 from workers.core.errors import NameTaken, UnknownPool
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.sources import SensitiveVariables
+from workers.services.applied import Applied
 from workers.services.pool_status import set_status
 from workers.services.secrets import variables
 from workers.services.secrets.variables import Change
@@ -20,14 +18,6 @@ from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 from workers.store.secrets import Owner
-
-
-class Outcome(StrEnum):
-    """What applying a configuration has done."""
-
-    CREATED = "created"
-    CHANGED = "changed"
-    UNCHANGED = "unchanged"
 
 
 def ensure(system: System, spec: PoolSpec) -> PoolSpec:
@@ -41,52 +31,46 @@ def ensure(system: System, spec: PoolSpec) -> PoolSpec:
 
 
 def create(system: System, spec: PoolSpec, given: SensitiveVariables | None = None) -> None:
-    """Save a new pool with the sensitive variables that are given, and have it looked at now.
+    """Save a new pool with the sensitive variables that are given, and enqueue its cycle.
 
-    Raises :class:`NameTaken`, and what its cluster has against such pods: :class:`PodRefused` or
-    :class:`InvalidRequest`.
+    Raises :class:`NameTaken`, and :class:`PodRefused` or :class:`InvalidRequest` where its cluster refuses such pods.
     """
-    variables.expect_no_other(spec.name, spec.sensitive, ())
-    problem = _tried_out(system, spec)
+    variables.expect_known(spec.name, spec.sensitive, ())
+    problem = _check(system, spec)
     with system.database.begin() as session:
         pools.save(session, spec, system.now())
-        kept = variables.change(system, session, Owner.POOL, spec.name, Change(given or SensitiveVariables()))
-        if kept:
-            pools.update(session, spec.model_copy(update={"sensitive": kept}), system.now())
-    set_status(system, spec.name, problem)
-    system.celery.send_task(names.CYCLE, args=[spec.name])
+        if given and given.names:
+            pools.update(session, variables.store(system, session, Owner.POOL, spec, Change(given)), system.now())
+    _saved(system, spec.name, problem)
 
 
 def update(system: System, spec: PoolSpec, change: Change | None = None) -> None:
     """Replace a pool's configuration; pods that exist keep theirs.
 
-    Whether it drains, which Deployment runs it and what its sensitive variables are stays: each is changed by an
-    operation of its own, of which a file that is applied again knows nothing. Raises :class:`UnknownPool`, and what
-    :func:`create` raises.
+    Its sensitive variables, its Deployment and whether it drains stay: each is changed by an operation of its own, and
+    a file that is applied again names none of them. Raises :class:`UnknownPool`, and what :func:`create` raises.
     """
     _over(get(system, spec.name), spec)
-    problem = _tried_out(system, spec)
+    problem = _check(system, spec)
     with system.database.begin() as session:
         spec = _over(pools.get(session, spec.name), spec)
         if change:
-            kept = variables.change(system, session, Owner.POOL, spec.name, change)
-            spec = spec.model_copy(update={"sensitive": kept})
+            spec = variables.store(system, session, Owner.POOL, spec, change)
         pools.update(session, spec, system.now())
-    set_status(system, spec.name, problem)
-    system.celery.send_task(names.CYCLE, args=[spec.name])
+    _saved(system, spec.name, problem)
 
 
-def apply(system: System, spec: PoolSpec) -> Outcome:
+def apply(system: System, spec: PoolSpec) -> Applied:
     """Create a pool, or make it what the configuration says. Raises as :func:`create` and :func:`update`."""
     try:
         old = get(system, spec.name)
     except UnknownPool:
         create(system, spec)
-        return Outcome.CREATED
+        return Applied.CREATED
     if _over(old, spec) == old:
-        return Outcome.UNCHANGED
+        return Applied.UNCHANGED
     update(system, spec)
-    return Outcome.CHANGED
+    return Applied.CHANGED
 
 
 def get(system: System, name: str) -> PoolSpec:
@@ -102,12 +86,12 @@ def every(system: System) -> list[PoolSpec]:
 
 
 def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:
-    """Return a new configuration of a pool with what only operations change as it was."""
+    """Return a new configuration of a pool, with the old one's values of what operations of their own change."""
     if spec.type != old.type:
         raise InvalidRequest(
             f"The pool {spec.name!r} is of type {old.type!r}, and stays so: create another one of type {spec.type!r}."
         )
-    variables.expect_no_other(spec.name, spec.sensitive, old.sensitive)
+    variables.expect_known(spec.name, spec.sensitive, old.sensitive)
     kept = {"draining": old.draining, "sensitive": old.sensitive}
     if spec.kubernetes is None:
         return spec.model_copy(update=kept)
@@ -115,10 +99,15 @@ def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:
     return spec.model_copy(update={**kept, "kubernetes": pods})
 
 
-def _tried_out(system: System, spec: PoolSpec) -> str | None:
-    """Return why nobody can say now whether such pods can be; raise why they can't."""
+def _check(system: System, spec: PoolSpec) -> str | None:
+    """Return why the cluster can't be asked about such pods. Raises where it refuses them."""
     try:
         system.pods(spec).check(spec)
     except Unavailable as error:
         return str(error)
     return None
+
+
+def _saved(system: System, pool: str, problem: str | None) -> None:
+    set_status(system, pool, problem)
+    system.celery.send_task(names.CYCLE, args=[pool])

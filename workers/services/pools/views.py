@@ -1,6 +1,6 @@
-"""Pools, agents and slots as people look at them: plain values, read only.
+"""Pools, agents and slots as the CLI and the dashboard show them: plain values, read only.
 
-Their fields are what ``--json`` and the dashboard's JSON print, so names and meanings stay as they are.
+Their fields are what ``--json`` and the dashboard's JSON print, so that names and meanings stay.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SlotCounts:
 
 @dataclass(frozen=True, slots=True)
 class DecisionView:
-    """What was decided about a pool's size, why, and from which facts."""
+    """What was decided about a pool's size, why, and from which facts: a :class:`PoolFacts` as it was stored."""
 
     at: datetime
     current: int
@@ -72,7 +72,7 @@ class DecisionView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool: limits, agents, slots, what waits, and what keeps it from what it wants.
+    """One pool: limits, agents, slots, what waits, and what keeps it from its desired state.
 
     ``pending`` counts by kind the runs that lack nothing but a slot, ``waiting`` shows the first of them; ``runs``
     counts by status those that hold a slot.
@@ -108,7 +108,7 @@ def every(system: System) -> list[PoolView]:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """What the database says of a pool; read in one transaction, which is over before the slot map is asked."""
+    """What the database says of a pool: read in one transaction, which ends before the slot map is read."""
 
     spec: PoolSpec
     holding: Mapping[str, Run]

@@ -1,4 +1,4 @@
-"""One look at a pool: reconcile, then scale, then give out what is free. Beat fires it for every pool."""
+"""The cycle of a pool: reconcile, rotate its credentials, scale, dispatch. Beat sends one task for every pool."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Sequence
 
 import structlog
 
-from workers.core.pods import PodPhase
+from workers.core.pods import Pod, PodPhase
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
 from workers.protocol.version import PROTOCOL
-from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import LOCK_TTL
 from workers.services.pool_status import set_status
 from workers.services.pools import adopt
-from workers.services.pools.drain import drain_agents
 from workers.services.runs.dispatch import dispatch
 from workers.services.scaling.disruption import protect_pods
 from workers.services.scaling.reconcile import reconcile_pods
@@ -31,12 +29,12 @@ _DRAINS = "it drains, and no run is given to it"
 
 
 def cycle(system: System, pool: str) -> bool:
-    """Reconcile, fill up and scale one pool; False where another process is at it (F5, F28).
+    """Reconcile, scale and dispatch one pool; False where another process does (F5, F28).
 
     Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked, and :class:`LockLost` where
-    this took so long that another process may be at it; nothing is scaled then.
+    this took so long that another process may have the pool's lock; nothing is scaled then.
     """
-    if not system.lock(pool, "cycle").work(lambda: _look(system, pool), LOCK_TTL):
+    if not system.lock(pool, "cycle").work(lambda: _cycle(system, pool), LOCK_TTL):
         return False
     dispatch(system, pool)
     return True
@@ -45,7 +43,7 @@ def cycle(system: System, pool: str) -> bool:
 def cycles(system: System) -> list[str]:
     """Send one cycle task for every pool, so that an error in one stops no other; return the pools.
 
-    One more looks for pods whose pool is no more.
+    One more task deletes the pods of deleted pools.
     """
     interval = system.settings.cycle_seconds
     system.celery.send_task(names.SWEEP, expires=interval)
@@ -53,36 +51,34 @@ def cycles(system: System) -> list[str]:
 
 
 def dispatches(system: System) -> list[str]:
-    """Send one dispatch task for every pool: the safety net under wake-ups that were lost."""
+    """Send one dispatch task for every pool: the safety net for wake-ups that were lost."""
     return _for_every_pool(system, names.DISPATCH, system.settings.dispatch_seconds)
 
 
-def _look(system: System, pool: str) -> None:
+def _cycle(system: System, pool: str) -> None:
     with system.database.read() as session:
         spec = pools.get(session, pool)
     try:
-        if spec.draining:
-            drain_agents(system, pool)  # those that have come since, too
         run_by_deployment = adopt.in_cycle(system, spec)
-        listing = reconcile_pods(system, spec)
+        snapshot = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
-        protect_pods(system, spec, listing, agents)
+        protect_pods(system, spec, snapshot, agents)
         renew_lock()
         ensure_secret_for_pool(system, spec)
         renew_lock()
         if not run_by_deployment and not spec.draining:
-            autoscale_pods(system, spec, listing)
+            autoscale_pods(system, spec, snapshot)
     except LockLost:
-        raise  # what the pool waits for, somebody else says by now
+        raise  # the process that has the lock now sets the status
     except TerraslotError as error:
         set_status(system, pool, str(error))
         raise
-    set_status(system, pool, _waiting(listing) or (_DRAINS if spec.draining else _older(agents)))
+    set_status(system, pool, _pending(snapshot.pods) or (_DRAINS if spec.draining else _older(agents)))
 
 
-def _waiting(listing: PodSnapshot) -> str | None:
+def _pending(pods: Sequence[Pod]) -> str | None:
     """Return which pod waits for what, where the cluster says so."""
-    waiting = (pod for pod in listing.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
+    waiting = (pod for pod in pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
     return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
 
 

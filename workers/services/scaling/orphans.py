@@ -1,9 +1,6 @@
-"""Pods of pools that were deleted: nobody's cycle looks at them any more, so one look a round is for them."""
+"""Orphaned pods: their pool was deleted, so that no cycle reconciles them. One task a round ends them."""
 
 from __future__ import annotations
-
-from itertools import groupby
-from operator import attrgetter
 
 import structlog
 
@@ -17,22 +14,20 @@ log = structlog.get_logger(__name__)
 
 
 def sweep(system: System) -> int:
-    """Delete the pods of deleted pools that hold nothing, drain the others; return how many were deleted.
+    """Delete the orphaned pods that hold nothing, drain the others; return how many were deleted.
 
-    A backend that can't be asked stops no other.
+    The pods of a backend that can't be asked stay until the next round.
     """
     known = _pools(system)
     deleted = 0
     for kind, backend in system.backends.items():
         try:
-            listed = backend.orphaned_pods(known)
-            # Only now, for a pool is there before its pods: one that was created during the look is not unknown.
-            there = _pools(system) if listed else set()
-            found = sorted((pod for pod in listed if pod.pool not in there), key=attrgetter("pool"))
-            for pool, pods in groupby(found, key=attrgetter("pool")):
-                deleted += _end(system, kind, pool, list(pods))
+            pods = backend.orphaned_pods(known)
+            # A pool is stored before its pods exist: one that was created since it was looked for is found now.
+            for pool in sorted({pod.pool for pod in pods} - (_pools(system) if pods else set())):
+                deleted += _sweep(system, kind, pool, [pod for pod in pods if pod.pool == pool])
         except TerraslotError as error:
-            log.warning("orphaned pods not looked for", type=kind, why=str(error))
+            log.warning("orphaned pods not swept", type=kind, why=str(error))
     return deleted
 
 
@@ -41,7 +36,7 @@ def _pools(system: System) -> set[str]:
         return {spec.name for spec in pools.all(session)}
 
 
-def _end(system: System, kind: str, pool: str, pods: list[Pod]) -> int:
+def _sweep(system: System, kind: str, pool: str, pods: list[Pod]) -> int:
     slots = system.slots(pool)
     deleted = 0
     for action in orphaned_pods(pods, slots.snapshot()):

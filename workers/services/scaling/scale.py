@@ -1,8 +1,8 @@
-"""The pod manager: how many pods a pool has, and which may go.
+"""The number of pods of a pool: decided, stored, and brought about.
 
 Scale-down has one safe order: claim idle agents in the slot map (one atomic step finds them idle and takes them out
-of every free count), delete each by its uid, and give back the claim of what could not be deleted. A starting pod,
-or one with a running or reserved slot, is never a victim, whatever the desired count says (F1, F2).
+of every free count), delete each pod by its uid, and give back the claims of those that could not be deleted. A
+starting pod, or one with a running or reserved slot, is never deleted, whatever the desired number is (F1, F2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from workers.protocol.errors import Unavailable
 from workers.protocol.leases import SlotState
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import pool_lock
-from workers.services.pools.manage import get as get_pool
 from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
@@ -29,31 +28,31 @@ from workers.store import decisions, pools, runs
 
 log = structlog.get_logger(__name__)
 
-_SUFFIX_BYTES = 3
+_SUFFIX_BYTES = 3  # a name that is taken creates no pod, and the next cycle creates the one that is missing
 
 
 @dataclass(frozen=True, slots=True)
 class PodCount:
-    """Pods of a pool: ``current`` are ready or starting, ``desired`` is what the last decision asked for."""
+    """Pods of a pool: ``current`` are ready or starting, ``desired`` is the number of the last decision."""
 
     current: int
     desired: int
 
 
 def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
-    """Create pods up to the pool's minimum, unless creation is held back; return how many were created."""
+    """Create pods up to the pool's minimum, unless creation backs off; return how many were created."""
     if spec.deployment or spec.draining:
-        return 0  # the one has a minimum of its own, the other needs none
-    listing = PodSnapshot(system, spec)
-    facts, now = observe(system, spec, listing), system.now().timestamp()
+        return 0  # the Deployment keeps a minimum of its own; a draining pool needs none
+    snapshot = PodSnapshot(system, spec)
+    facts, now = observe(system, spec, snapshot), system.now().timestamp()
     if now < back_off_until(facts.failures, now):
         return 0
-    return _create(system, spec, listing, spec.limits.min_agents - facts.current)
+    return _create(system, spec, snapshot, spec.limits.min_agents - facts.current)
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """What scaling by hand has done: pods added or removed; ``kept``: more than asked for; ``short``: fewer."""
+    """What scaling by hand has done: pods added or removed; ``kept``: how many are too many, ``short``: too few."""
 
     pool: str
     desired: int
@@ -68,9 +67,7 @@ def scale_now(system: System, name: str, desired: int) -> Scaled:
 
     Also :class:`UnknownPool`.
     """
-    get_pool(system, name)
-    with pool_lock(system, name):
-        spec = get_pool(system, name)  # it may have changed while others had their turn
+    with pool_lock(system, name) as spec:
         before = observe(system, spec, PodSnapshot(system, spec)).current
         changed = scale_pods(system, spec, desired)
     missing = desired - before - changed
@@ -80,37 +77,34 @@ def scale_now(system: System, name: str, desired: int) -> Scaled:
 def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
     """Bring the pool towards ``desired`` pods; return by how many it changed.
 
-    Downwards, only pods whose slots are all idle go, even if that leaves more than ``desired``. Raises
+    Downwards, only pods whose slots are all idle are deleted, even if that leaves more than ``desired``. Raises
     :class:`StillInUse` while a Deployment runs the pool's pods, or the pool drains.
     """
     if spec.draining:
         raise StillInUse(f"The pool {spec.name!r} drains: `terraslot pool undrain {spec.name}` ends that.")
     if spec.deployment:
-        raise StillInUse(
-            f"The Deployment {spec.deployment!r} runs the pods of {spec.name!r}: take it over, or scale that."
-        )
-    listing = PodSnapshot(system, spec)
-    return _scale(system, spec, listing, observe(system, spec, listing).current, desired)
+        raise StillInUse(f"The Deployment {spec.deployment!r} runs the pods of {spec.name!r}: adopt it, or scale that.")
+    snapshot = PodSnapshot(system, spec)
+    return _scale(system, spec, snapshot, observe(system, spec, snapshot).current, desired)
 
 
 def get_pod_count(system: System, spec: PoolSpec) -> PodCount:
-    """Return how many pods the pool has, and how many it was last meant to have."""
+    """Return how many pods the pool has, and how many the last decision wanted."""
     current = observe(system, spec, PodSnapshot(system, spec)).current
     with system.database.read() as session:
         last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
     return PodCount(current, last.desired if last else current)
 
 
-def autoscale_pods(system: System, spec: PoolSpec, listing: PodSnapshot | None = None) -> tuple[int, bool]:
+def autoscale_pods(system: System, spec: PoolSpec, snapshot: PodSnapshot | None = None) -> tuple[int, bool]:
     """Decide how many pods the pool should have and act on it; return (desired, whether anything changed).
 
-    ``listing`` is what a cycle has listed already. Every decision that changes something, and every refusal whose
-    reason is new, is stored with its facts.
+    ``snapshot`` is that of a cycle. Every decision that changes something, and every refusal whose reason is new, is
+    stored with its facts.
     """
-    now = system.now()
-    listing = listing or PodSnapshot(system, spec)
-    facts = observe(system, spec, listing)
-    decision = decide(facts, spec.limits, now.timestamp())
+    snapshot = snapshot or PodSnapshot(system, spec)
+    facts = observe(system, spec, snapshot)
+    decision = decide(facts, spec.limits, system.now().timestamp())
     if decision.noteworthy:
         _store(system, spec, facts, decision)
     if not decision.changes:
@@ -119,11 +113,11 @@ def autoscale_pods(system: System, spec: PoolSpec, listing: PodSnapshot | None =
         "scaling", pool=spec.name, current=decision.current, desired=decision.desired, reason=decision.reason.value
     )
     outdated_only = decision.reason is ScalingReason.OUTDATED
-    changed = _scale(system, spec, listing, decision.current, decision.desired, outdated_only=outdated_only)
+    changed = _scale(system, spec, snapshot, decision.current, decision.desired, outdated_only=outdated_only)
     return decision.desired, changed != 0
 
 
-def observe(system: System, spec: PoolSpec, listing: PodSnapshot) -> PoolFacts:
+def observe(system: System, spec: PoolSpec, snapshot: PodSnapshot) -> PoolFacts:
     """Return the facts that scaling decisions are made from."""
     now = system.now().timestamp()
     slots = system.slots(spec.name)
@@ -134,11 +128,11 @@ def observe(system: System, spec: PoolSpec, listing: PodSnapshot) -> PoolFacts:
         failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
     available = [agent for agent in agents if agent.available]
     leases = [lease for agent in available for lease in agent.leases]
-    outdated = {pod.name for pod in listing.outdated}
+    outdated = {pod.name for pod in snapshot.outdated}
     stats = slots.stats()
     return PoolFacts(
         ready=len(available),
-        starting=sum(_is_starting(pod, spec, now) for pod in listing.pods if pod.name not in registered),
+        starting=sum(_is_starting(pod, spec, now) for pod in snapshot.pods if pod.name not in registered),
         free_apply=stats.free_apply,
         free_plan_only=stats.free_plan_only,
         used=len(leases),
@@ -161,17 +155,17 @@ def _is_starting(pod: Pod, spec: PoolSpec, now: float) -> bool:
 
 
 def _scale(
-    system: System, spec: PoolSpec, listing: PodSnapshot, current: int, desired: int, *, outdated_only: bool = False
+    system: System, spec: PoolSpec, snapshot: PodSnapshot, current: int, desired: int, *, outdated_only: bool = False
 ) -> int:
     if desired >= current:
-        return _create(system, spec, listing, min(desired, spec.limits.max_agents) - current)
-    return -_remove_idle(system, spec, listing, current - desired, outdated_only=outdated_only)
+        return _create(system, spec, snapshot, min(desired, spec.limits.max_agents) - current)
+    return -_remove_idle(system, spec, snapshot, current - desired, outdated_only=outdated_only)
 
 
-def _create(system: System, spec: PoolSpec, listing: PodSnapshot, count: int) -> int:
-    """Create so many pods; return how many there are of them. What refuses one holds back the next creations."""
+def _create(system: System, spec: PoolSpec, snapshot: PodSnapshot, count: int) -> int:
+    """Create up to ``count`` pods; return how many were created. A failure makes the next creations back off."""
     names = [f"{spec.name}-{secrets.token_hex(_SUFFIX_BYTES)}" for _ in range(count)]
-    failures = listing.create(names)
+    failures = snapshot.create(names)
     for name in names:
         if name not in failures:
             log.info("pod created", pool=spec.name, pod=name)
@@ -184,15 +178,15 @@ def _create(system: System, spec: PoolSpec, listing: PodSnapshot, count: int) ->
     return len(names) - len(failures)
 
 
-def _remove_idle(system: System, spec: PoolSpec, listing: PodSnapshot, count: int, *, outdated_only: bool) -> int:
+def _remove_idle(system: System, spec: PoolSpec, snapshot: PodSnapshot, count: int, *, outdated_only: bool) -> int:
     slots = system.slots(spec.name)
     claim = secrets.token_hex(8)
     removed = failed = 0
-    for agent in _claim(slots, listing, count, claim, outdated_only=outdated_only):
-        pod = listing.find(agent)
+    for agent in _claim(slots, snapshot, count, claim, outdated_only=outdated_only):
+        pod = snapshot.find(agent)
         if pod is None or failed == GIVE_UP_AFTER:
-            slots.give_back(agent, claim)  # without a uid, as of one that registered after the look, nothing is deleted
-        elif _delete(spec, listing, pod):
+            slots.give_back(agent, claim)  # it registered after the snapshot: nothing is deleted without a uid
+        elif _delete(spec, snapshot, pod):
             removed += 1
         else:
             failed += 1
@@ -200,16 +194,16 @@ def _remove_idle(system: System, spec: PoolSpec, listing: PodSnapshot, count: in
     return removed
 
 
-def _claim(slots: SlotMap, listing: PodSnapshot, count: int, claim: str, *, outdated_only: bool) -> list[str]:
+def _claim(slots: SlotMap, snapshot: PodSnapshot, count: int, claim: str, *, outdated_only: bool) -> list[str]:
     """Claim idle agents, those with an outdated pod first."""
-    outdated = [pod.name for pod in listing.outdated]
+    outdated = [pod.name for pod in snapshot.outdated]
     claimed = slots.claim_idle(count, claim, outdated) if outdated else []
     return claimed if outdated_only else [*claimed, *slots.claim_idle(count - len(claimed), claim)]
 
 
-def _delete(spec: PoolSpec, listing: PodSnapshot, pod: Pod) -> bool:
+def _delete(spec: PoolSpec, snapshot: PodSnapshot, pod: Pod) -> bool:
     try:
-        listing.delete(pod)
+        snapshot.delete(pod)
     except (Unavailable, PodRefused) as error:
         log.warning("pod not deleted, claim given back", pool=spec.name, pod=pod.name, why=str(error))
         return False
@@ -232,29 +226,12 @@ def _store(system: System, spec: PoolSpec, facts: PoolFacts, decision: Decision)
                 reason=reason,
                 facts=asdict(facts),
             )
-        if decision.reason is not ScalingReason.BACKING_OFF:  # what it backs off from says more
+        if decision.reason is not ScalingReason.BACKING_OFF:  # the failure that it backs off from says more
             pools.set_status(session, spec.name, reason if decision.refused else None, system.now())
 
 
-@deprecated("ensure_deployment_for_pool is now ensure_pods_for_pool")
-def ensure_deployment_for_pool(system: System, spec: PoolSpec) -> int:
-    """See :func:`ensure_pods_for_pool`."""
-    return ensure_pods_for_pool(system, spec)
-
-
-@deprecated("scale_deployment is now scale_pods")
-def scale_deployment(system: System, spec: PoolSpec, replicas: int) -> int:
-    """See :func:`scale_pods`."""
-    return scale_pods(system, spec, replicas)
-
-
-@deprecated("get_deployment_replicas is now get_pod_count")
-def get_deployment_replicas(system: System, spec: PoolSpec) -> PodCount:
-    """See :func:`get_pod_count`."""
-    return get_pod_count(system, spec)
-
-
-@deprecated("auto_scale_deployment is now autoscale_pods")
-def auto_scale_deployment(system: System, spec: PoolSpec) -> tuple[int, bool]:
-    """See :func:`autoscale_pods`."""
-    return autoscale_pods(system, spec)
+# The names that these had while a pool's pods belonged to a Deployment.
+ensure_deployment_for_pool = deprecated("ensure_deployment_for_pool is now ensure_pods_for_pool")(ensure_pods_for_pool)
+scale_deployment = deprecated("scale_deployment is now scale_pods")(scale_pods)
+get_deployment_replicas = deprecated("get_deployment_replicas is now get_pod_count")(get_pod_count)
+auto_scale_deployment = deprecated("auto_scale_deployment is now autoscale_pods")(autoscale_pods)

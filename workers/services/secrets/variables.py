@@ -4,74 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.sources import SensitiveVariables
 from workers.services.secrets.credentials import payload_keyring
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import pools, secrets, workspaces
+from workers.store import secrets
 from workers.store.secrets import Owner
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+Spec = TypeVar("Spec", PoolSpec, WorkspaceSpec)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Variables to keep beside or in place of those that are there, and the names of those to forget."""
+    """Variables to add or replace, and the names of those to remove."""
 
     given: SensitiveVariables = field(default_factory=SensitiveVariables)
     unset: tuple[str, ...] = ()
 
 
-def change(system: System, session: Session, kind: Owner, owner: str, wanted: Change) -> tuple[str, ...]:
-    """Change an owner's sensitive variables in this transaction; return the names of those that it has then.
+def store(system: System, session: Session, kind: Owner, owner: Spec, change: Change) -> Spec:
+    """Change an owner's sensitive variables in this transaction; return its configuration with the names it has then.
 
-    Raises :class:`InvalidRequest` for a variable to forget that is not there, and where nothing can be encrypted.
+    Raises :class:`InvalidRequest` for a name to remove that is not there, and where nothing can be encrypted.
     """
-    encrypted = secrets.variables(session, kind, owner)
-    if wanted == Change() and encrypted is None:
-        return ()
-    kept = _open(system, encrypted)
-    if unknown := sorted(set(wanted.unset) - set(kept.names)):
-        raise InvalidRequest(f"The {kind} {owner!r} has no sensitive variable {unknown[0]!r}.")
-    changed = SensitiveVariables(
-        variables=_without(kept.variables, wanted.unset) | wanted.given.variables,
-        environment=_without(kept.environment, wanted.unset) | wanted.given.environment,
+    if change == Change():
+        return owner
+    old = _decrypted(system, secrets.variables(session, kind, owner.name))
+    if unknown := sorted(set(change.unset) - set(old.names)):
+        raise InvalidRequest(f"The {kind} {owner.name!r} has no sensitive variable {unknown[0]!r}.")
+    kept = SensitiveVariables(
+        variables=_without(old.variables, change.unset), environment=_without(old.environment, change.unset)
     )
-    if changed != kept:
-        secrets.put_variables(session, kind, owner, _encrypted(system, changed), system.now())
-    return changed.names
+    new = _merged(kept, change.given)
+    if new != old:
+        encrypted = _encrypted(system.settings.keyring, new) if new.names else None
+        secrets.put_variables(session, kind, owner.name, encrypted, system.now())
+    return owner.model_copy(update={"sensitive": new.names})
 
 
-def expect_no_other(owner: str, said: Collection[str], kept: Collection[str]) -> None:
-    """Refuse a configuration that names sensitive variables whose values nobody has given."""
-    if unknown := sorted(set(said) - set(kept)):
+def expect_known(owner: str, named: Collection[str], known: Collection[str]) -> None:
+    """Refuse a configuration that names sensitive variables without a value."""
+    if unknown := sorted(set(named) - set(known)):
         raise InvalidRequest(
-            f"{owner}: sensitive: {unknown[0]!r} has no value. It gets one with --sensitive-var or --sensitive-env, "
-            "and its name is entered here by that."
+            f"{owner}: sensitive: {unknown[0]!r} has no value. Give it one with --sensitive-var or --sensitive-env: "
+            "that enters its name here."
         )
-
-
-def set_for_workspace(system: System, name: str, variables: SensitiveVariables) -> None:
-    """Keep these sensitive variables for a workspace in place of those it had. Raises :class:`UnknownWorkspace`."""
-    encrypted = _encrypted(system, variables)
-    with system.database.begin() as session:
-        spec = workspaces.get(session, name)
-        workspaces.update(session, spec.model_copy(update={"sensitive": variables.names}), system.now())
-        secrets.put_variables(session, Owner.WORKSPACE, name, encrypted, system.now())
-
-
-def set_for_pool(system: System, name: str, variables: SensitiveVariables) -> None:
-    """Keep these sensitive variables for every workspace of a pool. Raises :class:`UnknownPool`."""
-    encrypted = _encrypted(system, variables)
-    with system.database.begin() as session:
-        spec = pools.get(session, name)
-        pools.update(session, spec.model_copy(update={"sensitive": variables.names}), system.now())
-        secrets.put_variables(session, Owner.POOL, name, encrypted, system.now())
 
 
 def for_order(system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec) -> str | None:
@@ -85,16 +70,12 @@ def for_order(system: System, session: Session, pool: PoolSpec, workspace: Works
         return None
     merged = SensitiveVariables()
     for kind, name in with_any:
-        content = _open(system, secrets.variables(session, kind, name))
-        merged = SensitiveVariables(
-            variables={**merged.variables, **content.variables},
-            environment={**merged.environment, **content.environment},
-        )
-    return payload_keyring(system, session, pool.name).encrypt(merged.model_dump(mode="json", exclude_defaults=True))
+        merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, name)))
+    return _encrypted(payload_keyring(system, session, pool.name), merged)
 
 
 def reencrypt_all(system: System) -> int:
-    """Encrypt everything kept with the first of the platform's keys, so that the others can go; return how many."""
+    """Encrypt all that is stored with the first of the platform's keys, so that the others can go; return how many."""
     keys = system.settings.keyring
     with system.database.begin() as session:
         rows = secrets.everything(session)
@@ -103,17 +84,17 @@ def reencrypt_all(system: System) -> int:
     return len(rows)
 
 
-def _encrypted(system: System, variables: SensitiveVariables) -> str | None:
-    if not variables.names:
-        return None
-    return system.settings.keyring.encrypt(variables.model_dump(mode="json", exclude_defaults=True))
+def _encrypted(keys: Keyring, variables: SensitiveVariables) -> str:
+    return keys.encrypt(variables.model_dump(mode="json", exclude_defaults=True))
 
 
-def _open(system: System, encrypted: str | None) -> SensitiveVariables:
-    return (
-        SensitiveVariables.model_validate(system.settings.keyring.decrypt(encrypted))
-        if encrypted
-        else SensitiveVariables()
+def _decrypted(system: System, encrypted: str | None) -> SensitiveVariables:
+    return SensitiveVariables.model_validate(system.settings.keyring.decrypt(encrypted) if encrypted else {})
+
+
+def _merged(under: SensitiveVariables, over: SensitiveVariables) -> SensitiveVariables:
+    return SensitiveVariables(
+        variables={**under.variables, **over.variables}, environment={**under.environment, **over.environment}
     )
 
 

@@ -1,0 +1,13 @@
+"""Pools and workspaces are applied from files: with what result."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Applied(StrEnum):
+    """What applying a configuration has done."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
