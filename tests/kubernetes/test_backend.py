@@ -151,7 +151,7 @@ class TestCreation:
 
 class TestAConfigurationCheck:
     def test_finds_a_pull_secret_that_is_not_there(self, double: Double, pods: KubernetesPods) -> None:
-        with pytest.raises(InvalidRequest, match=r"kubernetes\.image_pull_secrets: there is no Secret 'registry'"):
+        with pytest.raises(InvalidRequest, match=r"kubernetes\.image_pull_secrets: no Secret 'registry' in"):
             pods.check(pool(image_pull_secrets=["registry"]))
         double.put("secrets", "registry")
         pods.check(pool(image_pull_secrets=["registry"]))

@@ -114,13 +114,11 @@ class LocalPods:
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`."""
-        with self._locked(pod.pool) as directory:
-            path = directory / pod.name
-            record = self._record(path)
-            if record is None or record.uid != pod.uid:
-                return None
-            self._ask_to_end(path, record, force=force)
-            return self._act(path)
+        return self._end(pod, 0 if force else self._grace, force=force)
+
+    def expire_grace(self, pod: Pod) -> Pod | None:
+        """End the grace period of a pod: its agent is killed now, and the agent's children get their SIGINT."""
+        return self._end(pod, 0)
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
         """Do nothing: no cluster moves the processes of this machine."""
@@ -147,21 +145,6 @@ class LocalPods:
 
     def check(self, spec: PoolSpec) -> None:
         """Do nothing: every configuration of a local pool is possible."""
-
-    def expire_grace(self, pod: Pod) -> bool:
-        """End the grace period of a pod: its agent is killed now, and the agent's children get their SIGINT.
-
-        False where the pod is gone.
-        """
-        with self._locked(pod.pool) as directory:
-            path = directory / pod.name
-            record = self._record(path)
-            if record is None or record.uid != pod.uid:
-                return False
-            now = self._clock()
-            record.write(path, kill_at=min(record.kill_at or now, now))
-            self._act(path)
-            return True
 
     def close(self) -> None:
         """Refuse new pods from now on. A creation that is under way ends before any later call returns."""
@@ -218,17 +201,26 @@ class LocalPods:
             return None
         return record.as_pod(path.parent.name, path.name)
 
-    def _ask_to_end(self, path: Path, record: PodRecord, *, force: bool) -> None:
-        """Send SIGTERM once, or SIGKILL. The deadline is written first: after a crash the next call acts on it."""
-        kill_at = self._clock() + (0 if force else self._grace)
-        if record.kill_at is None or kill_at < record.kill_at:
-            record.write(path, kill_at=kill_at)
-        if force:
-            record.process.send(SIGKILL)
-            for orphan in orphaned_groups(path / _CHILDREN):
-                orphan.kill()
-        elif record.kill_at is None:
-            record.process.send(SIGTERM)
+    def _end(self, pod: Pod, grace: float, *, force: bool = False) -> Pod | None:
+        """Send SIGTERM once, or kill everything of a pod; return it as it is then.
+
+        The deadline is written first: after a crash the next call acts on it.
+        """
+        with self._locked(pod.pool) as directory:
+            path = directory / pod.name
+            record = self._record(path)
+            if record is None or record.uid != pod.uid:
+                return None
+            kill_at = self._clock() + grace
+            if record.kill_at is None or kill_at < record.kill_at:
+                record.write(path, kill_at=kill_at)
+            if force:
+                record.process.send(SIGKILL)
+                for orphan in orphaned_groups(path / _CHILDREN):
+                    orphan.kill()
+            elif record.kill_at is None:
+                record.process.send(SIGTERM)
+            return self._act(path)
 
     def _end_orphans(self, path: Path, record: PodRecord, orphans: Sequence[OrphanedGroup]) -> PodRecord:
         """Interrupt a dead agent's children once; kill them at their deadline, or when they have no leader any more."""

@@ -110,6 +110,11 @@ class Api:
             raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
         return found
 
+    def find(self, resource: str, name: str, read: Callable[..., Any]) -> Json:
+        """Return an object by its name; an empty one where there is none."""
+        call = Call("get", resource, self.namespace, name)
+        return self.call(call, read, name, call.namespace, accept=(Kind.NOT_FOUND,))
+
     def patch_pod(self, name: str, **metadata: Any) -> None:
         """Patch a pod's metadata, its ``uid`` among them; nothing where this pod is gone."""
         call = Call("patch", "pods", self.namespace, name)

@@ -127,15 +127,14 @@ class KubernetesPods:
 
     def _check_pull_secrets(self, spec: PoolSpec) -> None:
         for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():
-            call = Call("get", "secrets", self._api.namespace, name)
-            read, absent = self._api.core.read_namespaced_secret, (Kind.NOT_FOUND,)
             try:
-                found = self._api.call(call, read, name, call.namespace, accept=absent)
+                found = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
             except (NotPermitted, PodRefused):
                 continue  # without permission to read Secrets nothing can be said
             if not found:
                 raise InvalidRequest(
-                    f"kubernetes.image_pull_secrets: there is no Secret {name!r} in the namespace {call.namespace}."
+                    f"kubernetes.image_pull_secrets: no Secret {name!r} in the namespace {self._api.namespace}. "
+                    "Create it, or correct its name."
                 )
 
     def _listed(self, selector: str, **options: Any) -> Pods:

@@ -131,11 +131,11 @@ class Deployments:
         return InvalidRequest(f"There is no Deployment {name!r} in the namespace {self._api.namespace}.")
 
     def _read(self, name: str) -> Json:
-        return self._get("deployments", name, self._api.apps.read_namespaced_deployment)
+        return self._api.find("deployments", name, self._api.apps.read_namespaced_deployment)
 
     def _kept(self, pool: str, name: str) -> Json:
         """Return the Deployment that was adopted, as it was."""
-        found = self._get("configmaps", self._config_map(pool), self._api.core.read_namespaced_config_map)
+        found = self._api.find("configmaps", self._config_map(pool), self._api.core.read_namespaced_config_map)
         kept: Json = json.loads(found["data"][_MANIFEST]) if found else {}
         return kept if kept and kept["metadata"]["name"] == name else {}
 
@@ -150,11 +150,6 @@ class Deployments:
 
     def _config_map(self, pool: str) -> str:
         return labels.object_name("deployment", self._instance, pool)
-
-    def _get(self, resource: str, name: str, function: Callable[..., Any]) -> Json:
-        """Return an object; an empty one where there is none."""
-        call = Call("get", resource, self._api.namespace, name)
-        return self._api.call(call, function, name, call.namespace, accept=(Kind.NOT_FOUND,))
 
 
 def _as_created(deployment: Json) -> Json:

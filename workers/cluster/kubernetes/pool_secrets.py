@@ -29,7 +29,7 @@ class PoolSecrets:
         """
         secret = pool_secret(pool, content, instance=self._instance)
         name = secret["metadata"]["name"]
-        there = self._read(name)
+        there = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
         if not there:
             self._write("create", name, self._api.core.create_namespaced_secret, self._api.namespace, secret)
         elif not self._is_of(pool, there):
@@ -44,7 +44,7 @@ class PoolSecrets:
     def delete(self, pool: str) -> None:
         """Delete a pool's Secret; nothing where there is none, or where it is not the pool's."""
         name = secret_name(pool, instance=self._instance)
-        there = self._read(name)
+        there = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
         if not self._is_of(pool, there):
             return
         options = {"preconditions": {"uid": there["metadata"]["uid"]}}
@@ -53,12 +53,6 @@ class PoolSecrets:
 
     def _is_of(self, pool: str, secret: Json) -> bool:
         return labels.of_pool(self._instance, pool).items() <= (secret.get("metadata", {}).get("labels") or {}).items()
-
-    def _read(self, name: str) -> Json:
-        call = Call("get", "secrets", self._api.namespace, name)
-        return self._api.call(
-            call, self._api.core.read_namespaced_secret, name, call.namespace, accept=(Kind.NOT_FOUND,)
-        )
 
     def _write(self, verb: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         # Another process wrote, or deleted, at the same moment: the next cycle compares again.
