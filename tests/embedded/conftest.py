@@ -19,7 +19,7 @@ from workers.settings import settings
 def parts(home: Path) -> dict[str, Process]:
     """Return every process of the system under ``home`` that is written down, its agents too."""
     system = state.running(home)
-    found = {name: child.process for name, child in system.children.items()} if system else {}
+    found = dict(system.children) if system else {}
     if owner := state.supervisor(home):
         found["supervisor"] = owner
     pods = LocalPods(home, {})

@@ -64,7 +64,7 @@ def start(tmp_path, home):
                 [sys.executable, "-c", program, name, str(tmp_path / "ended")],
                 environment=os.environ, directory=home, log=log,
             )  # fmt: skip
-            system.note(name, process)
+            system.children[name] = process
             system.write(home)
         eventually(lambda: all("ready" in (home / "logs" / name).read_text() for name in names))
         return system
@@ -96,7 +96,7 @@ def test_beat_goes_first_agents_while_workers_listen_and_valkey_last(start, star
     assert order[:2] == ["beat", "agent"]
     assert set(order[2:5]) == {"control", "reports", "flower"}
     assert order[5:] == ["valkey"]
-    assert not any(child.process.alive for child in system.children.values())
+    assert not any(child.alive for child in system.children.values())
     assert state.running(home) is None
 
 
@@ -104,7 +104,7 @@ def test_what_does_not_go_is_killed(start, home, monkeypatch):
     monkeypatch.setattr(shutdown, "_PATIENCE", 0.2)
     system = start("beat", "valkey", stubborn=True)
     shut_down(home, system, Asked(), lambda _: None)
-    assert not any(child.process.alive for child in system.children.values())
+    assert not any(child.alive for child in system.children.values())
 
 
 def test_no_pod_is_created_once_the_end_has_begun(start, start_agent, home):
@@ -145,7 +145,7 @@ def test_asked_a_third_time_it_kills_what_dead_agents_left(start, start_agent, h
 def test_a_system_whose_parts_are_gone_already_is_just_forgotten(start, home):
     system = start(*PARTS)
     for child in system.children.values():
-        child.process.send(signal.SIGKILL)
+        child.send(signal.SIGKILL)
     shut_down(home, system, Asked(), lambda _: None)
     assert state.running(home) is None
 

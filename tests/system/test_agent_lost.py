@@ -71,7 +71,7 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_run(cloud: Cloud) -> No
     before = cloud.started(result)
     running = state.running(cloud.system.settings.home)
     assert running is not None
-    running.children["valkey"].process.send(signal.SIGKILL)
+    running.children["valkey"].send(signal.SIGKILL)
     eventually(lambda: _answers(cloud))
     eventually(lambda: cloud.slots(pool).find(result.id))
     gate.touch()
@@ -97,7 +97,7 @@ def test_a_control_worker_that_is_killed_is_replaced_and_loses_no_run(cloud: Clo
     running = state.running(cloud.system.settings.home)
     assert running is not None
     for name in ("control", "reports"):
-        running.children[name].process.send(signal.SIGKILL)
+        running.children[name].send(signal.SIGKILL)
     gate.touch()
     cloud.reach(result, "APPLY_PENDING", seconds=60)
     cloud.tell("confirm", result)

@@ -85,8 +85,8 @@ def _lines_until_ready(home: Path, process: Process, log: Path, begin: int) -> I
         lines.seek(begin)
         while True:
             # Asked before the last lines are read: what it says while it ends is said by then.
-            running = state.running(home) if state.supervisor(home) == process else None
-            over = not process.alive or (running is not None and running.ready)
+            running = state.running(home)
+            over = not process.alive or (running is not None and running.ready and running.owner == process)
             yield from (line.rstrip("\n") for line in lines)
             if over:
                 return

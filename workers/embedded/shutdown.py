@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from redis.exceptions import RedisError
 
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
-from workers.core.pods import Pod
 from workers.embedded.component import BEAT, CONTROL, REPORTS
 from workers.embedded.state import Running, forget
 from workers.protocol.errors import TerraslotError
@@ -37,13 +36,6 @@ _PATIENCE = 15.0
 _LAST_REPORTS = 5.0
 _TICK = 0.05
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stopping(Protocol):
-    """How often the end was asked for."""
-
-    def wait(self, seconds: float) -> int:
-        """Wait for so long, or until it is asked for again; return how often that was."""
 
 
 class Interrupts:
@@ -88,22 +80,22 @@ class Interrupts:
 
 
 def shut_down(
-    home: Path, system: Running, stopping: Stopping, progress: Progress, *, keep_agents: bool = False
+    home: Path, system: Running, stopping: Interrupts, progress: Progress, *, keep_agents: bool = False
 ) -> None:
     """End everything of the system under ``home``, and remove its description when nothing is left.
 
     With ``keep_agents`` the agents go on, to be found by the next system under this home.
     """
-    processes = {name: child.process for name, child in system.children.items()}
+    children = system.children
 
     def end(*names: str) -> None:
-        _end([processes[name] for name in names if name in processes], stopping)
+        _end([children[name] for name in names if name in children], stopping)
 
     try:
         end(BEAT)
         if not keep_agents:
             _drain(LocalPods(home, {}), stopping, progress)
-        if all(name in processes and processes[name].alive for name in (REPORTS, VALKEY)):
+        if all(name in children and children[name].alive for name in (REPORTS, VALKEY)):
             _await_last_reports(system.redis_url, stopping)
     finally:
         end(CONTROL, REPORTS, FLOWER)
@@ -111,7 +103,7 @@ def shut_down(
         forget(home)
 
 
-def _drain(pods: LocalPods, stopping: Stopping, progress: Progress) -> None:
+def _drain(pods: LocalPods, stopping: Interrupts, progress: Progress) -> None:
     """Delete all local pods and wait until nothing of them lives; their own deadlines bound that."""
     told = None
     first = min(stopping.wait(0), 1)  # what asked for this shutdown, unless an error did
@@ -123,21 +115,15 @@ def _drain(pods: LocalPods, stopping: Stopping, progress: Progress) -> None:
                 progress(f"Waiting for {counted(told, 'agent')} to finish")
             again = stopping.wait(_TICK) - first
             for pod in left:
-                _delete(pods, pod, again)
+                if again == 1:
+                    pods.expire_grace(pod)
+                elif again or not pod.deleting:
+                    pods.delete(pod, force=again > 1)
     except TerraslotError as error:
         progress(f"Agents may be left: {error}")
 
 
-def _delete(pods: LocalPods, pod: Pod, again: int) -> None:
-    if again > 1:
-        pods.delete(pod, force=True)
-    elif again == 1:
-        pods.expire_grace(pod)
-    elif not pod.deleting:
-        pods.delete(pod)
-
-
-def _await_last_reports(redis_url: str, stopping: Stopping) -> None:
+def _await_last_reports(redis_url: str, stopping: Interrupts) -> None:
     """Wait until the reports worker has taken the agents' last reports, so that the next start finds them done."""
     until = time.monotonic() + _LAST_REPORTS
     with suppress(RedisError), connect(redis_url) as redis:
@@ -145,7 +131,7 @@ def _await_last_reports(redis_url: str, stopping: Stopping) -> None:
             stopping.wait(_TICK)
 
 
-def _end(processes: Sequence[Process], stopping: Stopping) -> None:
+def _end(processes: Sequence[Process], stopping: Interrupts) -> None:
     """End processes by SIGTERM, and those that don't go in time by SIGKILL."""
     for process in processes:
         process.send(signal.SIGTERM)

@@ -12,11 +12,11 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workers import settings as control_plane
 from workers.cluster.processes import Process, identify
@@ -29,6 +29,7 @@ from workers.specs.pools import PoolSpec
 
 _LOCK = "up.lock"
 _KEY = "encryption.key"
+_PROCESS = TypeAdapter(Process)
 
 
 class Options(BaseModel):
@@ -48,30 +49,18 @@ class Options(BaseModel):
     settings: dict[str, float | str] = {}
 
 
-class Child(BaseModel):
-    """A process of the system, as it is written down."""
-
-    pid: int
-    started: str
-
-    @property
-    def process(self) -> Process:
-        """The process itself."""
-        return Process(self.pid, self.started)
-
-
 class Running(BaseModel):
-    """A system as ``system.json`` describes it. ``settings`` are written beside these keys, for every process."""
+    """A system as ``system.json`` describes it. ``settings`` are written beside these keys, for every process.
+
+    ``owner``: the supervisor; after one that was killed, its successor finds the description of its predecessor.
+    """
 
     redis_url: str = Field(repr=False)
     flower_url: str | None = None
     ready: bool = False
-    children: dict[str, Child] = {}
+    owner: Process | None = None
+    children: dict[str, Process] = {}
     settings: dict[str, Any] = Field(default={}, repr=False)
-
-    def note(self, name: str, process: Process) -> None:
-        """Remember a child."""
-        self.children[name] = Child(pid=process.pid, started=process.started)
 
     def write(self, home: Path) -> None:
         """Replace ``system.json`` in one step."""
@@ -108,11 +97,10 @@ def forget(home: Path) -> None:
 def supervisor(home: Path) -> Process | None:
     """Return the process that owns ``home``; None if none does."""
     content = _read(home, _LOCK)
-    try:
-        owner = Child.model_validate_json(content).process if content else None
-    except ValidationError:
-        return None  # it is just being written
-    return owner if owner is not None and owner.alive else None
+    with suppress(ValidationError):  # it is just being written
+        if content and (owner := _PROCESS.validate_json(content)).alive:
+            return owner
+    return None
 
 
 def make_home(home: Path) -> None:
@@ -142,7 +130,7 @@ def owned(home: Path) -> Iterator[None]:
         lock.truncate(0)
         me = identify(os.getpid())
         assert me is not None  # noqa: S101 - this process lives
-        lock.write(Child(pid=me.pid, started=me.started).model_dump_json())
+        lock.write(_PROCESS.dump_json(me).decode())
         lock.flush()
         try:
             yield

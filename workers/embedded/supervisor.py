@@ -130,6 +130,7 @@ class _Supervisor:
         self.running = Running(
             redis_url=self._valkey.url,
             flower_url=f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None,
+            owner=processes.identify(os.getpid()),
             settings={"encryption_keys": state.encryption_key(self._home), **options.settings},
         )
 
@@ -193,7 +194,7 @@ class _Supervisor:
             component.process = component.start()
         except OSError as error:
             raise Unavailable(f"{component.name} can't be started: {error.strerror}.") from error
-        self.running.note(component.name, component.process)
+        self.running.children[component.name] = component.process
         self.running.write(self._home)
 
     def _await_ready(self) -> None:
