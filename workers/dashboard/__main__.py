@@ -10,7 +10,7 @@ from workers.protocol.errors import TerraslotError
 def main() -> None:
     """Serve the dashboard; what keeps it from starting is one sentence."""
     try:
-        # The Celery app reads the settings when it is loaded, and they may make no sense.
+        # The Celery app reads the settings when it is loaded, and they may be invalid.
         from workers.dashboard.server import serve  # noqa: PLC0415
 
         serve(sys.argv[1:])

@@ -35,7 +35,7 @@ _ASK_ONCE = {"max_retries": 1, "interval_start": 0}
 def serve(arguments: Sequence[str]) -> None:
     """Serve the dashboard until SIGTERM or SIGINT.
 
-    Raises :class:`InvalidRequest` for options that make no sense, :class:`Unavailable` where the port is taken.
+    Raises :class:`InvalidRequest` for invalid options, :class:`Unavailable` where the port is taken.
     """
     read_options(arguments)
     configure(settings().log_level, settings().log_format)
@@ -60,7 +60,7 @@ def read_options(arguments: Sequence[str]) -> None:
         apply_env_options()
         apply_options("workers.dashboard", arguments)
     except (OptionError, ValueError) as error:
-        raise InvalidRequest(f"Flower's options make no sense: {error}.") from error
+        raise InvalidRequest(f"Flower's options are invalid: {error}.") from error
     extract_settings()
     setup_logging()
 
