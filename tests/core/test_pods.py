@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
-from workers.core.reconcile import DeletePod, DrainAgent, orphaned_pods
+from workers.core.reconcile import DeletePod, DrainAgent, orphaned
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, Lease, SlotState
 
@@ -45,9 +45,9 @@ def test_a_pod_that_is_ending_is_left_alone(ending: dict[str, object]) -> None:
     assert safe_to_evict_changes([pod(**ending)], [agent(SlotState.RUNNING)]) == []
 
 
-def test_a_stray_pod_goes_once_it_holds_nothing() -> None:
-    assert orphaned_pods([pod()], [agent()]) == [DeletePod(pod(), "its pool p was deleted")]
-    assert orphaned_pods([pod()], []) == [DeletePod(pod(), "its pool p was deleted")]
-    assert orphaned_pods([pod()], [agent(SlotState.RUNNING)]) == [DrainAgent("a", "its pool p was deleted")]
-    assert orphaned_pods([pod()], [agent(SlotState.RUNNING, draining=True)]) == []
-    assert orphaned_pods([pod(deleting=True)], []) == []
+def test_an_orphaned_pod_drains_and_is_deleted_once_it_holds_nothing() -> None:
+    assert orphaned(pod(), agent()) == DeletePod(pod(), "its pool p was deleted")
+    assert orphaned(pod(), None) == DeletePod(pod(), "its pool p was deleted")
+    assert orphaned(pod(), agent(SlotState.RUNNING)) == DrainAgent("a", "its pool p was deleted")
+    assert orphaned(pod(), agent(SlotState.RUNNING, draining=True)) is None
+    assert orphaned(pod(deleting=True), None) is None

@@ -301,15 +301,11 @@ def _leases(views: Views) -> Iterator[Action]:
             yield ReleaseLease(lease)
 
 
-def orphaned_pods(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[DeletePod | DrainAgent]:
-    """Return what is done about pods of a deleted pool: each drains, and is deleted once it holds nothing."""
-    holding = {agent.name: agent for agent in agents if agent.leases}
-    actions: list[DeletePod | DrainAgent] = []
-    for pod in pods:
-        if pod.deleting:
-            continue
-        if pod.name not in holding:
-            actions.append(DeletePod(pod, f"its pool {pod.pool} was deleted"))
-        elif holding[pod.name].available:
-            actions.append(DrainAgent(pod.name, f"its pool {pod.pool} was deleted"))
-    return actions
+def orphaned(pod: Pod, agent: AgentRecord | None) -> DeletePod | DrainAgent | None:
+    """Return what is done about a pod whose pool was deleted: it drains, and is deleted once it holds nothing."""
+    reason = f"its pool {pod.pool} was deleted"
+    if pod.deleting:
+        return None
+    if agent is None or not agent.leases:
+        return DeletePod(pod, reason)
+    return DrainAgent(agent.name, reason) if agent.available else None

@@ -56,13 +56,22 @@ class System:
 
 def build(config: Settings, celery: Celery) -> System:
     """Put a system together. Nothing connects before it is used."""
-    return System(
-        settings=config,
-        database=Database(config.database),
-        redis=connect(config.redis_url),
-        celery=celery,
-        backends={"local": LocalPods(config.home, _local_environment(config)), "kubernetes": _kubernetes(config)},
-    )
+    environment = {
+        # The agent reads its user and password from its pool's Secret.
+        "TERRASLOT_REDIS_URL": without_password(config.redis_url),
+        "TERRASLOT_BROKER_URL": without_password(config.broker),
+        "TERRASLOT_HEARTBEAT_SECONDS": str(config.heartbeat_seconds),
+        "TERRASLOT_LOG_LEVEL": config.log_level,
+        "TERRASLOT_LOG_FORMAT": config.log_format,
+    }
+    # In a Kubernetes pod, the image holds Terraform.
+    terraform = {"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {}
+    api = Api(config.kubeconfig, config.namespace)
+    backends: dict[str, PodBackend] = {
+        "local": LocalPods(config.home, environment | terraform),
+        "kubernetes": KubernetesPods(api, instance=config.instance, environment=environment),
+    }
+    return System(config, Database(config.database), connect(config.redis_url), celery, backends)
 
 
 @cache
@@ -71,24 +80,3 @@ def system() -> System:
     from workers.app import app  # noqa: PLC0415 - a test builds its own
 
     return build(settings(), app)
-
-
-def _kubernetes(config: Settings) -> KubernetesPods:
-    api = Api(config.kubeconfig, config.namespace)
-    return KubernetesPods(api, instance=config.instance, environment=_agent_environment(config))
-
-
-def _local_environment(config: Settings) -> dict[str, str]:
-    # In a Kubernetes pod, the image holds Terraform.
-    return _agent_environment(config) | ({"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {})
-
-
-def _agent_environment(config: Settings) -> dict[str, str]:
-    return {
-        # The agent reads its user and password from its pool's Secret.
-        "TERRASLOT_REDIS_URL": without_password(config.redis_url),
-        "TERRASLOT_BROKER_URL": without_password(config.broker),
-        "TERRASLOT_HEARTBEAT_SECONDS": str(config.heartbeat_seconds),
-        "TERRASLOT_LOG_LEVEL": config.log_level,
-        "TERRASLOT_LOG_FORMAT": config.log_format,
-    }

@@ -1,11 +1,12 @@
-"""Orphaned pods: their pool was deleted, so that no cycle reconciles them. One task a round ends them."""
+"""Orphaned pods: their pool was deleted, so that no cycle reconciles them. One task a round deletes them."""
 
 from __future__ import annotations
 
 import structlog
 
+from workers.cluster.backend import PodBackend
 from workers.core.pods import Pod
-from workers.core.reconcile import DeletePod, orphaned_pods
+from workers.core.reconcile import DeletePod, orphaned
 from workers.protocol.errors import TerraslotError
 from workers.services.system import System
 from workers.store import pools
@@ -18,33 +19,29 @@ def sweep(system: System) -> int:
 
     The pods of a backend that can't be asked stay until the next round.
     """
-    known = _pools(system)
-    deleted = 0
+    known, deleted = _pools(system), 0
     for kind, backend in system.backends.items():
         try:
             pods = backend.orphaned_pods(known)
-            # A pool is stored before its pods exist: one that was created since it was looked for is found now.
-            for pool in sorted({pod.pool for pod in pods} - (_pools(system) if pods else set())):
-                deleted += _sweep(system, kind, pool, [pod for pod in pods if pod.pool == pool])
+            # A pool is stored before its pods exist: one that was created during the look is found now.
+            current = _pools(system) if pods else set()
+            deleted += sum(_sweep(system, backend, pod) for pod in pods if pod.pool not in current)
         except TerraslotError as error:
-            log.warning("orphaned pods not swept", type=kind, why=str(error))
+            log.warning("orphaned pods not deleted", type=kind, why=str(error))
     return deleted
+
+
+def _sweep(system: System, backend: PodBackend, pod: Pod) -> bool:
+    slots = system.slots(pod.pool)
+    action = orphaned(pod, slots.agent(pod.name))
+    if action is not None:
+        slots.drain(pod.name)
+    if isinstance(action, DeletePod):
+        backend.delete(pod)
+        log.info("pod deleted", pool=pod.pool, pod=pod.name, why=action.reason)
+    return isinstance(action, DeletePod)
 
 
 def _pools(system: System) -> set[str]:
     with system.database.read() as session:
         return {spec.name for spec in pools.all(session)}
-
-
-def _sweep(system: System, kind: str, pool: str, pods: list[Pod]) -> int:
-    slots = system.slots(pool)
-    deleted = 0
-    for action in orphaned_pods(pods, slots.snapshot()):
-        if isinstance(action, DeletePod):
-            slots.drain(action.pod.name)
-            system.backends[kind].delete(action.pod)
-            log.info("pod deleted", pool=pool, pod=action.pod.name, why=action.reason)
-            deleted += 1
-        else:
-            slots.drain(action.agent)
-    return deleted

@@ -213,19 +213,12 @@ def _delete(spec: PoolSpec, snapshot: PodSnapshot, pod: Pod) -> bool:
 
 def _store(system: System, spec: PoolSpec, facts: PoolFacts, decision: Decision) -> None:
     reason = f"{decision.reason}: {decision.refused}" if decision.refused else decision.reason.value
+    sizes = {"current": decision.current, "desired": decision.desired}
     with system.database.begin() as session:
         last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
         repeated = last is not None and decision.refused is not None and last.reason == reason
         if not repeated:
-            decisions.record(
-                session,
-                spec.name,
-                system.now(),
-                current=decision.current,
-                desired=decision.desired,
-                reason=reason,
-                facts=asdict(facts),
-            )
+            decisions.record(session, spec.name, system.now(), **sizes, reason=reason, facts=asdict(facts))
         if decision.reason is not ScalingReason.BACKING_OFF:  # the failure that it backs off from says more
             pools.set_status(session, spec.name, reason if decision.refused else None, system.now())
 
