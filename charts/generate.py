@@ -37,7 +37,7 @@ def readme() -> str:
 def schema() -> str:
     """Return the values' schema with the parts that follow from the models renewed."""
     document = json.loads(SCHEMA.read_text())
-    # The name is the key in the values, and the chart knows an image where a pool names none.
+    # The name is the key in the values, and the chart has a default for the image.
     document["$defs"] |= _definitions(PoolSpec, {"PoolSpec": "name", "KubernetesSpec": "image"})
     document["$defs"] |= _definitions(WorkspaceSpec, {"WorkspaceSpec": "name"})
     return json.dumps(document, indent=2, sort_keys=False) + "\n"
@@ -80,16 +80,16 @@ def _definitions(model: type[BaseModel], given_by_the_chart: dict[str, str]) -> 
 
 
 def _bare(schema: Any) -> Any:
-    """Return a schema without what is for other readers than Helm."""
+    """Return a schema without the keys that Helm does not use."""
     if isinstance(schema, list):
         return [_bare(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     if "properties" in schema:
-        # What is stored may be a newer version's; what a person writes may not.
+        # A stored field may be a newer version's; an unknown field in the values is a mistake.
         schema = {**schema, "additionalProperties": False}
     return {
-        # Here the keys are names, not words of the schema.
+        # The keys of these are names, not keywords of the schema.
         key: {name: _bare(each) for name, each in value.items()} if key in ("properties", "$defs") else _bare(value)
         for key, value in schema.items()
         if key not in _FOR_OTHERS

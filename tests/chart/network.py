@@ -1,4 +1,4 @@
-"""Network policies as Kubernetes means them: enough of their semantics to ask who reaches whom."""
+"""Network policies as Kubernetes means them: enough of their semantics to ask what reaches what."""
 
 from __future__ import annotations
 

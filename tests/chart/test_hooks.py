@@ -1,4 +1,4 @@
-"""What happens in which order: tables before those who use them, pools and workspaces after everything else."""
+"""The order of hooks: tables before the processes that use them, pools and workspaces after everything else."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_job_applies_pools_before_the_workspaces_that_are_in_them(values: Ob
     assert files.keys() == {f"{each}s.yaml" for each in commands}
 
 
-def test_the_specifications_are_those_of_the_values_and_make_sense_to_the_models() -> None:
+def test_the_specifications_are_those_of_the_values_and_valid_for_the_models() -> None:
     data = one(render(POOLS), "ConfigMap", f"{NAME}-pools")["data"]
     pools = {pool.name: pool for pool in map(PoolSpec.model_validate, _documents(data["pools.yaml"]))}
     [network] = map(WorkspaceSpec.model_validate, _documents(data["workspaces.yaml"]))

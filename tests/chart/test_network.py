@@ -1,4 +1,4 @@
-"""Who reaches whom, by the chart's network policies."""
+"""What reaches what, by the chart's network policies."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_terraform_reaches_neither_private_networks_nor_the_metadata_of_a_cloud(
     assert "agent" not in cluster.who_reaches(_INTRANET, API)
 
 
-def test_nobody_calls_an_agent_and_nobody_calls_in_but_who_is_named() -> None:
+def test_agents_accept_no_connections_and_other_parts_only_named_ones() -> None:
     cluster = Cluster(_OPEN)
 
     assert all(

@@ -79,7 +79,7 @@ def machine(tmp_path: Path, redis_url: str) -> Machine:
 
 
 @pytest.mark.parametrize("component", ["control", "reports"])
-def test_a_worker_passes_its_probe_unless_it_is_wedged_and_ends_when_told_to(machine: Machine, component: str) -> None:
+def test_a_worker_passes_its_probe_unless_it_is_stuck_and_ends_when_told_to(machine: Machine, component: str) -> None:
     container = _container(component)
     probe = container["livenessProbe"]["exec"]["command"]
     impatient = [each.replace("--timeout 10", "--timeout 1") for each in probe]

@@ -1,4 +1,4 @@
-"""The chart renders, in every documented variant, to what Kubernetes takes; and refuses what makes no sense."""
+"""The chart renders, in every documented variant, to what Kubernetes takes; and refuses invalid values."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_schema_closes_every_object_whose_properties_it_names() -> None:
         ({"image": {"digest": "latest"}}, "/image/digest"),
     ],
 )  # fmt: skip
-def test_values_that_make_no_sense_are_refused_with_a_sentence(values: Object, sentence: str) -> None:
+def test_invalid_values_are_refused_with_a_sentence(values: Object, sentence: str) -> None:
     with pytest.raises(HelmError) as refused:
         render(values)
 
@@ -141,7 +141,7 @@ def test_the_release_has_the_name_that_it_is_given() -> None:
     assert not any("terraslot-terraslot" in name for name in of_its_own)
 
 
-def test_a_server_that_is_somebody_elses_is_not_installed() -> None:
+def test_an_external_server_is_not_installed() -> None:
     assert of_kind(render(URLS), "StatefulSet") == []
     assert of_kind(render(EXISTING), "StatefulSet", "Secret") == []
 

@@ -51,7 +51,7 @@ def test_every_pod_is_of_kubernetes_restricted_level_and_its_root_file_system_is
 
 
 @pytest.mark.parametrize("variant", ["default", "everything"])
-def test_only_who_speaks_to_the_cluster_has_a_token_for_it(variant: str) -> None:
+def test_only_processes_that_call_the_cluster_have_a_token_for_it(variant: str) -> None:
     objects = render(VARIANTS[variant])
 
     token = {name: pod["spec"]["automountServiceAccountToken"] for name, pod in pods(objects)}
@@ -151,7 +151,7 @@ def test_every_variable_of_the_chart_is_a_setting() -> None:
     assert ours <= Settings.model_fields.keys()
 
 
-def test_who_creates_agents_does_so_in_their_namespace_under_the_name_that_selects_them() -> None:
+def test_processes_that_create_agents_do_so_in_their_namespace_under_the_name_that_selects_them() -> None:
     for values, namespace in (({}, NAMESPACE), (EVERYTHING, "agents")):
         objects = render(values, name="two.words")
         for component, pod in pods(objects):

@@ -34,7 +34,7 @@ def test_a_pod_has_name_uid_pool_and_age() -> None:
         ("Running", PodPhase.RUNNING),
         ("Succeeded", PodPhase.SUCCEEDED),
         ("Failed", PodPhase.FAILED),
-        ("Unknown", PodPhase.RUNNING),  # the node does not answer: nobody knows that anything ended
+        ("Unknown", PodPhase.RUNNING),  # the node does not answer: its processes may still run
     ],
 )
 def test_phases(phase: str, expected: PodPhase) -> None:
@@ -112,19 +112,19 @@ def test_a_pod_with_a_controller_is_told_from_a_single_one() -> None:
     assert not pod(ownerReferences=[{"kind": "Node", "uid": "n"}]).controlled
 
 
-def test_marks_are_whole_or_absent_or_to_be_repaired() -> None:
+def test_safe_to_evict_is_unknown_where_the_annotations_contradict_one_another() -> None:
     """F30."""
-    marks = eviction_patch("u", safe=False)
-    labels = {"terraslot.dev/pool": "p", **marks["labels"]}
-    assert pod(annotations=marks["annotations"], labels=labels).safe_to_evict is False
+    patch = eviction_patch("u", safe=False)
+    labels = {"terraslot.dev/pool": "p", **patch["labels"]}
+    assert pod(annotations=patch["annotations"], labels=labels).safe_to_evict is False
     assert pod(annotations={"other": "1"}).safe_to_evict is True
-    assert pod(annotations=marks["annotations"]).safe_to_evict is None
+    assert pod(annotations=patch["annotations"]).safe_to_evict is None
     assert pod(labels=labels).safe_to_evict is None
-    odd = {**marks["annotations"], "karpenter.sh/do-not-disrupt": "false"}
+    odd = {**patch["annotations"], "karpenter.sh/do-not-disrupt": "false"}
     assert pod(annotations=odd, labels=labels).safe_to_evict is None
 
 
-def test_marks_are_removed_and_not_set_to_the_opposite() -> None:
+def test_annotations_are_removed_and_not_set_to_the_opposite() -> None:
     patch = eviction_patch("u", safe=True)
     assert set(patch["annotations"].values()) | set(patch["labels"].values()) == {None}
     assert patch["uid"] == "u"

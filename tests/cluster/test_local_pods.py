@@ -157,7 +157,7 @@ def test_a_forced_delete_kills_at_once(local_pods, tmp_path):
     eventually(lambda: not pods.list("default"))
 
 
-def test_another_life_of_the_same_name_is_not_deleted(local_pods, tmp_path):
+def test_another_pod_of_the_same_name_is_not_deleted(local_pods, tmp_path):
     """F1: the deletion states the uid that it expects."""
     pods = local_pods()
     pods.create(POOL, "a1")
@@ -166,7 +166,7 @@ def test_another_life_of_the_same_name_is_not_deleted(local_pods, tmp_path):
     assert only(pods).deleting is False
 
 
-def test_deleting_what_is_gone_is_quiet(local_pods, tmp_path):
+def test_deleting_what_is_gone_is_no_error(local_pods, tmp_path):
     pods = local_pods(DRAINING)
     pods.create(POOL, "a1")
     pod = only(pods)
@@ -192,12 +192,12 @@ def test_a_pod_that_ended_by_itself_is_listed_with_its_reason_until_it_is_delete
     assert pods.list("default") == []
 
 
-def test_a_pid_that_belongs_to_somebody_else_now_is_neither_alive_nor_signalled(local_pods, tmp_path):
+def test_a_pid_of_another_process_is_neither_alive_nor_signalled(local_pods, tmp_path):
     pods = local_pods("pass")
     pods.create(POOL, "a1")
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     record = pod_record.read(directory(tmp_path, "a1"))
-    eventually(lambda: not record.process.alive)  # from now on nobody asks for it any more
+    eventually(lambda: not record.process.alive)  # which reaps it
     record.model_copy(update={"pid": bystander.pid, "started": "long ago"}).write(directory(tmp_path, "a1"))
     assert only(pods).phase is PodPhase.FAILED
     pods.delete(only(pods), force=True)
@@ -235,7 +235,7 @@ def test_a_backend_that_stops_creates_nothing_until_it_is_opened(local_pods):
     assert only(pods).name == "a1"
 
 
-def test_a_secret_is_its_owners_alone_and_goes_when_its_pool_does(local_pods, tmp_path):
+def test_a_secret_is_readable_by_its_owner_alone_and_deleted_with_its_pool(local_pods, tmp_path):
     pods = local_pods()
     other = PoolSpec(name="other")
     for spec in (POOL, other):
@@ -249,7 +249,7 @@ def test_a_secret_is_its_owners_alone_and_goes_when_its_pool_does(local_pods, tm
     assert (place / "pool.json").read_text() == "anew"
 
 
-def test_what_is_no_secret_of_the_pools_is_not_deleted(local_pods, tmp_path):
+def test_a_link_in_the_place_of_a_secret_is_not_followed(local_pods, tmp_path):
     pods = local_pods()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -135,7 +135,7 @@ def test_a_forced_delete_kills_the_whole_tree(start):
     assert not provider.alive
 
 
-def test_a_recorded_child_whose_pid_is_somebody_elses_now_is_left_alone(local_pods, tmp_path):
+def test_a_recorded_child_whose_pid_another_process_has_now_is_left_alone(local_pods, tmp_path):
     pods = local_pods("pass")
     pods.create(POOL, "a1")
     children = tmp_path / "home/pods/default/a1/work/children"

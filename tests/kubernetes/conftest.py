@@ -147,7 +147,7 @@ def cluster(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cluster]
 
 @pytest.fixture
 def clock_ahead(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what moves the control plane's clock, and that of its slot map, ahead by so many seconds in all."""
+    """Return a function that moves the control plane's clock, and that of its slot map, ahead by seconds in all."""
     ahead = [0.0]
     real = System.now
 

@@ -68,7 +68,7 @@ def owners(cluster: Cluster) -> list[Any]:
 
 
 def staying(cluster: Cluster) -> dict[str, str]:
-    """Return the pods that nobody has asked to go, and whose agents are given runs; by name, their uids."""
+    """Return the pods that are not being deleted, and whose agents get runs; by name, their uids."""
     takes = {agent.name for agent in cluster.slots.snapshot() if not agent.draining}
     found = cluster.double.objects.all("pods", NAMESPACE)
     there = [pod["metadata"] for pod in found if not pod["metadata"].get("deletionTimestamp")]
@@ -85,7 +85,7 @@ def run_by_deployment(cluster: Cluster) -> list[HandAgent]:
     return cluster.register()
 
 
-def _look_often(cluster: Cluster) -> None:
+def _several_cycles(cluster: Cluster) -> None:
     for _ in range(3):
         cluster.cycle()
 
@@ -149,7 +149,7 @@ def test_a_failure_at_any_step_ends_nothing_and_the_next_try_finishes(
     old.double.fail(*where, cut=True, after=after)
     with pytest.raises(TerraslotError):
         adopt_deployment(old.system, POOL, OLD)
-    _look_often(old)
+    _several_cycles(old)
     assert staying(old) == before
     adopt_deployment(old.system, POOL, OLD)
     assert staying(old) == before
@@ -168,7 +168,7 @@ def test_a_death_between_two_pods_leaves_all_in_service(old: Cluster, labelled: 
     with pytest.raises(TerraslotError):
         adopt_deployment(old.system, POOL, OLD)
     assert owners(old) == [None] * 3
-    _look_often(old)
+    _several_cycles(old)
     assert staying(old) == before
     adopt_deployment(old.system, POOL, OLD)
     assert staying(old) == before
@@ -182,19 +182,19 @@ def test_a_death_before_the_last_step_leaves_all_in_service(old: Cluster, monkey
         with pytest.raises(ZeroDivisionError):
             adopt_deployment(old.system, POOL, OLD)
     assert owners(old) == [None] * 3
-    _look_often(old)
+    _several_cycles(old)
     assert staying(old) == before
     assert adopt_deployment(old.system, POOL, OLD) == old.spec()
     assert (old.spec().deployment, old.spec().adopting) == (None, False)
 
 
 @pytest.mark.parametrize("step", [("delete", "deployments"), ("delete", "replicasets"), ("get", "configmaps")])
-def test_no_cycle_looks_at_the_pool_meanwhile(old: Cluster, step: tuple[str, str]) -> None:
-    looked: list[bool] = []
-    old.double.fail(*step, first=lambda: looked.append(cycle(old.system, POOL)))
+def test_no_cycle_runs_meanwhile(old: Cluster, step: tuple[str, str]) -> None:
+    ran: list[bool] = []
+    old.double.fail(*step, first=lambda: ran.append(cycle(old.system, POOL)))
     before = uids(old)
     adopt_deployment(old.system, POOL, OLD)
-    assert looked == [False]
+    assert ran == [False]
     assert uids(old) == before
 
 
@@ -224,7 +224,7 @@ def test_single_pods_that_the_pool_had_before_stay_where_it_dies_at_once(old: Cl
     old.double.fail("create", "configmaps", cut=True)
     with pytest.raises(TerraslotError):
         adopt_deployment(old.system, POOL, OLD)
-    _look_often(old)
+    _several_cycles(old)
     assert staying(old) == before
     assert own.name in before
 
@@ -319,7 +319,7 @@ def test_a_busy_pod_that_was_being_released_stays_when_the_deployment_is_adopted
     old.double.fail("delete", "deployments", cut=True)
     with pytest.raises(TerraslotError):
         adopt_deployment(old.system, POOL, OLD)
-    _look_often(old)
+    _several_cycles(old)
     assert before.items() <= staying(old).items()
     adopt_deployment(old.system, POOL, OLD)
     old.register()
@@ -358,7 +358,7 @@ def test_two_control_planes_in_a_namespace_each_remember_the_deployment_of_their
     api.close()
 
 
-def test_what_is_not_there_is_said(old: Cluster) -> None:
+def test_a_deployment_that_does_not_exist_is_refused(old: Cluster) -> None:
     with pytest.raises(InvalidRequest, match="no Deployment 'nothing' in the namespace terraslot"):
         adopt_deployment(old.system, POOL, "nothing")
     with pytest.raises(InvalidRequest, match="nothing to go back to"):

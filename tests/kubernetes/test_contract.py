@@ -180,7 +180,7 @@ class TestDeleting:
         assert backend.list("default") == []
 
     def test_a_bound_pod_only_begins_its_end(self, target: Target) -> None:
-        """Nobody has said yet that its processes are gone."""
+        """Its processes may still run."""
         backend = target.backend()
         backend.create(BOUND, "default-1")
         left = backend.delete(only(backend.list("default")))
@@ -196,7 +196,7 @@ class TestDeleting:
         assert left is not None
         assert left.deleting
 
-    def test_another_life_of_the_same_name_is_refused_by_its_uid(self, target: Target) -> None:
+    def test_another_pod_of_the_same_name_is_refused_by_its_uid(self, target: Target) -> None:
         """F1."""
         backend = target.backend()
         backend.create(POOL, "default-1")
@@ -207,7 +207,7 @@ class TestDeleting:
         assert backend.delete(other) is None
         assert len(backend.list("default")) == 1
 
-    def test_what_is_gone_is_quiet(self, target: Target) -> None:
+    def test_what_is_gone_is_no_error(self, target: Target) -> None:
         backend = target.backend()
         backend.create(POOL, "default-1")
         pod = only(backend.list("default"))
@@ -283,7 +283,7 @@ class TestASecret:
             secret_name("default", instance="another")
         }
 
-    def test_of_another_life_is_refused_by_its_uid(self, target: Target) -> None:
+    def test_another_secret_of_the_same_name_is_refused_by_its_uid(self, target: Target) -> None:
         target.backend().put_secret(POOL, "{}")
         body = {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}
         call = target.core.delete_namespaced_secret
@@ -351,7 +351,7 @@ class TestAServiceAccount:
         with pytest.raises(NotPermitted, match=f"create pods in the namespace {target.namespace}.*verb 'create'"):
             backend.create(POOL, "default-1")
 
-    def test_that_nobody_knows_is_told_so(self, target: Target, tmp_path: Path) -> None:
+    def test_that_is_unknown_is_told_so(self, target: Target, tmp_path: Path) -> None:
         path = as_bearer(target, "stranger", tmp_path / "stranger")
         with pytest.raises(NotPermitted, match="its credentials are not valid"):
             target.backend(str(path)).list("default")
@@ -388,7 +388,7 @@ def create_deployment(target: Target) -> None:
 
 
 def permitted(backend: Any) -> bool:
-    """A real server's authorizer hears of a new Role a moment later."""
+    """A real server's authorizer learns of a new Role a moment later."""
     try:
         backend.list("default")
     except NotPermitted:

@@ -72,7 +72,7 @@ class Live:
     def until(self, condition: Callable[[], Any], seconds: float = 60, *, cycles: bool = True) -> Any:
         """Take reports, and let the cycle run, until the condition is true; return it."""
 
-        def turn() -> Any:
+        def step() -> Any:
             while message := self.cluster.redis.rpop(names.REPORTS_QUEUE):
                 body = json.loads(base64.b64decode(json.loads(message)["body"]))
                 report.take(self.cluster.system, REPORT.validate_python(body[0][0]))
@@ -80,10 +80,10 @@ class Live:
                 cycle(self.cluster.system, POOL)
             return condition()
 
-        return eventually(turn, seconds, every=0.05)
+        return eventually(step, seconds, every=0.05)
 
     def agents(self, count: int) -> list[str]:
-        """Create so many pods, and wait until their agents have registered."""
+        """Create pods, and wait until their agents have registered."""
         scale.scale_pods(self.cluster.system, self.cluster.spec(), count)
         self.until(lambda: len(self.cluster.slots.snapshot()) == count, cycles=False)
         return [agent.name for agent in self.cluster.slots.snapshot()]
@@ -151,7 +151,7 @@ def live(tmp_path: Path, redis_url: str) -> Iterator[Live]:
 
 @pytest.fixture
 def later(live: Live, monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Return what does the next step of a rotation, as a cycle would so many seconds later."""
+    """Return a function that does the next step of a rotation, as a cycle would some seconds later."""
     real = System.now
 
     def step(seconds: float) -> list[str]:

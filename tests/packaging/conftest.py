@@ -48,7 +48,7 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Environment:
-    """What an image installs. Its programs run as the image's user, who may write nothing of it."""
+    """What an image installs. Its programs run as the image's user, which may not write there."""
 
     directory: Path
     home: Path

@@ -17,7 +17,7 @@ from workers.specs.pod_security import AGENT_USER
 TARGETS = ["workers", "agent"]
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+def test_the_linter_finds_nothing() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
 
     said = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What the images install, tried in clean environments as the images' user, who may write nothing of them."""
+"""What the images install, tried in clean environments as the images' user, which may not write there."""
 
 from __future__ import annotations
 

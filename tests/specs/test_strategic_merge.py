@@ -48,7 +48,7 @@ def test_a_patch_changes_what_it_says_and_nothing_else(patch: dict[str, Any], pa
     assert found == expected
 
 
-def test_ports_are_told_apart_by_number_and_protocol() -> None:
+def test_ports_are_identified_by_number_and_protocol() -> None:
     base = {"ports": [{"containerPort": 53, "name": "tcp"}]}
     patch = {"ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 53, "protocol": "TCP", "name": "t"}]}
     assert merge(base, patch)["ports"] == [
@@ -69,7 +69,10 @@ def test_neither_side_is_changed() -> None:
     [
         ({"containers": [{"image": "x"}]}, "containers.0: name is missing"),
         ({"containers": ["agent"]}, "containers.0: a mapping is expected"),
-        ({"spec": {"$setElementOrder/containers": []}}, r"spec\.\$setElementOrder/containers: .patch is the only directive"),
+        (
+            {"spec": {"$setElementOrder/containers": []}},
+            r"spec\.\$setElementOrder/containers: .patch is the only directive",
+        ),
         ({"spec": {"$patch": "delete"}}, r"spec: \$patch is"),
     ],
 )

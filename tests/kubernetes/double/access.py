@@ -1,4 +1,4 @@
-"""Who may do what: tokens, and the Roles of a namespace."""
+"""Access control: tokens, and the Roles of a namespace."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Api:
         return self.objects.change(resource, namespace, name, edit)
 
     def delete(self, resource: str, namespace: str, name: str, options: Object) -> Object:
-        """Delete as the real server does: at once, or by a deletionTimestamp that somebody else acts upon."""
+        """Delete as the real server does: at once, or by a deletionTimestamp for a kubelet to act on."""
         with self.objects.changed:
             found = self.objects.get(resource, namespace, name)
             metadata = found["metadata"]

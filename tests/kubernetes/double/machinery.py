@@ -37,7 +37,7 @@ class Machinery:
     api: Api
     start: Start = lambda _objects, _pod: Nothing()
     missing_images: set[str] = field(default_factory=set)
-    silent: bool = False  # the node does not answer: what runs there runs on, and nobody hears of it
+    silent: bool = False  # the node does not answer: its processes go on unseen
     running: dict[str, Running] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -190,7 +190,7 @@ class Machinery:
     # Controllers
 
     def _collect(self, resource: str, found: Object) -> None:
-        """Collect what nobody owns any more, and carry out deletions that leave the dependents."""
+        """Collect objects without owners, and carry out deletions that leave the dependents."""
         metadata = found["metadata"]
         if "orphan" in (metadata.get("finalizers") or ()):
             for kind in ("replicasets", "pods"):

@@ -97,7 +97,7 @@ class Objects:
         return head % (kind, api, json.dumps(metadata).encode()) + encoded + b"]}"
 
     def expire_pages(self) -> None:
-        """Compact: whoever is in the middle of a list has to begin again."""
+        """Compact: a list that is half read has to begin again."""
         with self.changed:
             self._pages.clear()
 

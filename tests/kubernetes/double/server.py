@@ -39,7 +39,7 @@ class Request:
 
 @dataclass
 class Fault:
-    """What happens, so many times, to requests of a verb and resource instead of an answer."""
+    """What happens to the next ``times`` requests of a verb and resource instead of an answer."""
 
     verb: str
     resource: str = "pods"
@@ -51,7 +51,7 @@ class Fault:
     cut: bool = False
     body: bytes | None = None
     after: bool = False  # the request is carried out first, only its answer is lost
-    skip: int = 0  # so many requests pass before
+    skip: int = 0  # requests that pass before
     first: Callable[[], None] | None = None  # done instead, before the request is carried out as usual
 
     def strikes(self, request: Request) -> bool:
