@@ -25,9 +25,11 @@ def end(ledger, run, *, delivered=True):
             assert runs.mark_delivered(session, run, ledger.now)
 
 
-def purge(ledger, before, limit=100, what=retention.purge_runs):
+def purge(ledger, before, limit=100, table=None):
     with ledger.database.begin() as session:
-        return what(session, before, limit)
+        if table is not None:
+            return retention.purge_rows(session, table, before, limit)
+        return retention.purge_runs(session, before, limit)
 
 
 def left(ledger, column=TABLES["runs"].c.id):
@@ -107,9 +109,9 @@ def test_old_decisions_and_failures_of_pods_go_of_every_pool_and_younger_ones_st
                 decisions.record_pod_failure(session, pool, at, "pod", "evicted")
 
     before = now + timedelta(seconds=1)
-    assert purge(ledger, before, what=retention.purge_decisions) == 2
-    assert purge(ledger, before, what=retention.purge_pod_failures) == 2
-    assert purge(ledger, before, what=retention.purge_decisions) == 0
+    assert purge(ledger, before, table=retention.DECISIONS) == 2
+    assert purge(ledger, before, table=retention.POD_FAILURES) == 2
+    assert purge(ledger, before, table=retention.DECISIONS) == 0
 
     assert left(ledger, ScalingDecision.at) == left(ledger, PodFailure.at) == [now + LATER] * 2
 

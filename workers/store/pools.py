@@ -37,7 +37,10 @@ def set_status(session: Session, name: str, message: str | None, now: datetime) 
 
 def status(session: Session, name: str) -> str | None:
     """Return what keeps the pool from its desired state. Raises :class:`UnknownPool`."""
-    return _row(session, name).status_message
+    row = session.get(Pool, name, populate_existing=True)
+    if row is None:
+        raise unknown(name)
+    return row.status_message
 
 
 def get(session: Session, name: str) -> PoolSpec:
@@ -85,13 +88,6 @@ def _change(session: Session, name: str, **values: Any) -> None:
     changed = session.scalar(sa.update(Pool).where(Pool.name == name).values(values).returning(Pool.name))
     if changed is None:
         raise unknown(name)
-
-
-def _row(session: Session, name: str) -> Pool:
-    row = session.get(Pool, name, populate_existing=True)
-    if row is None:
-        raise unknown(name)
-    return row
 
 
 def unknown(name: str) -> UnknownPool:

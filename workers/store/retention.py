@@ -16,8 +16,8 @@ from workers.store.models import Base
 
 _runs = Base.metadata.tables["runs"]
 _events = Base.metadata.tables["run_events"]
-_decisions = Base.metadata.tables["scaling_decisions"]
-_failures = Base.metadata.tables["pod_failures"]
+DECISIONS = Base.metadata.tables["scaling_decisions"]
+POD_FAILURES = Base.metadata.tables["pod_failures"]
 
 
 def purge_runs(session: Session, before: datetime, limit: int) -> int:
@@ -28,14 +28,11 @@ def purge_runs(session: Session, before: datetime, limit: int) -> int:
     return len(runs)
 
 
-def purge_decisions(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` scaling decisions that are older than ``before``; return how many."""
-    return _purge(session, _decisions, before, limit)
-
-
-def purge_pod_failures(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` failures of pods that are older than ``before``; return how many."""
-    return _purge(session, _failures, before, limit)
+def purge_rows(session: Session, table: Table, before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` rows of ``table`` that are older than ``before``; return how many."""
+    rows = list(session.scalars(old_rows(table, before, limit)))
+    session.execute(delete(table).where(table.c.id.in_(rows)))
+    return len(rows)
 
 
 def old_runs(before: datetime, limit: int) -> Select[Any]:
@@ -54,9 +51,3 @@ def old_rows(table: Table, before: datetime, limit: int) -> Select[Any]:
     """Return the query for the ids of the rows of ``table`` to be purged."""
     old = select(table.c.id).where(table.c.at < before).order_by(table.c.at)
     return old.limit(limit).with_for_update(skip_locked=True)
-
-
-def _purge(session: Session, table: Table, before: datetime, limit: int) -> int:
-    rows = list(session.scalars(old_rows(table, before, limit)))
-    session.execute(delete(table).where(table.c.id.in_(rows)))
-    return len(rows)

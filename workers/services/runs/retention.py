@@ -6,13 +6,14 @@ Logs and Celery's results are in Redis, where they expire.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
 from workers.services.system import System
 from workers.store import retention
+from workers.store.retention import DECISIONS, POD_FAILURES, purge_rows
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -30,20 +31,20 @@ def purge(system: System) -> dict[str, int]:
     runs = system.now() - timedelta(days=system.settings.run_retention_days)
     decisions = system.now() - timedelta(days=system.settings.decision_retention_days)
     purged = {
-        "runs": _purge(system, retention.purge_runs, runs),
-        "decisions": _purge(system, retention.purge_decisions, decisions),
-        "pod_failures": _purge(system, retention.purge_pod_failures, decisions),
+        "runs": _purge(system, lambda session: retention.purge_runs(session, runs, BATCH)),
+        "decisions": _purge(system, lambda session: purge_rows(session, DECISIONS, decisions, BATCH)),
+        "pod_failures": _purge(system, lambda session: purge_rows(session, POD_FAILURES, decisions, BATCH)),
     }
     if any(purged.values()):
         log.info("history purged", **purged)
     return purged
 
 
-def _purge(system: System, batch: Callable[[Session, datetime, int], int], before: datetime) -> int:
+def _purge(system: System, batch: Callable[[Session], int]) -> int:
     total = 0
     for _ in range(BATCHES):
         with system.database.begin() as session:
-            purged = batch(session, before, BATCH)
+            purged = batch(session)
         total += purged
         if purged < BATCH:
             break

@@ -62,17 +62,10 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
     with system.database.begin() as session:
         workspace = workspaces.get(session, request.workspace)
         run, new = runs.add(
-            session,
-            id=run_id,
-            workspace=workspace.name,
-            pool=workspace.pool,
-            kind=kind,
-            priority=request.priority,
+            session, id=run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
+            priority=request.priority, destroy=request.destroy, task=task,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
-            destroy=request.destroy,
-            task=task,
-            now=system.now(),
-        )
+        )  # fmt: skip
     if new:
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:

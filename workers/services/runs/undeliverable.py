@@ -105,9 +105,8 @@ def _end_unreported(system: System, run_id: str) -> None:
     if _time_since(system, run, RunNote.END_NOT_REPORTED, why) > timedelta(seconds=KILL_GRACE):
         rejected = _note(system, run, RunNote.REPORT_REJECTED)
         reason = f": {rejected.detail['why']}" if rejected is not None and rejected.detail else "."
-        told = f"The {EXECUTING[run.status]} took longer than it may, its agent {run.agent} was told to kill it"
-        sentence = f"{told}, and no end of it was reported that could be taken{reason}"
-        _fail(system, run, sentence, FailureReason.TIMED_OUT)
+        late = f"The {EXECUTING[run.status]} took longer than it may, its agent {run.agent} was told to kill it"
+        _fail(system, run, f"{late}, and no valid report of its end arrived{reason}", FailureReason.TIMED_OUT)
 
 
 def _knows_of_kill(system: System, run: Run) -> bool:
@@ -129,21 +128,17 @@ def _time_since(system: System, run: Run, note: RunNote, why: str) -> timedelta:
     """Return how long ago a note about this phase was entered; enter it where there is none yet."""
     if (entered := _note(system, run, note)) is not None:
         return system.now() - entered.at
+    detail = EventDetail(attempt=run.attempt, why=why)
     with system.database.begin() as session:
-        detail = EventDetail(attempt=run.attempt, why=why)
-        runs.note(
-            session, run.id, note, expect=run.status, expect_token=run.token, now=system.now(), detail=detail
-        )  # fmt: skip
+        runs.note(session, run.id, note, expect=run.status, expect_token=run.token, now=system.now(), detail=detail)
     return timedelta()
 
 
 def _note(system: System, run: Run, note: RunNote) -> RunEventRecord | None:
     with system.database.read() as session:
         events = runs.events(session, run.id)
-    phase = (note, run.status, run.attempt)
-    return next(
-        (each for each in events if (each.event, each.status, (each.detail or {}).get("attempt")) == phase), None
-    )
+    of_phase = (each for each in events if (each.detail or {}).get("attempt") == run.attempt)
+    return next((each for each in of_phase if (each.event, each.status) == (note, run.status)), None)
 
 
 def _fail(system: System, run: Run, sentence: str, reason: FailureReason) -> None:
