@@ -1,7 +1,7 @@
 """``python -m bench [NAME …]``: measure, print a table, write ``bench/results.json``.
 
-Without names, everything but ``kubernetes``, which takes as long as all the others together. A target that is missed is
-marked in the table; it is no error, for a busy machine misses some.
+Without names, it runs everything but ``kubernetes``, which takes as long as all the others together. The table marks a
+target that is missed; that is no error, since a busy machine misses some.
 """
 
 from __future__ import annotations

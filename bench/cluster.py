@@ -1,4 +1,4 @@
-"""A cluster for measurements: the tests' API server in a process of its own, full of pods that run.
+"""A cluster for measurements: the tests' API server in a process of its own, with many running pods.
 
 ``python -m bench.cluster POOLS PODS`` prints its address and token, and serves until its standard input is closed.
 """
@@ -25,7 +25,7 @@ MOMENT = "2026-01-01T00:00:00Z"
 
 
 def pool(number: int, pods: int) -> PoolSpec:
-    """Return a pool that has as many pods as it wants, and judges nobody while it is measured."""
+    """Return a pool that has its desired number of pods, and finds no agent silent while it is measured."""
     return PoolSpec(
         name=f"pool-{number:03}",
         type="kubernetes",
@@ -41,7 +41,7 @@ def names(spec: PoolSpec) -> list[str]:
 
 @contextmanager
 def running(pools: int, pods: int, directory: Path) -> Iterator[Path]:
-    """Run a cluster with so many pools of so many pods each; yield its kubeconfig."""
+    """Run a cluster with ``pools`` pools of ``pods`` pods each; yield its kubeconfig."""
     command = [sys.executable, "-m", "bench.cluster", str(pools), str(pods)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
@@ -73,7 +73,7 @@ def _add(objects: Objects, spec: PoolSpec, name: str) -> None:
     conditions = [{"type": kind, "status": "True", "lastTransitionTime": MOMENT} for kind in CONDITIONS]
     pod["status"] = {"phase": "Running", "conditions": conditions, "containerStatuses": [container]}
     pod["spec"]["nodeName"] = "node-1"
-    # A real server also tells who wrote which field, in about as many bytes as the rest.
+    # A real server also lists the writer of each field, in about as many bytes as the rest.
     fields = {f"f:{key}": {} for part in ("metadata", "spec", "status") for key in pod[part]}
     pod["metadata"]["managedFields"] = [{"manager": "kubelet", "fieldsV1": fields, "time": MOMENT}] * 4
     objects.create("pods", NAMESPACE, pod)

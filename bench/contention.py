@@ -1,8 +1,8 @@
 """Eight processes contend for the slots of 1,000 pods: the slot map, a lock for each slot, and rows of a table.
 
 Nine slots in ten are taken, as in a pool that is about to grow, and each process takes a free one and gives it back,
-again and again. The others get their best case: any free slot will do for them, whereas the slot map prefers kinds
-and packs. PostgreSQL's commits do not wait for the disk, as Valkey's do not.
+again and again. The alternatives have their best case: any free slot will do for them, whereas the slot map chooses by
+kind and packs. PostgreSQL's commits do not wait for the disk, as Valkey's do not.
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ def _wait_for(barrier: Barrier) -> None:
 
 
 def _contend(side: Callable[[str], Callable[[], None]], address: str) -> int:
-    turn = side(address)
-    turn()
+    pair = side(address)
+    pair()
     _start.wait()
-    end, turns = time.perf_counter() + SECONDS, 0
+    end, pairs = time.perf_counter() + SECONDS, 0
     while time.perf_counter() < end:
-        turn()
-        turns += 1
-    return turns
+        pair()
+        pairs += 1
+    return pairs
 
 
 def register(client: redis.Redis, slots: SlotMap, pool: str, pods: int) -> None:
-    slots.register("agent-00000", "life")  # alone, so that the server knows the script
+    slots.register("agent-00000", "life")  # first, so that the server has loaded the script
     with client.pipeline(transaction=False) as pipe:
         together = SlotMap(pipe, pool)
         for number in range(1, pods):
@@ -96,11 +96,11 @@ def fill_slot_map(url: str) -> None:
 def use_slot_map(url: str) -> Callable[[], None]:
     slots, run = SlotMap(redis.Redis.from_url(url), POOL), f"run-of-{os.getpid()}"
 
-    def turn() -> None:
+    def pair() -> None:
         assert slots.acquire(run, RunKind.PLAN, "token")
         slots.release(run, "token")
 
-    return turn
+    return pair
 
 
 def fill_locks(url: str) -> None:
@@ -111,12 +111,12 @@ def fill_locks(url: str) -> None:
 def use_locks(url: str) -> Callable[[], None]:
     client = redis.Redis.from_url(url)
 
-    def turn() -> None:
+    def pair() -> None:
         while not (lock := Lock(client, f"lock:{random.choice(PLACES)}", timeout=60)).acquire(blocking=False):
             pass
         lock.release()
 
-    return turn
+    return pair
 
 
 def fill_table(directory: str) -> None:
@@ -135,8 +135,8 @@ def use_table(directory: str) -> Callable[[], None]:
     run = f"run-of-{os.getpid()}"
     free = "SELECT id FROM slot WHERE run IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
 
-    def turn() -> None:
+    def pair() -> None:
         connection.execute(f"UPDATE slot SET run = %s WHERE id = ({free}) RETURNING id", [run])
         connection.execute("UPDATE slot SET run = NULL WHERE run = %s", [run])
 
-    return turn
+    return pair

@@ -1,4 +1,4 @@
-"""Agents that redeem an order and report its start and end at once, so that all but Terraform is measured.
+"""Agents that redeem an order and report its start and end at once, so that everything but Terraform is measured.
 
 ``python -m bench.idle_agents NODE`` is one Celery worker that is all of them.
 """

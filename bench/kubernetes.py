@@ -1,6 +1,6 @@
-"""What one look at Kubernetes pools costs: requests, seconds and memory, as a pool grows, and for many small pools.
+"""What a cycle of Kubernetes pools costs: requests, seconds and memory, as a pool grows, and for many small pools.
 
-The API server is the tests' double in a process of its own; it shares this machine's cores, as a real one would not.
+The API server is the tests' double in a process of its own; unlike a real one, it shares this machine's cores.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ CHANGES = 20
 
 @dataclass
 class Counting(Api):
-    """Counts what is asked of the cluster, by verb and resource."""
+    """Counts the requests to the cluster, by verb and resource."""
 
     kubeconfig: str
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         super().__init__(self.kubeconfig, read_seconds=60)
 
     def call(self, what: Call, method: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
-        self.asked[f"{what.verb} {what.resource}"] += 1
+        self.requests[f"{what.verb} {what.resource}"] += 1
         return super().call(what, method, *arguments, **options)
 
 
@@ -73,10 +73,10 @@ class Bench:
         cycle(self.system, spec.name)  # its Secret, once
         return spec
 
-    def asked(self) -> Counter[str]:
-        """Return what was asked since the last call."""
-        asked, self.api.asked = self.api.asked, Counter()
-        return asked
+    def requests(self) -> Counter[str]:
+        """Return the requests since the last call."""
+        requests, self.api.requests = self.api.requests, Counter()
+        return requests
 
 
 def measure() -> list[Row]:
@@ -94,17 +94,17 @@ def measure() -> list[Row]:
 
 @dataclass
 class Cost:
-    asked: Counter[str]
+    requests: Counter[str]
     seconds: float
     megabytes: float
 
     def rows(self, pods: int) -> list[Row]:
         pages = -(-pods // PAGE)
         return [
-            at_most(f"list requests of a cycle, {pods:,} pods", self.asked["list pods"], pages, "requests"),
+            at_most(f"list requests of a cycle, {pods:,} pods", self.requests["list pods"], pages, "requests"),
             at_most(
                 f"all requests of it (one more looks at the Secret), {pods:,} pods",
-                self.asked.total(),
+                self.requests.total(),
                 pages + 1,
                 "requests",
             ),
@@ -116,26 +116,26 @@ class Cost:
 def _one_pool(pods: int) -> Cost:
     with _bench(1, pods) as bench:
         spec = bench.fill(cluster.pool(0, pods))
-        bench.asked()
+        bench.requests()
         cycle(bench.system, spec.name)
-        asked = bench.asked()
+        requests = bench.requests()
         seconds = [_seconds(lambda: cycle(bench.system, spec.name)) for _ in range(CYCLES)]
         tracemalloc.start()
         cycle(bench.system, spec.name)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        return Cost(asked, statistics.median(seconds), peak / 1e6)
+        return Cost(requests, statistics.median(seconds), peak / 1e6)
 
 
 def _changes() -> list[Row]:
     with _bench(1, SMALL) as bench:
         spec = bench.fill(cluster.pool(0, SMALL))
-        bench.asked()
+        bench.requests()
         scale_pods(bench.system, spec, SMALL - CHANGES)
-        removed = bench.asked()
+        removed = bench.requests()
         larger = spec.model_copy(update={"limits": spec.limits.model_copy(update={"max_agents": SMALL})})
         seconds = _seconds(lambda: scale_pods(bench.system, larger, SMALL))
-        created = bench.asked()
+        created = bench.requests()
     lists = removed["list pods"] + created["list pods"]
     changes = removed.total() + created.total() - lists
     return [
@@ -147,13 +147,13 @@ def _changes() -> list[Row]:
 def _many_pools() -> list[Row]:
     with _bench(POOLS, PODS_EACH) as bench:
         names = [bench.fill(cluster.pool(number, PODS_EACH)).name for number in range(POOLS)]
-        bench.asked()
+        bench.requests()
         with ThreadPoolExecutor(THREADS) as threads:
             seconds = _seconds(lambda: list(threads.map(lambda name: cycle(bench.system, name), names)))
-        asked = bench.asked()
+        requests = bench.requests()
     return [
         at_most(f"a full round of {POOLS} pools of {PODS_EACH} pods", seconds, INTERVAL, "s"),
-        at_most("requests a pool of that round", asked.total() / POOLS, 2, "requests"),
+        at_most("requests a pool of that round", requests.total() / POOLS, 2, "requests"),
     ]
 
 

@@ -1,7 +1,7 @@
 """From enqueueing a plan to Terraform's process, on a warm agent, against plain Celery's enqueue-to-start.
 
-Everything is the product's own; only "Terraform" is a script whose first act is to say that it started. Both sides
-take turns, so that whatever else the machine does meets both.
+Everything is the product's own; only "Terraform" is a script that first reports its start. Both sides alternate: so
+other load on the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _free(name: str, value: float, _limit: float, unit: str) -> Row:
 
 
 def _run(system: System, pipe: Pipe) -> float:
-    time.sleep(SETTLE)  # whoever worked last is done with what follows its work
+    time.sleep(SETTLE)  # until what follows the last run is done
     began = time.perf_counter()
     run = enqueue(system, RunKind.PLAN, "measured")
     seconds = pipe.wait() - began

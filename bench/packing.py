@@ -1,4 +1,4 @@
-"""How many of 100 pods stay fully idle at 40 % load, so that they could go: by the slot map, and by chance.
+"""How many of 100 pods stay fully idle at 40 % load, so that they could be removed: by the slot map, and by chance.
 
 Runs arrive and end at random; a third are plan_and_apply, as one slot in three can take them. The ideal moves every
 run at every moment to the fewest pods that can hold them.

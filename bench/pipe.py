@@ -1,4 +1,4 @@
-"""A named pipe through which processes say that something began.
+"""A named pipe through which processes report that something began.
 
 A file's time stamp would be no measure: the kernel takes it from a clock that may be some milliseconds behind.
 """
@@ -17,7 +17,7 @@ PIPE = "BENCH_PIPE"
 
 
 def say(path: str, line: str) -> None:
-    """Write a line into a pipe that somebody listens to."""
+    """Write a line into a pipe that another process reads."""
     with open(path, "wb", buffering=0) as pipe:
         pipe.write(line.encode() + b"\n")
 
@@ -35,7 +35,7 @@ class Pipe:
         return self.wait_for(1, seconds)
 
     def wait_for(self, count: int, seconds: float = 60) -> float:
-        """Wait for so many lines, and return the moment at which the last of them arrived."""
+        """Wait for ``count`` lines, and return the moment at which the last of them arrived."""
         until = time.monotonic() + seconds
         while count > 0:
             if not select.select([self._end], [], [], max(0.0, until - time.monotonic()))[0]:

@@ -1,4 +1,4 @@
-"""Plain Celery on the system's own broker, with its transport options and no task events: what all is compared with.
+"""Plain Celery on the system's broker, with its transport options and no task events: the baseline of comparisons.
 
 ``python -m bench.plain NODE`` is a worker of it. One task does nothing, one passes on a message to a second one.
 """

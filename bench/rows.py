@@ -1,4 +1,4 @@
-"""A measured figure, beside what it should be. Every benchmark returns such rows; whoever runs it shows them."""
+"""A measured figure, beside what it should be. Every benchmark returns such rows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """A simulated day of a pool, scaled by the product's own decision function, beside the founding arithmetic.
 
-Poisson arrivals; plans take 60 s, applies 180 s, a person thinks for 30 minutes (all exponential); pods start in
+The founding arithmetic is the utilisation of all slots, (running + reserved) / slots.
+
+Poisson arrivals; plans take 60 s, applies 180 s, a plan is confirmed after 30 minutes (all exponential); pods start in
 45 s; at most 30 pods; a tick every 30 s. Slots are given as the slot map gives them: plans prefer plan-only slots,
 the busiest agent first.
 """
@@ -142,7 +144,7 @@ def product(facts: PoolFacts, now: float) -> int:
 
 
 def founding(facts: PoolFacts, now: float) -> int:  # noqa: ARG001 - the founding arithmetic knows no time
-    """The founding documents' arithmetic, with starting pods uncounted, as they have it."""
+    """The arithmetic of the requirements, which does not count starting pods."""
     total = facts.ready * 3
     if not total:
         return facts.current + (1 if facts.pending_plans + facts.pending_applies and not facts.starting else 0)
@@ -159,16 +161,16 @@ def day(decide: Decide, load: tuple[float, float], seeds: int = 5) -> tuple[floa
     days = [Day(decide, *load, random.Random(seed)).run() for seed in range(seeds)]
     result = []
     for kind in ("plan", "apply"):
-        # What still waits at midnight has waited, too: a policy must not look good by never serving.
+        # Runs that still wait at midnight count: a policy must not look good by never serving them.
         waits = [wait for one in days for wait in [*one.waits[kind], *(DAY - since for since in one.waiting[kind])]]
         result += [statistics.mean(waits), statistics.quantiles(waits, n=20)[18]]
     hours = statistics.mean(one.pod_seconds for one in days) / 3600
     return (*result, hours)
 
 
-# What a bare prototype of the same idea reached: mean and 95th percentile of an apply's wait, and pod-hours.
+# What a prototype of the same rules reached: mean and 95th percentile of an apply's wait, and pod-hours.
 PROTOTYPE = {(20, 3): (31, 77, 54), (10, 20): (22, 71, 319), (600, 6): (1, 1, 195), (300, 30): (18, 70, 462)}
-NOISE = 1.05  # what other seeds make of the same policy
+NOISE = 1.05  # the spread of the same policy over other seeds
 
 
 def measure() -> list[Row]:

@@ -1,7 +1,7 @@
-"""What a slot costs: against nothing at all, as the pool grows, and against what one would otherwise use.
+"""What a slot costs: against nothing at all, as the pool grows, and against the alternatives.
 
-Everything is a ratio within one run on one machine. Sides that are compared take turns in short blocks, and the
-median of the blocks' ratios counts, so that whatever else the machine does meets both.
+Everything is a ratio within one run on one machine. Compared sides alternate in short blocks, and the median of the
+blocks' ratios counts, so that other load on the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _trivial(client: redis.Redis) -> Pair:
 
 
 def _pair(client: redis.Redis, pods: int) -> Pair:
-    """A pool at 40 % load, and a plan and a plan_and_apply that take their turns there."""
+    """A pool at 40 % load, where a plan and a plan_and_apply alternate."""
     slots = SlotMap(client, f"pool-{pods}")
     contention.register(client, slots, f"pool-{pods}", pods)
     for number in range(pods * 3 * 4 // 10):

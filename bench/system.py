@@ -1,4 +1,4 @@
-"""What benchmarks run on: a whole embedded system of their own, plain Celery on the same broker, PostgreSQL."""
+"""What benchmarks run on: an embedded system of their own, plain Celery on the same broker, PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def eventually(condition: Callable[[], bool], seconds: float = 60, every: float 
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            raise TimeoutError("what the benchmark waits for did not come true")
+            raise TimeoutError("the condition did not come true in time")
         time.sleep(every)
 
 
 @contextmanager
 def embedded(pool: PoolSpec = ONE_AGENT, **facts: float | str) -> Iterator[System]:
-    """Run an embedded system with ``facts`` for settings, until the block ends, and return what speaks to it.
+    """Run an embedded system with the settings ``facts`` until the block ends; yield a :class:`System` that uses it.
 
-    It is what ``terraslot up`` starts, but for Flower; its agents have registered.
+    It is what ``terraslot up`` starts, without Flower; its agents have registered.
     """
     with tempfile.TemporaryDirectory(prefix="terraslot-bench-") as directory:
         home = Path(directory, "home")

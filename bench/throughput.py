@@ -23,7 +23,7 @@ from workers.specs.pools import PoolSpec
 
 RUNS = 300
 POOL_OF_OTHERS = PoolSpec(name=POOL, limits=PoolLimits(min_agents=0, max_agents=1))
-# Nobody looks for pods meanwhile: these agents have none.
+# No cycle runs meanwhile: these agents have no pods.
 QUIET = {"cycle_seconds": 3600.0, "dispatch_seconds": 3600.0}
 
 

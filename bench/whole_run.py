@@ -1,7 +1,7 @@
 """A whole auto-applied run, from enqueueing to the caller's result, against the same commands by hand.
 
-Both sides take turns, each time with a workspace of its own that has nothing in its state. By hand means ``init``,
-``plan -out``, ``show -json`` and ``apply``, one after the other, without anybody thinking in between.
+Both sides alternate, each time with a workspace of its own and an empty state. By hand means ``init``, ``plan -out``,
+``show -json`` and ``apply``, one right after the other.
 """
 
 from __future__ import annotations
