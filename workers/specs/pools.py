@@ -41,7 +41,7 @@ class PoolSpec(PoolPolicy):
         return self.kubernetes is not None and self.kubernetes.adopting
 
     @property
-    def single_pods_leave(self) -> bool:
+    def releases_single_pods(self) -> bool:
         """Whether single pods are released, since a Deployment runs this pool."""
         return self.deployment is not None and not self.adopting
 

@@ -67,7 +67,7 @@ def in_cycle(system: System, spec: PoolSpec) -> bool:
     if not spec.deployment:
         return False
     _deployments(system, spec).label_pods(spec.name, spec.deployment)
-    if spec.single_pods_leave:
+    if spec.releases_single_pods:
         _release(system, spec)
     return True
 
@@ -104,7 +104,7 @@ def _undrain_released(system: System, spec: PoolSpec) -> None:
     Before the pool is marked as adopting: a failure in between changes nothing, and after the mark such a pod looks
     like one that an operator drains.
     """
-    if spec.single_pods_leave and not spec.draining:
+    if spec.releases_single_pods and not spec.draining:
         for pod in _single(PodSnapshot(system, spec)):
             if not pod.deleting:
                 system.slots(spec.name).undrain(pod.name)

@@ -86,7 +86,7 @@ def _staying(system: System, spec: PoolSpec) -> list[str]:
     return [
         pod.name
         for pod in PodSnapshot(system, spec).pods
-        if not pod.deleting and (pod.controlled or not spec.single_pods_leave)
+        if not pod.deleting and (pod.controlled or not spec.releases_single_pods)
     ]
 
 
