@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is said of those that are invalid."""
+"""Settings: where they come from, and the error for those that are invalid."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def test_an_invalid_value_is_named_and_a_secret_is_not_shown(
     assert "hunter22" not in str(caught.value)
 
 
-def test_a_postgresql_url_is_spoken_to_by_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgresql_url_uses_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERRASLOT_DATABASE_URL", "postgresql://u:p@h/db")
     assert settings().database == "postgresql+psycopg://u:p@h/db"

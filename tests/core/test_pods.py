@@ -41,7 +41,7 @@ def test_annotations_that_were_removed_in_part_are_repaired_or_removed() -> None
 
 
 @pytest.mark.parametrize("ending", [{"deleting": True}, {"phase": PodPhase.FAILED}, {"phase": PodPhase.SUCCEEDED}])
-def test_a_pod_that_is_ending_is_left_alone(ending: dict[str, object]) -> None:
+def test_a_pod_that_is_ending_stays_as_it_is(ending: dict[str, object]) -> None:
     assert safe_to_evict_changes([pod(**ending)], [agent(SlotState.RUNNING)]) == []
 
 

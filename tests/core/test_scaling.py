@@ -16,7 +16,7 @@ R = ScalingReason
 
 
 def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, **facts: object) -> PoolFacts:
-    """Facts of a pool with so many agents, of whose slots so many are taken."""
+    """Facts of a pool with ``ready`` agents, of whose slots ``used`` are taken."""
     return PoolFacts(
         ready=agents,
         free_apply=agents - applies - reserved,
@@ -41,7 +41,7 @@ def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, *
         pytest.param(ready(1, plans=2, applies=1, pending_plans=1), {}, 2, R.PLANS_WAIT, id="plans wait"),
         pytest.param(ready(1, plans=2, pending_plans=1), {}, 1, R.STEADY, id="a plan may take slot 0"),
         pytest.param(
-            ready(1, plans=2, pending_plans=1, pending_applies=1), {}, 2, R.PLANS_WAIT, id="slot 0 is promised once"
+            ready(1, plans=2, pending_plans=1, pending_applies=1), {}, 2, R.PLANS_WAIT, id="slot 0 counts once"
         ),
         pytest.param(ready(1, plans=2, applies=1), {}, 2, R.HIGH_UTILISATION, id="S22: 100 % adds one"),
         pytest.param(ready(2, plans=3, applies=1), {}, 2, R.STEADY, id="67 % is fine"),
@@ -53,7 +53,7 @@ def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, *
         pytest.param(ready(2, idle_since=(JUST_IDLE, JUST_IDLE)), {}, 2, R.STEADY, id="idle, but not for long"),
         pytest.param(
             ready(3, plans=2, applies=1, idle_since=(LONG_IDLE, JUST_IDLE)), {}, 2, R.IDLE_AGENT,
-            id="an idle agent goes on its own idleness (F33)",
+            id="an idle agent is removed for its own idleness (F33)",
         ),
         pytest.param(
             ready(2, plans=2, applies=1, idle_since=(LONG_IDLE,)), {}, 2, R.STEADY, id="the last free slot 0 stays"
@@ -88,7 +88,7 @@ def test_decision(facts: PoolFacts, limits: dict[str, object], desired: int, rea
     assert (decision.desired, decision.reason) == (desired, reason)
 
 
-def test_a_wish_that_the_maximum_refuses_says_so() -> None:
+def test_a_decision_says_that_the_maximum_keeps_the_pool_from_growing() -> None:
     """F6."""
     decision = decide(ready(5, reserved=5, pending_applies=9), LIMITS, NOW)
     assert (decision.desired, decision.refused) == (5, "already at the maximum of 5")

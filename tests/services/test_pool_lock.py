@@ -1,4 +1,4 @@
-"""Two at one pool: a cycle that was slower than its lock changes nothing after another one has begun."""
+"""A cycle that was slower than its lock changes nothing after another one has begun."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX = 12
 
 @pytest.fixture
 def pool(control: ControlPlane) -> ControlPlane:
-    """A pool that wants all the pods that it may have."""
+    """A pool whose minimum is its maximum."""
     limits = PoolLimits(min_agents=MAX, max_agents=MAX, idle_timeout=0)
     pools.update(control.system, control.spec().model_copy(update={"limits": limits}))
     return control
@@ -33,7 +33,7 @@ def pool(control: ControlPlane) -> ControlPlane:
 def meanwhile(
     monkeypatch: pytest.MonkeyPatch, of: type[Any], method: str, do: Callable[[], object], *, calls: int = 1
 ) -> None:
-    """Do something before one call of a method, as if that call had come so late."""
+    """Do something before the ``calls``-th call of a method, as if that call had come later."""
     real, seen = getattr(of, method), []
 
     def late(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -47,7 +47,7 @@ def meanwhile(
 
 def another_cycle(control: ControlPlane) -> Callable[[], None]:
     def look() -> None:
-        control.redis.delete(LOCK)  # its time has passed
+        control.redis.delete(LOCK)  # it has expired
         with ThreadPoolExecutor(1) as another:
             assert another.submit(cycle, control.system, POOL).result()
 
@@ -63,7 +63,7 @@ def test_a_slow_cycle_creates_nothing_beside_what_another_has_created(
     assert len(pool.pods.pods) == MAX
 
 
-def test_a_cycle_that_loses_its_turn_between_its_creations_ends_there(
+def test_a_cycle_that_loses_its_lock_between_its_creations_ends_there(
     pool: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created: list[int] = []
@@ -82,11 +82,11 @@ def test_a_cycle_that_loses_its_turn_between_its_creations_ends_there(
     assert len(pool.pods.pods) == MAX == sum(created)
 
 
-def test_a_slow_cycle_ends_before_it_does_to_pods_what_it_once_had_reason_for(
+def test_a_slow_cycle_performs_no_action_that_it_decided_on_before_it_lost_its_lock(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = control.agent()
-    control.pods.pods.clear()  # so that reconcile is to forget the agent
+    control.pods.pods.clear()  # so that reconcile is to deregister the agent
     seen: list[str] = []
     monkeypatch.setattr("workers.services.scaling.reconcile.perform", lambda *_: seen.append("performed"))
     monkeypatch.setattr(
@@ -98,24 +98,24 @@ def test_a_slow_cycle_ends_before_it_does_to_pods_what_it_once_had_reason_for(
     assert control.slots.agent(agent.name) is not None
 
 
-def test_what_a_pool_waits_for_is_not_said_by_who_lost_the_turn(
+def test_a_cycle_that_lost_its_lock_leaves_the_status_of_the_pool(
     pool: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meanwhile(monkeypatch, PodSnapshot, "create", another_cycle(pool))
     with pytest.raises(LockLost):
         cycle(pool.system, POOL)
     with pool.system.database.read() as session:
-        assert "so long" not in (stored_pools.status(session, POOL) or "")
+        assert "expired" not in (stored_pools.status(session, POOL) or "")
 
 
-def test_scaling_by_hand_ends_where_it_lost_its_turn(pool: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_by_hand_ends_where_it_lost_its_lock(pool: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     meanwhile(monkeypatch, PodSnapshot, "create", another_cycle(pool))
     with pytest.raises(LockLost, match="another process may hold it"):
         scale.scale_now(pool.system, POOL, MAX)
     assert len(pool.pods.pods) == MAX
 
 
-def test_a_turn_that_is_renewed_goes_on_however_long_it_takes(pool: ControlPlane) -> None:
+def test_a_lock_that_is_renewed_is_held_however_long_the_work_takes(pool: ControlPlane) -> None:
     with pool_lock(pool.system, POOL):
         pool.redis.pexpire(LOCK, 500)
         PodSnapshot(pool.system, pool.spec()).create(["default-1"])

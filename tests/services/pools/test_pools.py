@@ -1,4 +1,4 @@
-"""Pools as people manage them: saved, applied, drained, scaled, deleted."""
+"""Pools are applied, drained, scaled by hand and deleted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _no_users_are_left(control: ControlPlane) -> Iterator[None]:
 
 
 class TestApply:
-    def test_says_what_it_changed(self, control: ControlPlane) -> None:
+    def test_returns_what_it_changed(self, control: ControlPlane) -> None:
         spec = PoolSpec(name="other", limits=PoolLimits(max_agents=2))
         assert pools.apply(control.system, spec) is Applied.CREATED
         assert pools.apply(control.system, spec) is Applied.UNCHANGED
@@ -56,7 +56,9 @@ class TestApply:
         with pytest.raises(UnknownPool):
             pools.get(control.system, "other")
 
-    def test_saves_what_an_unreachable_cluster_can_not_judge_and_the_pool_says_so(self, control: ControlPlane) -> None:
+    def test_saves_what_an_unreachable_cluster_can_not_check_and_the_status_says_so(
+        self, control: ControlPlane
+    ) -> None:
         control.pods.broken = True
         assert pools.apply(control.system, PoolSpec(name="other")) is Applied.CREATED
         assert pool_status.status(control.system, "other") == "at the moment: The cluster does not answer."
@@ -81,7 +83,7 @@ class TestApply:
 
 
 class TestSensitiveVariables:
-    def test_change_one_by_one_and_only_their_names_are_told(self, control: ControlPlane) -> None:
+    def test_change_one_by_one_and_only_their_names_are_shown(self, control: ControlPlane) -> None:
         name = control.workspace()
         spec = workspaces.get(control.system, name)
         workspaces.update(control.system, spec, Change(SECRET))
@@ -101,7 +103,7 @@ class TestSensitiveVariables:
 
 
 class TestDraining:
-    def test_lets_work_end_and_begins_none_until_it_is_over(self, control: ControlPlane) -> None:
+    def test_lets_runs_end_and_starts_none_until_the_pool_is_undrained(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()
         first = control.submit()
@@ -145,22 +147,22 @@ class TestDraining:
         assert record is not None
         assert record.available
 
-    def test_can_not_be_ended_for_an_agent_that_goes_or_is_unknown_or_whose_pool_drains(
+    def test_can_not_be_ended_for_an_agent_that_is_gone_or_unknown_or_whose_pool_drains(
         self, control: ControlPlane
     ) -> None:
         control.agent("default-1")
         del control.pods.pods["default-1"]
         with pytest.raises(AgentGone):
             drain.undrain_agent(control.system, "default-1")
-        with pytest.raises(UnknownAgent, match="'nobody'"):
-            drain.drain_agent(control.system, "nobody")
+        with pytest.raises(UnknownAgent, match="'unknown'"):
+            drain.drain_agent(control.system, "unknown")
         drain.drain_pool(control.system, POOL)
         with pytest.raises(StillInUse, match="undrain"):
             drain.undrain_agent(control.system, "default-1")
 
 
 class TestScalingByHand:
-    def test_says_how_many_stay_since_they_hold_work(self, control: ControlPlane) -> None:
+    def test_returns_how_many_are_kept_since_they_hold_runs(self, control: ControlPlane) -> None:
         control.workspace()
         assert scale.scale_now(control.system, POOL, 2).added == 2
         for name in control.pods.pods:
@@ -175,8 +177,8 @@ class TestScalingByHand:
         assert lock.request("a cycle", ttl=30)
         scaling = threading.Thread(target=scale.scale_now, args=(control.system, POOL, 1))
         scaling.start()
-        _, wanted = PoolKeys(POOL).lock("cycle")
-        eventually(lambda: control.redis.exists(wanted))
+        _, rerun = PoolKeys(POOL).lock("cycle")
+        eventually(lambda: control.redis.exists(rerun))
         assert control.pods.pods == {}
         lock.drop("a cycle")
         scaling.join(10)
@@ -216,7 +218,7 @@ class TestDeleting:
         assert control.pods.secrets == {}
 
     def test_needs_no_cluster_that_answers(self, control: ControlPlane) -> None:
-        """What is left of its Secret opens nothing."""
+        """Its Secret is left, and no Redis user has the password in it."""
         credentials.ensure_secret_for_pool(control.system, control.spec())
         control.pods.broken = True
         assert delete.delete_pool(control.system, POOL) == 0
@@ -224,23 +226,23 @@ class TestDeleting:
             control.spec()
         assert control.redis.acl_users() == ["default"]
 
-    def test_that_is_refused_at_last_gives_the_agents_back(
+    def test_that_is_refused_in_the_end_gives_the_claims_back(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("default-1", "default-2"):
             control.agent(name)
         control.slots.drain("default-2")
 
-        def somebody_was_first(*_: object) -> None:
+        def used_again(*_: object) -> None:
             raise StillInUse("A workspace uses it now.")
 
-        monkeypatch.setattr(delete, "_delete_pods", somebody_was_first)
+        monkeypatch.setattr(delete, "_delete_pods", used_again)
         with pytest.raises(StillInUse):
             delete.delete_pool(control.system, POOL)
         available = {agent.name: agent.available for agent in control.slots.snapshot()}
-        assert available == {"default-1": True, "default-2": False}, "what an operator drains goes on to drain"
+        assert available == {"default-1": True, "default-2": False}, "an agent that was drained by hand still drains"
 
-    def test_that_died_half_way_leaves_a_pool_that_its_next_cycles_fill_up(
+    def test_that_died_half_way_leaves_a_pool_whose_next_cycles_create_its_pods(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         agent = control.agent()
@@ -258,7 +260,7 @@ class TestDeleting:
         assert len(control.pods.pods) == 1
 
     def move_away(self, control: ControlPlane) -> None:
-        """Let the workspace use another pool; its runs stay where they were entered."""
+        """Let the workspace use another pool; its runs stay in the one that they were submitted to."""
         pools.ensure(control.system, PoolSpec(name="other"))
         spec = workspaces.get(control.system, "net")
         with control.system.database.begin() as session:

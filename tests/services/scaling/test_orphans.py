@@ -1,4 +1,4 @@
-"""Pods whose pool is no more, and pods whose pool has only just come."""
+"""Pods whose pool was deleted, and pods whose pool has just been created."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from workers.services.scaling import orphans
 from workers.specs.pools import PoolSpec
 
 
-def test_a_pool_that_is_created_during_the_look_keeps_its_pods(
+def test_a_pool_that_is_created_during_the_sweep_keeps_its_pods(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Pods.orphaned_pods
+    orphaned_pods = Pods.orphaned_pods
 
     def created_first(self: Pods, known: Collection[str]) -> list[Pod]:
         new = pools.ensure(control.system, PoolSpec(name="new"))
         self.create(new, "new-1")
         self.create(PoolSpec(name="deleted"), "deleted-1")
-        return look(self, known)
+        return orphaned_pods(self, known)
 
     monkeypatch.setattr(Pods, "orphaned_pods", created_first)
     assert orphans.sweep(control.system) == 1

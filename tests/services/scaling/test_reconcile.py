@@ -1,4 +1,4 @@
-"""What is lost on the way (agents, orders, reports, processes of the control plane) is seen and finished."""
+"""Reconcile finishes what a lost agent, order or report, or a dead process of the control plane, left half-done."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TestAnAgentThatIsGone:
         run = control.run(run_id)
         assert (run.status, run.agent, run.attempt) == (RunStatus.APPLY_PENDING, "default-2", 2)
 
-    def test_has_a_waiting_plan_made_anew_and_confirmed_anew(self, control: ControlPlane) -> None:
+    def test_has_a_plan_that_waits_for_confirmation_made_anew(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()
         run = control.submit()
@@ -81,7 +81,7 @@ class TestAnAgentThatIsGone:
             delivery.outcome(control.run(run_id))
         assert control.deliveries() == [run_id]
 
-    def test_has_an_apply_planned_anew_that_certainly_did_not_start(self, control: ControlPlane) -> None:
+    def test_has_an_apply_planned_anew_that_was_never_redeemed(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()
         run = control.submit()
@@ -90,14 +90,14 @@ class TestAnAgentThatIsGone:
         lose_pod(control)
         assert control.run(run.id).status is RunStatus.PENDING
 
-    def test_ends_a_run_whose_cancel_was_asked_for(self, control: ControlPlane) -> None:
+    def test_has_a_run_cancelled_whose_cancel_was_requested(self, control: ControlPlane) -> None:
         control.workspace()
         run_id = started(control, control.agent(), phase="apply")
         decide.cancel(control.system, run_id)
         lose_pod(control)
         assert control.run(run_id).status is RunStatus.CANCELLED
 
-    def test_fails_a_run_that_used_up_its_attempts(self, control: ControlPlane) -> None:
+    def test_has_a_run_failed_that_used_up_its_attempts(self, control: ControlPlane) -> None:
         control.workspace()
         run = control.submit()
         for attempt in range(3):
@@ -122,14 +122,14 @@ class TestAnAgentThatIsGone:
         lose_pod(control)
         assert control.run(run_id).status is RunStatus.PENDING
 
-    def test_has_each_of_its_runs_judged_though_one_is_on_no_record(self, control: ControlPlane) -> None:
-        """F9: of a gone agent, nobody can tell later that an apply never started."""
+    def test_has_each_of_its_runs_decided_about_though_one_is_not_in_the_database(self, control: ControlPlane) -> None:
+        """F9: once the agent is deregistered, nothing tells that an apply never started."""
         control.workspace()
         agent = control.agent()
         run = control.submit()
         agent.work()
         decide.confirm(control.system, run.id)
-        control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
+        control.slots.acquire("unknown-run", PLAN, orders.new_token())
         deregister = type(control.slots).deregister
         with pytest.MonkeyPatch.context() as order:
             order.setattr(
@@ -138,7 +138,7 @@ class TestAnAgentThatIsGone:
             lose_pod(control)
         assert control.run(run.id).status is RunStatus.PENDING
 
-    def test_has_its_runs_judged_by_their_leases_though_the_first_judge_died(
+    def test_has_its_runs_decided_about_by_their_leases_though_the_first_process_died(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """F9: an apply that was never redeemed is not taken for one that may have started."""
@@ -155,7 +155,7 @@ class TestAnAgentThatIsGone:
         assert control.run(run.id).status is RunStatus.PENDING
         assert control.slots.agent(agent.name) is None
 
-    def test_that_says_good_bye_is_not_waited_for(self, control: ControlPlane) -> None:
+    def test_that_reports_its_stop_loses_its_runs_at_once(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()
         run_id = started(control, agent)
@@ -164,7 +164,7 @@ class TestAnAgentThatIsGone:
         report.take(control.system, stopped)
         assert control.run(run_id).agent == other.name
 
-    def test_is_not_believed_gone_by_a_stranger(self, control: ControlPlane) -> None:
+    def test_is_not_taken_for_stopped_by_the_report_of_another_instance(self, control: ControlPlane) -> None:
         control.workspace()
         agent = control.agent()
         run_id = started(control, agent)
@@ -173,7 +173,7 @@ class TestAnAgentThatIsGone:
 
 
 class TestAView:
-    def test_that_can_not_be_read_changes_nothing(self, control: ControlPlane) -> None:
+    def test_that_can_not_be_read_ends_reconcile_without_a_change(self, control: ControlPlane) -> None:
         """F24."""
         control.workspace()
         run_id = started(control, control.agent())
@@ -184,7 +184,7 @@ class TestAView:
         assert control.run(run_id).status is RunStatus.PLANNING
         assert control.slots.agent("default-1") is not None
 
-    def test_of_an_emptied_redis_ends_nobodys_run(self, control: ControlPlane) -> None:
+    def test_of_an_emptied_redis_ends_no_run(self, control: ControlPlane) -> None:
         """F8: the agent registers again with what it executes, and the map is whole."""
         control.workspace()
         agent = control.agent()
@@ -228,7 +228,7 @@ class TestAReport:
         agent.finish(old, "failed", reason=FailureReason.TERRAFORM_FAILED, error="late")
         assert control.run(run.id).status is RunStatus.PLANNING
 
-    def test_is_finished_by_its_repetition_where_the_first_taker_died_after_the_commit(
+    def test_is_finished_by_its_repetition_where_the_first_process_died_after_the_commit(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """F10, F26: commit first, then the slot map; a crash between loses neither plan nor slot."""
@@ -252,7 +252,7 @@ class TestAReport:
         agent.work()
         assert control.quiet()
 
-    def test_of_the_end_frees_its_slot_though_the_first_taker_died_after_the_commit(
+    def test_of_the_end_frees_its_slot_though_the_first_process_died_after_the_commit(
         self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         control.workspace()
@@ -266,7 +266,7 @@ class TestAReport:
                 agent.finish(order)
         agent.finish(order)
         assert control.quiet()
-        assert control.run(run.id).delivered_at is None  # reconcile's sweep sends it: see the next test
+        assert control.run(run.id).delivered_at is None  # it is delivered later: see the next test
 
     def test_of_a_timeout_that_the_platform_enforced_fails_the_run(self, control: ControlPlane) -> None:
         control.workspace()
@@ -279,7 +279,7 @@ class TestAReport:
 
 
 class Death(BaseException):
-    """The end of a process, as far as anything here could notice it."""
+    """The process dies here: no handler of ordinary errors runs."""
 
 
 def _die(*_: object, **__: object) -> None:
@@ -327,13 +327,13 @@ class TestAnOutcome:
         control.agent().work()
         return run.id
 
-    def test_is_told_though_the_workspace_was_deleted_meanwhile(
+    def test_is_delivered_though_the_workspace_was_deleted_meanwhile(
         self, control: ControlPlane, deliver: Deliver, over: str
     ) -> None:
         workspaces.delete(control.system, "net")
         assert deliver(over)["status"] == "succeeded"
 
-    def test_that_celery_has_stored_is_not_told_again(self, deliver: Deliver, over: str) -> None:
+    def test_that_celery_has_stored_is_not_delivered_again(self, deliver: Deliver, over: str) -> None:
         """What follows the run in a chain would be done twice."""
         deliver(over)
         tasks.plan.on_success(None, over, (), {})
@@ -374,7 +374,7 @@ def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPla
     assert not agent.start(again)
 
 
-def test_an_order_that_nobody_takes_is_taken_back(control: ControlPlane, clock_ahead: Clock) -> None:
+def test_an_order_that_is_not_redeemed_is_revoked(control: ControlPlane, clock_ahead: Clock) -> None:
     control.workspace()
     agent = control.agent()
     reconcile(control)
@@ -389,7 +389,7 @@ def test_an_order_that_nobody_takes_is_taken_back(control: ControlPlane, clock_a
     assert agent.orders()[-1].token != stale.token
 
 
-def test_a_dispatcher_that_died_between_slot_and_commit_costs_its_run_nothing_but_time(
+def test_a_run_is_dispatched_later_where_the_dispatcher_died_between_slot_and_commit(
     control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.workspace()
@@ -407,7 +407,7 @@ def test_a_dispatcher_that_died_between_slot_and_commit_costs_its_run_nothing_bu
     assert control.run("run-1").status is RunStatus.APPLY_PENDING
 
 
-def test_a_confirmation_that_died_between_slot_and_commit_can_be_given_again(
+def test_a_confirmation_that_died_between_slot_and_commit_can_be_repeated(
     control: ControlPlane, clock_ahead: Clock
 ) -> None:
     control.workspace()
@@ -444,7 +444,7 @@ def test_a_plan_is_confirmed_in_the_moment_between_its_commit_and_its_reservatio
     assert control.quiet()
 
 
-def test_a_second_confirmation_in_the_same_moment_costs_nobody_the_plan(
+def test_a_second_confirmation_in_the_same_moment_does_not_lose_the_plan(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.workspace()
@@ -453,12 +453,12 @@ def test_a_second_confirmation_in_the_same_moment_costs_nobody_the_plan(
     agent.work()
     resume = type(control.slots).resume
 
-    def somebody_else_first(slots: SlotMap, run_id: str, token: str, new_token: str) -> object:
+    def another_first(slots: SlotMap, run_id: str, token: str, new_token: str) -> object:
         assert resume(slots, run_id, token, orders.new_token()) is not None
         return resume(slots, run_id, token, new_token)
 
     with monkeypatch.context() as racing:
-        racing.setattr(type(control.slots), "resume", somebody_else_first)
+        racing.setattr(type(control.slots), "resume", another_first)
         with pytest.raises(NotWaiting, match="by another request"):
             decide.confirm(control.system, run.id)
     assert control.run(run.id).status is RunStatus.APPLY_PENDING
@@ -466,7 +466,7 @@ def test_a_second_confirmation_in_the_same_moment_costs_nobody_the_plan(
 
 
 def test_a_confirmation_that_was_only_slow_keeps_its_slot(control: ControlPlane) -> None:
-    """F12: reconcile saw it half-done, and its apply has started since."""
+    """F12: reconcile read it half-done, and its apply has started since."""
     control.workspace()
     agent = control.agent()
     run = control.submit()
@@ -539,7 +539,7 @@ def test_an_apply_that_the_database_knows_to_have_started_is_not_repeated_though
     assert control.run(run_id).reason is FailureReason.AGENT_LOST
 
 
-def test_a_submission_is_accepted_though_nothing_can_be_given_out_just_now(
+def test_a_submission_is_accepted_though_dispatch_fails_at_the_moment(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is there and will run: its caller must not be told that it failed."""
@@ -556,26 +556,26 @@ def test_a_submission_is_accepted_though_nothing_can_be_given_out_just_now(
     assert control.run(run.id).status is RunStatus.SUCCEEDED
 
 
-def test_a_lease_that_belongs_to_no_run_is_released(control: ControlPlane, clock_ahead: Clock) -> None:
+def test_a_lease_without_a_run_is_released(control: ControlPlane, clock_ahead: Clock) -> None:
     """F13."""
     agent = control.agent()
-    control.slots.acquire("run-of-nobody", PLAN, orders.new_token())
+    control.slots.acquire("unknown-run", PLAN, orders.new_token())
     clock_ahead(11)
     agent_beats(control, agent)
     reconcile(control)
     assert control.quiet()
 
 
-def test_a_restarted_agent_that_lost_its_terraform_loses_the_run_and_frees_the_slot(
+def test_an_agent_that_restarted_without_its_terraform_loses_the_run_and_frees_the_slot(
     control: ControlPlane, clock_ahead: Clock
 ) -> None:
     control.workspace()
     agent = control.agent()
     run_id = started(control, agent, phase="apply")
-    reborn = HandAgent(control, agent.name, "life-2").register()
-    agent_beats(control, reborn)
+    restarted = HandAgent(control, agent.name, "life-2").register()
+    agent_beats(control, restarted)
     clock_ahead(11)
-    agent_beats(control, reborn)
+    agent_beats(control, restarted)
     reconcile(control)
     assert control.run(run_id).reason is FailureReason.AGENT_LOST
     assert control.quiet()
@@ -586,9 +586,9 @@ def test_a_restarted_container_still_applies_the_plan_that_it_keeps(control: Con
     agent = control.agent()
     run = control.submit()
     agent.work()
-    reborn = HandAgent(control, agent.name, "life-2").register()
+    restarted = HandAgent(control, agent.name, "life-2").register()
     decide.confirm(control.system, run.id)
-    reborn.work()
+    restarted.work()
     assert control.run(run.id).status is RunStatus.SUCCEEDED
 
 

@@ -1,4 +1,4 @@
-"""The pod manager: who is created, who may go, and what is stored about it. The scenarios of SEEDS S22, by name."""
+"""Scaling: which pods are created and deleted, and what is stored about it. The scenarios of S22, by name."""
 
 from __future__ import annotations
 
@@ -81,21 +81,23 @@ def test_a_cold_start_creates_a_pod_at_once_and_only_one(control: ControlPlane) 
     assert len(control.pods.pods) == 1
 
 
-def test_a_submission_to_an_empty_pool_asks_for_a_cycle_now_and_a_thousand_ask_once(control: ControlPlane) -> None:
+def test_submissions_to_an_empty_pool_enqueue_one_cycle_at_once(control: ControlPlane) -> None:
     control.workspace()
     for _ in range(5):
         control.submit(PLAN)
     assert control.redis.llen("terraslot.control") == 1
 
 
-def test_a_starting_pod_is_never_a_victim(control: ControlPlane) -> None:
+def test_a_starting_pod_is_never_deleted(control: ControlPlane) -> None:
     """F2."""
     control.pods.create(control.spec(), "default-starting")
     assert scale.scale_pods(control.system, control.spec(), 0) == 0
     assert list(control.pods.pods) == ["default-starting"]
 
 
-def test_a_pod_that_can_not_be_deleted_is_given_back(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_claim_of_a_pod_that_can_not_be_deleted_is_given_back(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     control.agent()
 
     def unreachable(*_: object, **__: object) -> bool:
@@ -121,7 +123,7 @@ def test_a_removal_that_died_half_way_is_finished_by_the_next_cycle(
         patched.setattr(control.pods, "delete", die)
         with pytest.raises(SystemExit):
             scale.scale_pods(control.system, control.spec(), 0)
-    assert control.submit(PLAN).status is RunStatus.PENDING, "nobody is given a slot of it"
+    assert control.submit(PLAN).status is RunStatus.PENDING, "no run is given a slot of it"
     cycle(control.system, "default")
     assert control.pods.deleted == ["default-1"]
 
@@ -129,7 +131,7 @@ def test_a_removal_that_died_half_way_is_finished_by_the_next_cycle(
 def test_a_removal_that_only_stalled_gives_nothing_back_once_another_has_taken_it_over(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or else the agent would be given a run while its pod is being deleted (F1)."""
+    """Otherwise the agent would be given a run while its pod is being deleted (F1)."""
     control.agent()
     control.pods.keep_deleting = True
     delete = control.pods.delete
@@ -155,7 +157,7 @@ def patient(control: ControlPlane) -> None:
     )
 
 
-def test_idle_pods_of_an_earlier_configuration_make_room_once_a_new_one_works(control: ControlPlane) -> None:
+def test_idle_pods_of_an_earlier_configuration_are_removed_once_a_new_one_works(control: ControlPlane) -> None:
     patient(control)
     control.workspace()
     control.pods.made_from = "earlier"
@@ -167,18 +169,18 @@ def test_idle_pods_of_an_earlier_configuration_make_room_once_a_new_one_works(co
     cycle(control.system, "default")
     (newer,) = control.pods.pods.keys() - {"default-1", "default-2"}
     cycle(control.system, "default")
-    assert control.pods.deleted == [], "what is new has yet to show that it works"
+    assert control.pods.deleted == [], "no pod of the new configuration works yet"
     HandAgent(control, newer).register()
     cycle(control.system, "default")
     assert control.pods.deleted == ["default-2"]
     cycle(control.system, "default")
-    assert control.pods.pods.keys() == {"default-1", newer}, "what works is left alone"
+    assert control.pods.pods.keys() == {"default-1", newer}, "a busy pod is kept"
     worker.finish(order, changed=False)
     cycle(control.system, "default")
     assert control.pods.pods.keys() == {newer}
 
 
-def test_where_the_outdated_pod_has_just_been_given_a_run_no_other_makes_room(
+def test_where_the_outdated_pod_has_just_been_given_a_run_no_other_is_removed(
     control: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient(control)
@@ -199,7 +201,7 @@ def test_where_the_outdated_pod_has_just_been_given_a_run_no_other_makes_room(
     assert control.pods.deleted == []
 
 
-def test_scaling_down_takes_outdated_pods_first(control: ControlPlane) -> None:
+def test_scaling_down_removes_outdated_pods_first(control: ControlPlane) -> None:
     for number, made_from in enumerate(["now", "earlier", "now"]):
         control.pods.made_from = made_from
         control.agent(f"default-{number}")
@@ -207,7 +209,7 @@ def test_scaling_down_takes_outdated_pods_first(control: ControlPlane) -> None:
     assert control.pods.deleted == ["default-1"]
 
 
-def test_a_victim_is_given_no_run_between_its_claim_and_its_end(control: ControlPlane) -> None:
+def test_a_claimed_agent_is_given_no_run(control: ControlPlane) -> None:
     """F1, F3."""
     control.workspace()
     control.agent()
@@ -217,7 +219,7 @@ def test_a_victim_is_given_no_run_between_its_claim_and_its_end(control: Control
 
 
 def test_every_change_is_stored_with_its_facts_and_a_refusal_only_once(control: ControlPlane) -> None:
-    """F6: a wish that the maximum refuses is visible."""
+    """F6: it is visible that the maximum keeps the pool from growing."""
     pools.ensure(control.system, control.spec())
     control.workspace()
     for number in range(5):
@@ -267,11 +269,11 @@ def test_two_cycles_at_once_are_one(control: ControlPlane) -> None:
     lock = control.system.lock("default", "cycle")
     assert lock.request("another process", ttl=30)
     assert not cycle(control.system, "default")
-    assert not lock.finish("another process", ttl=30)  # it learns that somebody asked
+    assert not lock.finish("another process", ttl=30)  # the request has set the rerun flag
 
 
 def test_an_error_in_one_pool_stops_no_other(control: ControlPlane) -> None:
     """S10: each pool's cycle is a task of its own."""
     pools.ensure(control.system, PoolSpec(name="other"))
     assert cycles(control.system) == ["default", "other"]
-    assert control.redis.llen("terraslot.control") == 3  # one for the pods of pools that are no more
+    assert control.redis.llen("terraslot.control") == 3  # one for the pods of deleted pools

@@ -123,7 +123,7 @@ def test_rotation_leaves_no_moment_without_a_credential_that_works(control: Cont
         assert new.ping()
         clock_ahead(OVERLAP + 1)
         assert ensure(control) == ["generation 1 disconnected"]
-        assert old.ping()  # it connects again; what it finds is still the old one here, and still works
+        assert old.ping()  # it connects again with the old one, which still works
         clock_ahead(OVERLAP + RECONNECT)
         assert ensure(control) == []
         assert old.ping()
@@ -144,7 +144,7 @@ def test_an_old_credential_is_rotated_by_its_age(control: ControlPlane, clock_ah
     assert ensure(control) == ["generation 2 issued"]
 
 
-def test_nothing_is_at_rest_or_on_redis_in_clear(control: ControlPlane) -> None:
+def test_no_password_is_stored_or_on_redis_in_clear(control: ControlPlane) -> None:
     ensure(control)
     password = control.pods.secrets[POOL]["password"]
     stored = (control.system.settings.home / "terraslot.db").read_bytes()
@@ -154,7 +154,7 @@ def test_nothing_is_at_rest_or_on_redis_in_clear(control: ControlPlane) -> None:
     assert password not in str(control.redis.execute_command("ACL", "LIST"))
 
 
-def test_without_a_key_to_encrypt_with_nothing_is_kept_and_the_variable_is_named(control: ControlPlane) -> None:
+def test_without_a_key_nothing_is_stored_and_the_error_names_the_variable(control: ControlPlane) -> None:
     object.__setattr__(
         control.system, "settings", control.system.settings.model_copy(update={"encryption_keys": _Empty()})
     )
