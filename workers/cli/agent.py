@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.console import cell, console, plain, say, show_json, table
+from workers.cli.console import answer, plain, say, show_json, show_table
 from workers.cli.options import AsJson
 from workers.cli.system import system
 from workers.protocol.leases import SlotState
 from workers.services.formatting import ago, counted
 from workers.services.pools import drain as draining
 from workers.services.pools import views as pool_views
+from workers.services.pools.views import AgentView
 
 app = typer.Typer(help="Look at agents, drain them.", no_args_is_help=True)
 
@@ -26,33 +27,28 @@ def list_agents(as_json: AsJson = False) -> None:
     found = [(pool.name, agent) for pool in pool_views.every(system()) for agent in pool.agents]
     if as_json:
         show_json([{"pool": pool, **plain(agent)} for pool, agent in found])
-        return
-    if not found:
+    elif not found:
         say("No agents: pools create them when there are runs.")
-        return
-    now = datetime.now(UTC)
-    made = table("AGENT", "POOL", "STATE", "HELD", "HEARTBEAT")
-    for pool, agent in found:
-        held = sum(slot.state is not SlotState.IDLE for slot in agent.slots)
-        made.add_row(*map(cell, (agent.name, pool, agent.state, held, f"{ago(agent.heartbeat_at, now)} ago")))
-    console().print(made)
+    else:
+        now = datetime.now(UTC)
+        show_table(("AGENT", "POOL", "STATE", "HELD", "HEARTBEAT"), (_row(pool, agent, now) for pool, agent in found))
 
 
 @app.command()
 def drain(agent: AgentName, as_json: AsJson = False) -> None:
     """Give an agent no run any more. It finishes, and keeps, what it holds."""
-    record = draining.drain_agent(system(), agent)
-    if as_json:
-        show_json({"agent": agent, "draining": True, "held": len(record.leases)})
-    else:
-        say(f"Agent {agent} drains; it holds {counted(len(record.leases), 'slot')}.")
+    held = len(draining.drain_agent(system(), agent).leases)
+    said = f"Agent {agent} drains; it holds {counted(held, 'slot')}."
+    answer({"agent": agent, "draining": True, "held": held}, said, as_json=as_json)
 
 
 @app.command()
 def undrain(agent: AgentName, as_json: AsJson = False) -> None:
     """Give an agent runs again."""
     draining.undrain_agent(system(), agent)
-    if as_json:
-        show_json({"agent": agent, "draining": False})
-    else:
-        say(f"Agent {agent} is given runs again.")
+    answer({"agent": agent, "draining": False}, f"Agent {agent} is given runs again.", as_json=as_json)
+
+
+def _row(pool: str, agent: AgentView, now: datetime) -> tuple[object, ...]:
+    held = sum(slot.state is not SlotState.IDLE for slot in agent.slots)
+    return agent.name, pool, agent.state, held, f"{ago(agent.heartbeat_at, now)} ago"

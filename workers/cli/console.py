@@ -1,7 +1,7 @@
-"""What is printed, and where: results to stdout, errors to stderr, JSON alone on stdout.
+"""Printing: results to stdout, errors to stderr, JSON alone on stdout.
 
-Output of Terraform, names and errors are text that others wrote: nothing in it is markup here, and what a terminal
-would obey is removed before it is printed.
+Output of Terraform, names and errors are hostile text: nothing in it is markup here, and control characters are
+removed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from functools import cache
@@ -39,7 +40,7 @@ def is_interactive() -> bool:
 
 
 def clean(text: str) -> str:
-    """Return ``text`` without what a terminal would obey; lines and tabs stay."""
+    """Return ``text`` without control characters; lines and tabs stay."""
     return _CONTROL.sub("\ufffd", text)
 
 
@@ -53,6 +54,22 @@ def complain(sentence: str) -> None:
     console(errors=True).print(Text.assemble(("Error: ", "bold red"), clean(sentence)), soft_wrap=True)
 
 
+def answer(value: Any, sentence: str, *, as_json: bool) -> None:
+    """Print what a command did: a value as JSON, or a sentence."""
+    if as_json:
+        show_json(value)
+    else:
+        say(sentence)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as a table."""
+    made = table(*columns)
+    for row in rows:
+        made.add_row(*map(cell, row))
+    console().print(made)
+
+
 def table(*columns: str) -> Table:
     """Return an empty table in the style of all tables here."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -63,6 +80,8 @@ def table(*columns: str) -> Table:
 
 def cell(value: object, style: str = "") -> Text:
     """Return the content of a table's cell; ``-`` for nothing."""
+    if isinstance(value, Text):
+        return value
     return Text("-", style="dim") if value in (None, "") else Text(clean(str(value)), style=style)
 
 

@@ -32,7 +32,7 @@ def up(
 
 @app.command()
 def down() -> None:
-    """Stop what `terraslot up` started; agents finish or are interrupted, terraform stores its state."""
+    """Stop what `terraslot up` started. Agents finish, or are interrupted and store Terraform's state."""
     say("Stopped." if background.down(home(), say) else f"Nothing runs under {home()}.")
 
 

@@ -26,13 +26,13 @@ _SECTIONS = {
         "doctor": ("doctor", "Check everything that Terraslot needs."),
     },
     "Runs": {
-        "plan": ("runs", "Plan a workspace: show what an apply would change."),
-        "apply": ("runs", "Plan a workspace, ask, and apply that very plan."),
-        "confirm": ("decisions", "Let the plan of a waiting run be applied."),
-        "discard": ("decisions", "Refuse the plan of a waiting run."),
-        "cancel": ("decisions", "End a run."),
-        "runs": ("history", "List the latest runs."),
-        "show": ("history", "Show a run, and what happened to it."),
+        "plan": ("plan_apply", "Plan a workspace: show what an apply would change."),
+        "apply": ("plan_apply", "Plan a workspace, ask, and apply that very plan."),
+        "confirm": ("decide", "Let the plan of a waiting run be applied."),
+        "discard": ("decide", "Refuse the plan of a waiting run."),
+        "cancel": ("decide", "End a run."),
+        "runs": ("runs", "List the latest runs."),
+        "show": ("runs", "Show a run, and what happened to it."),
         "logs": ("logs", "Print what Terraform printed."),
     },
     "Where and for what": {
@@ -42,8 +42,8 @@ _SECTIONS = {
         "slots": ("slots", "Show every agent's three slots."),
     },
     "Upkeep": {
-        "migrate": ("migrate", "Bring the database's tables up to this version."),
-        "reencrypt": ("reencrypt", "Encrypt all secrets again with the newest key."),
+        "migrate": ("upkeep", "Bring the database's tables up to this version."),
+        "reencrypt": ("upkeep", "Encrypt all secrets again with the newest key."),
     },
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any
 
 import typer
 
@@ -13,3 +16,23 @@ PoolName = Annotated[str, typer.Argument(metavar="POOL", help="A pool's name.")]
 WorkspaceName = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A workspace's name.")]
 Priority = Annotated[int, typer.Option(min=-1000, max=1000, help="Runs with a higher priority start first.")]
 Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of everything.")]
+
+
+def with_options(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options, by name their annotations; it gets those that were given as its ``given``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_given(**arguments: Any) -> None:
+            chosen = {name: value for name in options if (value := arguments.pop(name)) is not None}
+            command(**arguments, given=chosen)
+
+        own = [each for each in signature(command, eval_str=True).parameters.values() if each.name != "given"]
+        added = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in options.items()
+        ]
+        with_given.__signature__ = signature(command).replace(parameters=[*own[:1], *added, *own[1:]])  # type: ignore[attr-defined]
+        with_given.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
+        return with_given
+
+    return decorate

@@ -1,6 +1,6 @@
 """Files that describe pools or workspaces: YAML, of which JSON is a part; one, a list, or several documents.
 
-Nothing is saved before all of a file makes sense; then what one of them meets keeps no other from being saved.
+Nothing of an invalid file is saved. Of a valid one each is saved by itself: an error of one leaves the others alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read(path: Path, kind: type[Spec]) -> list[Spec]:
     found, wrong = [], []
     for position, item in enumerate(_items(path, where), 1):
         try:
-            found.append(kind.model_validate(item))
+            found.append(kind.model_validate(item, extra="forbid"))
         except ValidationError as error:
             name = item.get("name") if isinstance(item, dict) else None
             which = name if isinstance(name, str) else f"number {position}"
@@ -78,9 +78,9 @@ def _items(path: Path, where: str) -> list[Any]:
         text = sys.stdin.read() if where == "stdin" else path.read_text("utf-8")
         documents = list(yaml.safe_load_all(text))
     except UnicodeDecodeError:
-        raise InvalidRequest(f"{where} holds no text in UTF-8.") from None
+        raise InvalidRequest(f"{where} is not text in UTF-8.") from None
     except yaml.YAMLError as error:
-        raise InvalidRequest(f"{where} is no YAML: {' '.join(str(error).split())}.") from None
+        raise InvalidRequest(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
     lists = [each if isinstance(each, list) else [each] for each in documents if each is not None]
     items = [item for each in lists for item in each]
     if not items:

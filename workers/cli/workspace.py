@@ -5,106 +5,90 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 import typer
 
-from workers.cli.console import cell, console, say, show_json, table
-from workers.cli.options import AsJson, WorkspaceName
+from workers.cli.console import answer, say, show_json, show_table
+from workers.cli.options import AsJson, WorkspaceName, with_options
 from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetSensitiveOption, change, value_of
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
-from workers.protocol.sources import DirectorySource, GitSource
+from workers.protocol.sources import DirectorySource, GitSource, Source
 from workers.services import workspaces
 from workers.specs.workspaces import WorkspaceSpec
 
 app = typer.Typer(help="Manage workspaces.", no_args_is_help=True)
 
 _VAR = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
-PathOption = Annotated[Path | None, typer.Option(help="A directory with Terraform configuration.")]
-GitOption = Annotated[str | None, typer.Option(metavar="URL", help="A git repository instead.")]
-RefOption = Annotated[str | None, typer.Option(help="Its branch, tag or commit.")]
-SubdirOption = Annotated[str | None, typer.Option(help="Where Terraform runs inside the directory or repository.")]
-PoolOption = Annotated[str | None, typer.Option(help="The pool that runs it.")]
-VarOption = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VAR)]
-EnvOption = Annotated[
-    list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Environment variable. May be repeated.")
-]
-AutoApplyOption = Annotated[
-    bool | None, typer.Option("--auto-apply/--no-auto-apply", help="Apply plans without a confirmation.")
-]
-ConfirmTimeoutOption = Annotated[
-    int | None, typer.Option(metavar="SECONDS", help="How long a plan waits for a person; the pool's, unless given.")
-]
+_ENV = "Environment variable. May be repeated."
+_SETTINGS: dict[str, Any] = {
+    "path": Annotated[Path | None, typer.Option(help="A directory with Terraform configuration.")],
+    "git": Annotated[str | None, typer.Option(metavar="URL", help="A git repository instead.")],
+    "ref": Annotated[str | None, typer.Option(help="Its branch, tag or commit.")],
+    "subdir": Annotated[str | None, typer.Option(help="Where Terraform runs inside the directory or repository.")],
+    "pool": Annotated[str | None, typer.Option(help="The pool that runs it.")],
+    "var": Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VAR)],
+    "env": Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help=_ENV)],
+    "auto_apply": Annotated[
+        bool | None, typer.Option("--auto-apply/--no-auto-apply", help="Apply plans without a confirmation.")
+    ],
+    "confirm_timeout": Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="How long a plan waits for a person; by default the pool's.")
+    ],
+}
+_FIELDS = ("pool", "auto_apply", "confirm_timeout")
 
 
 @app.command()
+@with_options(_SETTINGS)
 def create(
     name: WorkspaceName,
     *,
-    path: PathOption = None,
-    git: GitOption = None,
-    ref: RefOption = None,
-    subdir: SubdirOption = None,
-    pool: PoolOption = None,
-    var: VarOption = None,
-    env: EnvOption = None,
     sensitive_var: SensitiveVarOption = None,
     sensitive_env: SensitiveEnvOption = None,
-    auto_apply: AutoApplyOption = None,
-    confirm_timeout: ConfirmTimeoutOption = None,
     as_json: AsJson = False,
+    given: dict[str, Any],
 ) -> None:
     """Create a workspace from a directory (--path) or from git (--git)."""
-    source = _source(path, git, ref, subdir)
+    source = _source(given)
     if source is None:
-        raise typer.BadParameter("Say where its configuration is: --path DIR, or --git URL.")
-    given = {"pool": pool, "auto_apply": auto_apply, "confirm_timeout": confirm_timeout}
+        raise typer.BadParameter("Name its configuration: --path DIR, or --git URL.")
     spec = WorkspaceSpec(
         name=name,
         source=source,
-        variables=_variables(var),
-        environment=_assignments("--env", env),
-        **_given(given),
+        variables=_variables(given.get("var")),
+        environment=_assignments("--env", given.get("env")),
+        **{field: given[field] for field in _FIELDS if field in given},
     )
     workspaces.create(system(), spec, change(sensitive_var, sensitive_env).given)
-    _told(workspaces.get(system(), name), "created", as_json=as_json)
+    _tell(workspaces.get(system(), name), "created", as_json=as_json)
 
 
 @app.command()
+@with_options(_SETTINGS)
 def update(
     name: WorkspaceName,
     *,
-    path: PathOption = None,
-    git: GitOption = None,
-    ref: RefOption = None,
-    subdir: SubdirOption = None,
-    pool: PoolOption = None,
-    var: VarOption = None,
-    env: EnvOption = None,
     unset_var: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a Terraform variable.")] = None,
     unset_env: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove an environment variable.")] = None,
     sensitive_var: SensitiveVarOption = None,
     sensitive_env: SensitiveEnvOption = None,
     unset_sensitive: UnsetSensitiveOption = None,
-    auto_apply: AutoApplyOption = None,
-    confirm_timeout: ConfirmTimeoutOption = None,
     as_json: AsJson = False,
+    given: dict[str, Any],
 ) -> None:
     """Change what is given; the rest stays. Runs that were planned keep what they were planned with."""
     old = workspaces.get(system(), name)
-    changed = {"pool": pool, "auto_apply": auto_apply, "confirm_timeout": confirm_timeout}
-    spec = WorkspaceSpec.model_validate(
-        old.model_dump()
-        | _given(changed)
-        | {
-            "source": _source(path, git, ref, subdir) or _changed(old.source, ref, subdir),
-            "variables": _without(old.variables | _variables(var), unset_var),
-            "environment": _without(old.environment | _assignments("--env", env), unset_env),
-        }
-    )
+    changed = {
+        **{field: given[field] for field in _FIELDS if field in given},
+        "source": _source(given) or _changed(old.source, given),
+        "variables": _without(old.variables | _variables(given.get("var")), unset_var),
+        "environment": _without(old.environment | _assignments("--env", given.get("env")), unset_env),
+    }
+    spec = WorkspaceSpec.model_validate(old.model_dump() | changed)
     workspaces.update(system(), spec, change(sensitive_var, sensitive_env, unset_sensitive))
-    _told(workspaces.get(system(), name), "updated", as_json=as_json)
+    _tell(workspaces.get(system(), name), "updated", as_json=as_json)
 
 
 @app.command()
@@ -119,15 +103,11 @@ def list_workspaces(as_json: AsJson = False) -> None:
     found = [spec.shown for spec in workspaces.every(system())]
     if as_json:
         show_json(found)
-        return
-    if not found:
+    elif not found:
         say("No workspaces: `terraslot workspace create NAME --path DIR` makes one.")
-        return
-    made = table("WORKSPACE", "POOL", "SOURCE", "APPLIES")
-    for spec in found:
-        applies = "by itself" if spec.auto_apply else "when confirmed"
-        made.add_row(cell(spec.name), cell(spec.pool), cell(_where(spec)), cell(applies))
-    console().print(made)
+    else:
+        rows = ((spec.name, spec.pool, _where(spec), _applies(spec)) for spec in found)
+        show_table(("WORKSPACE", "POOL", "SOURCE", "APPLIES"), rows)
 
 
 @app.command()
@@ -140,7 +120,7 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     say(f"Workspace {spec.name}", style="bold")
     say(f"  pool = {spec.pool}")
     say(f"  source = {_where(spec)}")
-    say(f"  applies = {'by itself' if spec.auto_apply else 'when confirmed'}")
+    say(f"  applies = {_applies(spec)}")
     say(f"  confirm timeout = {f'{spec.confirm_timeout} s' if spec.confirm_timeout else 'that of the pool'}")
     for kind, values in (("var", spec.variables), ("env", spec.environment)):
         for variable, value in sorted(values.items()):
@@ -154,43 +134,44 @@ def delete(name: WorkspaceName, as_json: AsJson = False) -> None:
     """Delete a workspace. Its runs stay on record, and its state where it is."""
     spec = workspaces.get(system(), name)
     workspaces.delete(system(), name)
-    _told(spec, "deleted", as_json=as_json)
+    _tell(spec, "deleted", as_json=as_json)
 
 
-def _told(spec: WorkspaceSpec, verb: str, *, as_json: bool) -> None:
-    if as_json:
-        show_json(spec.shown)
-    else:
-        say(f"Workspace {spec.name} {verb}.")
+def _tell(spec: WorkspaceSpec, verb: str, *, as_json: bool) -> None:
+    answer(spec.shown, f"Workspace {spec.name} {verb}.", as_json=as_json)
 
 
-def _source(
-    path: Path | None, git: str | None, ref: str | None, subdir: str | None
-) -> DirectorySource | GitSource | None:
+def _applies(spec: WorkspaceSpec) -> str:
+    return "by itself" if spec.auto_apply else "when confirmed"
+
+
+def _source(given: dict[str, Any]) -> DirectorySource | GitSource | None:
     """Return the source that options name; None where they name neither directory nor repository."""
-    if path is not None and git is not None:
+    subdir = given.get("subdir", "")
+    if "path" in given and "git" in given:
         raise typer.BadParameter("A workspace has one source: --path or --git, not both.")
-    if path is not None:
-        if ref is not None:
+    if "path" in given:
+        if "ref" in given:
             raise typer.BadParameter("--ref belongs to a git repository: --git URL --ref REF.")
-        return DirectorySource(path=str(path.absolute()), subdir=subdir or "")
-    return None if git is None else GitSource(url=git, ref=ref or "HEAD", subdir=subdir or "")
+        return DirectorySource(path=str(given["path"].absolute()), subdir=subdir)
+    return GitSource(url=given["git"], ref=given.get("ref", "HEAD"), subdir=subdir) if "git" in given else None
 
 
-def _changed(old: DirectorySource | GitSource, ref: str | None, subdir: str | None) -> dict[str, Any]:
-    if ref is not None and not isinstance(old, GitSource):
+def _changed(old: Source, given: dict[str, Any]) -> dict[str, Any]:
+    if "ref" in given and not isinstance(old, GitSource):
         raise typer.BadParameter("--ref belongs to a git repository, and this workspace has a directory.")
-    return old.model_dump() | _given({"ref": ref, "subdir": subdir})
+    return old.model_dump() | {name: given[name] for name in ("ref", "subdir") if name in given}
 
 
 def _where(spec: WorkspaceSpec) -> str:
-    source = spec.source
-    place = source.path if isinstance(source, DirectorySource) else f"{source.url} at {source.ref}"
-    return f"{place}, in {source.subdir}" if source.subdir else place
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+    match spec.source:
+        case DirectorySource(path=place):
+            pass
+        case GitSource(url=url, ref=ref):
+            place = f"{url} at {ref}"
+        case _:
+            assert_never(spec.source)
+    return f"{place}, in {spec.source.subdir}" if spec.source.subdir else place
 
 
 def _without(values: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:

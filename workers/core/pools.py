@@ -10,19 +10,15 @@ from workers.protocol.names import Name
 
 
 class PoolLimits(BaseModel):
-    """How far and how fast a pool scales. Times are seconds.
-
-    ``idle_timeout``: how long an agent is idle before it may be removed. ``start_deadline``: a pod that has not
-    registered by then is replaced. ``step``: how many pods one decision adds at most.
-    """
+    """How far and how fast a pool scales. Times are seconds."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    min_agents: int = Field(default=0, ge=0, le=10_000)
-    max_agents: int = Field(default=3, ge=1, le=10_000)
-    step: int = Field(default=1, ge=1, le=1_000)
-    idle_timeout: float = Field(default=360, ge=0)
-    start_deadline: float = Field(default=300, gt=0)
+    min_agents: int = Field(default=0, ge=0, le=10_000, description="Agents it always has.")
+    max_agents: int = Field(default=3, ge=1, le=10_000, description="Agents it has at most.")
+    step: int = Field(default=1, ge=1, le=1_000, description="Agents that one decision adds at most.")
+    idle_timeout: float = Field(default=360, ge=0, description="How long an agent is idle before it may be removed.")
+    start_deadline: float = Field(default=300, gt=0, description="A pod that has not registered by then is replaced.")
 
     @model_validator(mode="after")
     def _min_fits_max(self) -> Self:
@@ -34,22 +30,17 @@ class PoolLimits(BaseModel):
 
 
 class PoolTimeouts(BaseModel):
-    """How long each part of a run may take, in seconds.
-
-    ``redeem``: from the order's sending until the agent must have redeemed it. ``interrupt``: from SIGINT until
-    SIGKILL after a timeout. ``confirm``: how long a plan waits for a person. An agent without a heartbeat for
-    ``silent`` is given no run; after ``dead`` its pod is deleted.
-    """
+    """How long each part of a run may take, in seconds."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    plan: float = Field(default=3600, gt=0)
-    apply: float = Field(default=4 * 3600, gt=0)
-    interrupt: float = Field(default=300, gt=0)
-    redeem: float = Field(default=60, gt=0)
-    confirm: int = Field(default=24 * 3600, ge=60, le=30 * 86400)
-    silent: float = Field(default=30, gt=0)
-    dead: float = Field(default=300, gt=0)
+    plan: float = Field(default=3600, gt=0, description="How long a plan may take.")
+    apply: float = Field(default=4 * 3600, gt=0, description="How long an apply may take.")
+    interrupt: float = Field(default=300, gt=0, description="From SIGINT to SIGKILL after a timeout.")
+    redeem: float = Field(default=60, gt=0, description="How long an agent may take to redeem an order.")
+    confirm: int = Field(default=24 * 3600, ge=60, le=30 * 86400, description="How long a plan waits for a person.")
+    silent: float = Field(default=30, gt=0, description="An agent silent for so long is given no run.")
+    dead: float = Field(default=300, gt=0, description="The pod of an agent silent for so long is deleted.")
 
     @model_validator(mode="after")
     def _silent_before_dead(self) -> Self:

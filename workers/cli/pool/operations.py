@@ -1,4 +1,4 @@
-"""What is done with a pool that is there: scale, drain, rotate, take over, delete."""
+"""Operations on a pool: scale, drain, rotate, adopt a Deployment, delete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from workers.cli.console import is_interactive, say, show_json
+from workers.cli.console import answer, is_interactive, say
 from workers.cli.options import AsJson, PoolName
 from workers.cli.outcome import INTERRUPTED
 from workers.cli.system import system
@@ -23,19 +23,14 @@ from workers.services.secrets import credentials
 app = typer.Typer()
 
 DeploymentName = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="A Deployment's name.")]
-
-
 Answer = TypeVar("Answer")
 
 
 @app.command()
 def scale(name: PoolName, count: Annotated[int, typer.Argument(metavar="N", min=0)], as_json: AsJson = False) -> None:
-    """Bring a pool to N agents now. Those that hold work stay; its limits, and what is needed, go on to count."""
+    """Bring a pool to N agents now. Agents with work stay, and the pool's limits and needs go on to count."""
     done = scale_now(system(), name, count)
-    if as_json:
-        show_json(done)
-    else:
-        say(_scaled(done))
+    answer(done, _scaled(done), as_json=as_json)
 
 
 @app.command()
@@ -48,54 +43,41 @@ def drain(
     held = draining.drain_pool(system(), name)
     if wait and held:
         say(_drains(name, held), errors=as_json)
-        _patiently(lambda: draining.wait_until_drained(system(), name))
+        _interruptible(lambda: draining.wait_until_drained(system(), name))
         held = 0
-    if as_json:
-        show_json({"pool": name, "draining": True, "held": held})
-    else:
-        say(_drains(name, held))
+    answer({"pool": name, "draining": True, "held": held}, _drains(name, held), as_json=as_json)
 
 
 @app.command()
 def undrain(name: PoolName, as_json: AsJson = False) -> None:
     """Give a pool runs again."""
     draining.undrain_pool(system(), name)
-    if as_json:
-        show_json({"pool": name, "draining": False})
-    else:
-        say(f"Pool {name} is given runs again.")
+    answer({"pool": name, "draining": False}, f"Pool {name} is given runs again.", as_json=as_json)
 
 
 @app.command()
 def rotate(name: PoolName, as_json: AsJson = False) -> None:
-    """Give the pool's agents a new credential. The old one works until nobody uses it."""
+    """Give the pool's agents a new credential. The old one works until nothing uses it."""
     steps = credentials.rotate(system(), name)
-    if as_json:
-        show_json({"pool": name, "steps": steps})
-        return
-    for step in steps:
-        say(step)
-    say("Every cycle goes on with it: running agents take the new one, then the old one goes.")
+    goes_on = "Each cycle continues it: agents connect with the new credential, then the old one is retired."
+    answer({"pool": name, "steps": steps}, "\n".join([*steps, goes_on]), as_json=as_json)
 
 
 @app.command("adopt-deployment")
 def adopt_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
     """Make a Deployment's pods single pods of a pool. They go on with what they are doing. Safe to repeat."""
     adopt.adopt_deployment(system(), name, deployment)
-    if as_json:
-        show_json({"pool": name, "deployment": None, "adopted": deployment})
-    else:
-        say(f"The pods of the Deployment {deployment} are single pods of pool {name}; the Deployment is gone.")
+    said = f"The pods of the Deployment {deployment} are single pods of pool {name}; the Deployment is deleted."
+    answer({"pool": name, "deployment": None, "adopted": deployment}, said, as_json=as_json)
 
 
 @app.command("return-to-deployment")
 def return_to_deployment(name: PoolName, deployment: DeploymentName, as_json: AsJson = False) -> None:
     """Give a pool back to its former Deployment. Safe to repeat."""
     left = adopt.return_to_deployment(system(), name, deployment)
-    if as_json:
-        show_json({"pool": name, "deployment": deployment, "single_pods": left})
-    else:
-        say(f"The Deployment {deployment} runs pool {name}{_beside(left)}.")
+    drain = "single pod drains, and is deleted when idle", "single pods drain, and are deleted when idle"
+    said = f"The Deployment {deployment} runs pool {name}{f'; {counted(left, *drain)}' if left else ''}."
+    answer({"pool": name, "deployment": deployment, "single_pods": left}, said, as_json=as_json)
 
 
 @app.command()
@@ -117,25 +99,14 @@ def delete(
         if not is_interactive():
             raise InvalidRequest(f"Say --yes to delete the pool {name!r}: there is nobody to ask.")
         typer.confirm(f"Delete the pool {name} and its agents?", abort=True, err=True)
-    left = _patiently(lambda: removal.delete_pool(system(), name, drain=drain, timeout=timeout))
-    if as_json:
-        show_json({"pool": name, "deleted": True, "ending": left})
-        return
-    say(f"Pool {name} deleted.")
-    if left:
-        what = counted(left, "of its pods is still ending", "of its pods are still ending")
-        say(f"  {what}, or will end when the cluster answers.")
+    left = _interruptible(lambda: removal.delete_pool(system(), name, drain=drain, timeout=timeout))
+    ending = counted(left, "of its pods is still ending", "of its pods are still ending")
+    more = f"\n  {ending}, or will end when the cluster answers." if left else ""
+    answer({"pool": name, "deleted": True, "ending": left}, f"Pool {name} deleted.{more}", as_json=as_json)
 
 
 def _drains(pool: str, held: int) -> str:
     return f"Pool {pool} drains; {counted(held, 'slot is held', 'slots are held')}."
-
-
-def _beside(left: int) -> str:
-    drain = counted(
-        left, "single pod drains, and goes when it holds nothing", "single pods drain, and go when they hold nothing"
-    )
-    return f"; {drain}" if left else ""
 
 
 def _scaled(done: Scaled) -> str:
@@ -155,7 +126,7 @@ def _scaled(done: Scaled) -> str:
     return f"Pool {done.pool}: {what}{kept}{short}."
 
 
-def _patiently(work: Callable[[], Answer]) -> Answer:
+def _interruptible(work: Callable[[], Answer]) -> Answer:
     try:
         return work()
     except KeyboardInterrupt:

@@ -1,21 +1,17 @@
-"""``pool``: the pools, their limits, and why they are as big as they are."""
+"""``pool list``, ``show``: the pools, their limits, and why they have as many agents as they have."""
 
 from __future__ import annotations
 
 import typer
-from rich.table import Table
 
-from workers.cli import pool_changes, pool_work
-from workers.cli.console import cell, console, plain, say, show_json, table
+from workers.cli.console import console, plain, say, show_json, show_table
 from workers.cli.options import AsJson, PoolName
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
 from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolView
 
-app = typer.Typer(help="Manage pools.", no_args_is_help=True)
-app.add_typer(pool_changes.app)
-app.add_typer(pool_work.app)
+app = typer.Typer()
 
 
 @app.command("list")
@@ -25,13 +21,8 @@ def list_pools(as_json: AsJson = False) -> None:
     if as_json:
         show_json([_brief(pool) for pool in pools])
         return
-    made = table("POOL", "TYPE", "AGENTS", "MIN", "MAX", "RUNNING", "RESERVED", "IDLE", "WAITING", "STATUS")
-    for pool in pools:
-        counts, limits = pool.slots, pool.limits
-        row = [pool.name, pool.type, len(pool.agents), limits["min_agents"], limits["max_agents"]]
-        row += [counts.running, counts.reserved, counts.idle, sum(pool.pending.values()), pool.status_message]
-        made.add_row(*map(cell, row))
-    console().print(made)
+    columns = ("POOL", "TYPE", "AGENTS", "MIN", "MAX", "RUNNING", "RESERVED", "IDLE", "WAITING", "STATUS")
+    show_table(columns, (_row(pool) for pool in pools))
 
 
 @app.command()
@@ -53,7 +44,19 @@ def show(name: PoolName, as_json: AsJson = False) -> None:
     for variable in pool.sensitive:
         say(f"  sensitive {variable}")
     say("\nLast decisions about its size", style="bold")
-    console().print(_decisions(pool) if pool.decisions else cell(None))
+    show_table(
+        ("AT", "AGENTS", "REASON"),
+        (
+            (each.at.astimezone().strftime("%Y-%m-%d %H:%M:%S"), f"{each.current} -> {each.desired}", each.reason)
+            for each in pool.decisions
+        ),
+    )
+
+
+def _row(pool: PoolView) -> tuple[object, ...]:
+    counts, limits, waiting = pool.slots, pool.limits, sum(pool.pending.values())
+    sizes = len(pool.agents), limits["min_agents"], limits["max_agents"]
+    return pool.name, pool.type, *sizes, counts.running, counts.reserved, counts.idle, waiting, pool.status_message
 
 
 def _brief(pool: PoolView) -> dict[str, object]:
@@ -66,11 +69,3 @@ def _brief(pool: PoolView) -> dict[str, object]:
         "pending": pool.pending,
         "status_message": pool.status_message,
     }
-
-
-def _decisions(pool: PoolView) -> Table:
-    made = table("AT", "AGENTS", "REASON")
-    for decision in pool.decisions:
-        at = decision.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        made.add_row(cell(at), cell(f"{decision.current} -> {decision.desired}"), cell(decision.reason))
-    return made
