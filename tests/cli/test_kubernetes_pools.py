@@ -101,7 +101,7 @@ def test_a_pool_is_created_scaled_drained_rotated_and_deleted(pool: Cluster, cli
     assert cli(f"pool undrain {POOL}").out == f"Pool {POOL} is given runs again.\n"
 
     assert cli(f"pool rotate {POOL}").out == (
-        "generation 2 issued\nEvery cycle goes on with it: running agents take the new one, then the old one goes.\n"
+        "generation 2 issued\nEach cycle continues it: agents connect with the new credential, then the old one is retired.\n"
     )
     assert len(_secrets(pool)) == 1
     assert cli(f"pool delete {POOL} --yes").sentence == (
@@ -126,7 +126,7 @@ def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: T
     assert cli(f"pool adopt-deployment {POOL} nothing").sentence == (
         "There is no Deployment 'nothing' in the namespace terraslot."
     )
-    taken = f"The pods of the Deployment {OLD} are single pods of pool {POOL}; the Deployment is gone.\n"
+    taken = f"The pods of the Deployment {OLD} are single pods of pool {POOL}; the Deployment is deleted.\n"
     for _ in range(2):
         assert cli(f"pool adopt-deployment {POOL} {OLD}").out == taken
     assert (old.double.pods(), old.double.objects.all("deployments", NAMESPACE)) == (before, [])

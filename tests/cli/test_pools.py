@@ -94,7 +94,7 @@ def test_everything_that_is_wrong_in_a_file_is_named_with_its_path_and_nothing_i
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "describes nothing"), ("a: [", "no YAML"), ("just words", "number 1"), ("[{name: a}, {name: a}]", "once")],
+    [("", "describes nothing"), ("a: [", "not YAML"), ("just words", "number 1"), ("[{name: a}, {name: a}]", "once")],
 )
 def test_a_file_that_describes_no_pool_is_refused(control, cli, text, says) -> None:
     answer = cli("pool apply -f", file(control, text))
@@ -205,3 +205,9 @@ class TestWork:
         control.workspace()
         assert "'net'" in cli("pool delete default --yes --drain --timeout 1").sentence
         assert cli("pool delete default --yes --timeout 1").code == 2
+
+
+def test_a_file_with_a_field_that_no_pool_has_is_refused_and_names_it(control, cli) -> None:
+    answer = cli(f"pool apply -f {file(control, '{name: net, limits: {max_agent: 2}}')}")
+    assert answer.code == 1
+    assert "net: limits.max_agent: Extra inputs are not permitted" in answer.err
