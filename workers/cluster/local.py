@@ -37,6 +37,8 @@ _CHILDREN = f"{WORK}/children"
 # The same for all agents that are started now; those of an earlier protocol version have another.
 TEMPLATE = f"protocol-{PROTOCOL}"
 AGENT = (sys.executable, "-P", "-m", "agent")
+# Seconds. On a laptop, waiting for the longest apply would look like a hang: terraform is interrupted within these.
+_GRACE = 60
 
 
 class LocalPods:
@@ -56,8 +58,8 @@ class LocalPods:
         home: Path,
         environment: Mapping[str, str],
         *,
-        grace: float = 60,
-        orphan_grace: float = 60,
+        grace: float = _GRACE,
+        orphan_grace: float = _GRACE,
         command: Sequence[str] = AGENT,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_CONNECT_SECONDS = 5.0
-_NAMED_AT_MOST = 5  # problems of one object: a person mends those first
+_CONNECT_SECONDS = 5.0  # the handshakes of TCP and TLS, with a packet that is sent again
+# A write waits for admission webhooks, which have 10 s by default, and for etcd.
+_READ_SECONDS = 20.0
+_CONNECTIONS = 32  # for four threads with a batch of calls each
+_NAMED_AT_MOST = 5  # problems of one object in a message
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 
@@ -43,8 +46,8 @@ class Api:
         kubeconfig: str | None = None,
         namespace: str | None = None,
         *,
-        read_seconds: float = 20.0,
-        connections: int = 32,
+        read_seconds: float = _READ_SECONDS,
+        connections: int = _CONNECTIONS,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._namespace = namespace

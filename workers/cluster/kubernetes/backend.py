@@ -25,9 +25,10 @@ from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.specs.pools import PoolSpec
 
 PAGE = 500  # as the API's own informers do
-AT_ONCE = 8  # calls; a quarter of the connections of an Api, for its other threads
-# How long a list may take: a cycle's lock, renewed before and after, has to last.
+AT_ONCE = 8  # calls of a batch; API servers queue or refuse more of one client
+# A cycle's lock, renewed before a list, lasts 120 s: this and one more call of 20 s leave room.
 LIST_SECONDS = 60.0
+_GIVE_UP_AFTER = 3  # failed patches: one or two may be the pods' own problem
 
 Item = TypeVar("Item")
 Pods = list[Pod]  # inside the class, list is a method
@@ -96,7 +97,7 @@ class KubernetesPods:
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.set_safe_to_evict <workers.cluster.backend.PodBackend.set_safe_to_evict>`."""
-        failures = _in_parallel(self._set_safe_to_evict, changes, give_up_after=3)
+        failures = _in_parallel(self._set_safe_to_evict, changes, give_up_after=_GIVE_UP_AFTER)
         return {each.pod.name: error for each, error in zip(changes, failures, strict=True) if error}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
