@@ -78,6 +78,11 @@ def _is_free_volume(name: Any) -> bool:
     return name not in (WORK_VOLUME, SECRET_VOLUME, TEMPORARY_VOLUME)
 
 
+def _has_mappings(*keys: str) -> Callable[[Any], bool]:
+    """Whether these keys are mappings or absent: null would remove what the platform sets."""
+    return lambda found: all(isinstance((found or {}).get(key, {}), dict) for key in keys)
+
+
 _OURS = "{!r} belongs to the platform and can't be set"
 _FIELDS: tuple[Rule, ...] = (
     ("env.*.name", _is_name, "a name is missing"),
@@ -91,6 +96,8 @@ _FIELDS: tuple[Rule, ...] = (
     ),
     ("pod_template.*", lambda key: key in ("metadata", "spec"), "a pod template has 'metadata' and 'spec' only"),
     ("pod_template.metadata.*", lambda key: key in ("labels", "annotations"), "a template sets labels and annotations"),
+    ("pod_template", _has_mappings("metadata", "spec"), "'metadata' and 'spec' are mappings"),
+    ("pod_template.metadata", _has_mappings("labels"), "'labels' is a mapping"),
     ("pod_template.metadata.labels.*", _is_free, _OURS),
     ("pod_template.metadata.annotations.*", _is_free, _OURS),
     (
