@@ -52,16 +52,11 @@ class PodSnapshot:
         for start in range(0, len(names), _AT_ONCE):
             if failures:
                 return failures | dict.fromkeys(names[start:], next(iter(failures.values())))
-            failures = self._create(names[start : start + _AT_ONCE])
-        return failures
-
-    def _create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
-        renew_lock()
-        failures = self._backend.create_all(self._spec, names)
-        now = self._system.now().timestamp()
-        for name in names:
-            if name not in failures:
-                self._pods[name] = Pod(name, "", self._spec.name, now, PodPhase.PENDING)
+            batch = names[start : start + _AT_ONCE]
+            renew_lock()
+            failures = self._backend.create_all(self._spec, batch)
+            now, created = self._system.now().timestamp(), (name for name in batch if name not in failures)
+            self._pods |= {name: Pod(name, "", self._spec.name, now, PodPhase.PENDING) for name in created}
         return failures
 
     def delete(self, pod: Pod) -> None:

@@ -121,7 +121,8 @@ class TestDraining:
         decide.confirm(control.system, first.id)
         agent.work()
         assert control.run(first.id).status is RunStatus.SUCCEEDED
-        assert drain.wait_until_drained(control.system, POOL)
+        drain.wait_until_drained(control.system, POOL)
+        assert drain.held(control.system, POOL) == 0
         assert control.pods.deleted == []
 
         drain.undrain_pool(control.system, POOL)

@@ -40,14 +40,10 @@ def undrain_pool(system: System, name: str) -> None:
     dispatch(system, name)
 
 
-def wait_until_drained(system: System, name: str, timeout: float | None = None) -> bool:
-    """Wait until no slot of the pool is held; False where that takes longer than ``timeout`` seconds."""
-    until = None if timeout is None else time.monotonic() + timeout
+def wait_until_drained(system: System, name: str) -> None:
+    """Wait until no slot of the pool is held."""
     while held(system, name):
-        if until is not None and time.monotonic() > until:
-            return False
         time.sleep(POLL_SECONDS)
-    return True
 
 
 def held(system: System, name: str) -> int:

@@ -98,12 +98,12 @@ class PoolView:
 
 def one(system: System, name: str) -> PoolView:
     """Return a pool as it is now. Raises :class:`UnknownPool`."""
-    return _views(system, name)[0]
+    return _view(system, _read(system, name)[0])
 
 
 def every(system: System) -> list[PoolView]:
     """Return all pools as they are now, by name."""
-    return _views(system)
+    return [_view(system, recorded) for recorded in _read(system)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,7 @@ class _Recorded:
     decisions: Sequence[ScalingDecision]
 
 
-def _views(system: System, name: str | None = None) -> list[PoolView]:
-    return [_view(system, recorded) for recorded in _read(system, name)]
-
-
-def _read(system: System, name: str | None) -> list[_Recorded]:
+def _read(system: System, name: str | None = None) -> list[_Recorded]:
     with system.database.read() as session:
         specs = pools.all(session) if name is None else [pools.get(session, name)]
         return [

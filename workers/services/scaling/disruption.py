@@ -37,16 +37,11 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
     return not failures
 
 
-def protect_pods(
-    system: System, spec: PoolSpec, snapshot: PodSnapshot, agents: Sequence[AgentRecord]
-) -> list[SafeToEvict]:
-    """Protect the busy pods of a pool, and no others; return what was changed.
-
-    What fails is tried again in the next cycle.
-    """
+def protect_pods(system: System, spec: PoolSpec, snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
+    """Protect the busy pods of a pool, and no others. What fails is tried again in the next cycle."""
     changes = safe_to_evict_changes(snapshot.pods, agents)
     if not changes:
-        return []
+        return
     _log(spec.name, snapshot.set_safe_to_evict(changes))
     idle = {change.pod.name: change.pod for change in changes if change.safe}
     # One of them may have been given a run meanwhile, and this has just undone its protection.
@@ -54,7 +49,6 @@ def protect_pods(
     busy = [agent.name for agent in now if agent.leases and agent.name in idle]
     if again := [SafeToEvict(idle[name], safe=False) for name in busy]:
         _log(spec.name, snapshot.set_safe_to_evict(again))
-    return changes
 
 
 def _log(pool: str, failures: dict[str, TerraslotError]) -> None:
