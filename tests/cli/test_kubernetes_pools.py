@@ -101,7 +101,8 @@ def test_a_pool_is_created_scaled_drained_rotated_and_deleted(pool: Cluster, cli
     assert cli(f"pool undrain {POOL}").out == f"Pool {POOL} is given runs again.\n"
 
     assert cli(f"pool rotate {POOL}").out == (
-        "generation 2 issued\nEach cycle continues it: agents connect with the new credential, then the old one is retired.\n"
+        "generation 2 issued\n"
+        "Each cycle continues it: agents connect with the new credential, then the old one is retired.\n"
     )
     assert len(_secrets(pool)) == 1
     assert cli(f"pool delete {POOL} --yes").sentence == (
@@ -140,10 +141,10 @@ def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: T
     )
     told = cli(f"pool return-to-deployment {POOL} {OLD}").out
     assert told.startswith(f"The Deployment {OLD} runs pool {POOL}; ")
-    assert told.endswith((" single pods drain, and go when they hold nothing.\n", " goes when it holds nothing.\n"))
+    assert told.endswith((" single pods drain, and are deleted when idle.\n", " is deleted when idle.\n"))
     eventually(lambda: len(old.running()) == 3)
     assert cli(f"pool return-to-deployment {POOL} {OLD}").out == (
-        f"The Deployment {OLD} runs pool {POOL}; 1 single pod drains, and goes when it holds nothing.\n"
+        f"The Deployment {OLD} runs pool {POOL}; 1 single pod drains, and is deleted when idle.\n"
     )
     assert f"The Deployment {OLD} runs its pods." in cli(f"pool show {POOL}").out
     assert cli(f"pool scale {POOL} 3").sentence == (
