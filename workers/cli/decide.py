@@ -1,4 +1,4 @@
-"""``confirm``, ``discard``, ``cancel``: what people decide about a run that is there already."""
+"""``confirm``, ``discard``, ``cancel``: decisions about a run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def cancel(
 
 
 def _told_as_asked(run: RunView, *, as_json: bool) -> None:
-    """Print a run that is as somebody wanted it: no error, whatever its status."""
+    """Print a run that is as it was asked for: no error, whatever its status."""
     if as_json:
         tell(run, as_json=True)
     elif run.status.is_over:

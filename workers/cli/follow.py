@@ -1,4 +1,4 @@
-"""Following a run: its record says where it stands, its log stream what terraform prints."""
+"""Following a run: its status from the database, its log from the stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.services.runs.views import RunView
 from workers.services.system import System
 from workers.slots.log_stream import LogLine
 
-# Seconds: between two looks at the record, and until a person is told that nobody has taken the run.
+# Seconds: between two looks at the record, and until a person is told that no worker has taken the run.
 _LOOK = 0.25
 _LOOK_FOR_ENTRY = 0.02
 _PATIENCE = 10.0
@@ -31,8 +31,8 @@ def is_over(run: RunView) -> bool:
     return run.status.is_over
 
 
-def wants_a_person(run: RunView) -> bool:
-    """Whether nothing more will happen unless somebody decides."""
+def waits_or_is_over(run: RunView) -> bool:
+    """Whether the run is over, or waits for a decision."""
     return run.status.is_over or run.status is RunStatus.APPLY_PENDING
 
 
@@ -88,7 +88,7 @@ class Follower:
             elif finished:
                 self._progress.pause()
                 return run
-            # Lines are printed before a run goes on: those of one that is done are there at the next look.
+            # Lines are written before the status changes: the last ones of a finished run are there at the next look.
             finished = done(run)
 
     def _standing(self, run: RunView) -> str:

@@ -21,7 +21,7 @@ from workers.services.errors import user_message
 _SECTIONS = {
     "On this machine": {
         "demo": ("demo", "See everything at work, from a cold start to an apply."),
-        "up": ("embedded", "Start Terraslot here, with all that it needs."),
+        "up": ("embedded", "Start Terraslot and all that it needs on this machine."),
         "down": ("embedded", "Stop what `terraslot up` started."),
         "doctor": ("doctor", "Check everything that Terraslot needs."),
     },
@@ -77,7 +77,7 @@ class Commands(TyperGroup):
         return group.get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run a command; an error that a person can do something about ends it with one sentence and exit code 1."""
+        """Run a command. An error with a sentence for people ends it with that sentence and exit code 1."""
         try:
             return super().main(*args, **extra)
         except Exception as error:

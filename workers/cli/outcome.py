@@ -1,4 +1,4 @@
-"""How a run is told when the waiting is over: a few lines for people, one document for programs, an exit code."""
+"""The outcome of a run, printed: a few lines for people, one document for programs, an exit code."""
 
 from __future__ import annotations
 

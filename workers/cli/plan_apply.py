@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.console import is_interactive, say, show_json
-from workers.cli.follow import Follower, wants_a_person
+from workers.cli.follow import Follower, waits_or_is_over
 from workers.cli.options import AsJson, Destroy, NoWait, Priority, WorkspaceName
 from workers.cli.outcome import INTERRUPTED, changes, exit_code, tell
 from workers.cli.progress import Progress
@@ -54,7 +54,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Plan a workspace, ask for a confirmation, and apply that very plan."""
-    # Nobody waits here to confirm it: the run does it by itself.
+    # This command does not wait for the plan, so the run confirms itself.
     alone = {"auto_apply": True} if yes and no_wait else {}
     run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **alone)
     if no_wait:
@@ -88,19 +88,19 @@ def _leave(run_id: str, workspace: str, *, as_json: bool) -> None:
 
 
 def _follow(run_id: str, *, yes: bool, ask: bool, as_json: bool) -> RunView:
-    """Follow a run until it is over, or left to somebody else's decision."""
+    """Follow a run until it is over, or left waiting for a decision."""
     with Progress(errors=as_json) as progress:
         follower = Follower(system(), run_id, progress)
         progress.note(f"Run {run_id}", style="bold")
         try:
             follower.until_entered()
-            run = follower.until(wants_a_person)
+            run = follower.until(waits_or_is_over)
             while run.status is RunStatus.APPLY_PENDING and (yes or ask):
                 answer = "yes" if yes else _ask(run)
                 if answer == _LATER:
                     break
                 _decide(run, answer, progress)
-                run = follower.until(wants_a_person)
+                run = follower.until(waits_or_is_over)
         except (KeyboardInterrupt, typer.Abort):
             progress.pause()
             progress.note(f"\nRun {run_id} goes on: `terraslot cancel {run_id}` ends it.")

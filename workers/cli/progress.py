@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: its log line by line, what it waits for, and its statuses.
+"""Progress of a run on the screen: its log line by line, what it waits for, and its statuses.
 
 On a terminal the last of these stays below the log, beside a spinner; elsewhere each is a line of its own, once.
 """
@@ -34,7 +34,7 @@ class Progress:
         self.pause()
 
     def status(self, words: str) -> None:
-        """Say where the run stands; the same words again say nothing."""
+        """Show where the run stands; a repeated text is not shown again."""
         if words == self._status:
             return
         self._status = words
@@ -53,11 +53,11 @@ class Progress:
         say(line.text, errors=self._errors)
 
     def note(self, words: str, style: str = "yellow") -> None:
-        """Say something once that stays on the screen."""
+        """Print something that stays on the screen."""
         say(words, style=style, errors=self._errors)
 
     def pause(self) -> None:
-        """Leave the screen to somebody else, until the next status."""
+        """Clear the status line, until the next status."""
         if self._live is not None:
             self._live.stop()
             self._live = None

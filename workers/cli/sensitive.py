@@ -1,4 +1,4 @@
-"""Values that nobody should see: never on the command line, which every process of the machine can read."""
+"""Sensitive values: never on the command line, which every process of the machine can read."""
 
 from __future__ import annotations
 

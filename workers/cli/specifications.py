@@ -47,7 +47,7 @@ def read(path: Path, kind: type[Spec]) -> list[Spec]:
 
 
 def apply_all(kind: str, specs: list[Spec], apply: Callable[[Spec], tuple[Applied, str | None]], as_json: bool) -> None:
-    """Save each, and say what that changed, and what keeps it from what it wants; exit code 1 if one was refused."""
+    """Save each, print what that changed and its status; exit code 1 if one was refused."""
     told: list[dict[str, str | None]] = []
     for spec in specs:
         try:

@@ -1,4 +1,4 @@
-"""What the demo shows: one run from nothing to its result, by the ways that every caller has."""
+"""The demo: one run from a cold start to its result, by the ways that every caller has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.cli.console import complain, console, say
-from workers.cli.follow import Follower, is_over, wants_a_person
+from workers.cli.follow import Follower, is_over, waits_or_is_over
 from workers.cli.outcome import FAILURE, changes, exit_code, tell, tell_outputs
 from workers.cli.progress import Progress
 from workers.cli.slots import slots_tables
@@ -35,7 +35,7 @@ def tour(source: Path) -> int:
     with Progress() as progress:
         follower = Follower(system(), run_id, progress)
         follower.until_entered()
-        planned = follower.until(wants_a_person)
+        planned = follower.until(waits_or_is_over)
         if planned.status is not RunStatus.APPLY_PENDING:
             return _end_without_apply(planned)
         _show_slots()

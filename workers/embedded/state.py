@@ -117,7 +117,7 @@ def make_home(home: Path) -> None:
 def owned(home: Path) -> Iterator[None]:
     """Create ``home`` if need be, and own it.
 
-    Raises :class:`StillInUse` where another process does, and :class:`InvalidRequest` where nobody can.
+    Raises :class:`StillInUse` where another process does, and :class:`InvalidRequest` where it can't be.
     """
     make_home(home)
     with (home / _LOCK).open("a+") as lock:

@@ -15,7 +15,7 @@ from workers.protocol.errors import InvalidRequest
 
 
 class NoKey(InvalidRequest):
-    """This process has no key that encrypts or decrypts a value; one that has the right key can."""
+    """The process has no key that encrypts or decrypts a value; one with the right key can."""
 
 
 class Keyring:

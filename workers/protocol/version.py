@@ -17,9 +17,9 @@ OLDEST_AGENT = 1
 
 
 def instance_id(unique: str) -> str:
-    """Return the id of one life of an agent: it begins with the version, so that whoever reads one knows the other.
+    """Return the id of one process of an agent: it begins with the version, which every reader of the id so knows.
 
-    A field of its own would not do: version 1 refuses records with one word more.
+    A word of its own in the record would not do: version 1 refuses records with one word more.
     """
     return f"{PROTOCOL}.{unique}"
 

@@ -15,7 +15,7 @@ from workers.protocol.validation import problems
 
 log = structlog.get_logger(__name__)
 
-_NAMED_AT_MOST = 3  # problems in a run's error: more than a line helps nobody
+_NAMED_AT_MOST = 3  # problems in a run's error, which is one line
 
 
 def is_outage(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def acl_rules(pool: str) -> list[str]:
     """Return what the agents of a pool may do on Redis, as arguments of ``ACL SETUSER``.
 
-    Their own pool's keys and nobody else's; of the reports queue they may add to the end. Beyond that, only what
+    Their own pool's keys and no other's; of the reports queue they may add to the end. Beyond that, only what
     Celery's remote control needs, so that Flower can see them. Reading and writing of these keys, scripts over them,
     and channels; no administration, and nothing that tells what other keys there are.
     """

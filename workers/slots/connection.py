@@ -9,7 +9,7 @@ from redis.retry import Retry
 # Seconds. A server that hangs for longer counts as unreachable.
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
-# The client repeats no call: a verb whose reply was lost may have acted, and only its caller knows whether to repeat it.
+# The client repeats no call: a verb whose reply was lost may have acted; its caller decides whether to repeat it.
 RETRY = Retry(NoBackoff(), 0)
 
 

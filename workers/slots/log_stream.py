@@ -1,7 +1,7 @@
 """The log of a run: a Redis stream, bounded in lines, in the length of a line, and in time.
 
-Lines are hostile text: whoever writes Terraform code decides what is in them. They are cut when they are written,
-and lose what a terminal would obey when they are read, for an agent that is not ours could have written them.
+Lines are hostile text: a Terraform configuration decides what is in them. They are cut when they are written, and lose
+their control characters when they are read, since a hostile agent may have written them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from workers.protocol.text import CONTROLS
 from workers.slots.keys import PoolKeys
 from workers.slots.records import Text
 
-MAX_LINES = 20_000
-MAX_LINE_BYTES = 8 * 1024
-KEEP_SECONDS = 7 * 86400
+MAX_LINES = 20_000  # a large apply prints some thousands
+MAX_LINE_BYTES = 8 * 1024  # a long line of Terraform has some hundred
+KEEP_SECONDS = 7 * 86400  # long enough for a person to look after a week-end
 
 _CUT = " [cut]"
 _CONTROL = re.compile(f"[\n{CONTROLS}]")
@@ -59,7 +59,7 @@ class RunLog:
     def read(self, after: str = "0", block: float = 0, count: int = 1000) -> list[LogLine]:
         """Return up to ``count`` lines after the one with this id; none where there are none.
 
-        With ``block``, wait so many seconds for the first: less than the client's ``socket_timeout``.
+        With ``block``, wait up to that many seconds for the first: less than the client's ``socket_timeout``.
         """
         if block > 0:
             self._client.xread({self._key: after}, count=1, block=max(1, round(block * 1000)))

@@ -1,4 +1,4 @@
-"""The Redis or Valkey server itself: what it is, and what it says when it can't be used."""
+"""The Redis or Valkey server: its version and settings, and its errors as sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from redis.exceptions import (
 
 from workers.protocol.errors import Unavailable
 
-# Replies to whatever is asked, until somebody mends the server, its role or its users.
+# Replies to every command until the server, its role or its users are repaired.
 _AWAY = (
     AskError,
     ClusterDownError,
@@ -36,7 +36,7 @@ _AWAY = (
     TimeoutError,
     TryAgainError,
 )
-# The same where redis-py has no class for it, or where an old server wraps what a script of ours met.
+# The same where redis-py has no class for it, or where an old server wraps the error of a script.
 _AWAY_WORDS = re.compile(r"(?:^|-)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY) ")
 
 

@@ -10,9 +10,9 @@ Invariants
     is what the records say. An agent that drains or is silent is in no index of free slots.
 
 An agent that comes back
-    keeps what the map says it holds, also as a new instance_id: its reservations, for their directories outlive a
-    container, and what it has not redeemed, for that can still start. What it had redeemed and names in no heartbeat
-    is lost: the lease stays, with ``lost_since`` set, until the control plane has decided about the run.
+    keeps what the map says it holds, also with a new instance id: its reservations, whose directories outlive a
+    container, and what it has not redeemed, which can still start. A redeemed lease that no heartbeat names is lost: it
+    stays, with ``lost_since`` set, until the control plane has requeued or failed the run.
 
 Times are seconds since the epoch, by the server's clock. All methods raise ``redis.exceptions.RedisError`` when the
 server can't be reached: that says nothing about any slot.
@@ -93,9 +93,9 @@ class SlotMap:
     def heartbeat(
         self, agent: str, instance_id: str, executing: Sequence[str], reporting: Sequence[str]
     ) -> HeartbeatReply:
-        """Say that the agent lives, and learn what it must know.
+        """Send the agent's heartbeat; return what it must know.
 
-        ``executing``: tokens that it is about to redeem or has redeemed and is not finished with. ``reporting``:
+        ``executing``: tokens that it is about to redeem, or has redeemed and not finished. ``reporting``:
         finished ones whose report may not have been taken. A redeemed token in neither counts as lost, so a token
         is put into ``executing`` before it is redeemed, and into ``reporting`` in the moment it leaves.
         """
@@ -120,7 +120,7 @@ class SlotMap:
     def acquire(self, run: str, kind: RunKind, token: str) -> Lease | None:
         """Find a slot for the run and take it; None if there is none. A lease that the run holds is returned as is.
 
-        So compare the token: another one than ``token`` says that somebody else acquired for this run.
+        So compare the token: another one than ``token`` is of another request for this run.
         """
         reply = _ACQUIRE(self._client, self._acquire_keys, self._now(), run_id(run), kind.value, word(token))
         return None if reply is None else records.lease(run, reply)
@@ -143,7 +143,7 @@ class SlotMap:
         return bool(_RELEASE(self._client, self._release_keys, self._now(), run, token))
 
     def revoke(self, run: str, token: str) -> bool:
-        """End the run's lease if its token was not redeemed yet, so that it never will be; else false, and it stays."""
+        """End the run's lease before its token is redeemed. False where it was redeemed: the lease stays."""
         return bool(self._run(_REVOKE, run, token))
 
     def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
@@ -155,7 +155,7 @@ class SlotMap:
     def claim_idle(self, count: int, claim: str, among: Sequence[str] | None = None) -> list[str]:
         """Claim up to ``count`` agents whose three slots are all idle, longest idle first, to remove their pods.
 
-        They are given nothing from now on. ``claim`` names the claimer, who gives back what it can't remove. With
+        They are given nothing from now on. ``claim`` names the claimer, which gives back what it can't remove. With
         ``among`` only those agents, the first ones first.
         """
         names = self._run(_CLAIM_IDLE, count, word(claim), int(among is not None), *(among or ()))
@@ -164,7 +164,7 @@ class SlotMap:
     def take_over(self, agent: str, claim: str, expect: str) -> bool:
         """Take over the claim ``expect`` of an idle agent, whose removal was left half-done; false if it has another.
 
-        Whoever had it, should he live, can't give the agent back any more.
+        The previous claimer can't give the agent back any more.
         """
         return bool(self._run(_TAKE_OVER, agent, word(claim), expect))
 
@@ -183,9 +183,8 @@ class SlotMap:
     def mark_silent(self, older_than: float, gap: float = WATCH_GAP) -> list[str]:
         """Give no runs to agents without a heartbeat for ``older_than`` seconds, until they are heard again.
 
-        Returns all of them, longest silent first. To be called more often than every ``gap`` seconds: if the map was
-        new or nobody could call for longer, then Redis was away, and for ``older_than`` seconds nobody is judged and
-        nothing returned.
+        Returns all of them, longest silent first. To be called more often than every ``gap`` seconds: where the map is
+        new, or the last call was longer ago, Redis was away: for ``older_than`` seconds no agent is marked or returned.
         """
         names = _MARK_SILENT(self._client, self._watched_keys, self._now(), older_than, gap)
         return [records.text(name) for name in names]
@@ -193,7 +192,7 @@ class SlotMap:
     def watched(self) -> tuple[float, float]:
         """Return the server's time, and since when the heartbeats were watched without a gap.
 
-        Silence before that says nothing: nobody was there to hear. That time is now, where nobody has watched yet.
+        Silence before that says nothing: no control plane was there to hear. The time is now where none ever was.
         """
         now, since = _WATCHED(self._client, self._watched_keys, self._now())
         return float(now), float(since)

@@ -27,7 +27,7 @@ from workers.store import pools
 
 log = structlog.get_logger(__name__)
 
-# How long pods may take to end while somebody waits, in seconds: that of an idle agent needs a few.
+# How long a deletion waits for pods to end, in seconds: that of an idle agent needs a few.
 ENDING_SECONDS = 30.0
 
 

@@ -17,7 +17,7 @@ from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 
-# Seconds between two reads of the slot map while somebody waits in front of a terminal.
+# Seconds between two reads of the slot map while a person waits at a terminal.
 POLL_SECONDS = 0.2
 
 

@@ -36,7 +36,7 @@ class NotMade(TerraslotError):
 
 
 def new_token() -> str:
-    """Return a fencing token that nobody can guess."""
+    """Return a fencing token, which can't be guessed."""
     return secrets.token_urlsafe(24)
 
 

@@ -1,5 +1,5 @@
--- Claims agents for removal: accepting ones whose three slots are all idle, longest idle first. Nobody is given a slot
--- of theirs from now on.
+-- Claims agents for removal: accepting ones whose three slots are all idle, longest idle first. Their slots are given
+-- to no run from now on.
 -- ARGV: 2 how many at most, 3 claim, 4 among (1: only the agents that follow, in their order; 0: all), then agents
 -- Returns their names.
 local count, names = tonumber(ARGV[2]), {}

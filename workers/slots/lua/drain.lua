@@ -1,4 +1,4 @@
--- Ends or begins anew that an agent accepts runs. What it holds goes on.
+-- Starts or ends the drain of an agent. What it holds goes on.
 -- ARGV: 2 agent, 3 draining (1 drains, 0 ends the drain)
 -- Returns 1, or 0 if there is no such agent.
 local a = read_agent(ARGV[2])

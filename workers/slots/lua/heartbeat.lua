@@ -1,5 +1,5 @@
--- An agent lives. It says which tokens it executes and which it has reports for, and learns what it must know. A
--- redeemed lease that is in neither list is lost: its lost_since is set, until the agent names it again.
+-- Takes the heartbeat of an agent, with the tokens that it executes and those that it has reports for. A redeemed
+-- lease that is in neither list is lost: its lost_since is set, until the agent names it again.
 -- ARGV: 2 agent, 3 instance_id, 4 how many tokens are executed, then those tokens, then the reported ones
 -- Returns nil if the agent must register; else {draining (0, 1), {token, mode, ... to cancel}, {tokens to drop},
 --         {tokens to report again}}.

@@ -1,9 +1,9 @@
 -- Takes agents without a heartbeat out of the free indexes, until they are heard again.
 --
--- Nobody is judged during a warm-up, which begins when the map is first watched, or watched again after a gap: the
--- server was away or came back, so that a missing heartbeat says nothing about the agent.
+-- No agent is marked during a warm-up, which begins when the map is first watched, or watched again after a gap: the
+-- server was away, so that a missing heartbeat says nothing about the agent.
 -- KEYS: 6 watch, a STRING "watched_since last_watched"
--- ARGV: 2 silent after so many seconds, which is the warm-up's length as well, 3 a gap is more than so many seconds
+-- ARGV: 2 seconds without a heartbeat after which an agent is silent, and length of the warm-up; 3 longest gap, seconds
 -- Returns the names of all silent agents, longest silent first; none during a warm-up.
 local now, after, gap = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
 local since, last = string.match(redis.call('GET', KEYS[6]) or '', '^(%S+) (%S+)$')

@@ -1,5 +1,5 @@
 -- An agent appears, or appears again: after the map was lost, after a lost connection, or as a new instance_id. What
--- it is known to hold stays; the leases that it brings are put back where they are missing and nobody else's. Only
+-- it is known to hold stays; the leases that it brings are put back where they are missing and no other run's. Only
 -- undrain ends a drain.
 -- ARGV: 2 agent, 3 instance_id, 4 draining (0, 1), then for each lease: run, kind, slot, token, since,
 --       redeemed (0, 1), kept_until ('-' if it is running, a time if it is reserved)

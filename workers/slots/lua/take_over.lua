@@ -1,4 +1,4 @@
--- Passes the claim of an idle agent on: whoever had it can't give it back any more.
+-- Passes the claim of an idle agent on: the previous claimer can't give it back any more.
 -- ARGV: 2 agent, 3 claim, 4 the claim that it is expected to have
 -- Returns 1, or 0 if there is no such agent, it has another claim, or it holds a slot; then nothing changes.
 local a = read_agent(ARGV[2])
