@@ -7,10 +7,10 @@ Redis does not have any more, and a Secret that was deleted.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
+from pydantic import BaseModel, ConfigDict, Field
 
 from workers.core.rotation import Credential, Disconnect, Issue, Retire, Step, encrypting_generation, rotation
 from workers.protocol.encryption import Keyring, new_key
@@ -32,11 +32,16 @@ _DAY = 86_400.0
 _PASSWORD_BYTES = 32  # 256 bits, as many as a Fernet key has
 
 
-@dataclass(frozen=True, slots=True)
-class _Decrypted:
-    credential: Credential
-    password: str = field(repr=False)
-    payload_key: str = field(repr=False)
+class _Content(BaseModel):
+    """What is stored of a generation, encrypted."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    password: str = Field(repr=False)
+    payload_key: str = Field(repr=False)
+
+
+_Generations = list[tuple[Credential, _Content]]  # the oldest first
 
 
 def ensure_secret_for_pool(system: System, spec: PoolSpec) -> None:
@@ -53,7 +58,7 @@ def check_and_rotate_secret(system: System, spec: PoolSpec, *, requested: bool =
     found = _read(system, spec.name)
     in_use = acl.users_in_use(system.redis) if len(found) > 1 else set()
     steps = rotation(
-        [each.credential for each in found],
+        [credential for credential, _ in found],
         in_use,
         system.now().timestamp(),
         max_age=system.settings.credential_days * _DAY,
@@ -83,8 +88,8 @@ def payload_keyring(system: System, session: Session, pool: str) -> Keyring:
     found = _decrypted(system, session, pool)
     if not found:
         raise Unavailable(f"The pool {pool!r} has no Secret yet: its next cycle makes one.")
-    generation = encrypting_generation([each.credential for each in found], system.now().timestamp())
-    key = next(each.payload_key for each in found if each.credential.generation == generation)
+    generation = encrypting_generation([credential for credential, _ in found], system.now().timestamp())
+    key = next(content.payload_key for credential, content in found if credential.generation == generation)
     return Keyring([key], f"the Secret of pool {pool}")
 
 
@@ -103,17 +108,14 @@ def purge(system: System, spec: PoolSpec) -> None:
         log.warning("secret not deleted", pool=spec.name, why=str(error))
 
 
-def _read(system: System, pool: str) -> list[_Decrypted]:
+def _read(system: System, pool: str) -> _Generations:
     with system.database.read() as session:
         return _decrypted(system, session, pool)
 
 
-def _decrypted(system: System, session: Session, pool: str) -> list[_Decrypted]:
-    found = []
-    for row in stored.credentials(session, pool):
-        content = system.settings.keyring.decrypt(row.encrypted)
-        found.append(_Decrypted(_credential(row), content["password"], content["payload_key"]))
-    return found
+def _decrypted(system: System, session: Session, pool: str) -> _Generations:
+    keys, rows = system.settings.keyring, stored.credentials(session, pool)
+    return [(_credential(row), _Content.model_validate(keys.decrypt(row.encrypted))) for row in rows]
 
 
 def _credential(row: PoolCredential) -> Credential:
@@ -122,21 +124,19 @@ def _credential(row: PoolCredential) -> Credential:
 
 
 def _issue(system: System, pool: str, generation: int) -> None:
-    content = {"password": secrets.token_urlsafe(_PASSWORD_BYTES), "payload_key": new_key()}
+    content = _Content(password=secrets.token_urlsafe(_PASSWORD_BYTES), payload_key=new_key())
+    encrypted = system.settings.keyring.encrypt(content.model_dump())
     with system.database.begin() as session:
-        stored.issue(session, pool, generation, system.settings.keyring.encrypt(content), system.now())
+        stored.issue(session, pool, generation, encrypted, system.now())
 
 
-def _publish(system: System, spec: PoolSpec, oldest_first: list[_Decrypted]) -> None:
-    for each in oldest_first:
-        acl.put_user(system.redis, spec.name, each.credential.username, each.password)
-    newest = oldest_first[-1]
-    content = PoolSecret(
-        username=newest.credential.username,
-        password=newest.password,
-        payload_keys=tuple(each.payload_key for each in reversed(oldest_first)),
-    )
-    system.pods(spec).put_secret(spec, content.model_dump_json())
+def _publish(system: System, spec: PoolSpec, generations: _Generations) -> None:
+    for credential, content in generations:
+        acl.put_user(system.redis, spec.name, credential.username, content.password)
+    newest, content = generations[-1]
+    keys = tuple(content.payload_key for _, content in reversed(generations))
+    secret = PoolSecret(username=newest.username, password=content.password, payload_keys=keys)
+    system.pods(spec).put_secret(spec, secret.model_dump_json())
 
 
 def _perform(system: System, step: Step) -> str:
