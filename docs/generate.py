@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 from workers.core.lifecycle import ENDINGS, MEANINGS, TRANSITIONS, RunStatus
+from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.protocol.kinds import FailureReason
 
 ROOT = Path(__file__).parents[1]
+
+_COUNTS = ("min_agents", "max_agents", "step")  # all other limits and timeouts are seconds
 
 _REASONS = {
     FailureReason.TERRAFORM_FAILED: "Terraform reported an error; `error` has its words",
@@ -21,7 +24,6 @@ _REASONS = {
     FailureReason.SOURCE_UNAVAILABLE: "the directory or repository could not be read, or holds no configuration",
     FailureReason.AGENT_ERROR: "the platform could not go on: a full disk, an invalid order or report …",
 }
-_STATES = re.compile(r"(<!-- generated: states -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def diagram() -> str:
@@ -54,10 +56,21 @@ def runs_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def architecture() -> str:
-    """Return ARCHITECTURE.md with the diagram of the states renewed."""
-    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    return _STATES.sub(lambda block: f"{block[1]}{diagram()}\n{block[2]}", page)
+def pool_fields() -> str:
+    """Return the limits and timeouts of a pool as a table."""
+    rows = [
+        f"| `{section}.{name}` | {field.default:g}{'' if name in _COUNTS else ' s'} | {field.description} |"
+        for section, model in (("limits", PoolLimits), ("timeouts", PoolTimeouts))
+        for name, field in model.model_fields.items()
+    ]
+    return "\n".join(["| field | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def renewed(page: str, block: str, content: str) -> str:
+    """Return a page with the content of one of its generated blocks replaced."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- generated: {block} -->\n).*?(<!-- end -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def _get(status: RunStatus) -> str:
@@ -66,7 +79,11 @@ def _get(status: RunStatus) -> str:
     return "returns the result" if status.is_over else "waits"
 
 
-PAGES = {"docs/runs.md": runs_page, "ARCHITECTURE.md": architecture}
+PAGES = {
+    "docs/runs.md": runs_page,
+    "docs/reference.md": lambda: renewed("docs/reference.md", "pool", pool_fields()),
+    "ARCHITECTURE.md": lambda: renewed("ARCHITECTURE.md", "states", diagram()),
+}
 
 
 def main(arguments: list[str]) -> int:
