@@ -29,7 +29,7 @@ CONSISTENCY_GRACE = 10.0
 # How long an agent has after a phase's deadline and its grace period, in seconds: it kills terraform, reads what is
 # left of its output and repeats its report every second until a worker of the control plane has taken it.
 KILL_GRACE = 60.0
-# An agent whose last heartbeat is no older lives, in seconds: a busy agent sends one every second.
+# An agent with a heartbeat this recent is alive, in seconds: a busy agent sends one every second.
 RECENT_HEARTBEAT = 5.0
 
 

@@ -1,4 +1,4 @@
-"""The lock of a pool's cycle, for what people change about its pods: neither undoes the other half-way."""
+"""Hold the lock of a pool's cycle while a person changes its pods: then no cycle runs in between."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 
-# Seconds. It is renewed before each change: this is longer than one change may take, such as a batch of creations side
-# by side, whose answers the cluster has 25 seconds for, and the time that the lock of a dead process stays.
+# Seconds. Longer than one change may take, since the lock is renewed before each: a batch of creations side by side has
+# 25 s for its answers. The lock of a process that died is free after this time.
 LOCK_TTL = 120.0
 _FIRST_PAUSE = 0.05
 

@@ -1,1 +1,1 @@
-"""What people do with pools: manage, drain, delete, adopt a Deployment, look."""
+"""Pools as people use them: create and update, drain, delete, adopt a Deployment, show."""

@@ -98,7 +98,7 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
 
 
 def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:
-    """Decide now about the runs of pods that were gone as soon as they were deleted.
+    """Decide now about the runs of pods of which nothing was left when they were deleted.
 
     The snapshot of pods is the one from before, with what was done since. So agents and leases that are newer than it
     are left out: their pods may be newer as well, which looks as if they were gone.
