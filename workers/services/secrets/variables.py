@@ -75,7 +75,7 @@ def for_order(system: System, session: Session, pool: PoolSpec, workspace: Works
 
 
 def reencrypt_all(system: System) -> int:
-    """Encrypt all that is stored with the first of the platform's keys, so that the others can be removed; return how many."""
+    """Encrypt everything stored with the first of the platform's keys: then the others can go. Return how many."""
     keys = system.settings.keyring
     with system.database.begin() as session:
         rows = secrets.everything(session)
