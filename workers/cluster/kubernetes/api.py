@@ -113,17 +113,34 @@ class Api:
             raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
         return found
 
+    def request(
+        self,
+        verb: str,
+        resource: str,
+        method: Callable[..., Any],
+        *name: str,
+        accept: Collection[Kind] = (),
+        **how: Any,
+    ) -> Json:
+        """Call a method of the client for objects of the namespace, or for the one of this name; see :meth:`call`."""
+        call = Call(verb, resource, self.namespace, *name)
+        return self.call(call, method, *name, call.namespace, accept=accept, **how)
+
     def find(self, resource: str, name: str, read: Callable[..., Any]) -> Json:
         """Return an object by its name; an empty one where there is none."""
-        call = Call("get", resource, self.namespace, name)
-        return self.call(call, read, name, call.namespace, accept=(Kind.NOT_FOUND,))
+        return self.request("get", resource, read, name, accept=(Kind.NOT_FOUND,))
+
+    def delete(self, resource: str, method: Callable[..., Any], name: str, uid: str, **how: Any) -> Json:
+        """Delete the object of this name and uid, and return it as it is then; an empty one where it is gone."""
+        body = {"preconditions": {"uid": uid}, **how}
+        return self.request("delete", resource, method, name, body=body, accept=(Kind.NOT_FOUND, Kind.CONFLICT))
 
     def patch_pod(self, name: str, **metadata: Any) -> None:
         """Patch a pod's metadata, its ``uid`` among them; nothing where this pod is gone."""
-        call = Call("patch", "pods", self.namespace, name)
         # Invalid: another pod has the name, and its uid can't be changed to the one of the patch.
         gone = (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
-        self.call(call, self.core.patch_namespaced_pod, name, call.namespace, {"metadata": metadata}, accept=gone)
+        patch = self.core.patch_namespaced_pod
+        self.request("patch", "pods", patch, name, body={"metadata": metadata}, accept=gone)
 
     def close(self) -> None:
         """Close all connections."""

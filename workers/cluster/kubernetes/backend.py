@@ -18,7 +18,7 @@ from workers.cluster.kubernetes.deployments import Deployments
 from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
 from workers.cluster.kubernetes.pod_status import as_pod, eviction_patch
 from workers.cluster.kubernetes.pool_secrets import PoolSecrets
-from workers.cluster.kubernetes.refusals import Call, Kind
+from workers.cluster.kubernetes.refusals import Kind
 from workers.core.errors import NotPermitted, PodRefused
 from workers.core.pods import Pod, SafeToEvict
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
@@ -90,10 +90,8 @@ class KubernetesPods:
 
         ``force`` leaves one second: with none the server would forget the pod while its processes still run.
         """
-        options: Json = {"preconditions": {"uid": pod.uid}, **({"gracePeriodSeconds": 1} if force else {})}
-        call = Call("delete", "pods", self._api.namespace, pod.name)
-        delete, gone = self._api.core.delete_namespaced_pod, (Kind.NOT_FOUND, Kind.CONFLICT)
-        return _unless_gone(self._api.call(call, delete, pod.name, call.namespace, body=options, accept=gone))
+        grace = {"gracePeriodSeconds": 1} if force else {}
+        return _unless_gone(self._api.delete("pods", self._api.core.delete_namespaced_pod, pod.name, pod.uid, **grace))
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.set_safe_to_evict <workers.cluster.backend.PodBackend.set_safe_to_evict>`."""
@@ -119,9 +117,8 @@ class KubernetesPods:
 
     def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
         pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
-        call = Call("create", "pods", self._api.namespace)
         create, there = self._api.core.create_namespaced_pod, (Kind.ALREADY_EXISTS,)
-        self._api.call(call, create, call.namespace, pod, field_validation="Strict", accept=there, **options)
+        self._api.request("create", "pods", create, body=pod, field_validation="Strict", accept=there, **options)
 
     def _set_safe_to_evict(self, change: SafeToEvict) -> None:
         self._api.patch_pod(change.pod.name, **eviction_patch(change.pod.uid, safe=change.safe))
@@ -145,11 +142,10 @@ class KubernetesPods:
         return pods if pods is not None else self._read_pages(selector, until, options) or []
 
     def _read_pages(self, selector: str, until: float, options: Json, accept: Sequence[Kind] = ()) -> Pods | None:
-        call = Call("list", "pods", self._api.namespace)
         read, found = self._api.core.list_namespaced_pod, []
         while True:
-            page = self._api.call(
-                call, read, call.namespace, label_selector=selector, limit=PAGE, accept=accept, **options
+            page = self._api.request(
+                "list", "pods", read, label_selector=selector, limit=PAGE, accept=accept, **options
             )
             if not page:
                 return None
@@ -158,7 +154,7 @@ class KubernetesPods:
             if not token:
                 return found
             if time.monotonic() > until:
-                raise Unavailable(f"The cluster took more than {LIST_SECONDS:g} s to {call}.")
+                raise Unavailable(f"The cluster took more than {LIST_SECONDS:g} s to list pods.")
             options = {"_continue": token}
 
 

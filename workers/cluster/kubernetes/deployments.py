@@ -19,7 +19,7 @@ from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
-from workers.cluster.kubernetes.refusals import Call, Kind
+from workers.cluster.kubernetes.refusals import Kind
 from workers.protocol.errors import InvalidRequest, Unavailable
 
 TEMPLATE_HASH = "pod-template-hash"
@@ -92,9 +92,8 @@ class Deployments:
         if not there:
             self._make_single(pool, kept)
         metadata = {key: value for key, value in kept["metadata"].items() if key != "uid"}
-        call = Call("create", "deployments", self._api.namespace, name)
-        create, exists = self._api.apps.create_namespaced_deployment, (Kind.ALREADY_EXISTS,)
-        self._api.call(call, create, call.namespace, {**kept, "metadata": metadata}, accept=exists)
+        create, body = self._api.apps.create_namespaced_deployment, {**kept, "metadata": metadata}
+        self._api.request("create", "deployments", create, body=body, accept=(Kind.ALREADY_EXISTS,))
 
     def _make_single(self, pool: str, deployment: Json) -> None:
         """Label the pods that have no controller any more, without the hash by which a ReplicaSet would adopt them."""
@@ -112,20 +111,15 @@ class Deployments:
         return self._list("pods", self._api.core.list_namespaced_pod, deployment)
 
     def _list(self, resource: str, function: Callable[..., Any], deployment: Json) -> list[Json]:
-        call = Call("list", resource, self._api.namespace)
-        items: list[Json] = self._api.call(call, function, call.namespace, label_selector=_selector(deployment))[
-            "items"
-        ]
-        return items
+        found = self._api.request("list", resource, function, label_selector=_selector(deployment))
+        return list(found["items"])
 
     def _label(self, pod: Json, new: dict[str, str | None] | dict[str, str]) -> None:
         self._api.patch_pod(pod["metadata"]["name"], uid=pod["metadata"]["uid"], labels=new)
 
     def _orphan(self, resource: str, found: Json, delete: Callable[..., Any]) -> None:
-        name, uid = found["metadata"]["name"], found["metadata"]["uid"]
-        call = Call("delete", resource, self._api.namespace, name)
-        options = {"propagationPolicy": "Orphan", "preconditions": {"uid": uid}}
-        self._api.call(call, delete, name, call.namespace, body=options, accept=(Kind.NOT_FOUND, Kind.CONFLICT))
+        metadata = found["metadata"]
+        self._api.delete(resource, delete, metadata["name"], metadata["uid"], propagationPolicy="Orphan")
 
     def _absent(self, name: str) -> InvalidRequest:
         return InvalidRequest(f"There is no Deployment {name!r} in the namespace {self._api.namespace}.")
@@ -140,13 +134,12 @@ class Deployments:
         return kept if kept and kept["metadata"]["name"] == name else {}
 
     def _keep(self, pool: str, deployment: Json) -> None:
-        name, namespace = self._config_map(pool), self._api.namespace
+        name = self._config_map(pool)
         data = {_MANIFEST: json.dumps(_as_created(deployment))}
         kept = {"metadata": {"name": name, "labels": labels.of_pool(self._instance, pool)}, "data": data}
-        call, exists = Call("create", "configmaps", namespace, name), (Kind.ALREADY_EXISTS,)
-        if not self._api.call(call, self._api.core.create_namespaced_config_map, namespace, kept, accept=exists):
-            call = Call("update", "configmaps", namespace, name)
-            self._api.call(call, self._api.core.replace_namespaced_config_map, name, namespace, kept)
+        create, replace = self._api.core.create_namespaced_config_map, self._api.core.replace_namespaced_config_map
+        if not self._api.request("create", "configmaps", create, body=kept, accept=(Kind.ALREADY_EXISTS,)):
+            self._api.request("update", "configmaps", replace, name, body=kept)
 
     def _config_map(self, pool: str) -> str:
         return labels.object_name("deployment", self._instance, pool)

@@ -5,14 +5,14 @@ A Secret of that name without these labels is not the pool's: it is neither over
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.manifest import pool_secret, secret_name
-from workers.cluster.kubernetes.refusals import Call, Kind
+from workers.cluster.kubernetes.refusals import Kind
 from workers.core.errors import PodRefused
+
+# Another process wrote at the same moment: the next cycle compares again.
+_LOST_RACE = (Kind.ALREADY_EXISTS, Kind.CONFLICT)
 
 
 class PoolSecrets:
@@ -31,7 +31,8 @@ class PoolSecrets:
         name = secret["metadata"]["name"]
         there = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
         if not there:
-            self._write("create", name, self._api.core.create_namespaced_secret, self._api.namespace, secret)
+            create = self._api.core.create_namespaced_secret
+            self._api.request("create", "secrets", create, body=secret, accept=_LOST_RACE)
         elif not self._is_of(pool, there):
             raise PodRefused(
                 f"The Secret {name} in the namespace {self._api.namespace} is not this control plane's, and the pool "
@@ -39,24 +40,15 @@ class PoolSecrets:
             )
         elif there.get("data") != secret["data"]:
             secret["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
-            self._write("update", name, self._api.core.replace_namespaced_secret, name, self._api.namespace, secret)
+            replace = self._api.core.replace_namespaced_secret
+            self._api.request("update", "secrets", replace, name, body=secret, accept=(*_LOST_RACE, Kind.NOT_FOUND))
 
     def delete(self, pool: str) -> None:
         """Delete a pool's Secret; nothing where there is none, or where it is not the pool's."""
         name = secret_name(pool, instance=self._instance)
         there = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
-        if not self._is_of(pool, there):
-            return
-        options = {"preconditions": {"uid": there["metadata"]["uid"]}}
-        delete = self._api.core.delete_namespaced_secret
-        self._write("delete", name, delete, name, self._api.namespace, body=options)
+        if self._is_of(pool, there):
+            self._api.delete("secrets", self._api.core.delete_namespaced_secret, name, there["metadata"]["uid"])
 
     def _is_of(self, pool: str, secret: Json) -> bool:
         return labels.of_pool(self._instance, pool).items() <= (secret.get("metadata", {}).get("labels") or {}).items()
-
-    def _write(self, verb: str, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        # Another process wrote, or deleted, at the same moment: the next cycle compares again.
-        lost = [Kind.ALREADY_EXISTS, Kind.CONFLICT]
-        if verb != "create":
-            lost.append(Kind.NOT_FOUND)  # of a create, it is the namespace that is not there
-        self._api.call(Call(verb, "secrets", self._api.namespace, name), function, *arguments, accept=lost, **options)
