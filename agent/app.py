@@ -5,8 +5,6 @@ whether it may still start. One thread more than there are slots takes cancels w
 gossip, mingle and heartbeat are off: the slot map has the agent's own heartbeat.
 """
 
-from __future__ import annotations
-
 import sys
 from functools import cached_property
 from typing import Any

@@ -4,8 +4,6 @@ The Secret is one file, replaced as a whole when the credential is rotated. Ever
 reads it again: so an agent follows a rotation.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

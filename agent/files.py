@@ -3,8 +3,6 @@
 A configuration may hold a link to a device or a pipe, which the agent would read for ever: only regular files are read.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

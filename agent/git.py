@@ -5,8 +5,6 @@ password reaches git alone, for one host, through its environment and a credenti
 every process of the machine.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ An error of one heartbeat is logged, and the next one comes: the thread ends onl
 changes nothing of what executes here.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from functools import partial

@@ -7,8 +7,6 @@ goes on, whether or not it reaches the slot map; and while it reaches it, Celery
 Times are of the kernel's monotonic clock, in seconds, which all containers of a node share.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Sensitive variables: decrypted for the time of a phase, and masked wherever their values would show."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

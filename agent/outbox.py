@@ -5,8 +5,6 @@ again while a heartbeat says that its lease still runs under its token; taking i
 finds here the tokens that are finished and not reported.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import queue

@@ -1,7 +1,5 @@
 """The outcome of a phase, as its report tells it; and whether another phase may follow in its directory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped

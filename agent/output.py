@@ -5,8 +5,6 @@ one round trip each. While the log can't be written, the newest lines are kept, 
 missing. A provider or a provisioner may print anything: control sequences are removed.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import threading

@@ -1,7 +1,5 @@
 """The plan phase and the apply phase: a few commands in a row, in a directory that both share."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

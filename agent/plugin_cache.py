@@ -1,7 +1,5 @@
 """One ``init`` at a time for each plugin cache: Terraform does not guard it, and parallel inits corrupt it."""
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager

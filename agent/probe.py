@@ -1,7 +1,5 @@
 """``python -m agent.probe ready|alive``: what the kubelet asks. Exit code 0 is yes; the reason for a no is printed."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

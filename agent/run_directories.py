@@ -1,7 +1,5 @@
 """The directories of runs: ``WORK_DIR/runs/RUN``, made by a plan and kept as long as an apply may need it."""
 
-from __future__ import annotations
-
 import shutil
 import uuid
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One agent: how it executes an order and a cancel, and how it stops."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

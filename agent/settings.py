@@ -1,7 +1,5 @@
 """What an agent reads from its environment; the only module that reads ``TERRASLOT_*`` variables."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import sys

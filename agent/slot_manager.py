@@ -3,8 +3,6 @@
 Invariants: a slot executes at most one phase, and nothing starts once the slots are closed.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Every run gets a copy of its own, and its apply uses the same files as its plan.
 never followed, so that loops and links to large directories cost nothing.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

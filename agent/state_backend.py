@@ -1,7 +1,5 @@
 """Where state is kept: in the configuration's own backend, or outside of the run's directory, which is deleted."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The Celery tasks of an agent: an order to execute, and a request to cancel one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from celery import Task, shared_task

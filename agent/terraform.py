@@ -1,7 +1,5 @@
 """Terraform's command line: what is asked of it, what its exit codes mean, and what is read from its JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

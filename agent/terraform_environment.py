@@ -4,8 +4,6 @@ Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform. The
 workspace's password for git.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

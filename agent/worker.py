@@ -4,8 +4,6 @@ Celery would stop taking messages at the first SIGTERM, cancels among them, and 
 Here any number of signals means one thing: the agent stops in its own order, and Celery after it.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import os
 import signal

@@ -4,8 +4,6 @@ Control tasks are short and safe to run twice, so they are acknowledged late: a 
 delivered again after ``VISIBILITY_TIMEOUT``. Orders to agents never pass through these queues.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Structured logs of every process, the agent's too: one event a line, as text for people or as JSON."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

@@ -4,8 +4,6 @@ Agents may write to the reports queue. The app that reads it knows one task, so 
 other; and a report counts only with the token of its lease.
 """
 
-from __future__ import annotations
-
 from workers.app import build_app
 from workers.protocol import names
 from workers.services.runs import undeliverable

@@ -4,8 +4,6 @@ Precedence: ``TERRASLOT_*`` variables, then the file that ``terraslot up`` leave
 embedded system runs, then defaults.
 """
 
-from __future__ import annotations
-
 import os
 from functools import cache
 from pathlib import Path

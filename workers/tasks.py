@@ -4,8 +4,6 @@ All of them are safe twice. ``terraform.plan`` and ``terraform.plan_and_apply`` 
 enqueued and once more when their run is over; see :mod:`workers.services.runs.deliver`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from celery import Task

@@ -1,7 +1,5 @@
 """``agent``: single agents, and whether runs are given to them."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated
 

@@ -4,8 +4,6 @@ Output of Terraform, names and errors are hostile text: nothing in it is markup 
 removed.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

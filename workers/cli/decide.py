@@ -1,7 +1,5 @@
 """``confirm``, ``discard``, ``cancel``: decisions about a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``demo``: a whole embedded system of its own, shown at work on examples/hello, and ended again."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """``doctor``: what is there, what is missing, and what to do about it."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform

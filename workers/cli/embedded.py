@@ -1,7 +1,5 @@
 """``up``, ``down``: the embedded system, with everything that Terraslot needs on one machine."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Following a run: its status from the database, its log from the stream."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """``logs``: what terraform printed, and prints."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated
 

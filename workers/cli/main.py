@@ -4,8 +4,6 @@ Exit codes: 0 for success alone; 1 for an error, or a run that ended otherwise; 
 that was left waiting for a confirmation; 130 after Ctrl-C.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """The outcome of a run, printed: a few lines for people, one document for programs, an exit code."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``plan`` and ``apply``: enqueue a run, follow it, ask a person."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Annotated, Any
 

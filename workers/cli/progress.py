@@ -3,8 +3,6 @@
 On a terminal the last of these stays below the log, beside a spinner; elsewhere each is a line of its own, once.
 """
 
-from __future__ import annotations
-
 from types import TracebackType
 from typing import Self
 

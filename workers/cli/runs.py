@@ -1,7 +1,5 @@
 """``runs``, ``show``: what is on record. Neither Celery nor Redis is loaded, so that looking is quick."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import cache

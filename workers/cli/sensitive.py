@@ -1,7 +1,5 @@
 """Sensitive values: never on the command line, which every process of the machine can read."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os

@@ -1,7 +1,5 @@
 """``slots``: which run holds which slot of which agent."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

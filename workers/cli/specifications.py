@@ -3,8 +3,6 @@
 Nothing of an invalid file is saved. Of a valid one each is saved by itself: an error of one leaves the others alone.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Callable

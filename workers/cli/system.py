@@ -1,7 +1,5 @@
 """The system as the command line uses it: what its services log is for workers, and would be in a person's way."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from functools import cache

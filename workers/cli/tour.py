@@ -1,7 +1,5 @@
 """The demo: one run from a cold start to its result, by the ways that every caller has."""
 
-from __future__ import annotations
-
 import uuid
 from pathlib import Path
 from typing import Any

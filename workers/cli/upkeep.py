@@ -1,7 +1,5 @@
 """``migrate``, ``reencrypt``: what an operator runs between two versions, or two keys."""
 
-from __future__ import annotations
-
 import typer
 
 from workers.cli.console import answer

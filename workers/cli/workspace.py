@@ -1,7 +1,5 @@
 """``workspace``: what Terraslot runs Terraform for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The interface of pods, whatever runs them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Protocol
 

@@ -9,8 +9,6 @@ A pod exists as long as its agent, or anything that the agent started, lives: an
 terraform that still writes, which gets one SIGINT and time to store its state.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

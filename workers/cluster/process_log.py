@@ -1,7 +1,5 @@
 """The log file of a child process: its size is bounded, and its last line tells why the process ended."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -7,8 +7,6 @@ since the epoch, and adds ``"interrupted": true`` when it sends the one SIGINT t
 makes it abort without storing its state. These files name what a dead agent left running.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

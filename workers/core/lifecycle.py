@@ -7,8 +7,6 @@ A new status needs an entry in each table below, a migration that lets the datab
 workers/cli. tests/core/test_lifecycle.py fails where one is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """A pod as its cluster lists it, and which pods the cluster may not evict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """The part of a pool's configuration that decisions are made from: how many agents, and how long things may take."""
 
-from __future__ import annotations
-
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator

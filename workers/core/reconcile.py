@@ -10,8 +10,6 @@ lives. Silence is counted from the time since which the map is watched, so that 
 away or came back empty (F8).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum

@@ -6,8 +6,6 @@ are closed, so that their agents connect with the new one; the old one is retire
 may be about to. No agent is restarted, and each always has a credential that works.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

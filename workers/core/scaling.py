@@ -5,8 +5,6 @@ slots are free (F32). So each kind is looked at by itself, a starting pod counts
 (F4, F5), and an agent is removed for its own idleness (F33).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """The pools in Prometheus's words, read when they are asked for."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """A link to the slots in Flower's navigation bar, on every page of Flower."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tornado.escape import utf8, xhtml_escape

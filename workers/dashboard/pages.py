@@ -4,8 +4,6 @@ Both are protected by Flower's authentication like Flower's own pages, and say s
 not answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Flower's own options, ``FLOWER_*`` variables and configuration file hold, its au
 otherwise it listens on the loopback interface only, since it shows names, errors and outputs of runs.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Sequence
 from typing import Any

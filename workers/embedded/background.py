@@ -1,7 +1,5 @@
 """The embedded system in the background: the same in a session of its own, ended from another process."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import time

@@ -6,8 +6,6 @@ each start. The workers bring the database up to date first, each for itself, an
 document, exists: that is safe at once and again, and a worker that answers has its database.
 """
 
-from __future__ import annotations
-
 import sys
 
 from celery import Celery

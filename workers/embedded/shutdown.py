@@ -5,8 +5,6 @@ Valkey last. A child that does not go is killed. Told to stop a second time, the
 their Terraforms and gives these a minute to store their state. A third time, it kills these as well.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -6,8 +6,6 @@ supervisor that was killed. ``HOME/encryption.key`` encrypts its secrets at rest
 address of Valkey holds its password.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -4,8 +4,6 @@ The supervisor starts everything, waits until each part answers, starts again wh
 is told to, also in the middle of starting. Its children live in sessions of their own: a Ctrl-C reaches it alone.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import sys

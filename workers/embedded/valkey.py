@@ -4,8 +4,6 @@ Its port and password stay the same from one start to the next as long as the po
 outlived a killed supervisor find it again.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

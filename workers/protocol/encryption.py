@@ -3,8 +3,6 @@
 At rest with the platform's keys (``TERRASLOT_ENCRYPTION_KEYS``), on the way to an agent with its pool's payload keys.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The kinds of runs, the phases that agents execute, and why a run failed: words that cross the wire."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

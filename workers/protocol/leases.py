@@ -1,7 +1,5 @@
 """What the slot map holds, as values: slots, leases, agents, statistics."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -7,8 +7,6 @@ Readers ignore fields that they do not know, and keep them in what they write ba
 So a new field with a default is no new version; see :mod:`workers.protocol.version`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter

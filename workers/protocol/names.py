@@ -1,7 +1,5 @@
 """Names that processes share: queues, tasks, and what may be used as a name at all."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The Secret of a pool: what its agents need to know of their credential, written by the control plane."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict, Field
 
 # One file is replaced as a whole, two are not.

@@ -1,7 +1,5 @@
 """What both halves read alike from their environments, and how an invalid variable is told."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Where Terraform code comes from, and the variables it is given: the part of a workspace that an agent is sent."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """What a terminal would obey: text that others wrote is never shown with it."""
 
-from __future__ import annotations
-
 # For a character class of a regular expression. Tabs and newlines do no harm; who keeps single lines adds the newline.
 CONTROLS = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1

@@ -1,7 +1,5 @@
 """The one renderer of validation errors: what is wrong where, with the value, and what is allowed. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import Any
 

@@ -10,8 +10,6 @@ What it sends must be readable by all of these: a field that is left out where i
 order that an agent must understand to do no harm costs one.
 """
 
-from __future__ import annotations
-
 PROTOCOL = 2
 OLDEST_AGENT = 1
 

@@ -1,7 +1,5 @@
 """Pools and workspaces are applied from files: with what result."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

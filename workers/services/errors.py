@@ -1,7 +1,5 @@
 """Classify errors: what every task would meet now, what is wrong with one thing alone, and what a person is told."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

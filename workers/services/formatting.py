@@ -1,7 +1,5 @@
 """Formatting for people: a time span in two units, a number with its noun."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 

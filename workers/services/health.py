@@ -1,7 +1,5 @@
 """Check what a system needs: facts and hints for `terraslot doctor`. Changes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

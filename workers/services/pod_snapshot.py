@@ -4,8 +4,6 @@ Before each change the pool's lock is renewed, where one is held: without it ano
 since they were listed, and pods that are created then may be more than the pool may have.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from workers.core.pods import Pod, PodPhase, SafeToEvict

@@ -1,7 +1,5 @@
 """Hold the lock of a pool's cycle while a person changes its pods: then no cycle runs in between."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The status message of a pool: what keeps it from its desired state."""
 
-from __future__ import annotations
-
 from workers.services.system import System
 from workers.store import pools
 

@@ -1,7 +1,5 @@
 """Create, update, apply and delete workspaces."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import assert_never
 

@@ -4,8 +4,6 @@ Stored and published as Celery's Redis backend does it, but in one step and neve
 let a process that is late overwrite what another one told after it, an error that is the outcome included.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """The connection to Redis or Valkey."""
 
-from __future__ import annotations
-
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry

@@ -3,8 +3,6 @@
 What each key of the slot map holds is said where it is read: at the top of ``lua/keys.lua``.
 """
 
-from __future__ import annotations
-
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import NAME
 from workers.slots.records import run_id

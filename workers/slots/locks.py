@@ -9,8 +9,6 @@ A holder that dies is replaced after ``ttl`` seconds, by the next request. One t
 So ``ttl`` must outlast one change, not a round.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

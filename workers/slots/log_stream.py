@@ -4,8 +4,6 @@ Lines are hostile text: a Terraform configuration decides what is in them. They 
 their control characters when they are read, since a hostile agent may have written them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Words after the known ones belong to a later version, and are left alone.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

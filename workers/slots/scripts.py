@@ -1,7 +1,5 @@
 """The Lua verbs: read once, called by their digest, sent in full only to a server that does not know them yet."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Redis or Valkey server: its version and settings, and its errors as sentences."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any

@@ -18,8 +18,6 @@ Times are seconds since the epoch, by the server's clock. All methods raise ``re
 server can't be reached: that says nothing about any slot.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Sequence

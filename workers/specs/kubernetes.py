@@ -4,8 +4,6 @@ Variables, volumes, tolerations, affinity and the like are written as Kubernetes
 over all else, as a strategic-merge patch.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Self
 

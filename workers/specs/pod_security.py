@@ -5,8 +5,6 @@ its node. :func:`violations` looks at the whole pod, after the pool's template w
 refused as well as asking for the opposite.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from operator import not_
 from typing import Any

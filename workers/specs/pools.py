@@ -1,7 +1,5 @@
 """A pool's configuration: its policy, and the backend of its pods."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, Self
 

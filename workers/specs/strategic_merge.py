@@ -8,8 +8,6 @@ One difference is intended: a volume is replaced whole, since a volume has one s
 ``$retainKeys`` for that.)
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 DIRECTIVE = "$patch"

@@ -6,8 +6,6 @@ read first could not get it any more once another has written. PostgreSQL runs i
 re-read the row that they waited for.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 import time

@@ -1,7 +1,5 @@
 """Decisions about the size of pools, and the failures of pods that they take into account."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Inserting a row that may be there already, in one statement and without an error that ends the transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any

@@ -5,8 +5,6 @@ workspace can still be read. :mod:`workers.store.workspaces` and :mod:`workers.s
 a run needs, under the lock that :func:`workers.store.runs.add` takes as well.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypedDict

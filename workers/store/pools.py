@@ -1,7 +1,5 @@
 """Pools: their configuration, and their status message."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

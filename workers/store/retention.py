@@ -4,8 +4,6 @@ A run goes with its events, and only when it is over and its outcome was deliver
 different rows, or the second one none.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -5,8 +5,6 @@
 first, and nothing was written. :mod:`workers.store.workspace_queue` decides which runs may start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache

@@ -1,7 +1,5 @@
 """Encrypted rows: credentials of pools, sensitive variables of pools and workspaces. Nothing here can decrypt them."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from enum import StrEnum
 

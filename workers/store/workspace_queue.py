@@ -6,8 +6,6 @@ or has to be planned anew, and stored as ``Run.runnable``. Each of these writes 
 SQLite the transaction holds the write lock already.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.orm import Session
 

@@ -1,7 +1,5 @@
 """Workspaces: their configuration."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``pool``: the pools, their limits, and what is done with them."""
 
-from __future__ import annotations
-
 import typer
 
 from workers.cli.pool import changes, operations, show

@@ -3,8 +3,6 @@
 Limits and timeouts have an option each, made from their own fields.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 

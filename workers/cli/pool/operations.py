@@ -1,7 +1,5 @@
 """Operations on a pool: scale, drain, rotate, adopt a Deployment, delete."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 

@@ -1,7 +1,5 @@
 """``pool list``, ``show``: the pools, their limits, and why they have as many agents as they have."""
 
-from __future__ import annotations
-
 import typer
 
 from workers.cli.console import console, plain, say, show_json, show_table

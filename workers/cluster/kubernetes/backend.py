@@ -5,8 +5,6 @@ its runs would be given to another. The server's cache is enough for the search 
 nothing from absence.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -11,8 +11,6 @@ Permissions beyond those of every day: get, create and delete of Deployments, li
 create and update of ConfigMaps.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

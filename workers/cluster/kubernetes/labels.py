@@ -4,8 +4,6 @@ By two labels of its own, and no others: pods that a Deployment made may have an
 is looked up by its name carries both in it as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from workers.specs.pod_security import LABELS

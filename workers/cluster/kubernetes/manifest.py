@@ -1,7 +1,5 @@
 """The pod of an agent, as a pure function of its pool's configuration."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from base64 import b64encode

@@ -1,7 +1,5 @@
 """From a pod of the API server to the system's own. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any

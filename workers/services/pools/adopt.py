@@ -6,8 +6,6 @@ single pods behind one by one; so ``kubernetes.adopting`` is set before the firs
 until all belong to the pool, even if the process that set it has died.
 """
 
-from __future__ import annotations
-
 import time
 
 import structlog

@@ -5,8 +5,6 @@ A cluster that does not answer does not keep its pools from being deleted: the s
 round of cycles deletes what is left.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 

@@ -4,8 +4,6 @@ A draining agent keeps its plans, and applies them when they are confirmed. A dr
 configuration: reconcile drains agents that come later, and no pods are created for the runs that wait.
 """
 
-from __future__ import annotations
-
 import time
 
 from workers.core.errors import AgentGone, StillInUse, UnknownAgent

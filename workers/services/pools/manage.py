@@ -4,8 +4,6 @@ What the cluster refuses for good is an error when the pool is saved. A cluster 
 gives no permission does not keep a pool from being saved: the pool's status says it, and every cycle tries again.
 """
 
-from __future__ import annotations
-
 from workers.core.errors import NameTaken, UnknownPool
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, Unavailable

@@ -3,8 +3,6 @@
 Their fields are what ``--json`` and the dashboard's JSON print, so that names and meanings stay.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

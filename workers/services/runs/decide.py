@@ -6,8 +6,6 @@ stored the answer. A refusal is entered as well: a confirmation that came before
 gone, must not confirm a later plan that nobody has seen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ raises the outcome, and Celery's own tracer stores it and continues the workflow
 outcome that was delivered is not delivered again.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -5,8 +5,6 @@ dispatches once more, so that no wake-up is lost. Each service that adds a run o
 beat does so too, as a safety net.
 """
 
-from __future__ import annotations
-
 import uuid
 from datetime import timedelta
 from typing import Any

@@ -3,8 +3,6 @@
 The caller gives the freed slot on: :func:`workers.services.runs.dispatch.freed`.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any
 

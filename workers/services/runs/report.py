@@ -5,8 +5,6 @@ it until the slot map shows that it was taken. Everything here is therefore safe
 that went on without it changes nothing (F11, F26).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, assert_never

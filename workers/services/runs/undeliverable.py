@@ -7,8 +7,6 @@ the run fails and says why. That frees its slot safely: an agent reports an end 
 A message without the token of its run changes nothing, and nothing changes while a server is away.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """The cycle of a pool: reconcile, rotate its credentials, scale, dispatch. Beat sends one task for every pool."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import structlog

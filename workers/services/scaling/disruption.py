@@ -5,8 +5,6 @@ and no run waits for it. The cycle, which lists the pods anyway, makes idle pods
 lost; so a pod that is idle for a moment between two runs is not changed twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import structlog

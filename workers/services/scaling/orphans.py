@@ -1,7 +1,5 @@
 """Orphaned pods: their pool was deleted, so that no cycle reconciles them. One task a round deletes them."""
 
-from __future__ import annotations
-
 import structlog
 
 from workers.cluster.backend import PodBackend

@@ -3,8 +3,6 @@
 A view that can't be read ends reconcile with nothing changed: an API error means "unknown", not "gone" (F24).
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ of every free count), delete each pod by its uid, and give back the claims of th
 starting pod, or one with a running or reserved slot, is never deleted, whatever the desired number is (F1, F2).
 """
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import asdict, dataclass
 
