@@ -16,7 +16,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from agent.masking import Mask
-from workers.protocol.text import CONTROLS
+from workers.protocol.names import CONTROLS
 from workers.slots.log_stream import LogLine
 
 MAX_LINE = 8_000  # below the log stream's own bound in bytes

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workers.protocol.text import CONTROLS
+from workers.protocol.names import CONTROLS
 
 _PIPE_WIDTH = 250  # nothing is cut or wrapped where a program reads
 _CONTROL = re.compile(f"[{CONTROLS}]")

@@ -1,4 +1,4 @@
-"""Names that processes share: queues, tasks, and what may be used as a name at all."""
+"""Names that processes share: queues, tasks; what may be a name at all, and which characters no shown text may have."""
 
 import re
 from typing import Annotated
@@ -32,6 +32,13 @@ CANCEL_ORDER = "agent.cancel"
 # A name becomes a part of keys, queues, pods and paths: nothing in it may mean anything there.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+# For a character class of a regular expression: what a terminal would obey. Tabs and newlines are harmless; a text
+# that is shown as one line excludes the newline, too.
+CONTROLS = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1
+    "\u2028\u2029"  # lines and paragraphs, to some
+    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text around
+)
 
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$", max_length=63)]
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")]

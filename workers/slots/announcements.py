@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from workers.slots.scripts import Script
+from workers.slots.connection import Script
 
 _ANNOUNCE = Script.load("announce")
 

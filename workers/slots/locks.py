@@ -17,8 +17,8 @@ from contextvars import ContextVar
 import redis
 
 from workers.protocol.errors import TerraslotError
+from workers.slots.connection import Script
 from workers.slots.keys import PoolKeys
-from workers.slots.scripts import Script
 
 _LOCK = Script.load("lock")
 _UNLOCK = Script.load("unlock")

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from workers.protocol.text import CONTROLS
+from workers.protocol.names import CONTROLS
 from workers.slots.keys import PoolKeys
 from workers.slots.records import Text
 

@@ -28,9 +28,9 @@ import redis
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
 from workers.slots import records
+from workers.slots.connection import Script
 from workers.slots.keys import PoolKeys
 from workers.slots.records import run_id, word
-from workers.slots.scripts import Script
 
 WATCH_GAP = 60.0
 

@@ -21,7 +21,7 @@ from workers.core.reconcile import KILL_GRACE, RECENT_HEARTBEAT
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import REPORT
-from workers.protocol.text import CONTROLS
+from workers.protocol.names import CONTROLS
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.runs.dispatch import freed
 from workers.services.runs.finish import fail
