@@ -4,7 +4,7 @@
   ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- end }}
 
-{{/* Of "to" and "ports": peers that are no pods of this release; without peers, whoever listens on these ports. */}}
+{{/* Of "to" and "ports": peers that are no pods of this release; without peers, all that listen on these ports. */}}
 {{- define "terraslot.egress.external" -}}
 - ports:
     {{- range .ports }}

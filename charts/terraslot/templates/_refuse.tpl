@@ -13,7 +13,7 @@
 {{- end }}
 {{- with .Values.flower }}
 {{- if and .ingress.enabled (not .auth.existingSecret) }}
-{{- fail "flower.ingress.enabled shows runs and their outputs to whoever reaches it: name a Secret with FLOWER_BASIC_AUTH or FLOWER_AUTH_PROVIDER and its variables in flower.auth.existingSecret." }}
+{{- fail "flower.ingress.enabled shows runs and their outputs to everyone who reaches it: name a Secret with FLOWER_BASIC_AUTH or FLOWER_AUTH_PROVIDER and its variables in flower.auth.existingSecret." }}
 {{- end }}
 {{- if and $.Values.monitoring.serviceMonitor.enabled (not .enabled) }}
 {{- fail "monitoring.serviceMonitor.enabled needs flower.enabled: Flower is what serves the metrics." }}
