@@ -4,6 +4,7 @@ All of them are safe twice. ``terraform.plan`` and ``terraform.plan_and_apply`` 
 enqueued and once more when their run is over; see :mod:`workers.services.runs.deliver`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import Task
@@ -17,13 +18,10 @@ from workers.protocol.kinds import RunKind
 from workers.services.runs import decide, deliver, retention, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
-from workers.services.scaling import cycle as cycles_of_pools
-from workers.services.scaling import disruption, orphans
+from workers.services.scaling import cycle, disruption
 from workers.services.system import system
 from workers.store.models import TaskMessage
 
-# No caller waits for these, and Flower need not show them: events cost a task more than a round trip.
-_INTERNAL: dict[str, Any] = {"ignore_result": True, "send_events": False, "throws": TerraslotError}
 _NOT_SENT_AGAIN = ("expires", "headers", "origin", "soft_time_limit", "time_limit")
 
 
@@ -75,52 +73,23 @@ def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
     return decide.deduplicate(system(), run_id, task, lambda: decide.cancel(system(), run_id, force=force, task=task))
 
 
-@app.task(name=names.DISPATCH, **_INTERNAL)
-def dispatch(pool: str) -> None:
-    """Give out the free slots of a pool."""
-    dispatcher.dispatch(system(), pool)
+def _serve(name: str, service: Callable[..., object]) -> None:
+    """Register a task that calls ``service`` with this process's system and its own arguments."""
+
+    @app.task(name=name, ignore_result=True, send_events=False, throws=TerraslotError)
+    def task(*args: str) -> None:
+        service(system(), *args)
 
 
-@app.task(name=names.DISPATCHES, **_INTERNAL)
-def dispatches() -> None:
-    """Give out the free slots of every pool."""
-    cycles_of_pools.dispatches(system())
-
-
-@app.task(name=names.CYCLE, **_INTERNAL)
-def cycle(pool: str) -> None:
-    """Reconcile and scale a pool."""
-    cycles_of_pools.cycle(system(), pool)
-
-
-@app.task(name=names.CYCLES, **_INTERNAL)
-def cycles() -> None:
-    """Reconcile and scale every pool, a task each."""
-    cycles_of_pools.cycles(system())
-
-
-@app.task(name=names.PROTECT, **_INTERNAL)
-def protect(pool: str, agent: str, run: str) -> None:
-    """Mark the pod that a run has made busy as not safe to evict."""
-    disruption.protect(system(), pool, agent, run)
-
-
-@app.task(name=names.SWEEP, **_INTERNAL)
-def sweep() -> None:
-    """Delete the pods of deleted pools."""
-    orphans.sweep(system())
-
-
-@app.task(name=names.DELIVERIES, **_INTERNAL)
-def deliveries() -> None:
-    """Deliver overdue outcomes."""
-    deliver.deliver_overdue(system())
-
-
-@app.task(name=names.FORGET, **_INTERNAL)
-def purge() -> None:
-    """Purge runs, scaling decisions and failures of pods that are older than the settings keep."""
-    retention.purge(system())
+# No caller waits for these, and Flower need not show them: events cost a task more than a round trip.
+_serve(names.DISPATCH, dispatcher.dispatch)
+_serve(names.DISPATCHES, cycle.dispatches)
+_serve(names.CYCLE, cycle.cycle)
+_serve(names.CYCLES, cycle.cycles)
+_serve(names.PROTECT, disruption.protect)
+_serve(names.SWEEP, cycle.sweep)
+_serve(names.DELIVERIES, deliver.deliver_overdue)
+_serve(names.FORGET, retention.purge)
 
 
 def _run(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

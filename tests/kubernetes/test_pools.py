@@ -19,8 +19,8 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.services.pools import delete
 from workers.services.pools import manage as pools
 from workers.services.runs import decide
-from workers.services.scaling import disruption, orphans, scale
-from workers.services.scaling.cycle import cycle
+from workers.services.scaling import disruption, scale
+from workers.services.scaling.cycle import cycle, sweep
 from workers.store import pools as stored_pools
 from workers.store import runs as stored_runs
 
@@ -556,7 +556,7 @@ class TestADeletedPool:
         pools.ensure(cluster.system, kubernetes_pool("other"))
         cluster.system.pods(kubernetes_pool("other")).create(kubernetes_pool("other"), "other-1")
         self.gone(cluster)
-        assert orphans.sweep(cluster.system) == 2
+        assert sweep(cluster.system) == 2
         eventually(lambda: cluster.double.pods() == ["other-1"])
 
     def test_takes_its_secret_with_it_when_its_pods_and_users_are_gone(self, cluster: Cluster) -> None:
@@ -586,14 +586,14 @@ class TestADeletedPool:
         lease = cluster.slots.acquire("run-x", PLAN, "t" * 16)
         assert lease is not None
         self.gone(cluster)
-        assert orphans.sweep(cluster.system) == 0
+        assert sweep(cluster.system) == 0
         assert cluster.double.pods() == [agent.name]
         cluster.slots.release("run-x", lease.token)
-        assert orphans.sweep(cluster.system) == 1
+        assert sweep(cluster.system) == 1
 
     def test_is_skipped_in_a_cluster_that_does_not_answer(self, cluster: Cluster) -> None:
         cluster.double.fail("list", status=500, reason="InternalError", message="no leader")
-        assert orphans.sweep(cluster.system) == 0
+        assert sweep(cluster.system) == 0
 
 
 class TestAPoolThatIsSaved:

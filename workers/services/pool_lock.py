@@ -9,7 +9,6 @@ from workers.protocol import names
 from workers.protocol.errors import Unavailable
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
-from workers.store import pools
 
 # Seconds. Longer than one change may take, since the lock is renewed before each: a batch of creations side by side has
 # 25 s for its answers. The lock of a process that died is free after this time.
@@ -25,7 +24,7 @@ def pool_lock(system: System, pool: str, *, wait: float = 60.0) -> Iterator[Pool
     long calls :func:`~workers.slots.locks.renew_lock` before it changes anything, as every change of pods does;
     :class:`LockLost` ends it where the lock has been lost.
     """
-    _spec(system, pool)
+    system.pool(pool)
     lock, owner = system.lock(pool, "cycle"), uuid.uuid4().hex
     until, pause = time.monotonic() + wait, _FIRST_PAUSE
     while not lock.request(owner, LOCK_TTL):
@@ -36,14 +35,9 @@ def pool_lock(system: System, pool: str, *, wait: float = 60.0) -> Iterator[Pool
     rerun = True
     try:
         with lock.held(owner, LOCK_TTL):
-            yield _spec(system, pool)
+            yield system.pool(pool)
         rerun = not lock.finish(owner, LOCK_TTL)
     finally:
         if rerun:
             lock.drop(owner)
             system.celery.send_task(names.CYCLE, args=[pool])
-
-
-def _spec(system: System, pool: str) -> PoolSpec:
-    with system.database.read() as session:
-        return pools.get(session, pool)

@@ -21,6 +21,7 @@ from workers.slots.locks import PoolLock
 from workers.slots.server import without_password
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
+from workers.store import pools
 from workers.store.database import Database
 
 if TYPE_CHECKING:
@@ -44,6 +45,16 @@ class System:
     def lock(self, pool: str, job: str) -> PoolLock:
         """Return the lock that lets one process at a time do ``job`` for a pool."""
         return PoolLock(self.redis, pool, job)
+
+    def pool(self, name: str) -> PoolSpec:
+        """Return a pool's configuration. Raises :class:`UnknownPool`."""
+        with self.database.read() as session:
+            return pools.get(session, name)
+
+    def pools(self) -> list[PoolSpec]:
+        """Return the configurations of all pools, by name."""
+        with self.database.read() as session:
+            return pools.all(session)
 
     def pods(self, spec: PoolSpec) -> PodBackend:
         """Return the backend of a pool's pods."""

@@ -9,7 +9,7 @@ import pytest
 from tests.services.conftest import ControlPlane, Pods
 from workers.core.pods import Pod
 from workers.services.pools import manage as pools
-from workers.services.scaling import orphans
+from workers.services.scaling import cycle
 from workers.specs.pools import PoolSpec
 
 
@@ -25,5 +25,5 @@ def test_a_pool_that_is_created_during_the_sweep_keeps_its_pods(
         return orphaned_pods(self, known)
 
     monkeypatch.setattr(Pods, "orphaned_pods", created_first)
-    assert orphans.sweep(control.system) == 1
+    assert cycle.sweep(control.system) == 1
     assert control.pods.deleted == ["deleted-1"]

@@ -15,7 +15,6 @@ from workers.core.pods import Pod
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import pool_lock
-from workers.services.pools.manage import get as get_pool
 from workers.services.system import System
 from workers.slots.locks import renew_lock
 from workers.specs.pools import PoolSpec
@@ -33,10 +32,10 @@ def adopt_deployment(system: System, pool: str, deployment: str, *, wait: float 
     where the pool is not one of Kubernetes or there is no such Deployment, :class:`Unavailable` where the cluster has
     not carried it out within ``wait`` seconds, and :class:`LockLost`.
     """
-    deployments = _deployments(system, get_pool(system, pool))
+    deployments = _deployments(system, system.pool(pool))
     deployments.expect(pool, deployment)
     with pool_lock(system, pool):
-        _undrain_released(system, get_pool(system, pool))
+        _undrain_released(system, system.pool(pool))
         _set_deployment(system, pool, deployment, adopting=True)
         _adopt(deployments, pool, deployment, wait)
         log.info("deployment adopted", pool=pool, deployment=deployment)
@@ -51,7 +50,7 @@ def return_to_deployment(system: System, pool: str, deployment: str) -> int:
     way, and :class:`LockLost`.
     """
     with pool_lock(system, pool):
-        _deployments(system, get_pool(system, pool)).restore(pool, deployment)
+        _deployments(system, system.pool(pool)).restore(pool, deployment)
         spec = _set_deployment(system, pool, deployment)
         log.info("deployment restored", pool=pool, deployment=deployment)
         return _release(system, spec)

@@ -16,7 +16,6 @@ from workers.services.formatting import counted
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.pool_lock import pool_lock
 from workers.services.pools.drain import POLL_SECONDS, held
-from workers.services.pools.manage import get
 from workers.services.secrets import credentials
 from workers.services.system import System
 from workers.slots.locks import renew_lock
@@ -41,7 +40,7 @@ def delete_pool(system: System, name: str, *, drain: bool = False, timeout: floa
         pools.expect_no_workspace(session, name)
     until = None if timeout is None else time.monotonic() + timeout
     while in_use := _use(system, name):
-        stuck = not held(system, name) and get(system, name).draining
+        stuck = not held(system, name) and system.pool(name).draining
         if not drain or stuck or (until is not None and time.monotonic() > until):
             raise in_use
         time.sleep(POLL_SECONDS)

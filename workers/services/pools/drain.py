@@ -85,8 +85,7 @@ def _staying(system: System, spec: PoolSpec) -> list[str]:
 
 
 def _pool_of(system: System, agent: str) -> str:
-    with system.database.read() as session:
-        names = [spec.name for spec in pools.all(session)]
+    names = [spec.name for spec in system.pools()]
     # An agent's name begins with that of its pool, unless a Deployment gave it: the likely pools are asked first.
     for name in sorted(names, key=lambda name: not agent.startswith(name)):
         if system.slots(name).agent(agent) is not None:

@@ -73,14 +73,12 @@ def apply(system: System, spec: PoolSpec) -> Applied:
 
 def get(system: System, name: str) -> PoolSpec:
     """Return a pool's configuration. Raises :class:`UnknownPool`."""
-    with system.database.read() as session:
-        return pools.get(session, name)
+    return system.pool(name)
 
 
 def every(system: System) -> list[PoolSpec]:
     """Return all pools, by name."""
-    with system.database.read() as session:
-        return pools.all(session)
+    return system.pools()
 
 
 def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:

@@ -176,11 +176,7 @@ def _silence(slots: SlotMap, run: Run, lease: Lease | None) -> str | None:
 def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
     """Request the end of an executing run; None where the run has changed since it was read."""
     detail: EventDetail = {"mode": mode.value, **(_asked_by(task) or {})}
-    with system.database.begin() as session:
-        requested = runs.note(
-            session, run.id, RunNote.CANCEL_REQUESTED, expect=run.status, expect_token=run.token, now=system.now(),
-            detail=detail, cancel_mode=mode,
-        )  # fmt: skip
+    requested = finish.note(system, run, RunNote.CANCEL_REQUESTED, detail=detail, cancel_mode=mode)
     if requested is None:
         return None
     outcome = system.slots(run.pool).cancel(run.id, mode)

@@ -8,12 +8,12 @@ from typing import Any
 
 import structlog
 
-from workers.core.lifecycle import EventDetail, RunEvent, after_agent_lost
+from workers.core.lifecycle import EventDetail, RunEvent, RunNote, after_agent_lost
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import FailureReason
 from workers.services.runs import deliver
 from workers.services.system import System
-from workers.store import pools, runs
+from workers.store import runs
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -25,10 +25,9 @@ def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None
     Only for a run without processes: its workspace is free from here on (F12).
     """
     ended = record(system, run, event, deadline=None, confirm_until=None, **changes)
-    if ended is None:
-        return None
-    _release(system, ended)
-    deliver.complete(system, ended)
+    if ended is not None:
+        _release(system, ended)
+        deliver.complete(system, ended)
     return ended
 
 
@@ -49,8 +48,7 @@ def requeue_or_fail(
     An apply that may have started fails as ``agent_lost`` and is never repeated by itself. A run whose cancel was
     requested is cancelled. ``detail`` is entered with the event.
     """
-    with system.database.read() as session:
-        attempts = pools.get(session, run.pool).attempts
+    attempts = system.pool(run.pool).attempts
     event = RunEvent.CANCELLED
     if run.cancel_mode is None:
         event = after_agent_lost(run.status, may_have_applied=may_have_started, attempt=run.attempt, attempts=attempts)
@@ -68,21 +66,18 @@ def requeue_or_fail(
     return updated
 
 
-def record(
-    system: System, run: Run, event: RunEvent, *, detail: EventDetail | None = None, **changes: Any
-) -> Run | None:
+def record(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None:
     """Write ``event`` in its own transaction, expecting the run as it was read; None where it has changed since."""
     with system.database.begin() as session:
-        return runs.record(
-            session,
-            run.id,
-            event,
-            expect=run.status,
-            expect_token=run.token,
-            now=system.now(),
-            detail=detail,
-            **changes,
-        )
+        now = system.now()
+        return runs.record(session, run.id, event, expect=run.status, expect_token=run.token, now=now, **changes)
+
+
+def note(system: System, run: Run, note: RunNote, **changes: Any) -> Run | None:
+    """Enter ``note`` in its own transaction, expecting the run as it was read; None where it has changed since."""
+    with system.database.begin() as session:
+        now = system.now()
+        return runs.note(session, run.id, note, expect=run.status, expect_token=run.token, now=now, **changes)
 
 
 def apply_deadline(now: datetime, pool: PoolPolicy) -> datetime:
@@ -103,6 +98,5 @@ def _release(system: System, run: Run) -> None:
     if run.token and slots.release(run.id, run.token):
         return
     # A confirmation that was not committed may have changed the token.
-    lease = slots.find(run.id)
-    if lease is not None:
+    if (lease := slots.find(run.id)) is not None:
         slots.release(run.id, lease.token)

@@ -23,8 +23,8 @@ from workers.protocol.leases import CancelMode
 from workers.protocol.messages import REPORT
 from workers.protocol.names import CONTROLS
 from workers.services.errors import explained, is_outage, isolate
+from workers.services.runs import finish
 from workers.services.runs.dispatch import freed
-from workers.services.runs.finish import fail
 from workers.services.runs.report import take
 from workers.services.system import System
 from workers.slots.locks import renew_lock
@@ -126,9 +126,7 @@ def _time_since(system: System, run: Run, note: RunNote, why: str) -> timedelta:
     """Return how long ago a note about this phase was entered; enter it where there is none yet."""
     if (entered := _note(system, run, note)) is not None:
         return system.now() - entered.at
-    detail = EventDetail(attempt=run.attempt, why=why)
-    with system.database.begin() as session:
-        runs.note(session, run.id, note, expect=run.status, expect_token=run.token, now=system.now(), detail=detail)
+    finish.note(system, run, note, detail=EventDetail(attempt=run.attempt, why=why))
     return timedelta()
 
 
@@ -140,4 +138,4 @@ def _note(system: System, run: Run, note: RunNote) -> RunEventRecord | None:
 
 
 def _fail(system: System, run: Run, sentence: str, reason: FailureReason) -> None:
-    freed(system, fail(system, run, f"{sentence} {_ADVICE}", reason=reason))
+    freed(system, finish.fail(system, run, f"{sentence} {_ADVICE}", reason=reason))

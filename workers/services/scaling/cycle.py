@@ -1,10 +1,15 @@
-"""The cycle of a pool: reconcile, rotate its credentials, scale, dispatch. Beat sends one task for every pool."""
+"""The cycle of a pool: reconcile, rotate its credentials, scale, dispatch. Beat sends one task for every pool.
+
+No cycle reconciles orphaned pods, whose pool was deleted: one task a round deletes them.
+"""
 
 from collections.abc import Sequence
 
 import structlog
 
+from workers.cluster.backend import PodBackend
 from workers.core.pods import Pod, PodPhase
+from workers.core.reconcile import DeletePod, orphaned
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
@@ -19,11 +24,8 @@ from workers.services.scaling.scale import autoscale_pods
 from workers.services.secrets.credentials import ensure_secret_for_pool
 from workers.services.system import System
 from workers.slots.locks import LockLost, renew_lock
-from workers.store import pools
 
 log = structlog.get_logger(__name__)
-
-_DRAINS = "it drains, and no run is given to it"
 
 
 def cycle(system: System, pool: str) -> bool:
@@ -39,10 +41,7 @@ def cycle(system: System, pool: str) -> bool:
 
 
 def cycles(system: System) -> list[str]:
-    """Send one cycle task for every pool, so that an error in one stops no other; return the pools.
-
-    One more task deletes the pods of deleted pools.
-    """
+    """Send one cycle task for every pool, so that an error in one stops no other, and one sweep; return the pools."""
     interval = system.settings.cycle_seconds
     system.celery.send_task(names.SWEEP, expires=interval)
     return _for_every_pool(system, names.CYCLE, interval)
@@ -53,9 +52,36 @@ def dispatches(system: System) -> list[str]:
     return _for_every_pool(system, names.DISPATCH, system.settings.dispatch_seconds)
 
 
+def sweep(system: System) -> int:
+    """Delete the orphaned pods that hold nothing, drain the others; return how many were deleted.
+
+    The pods of a backend that can't be asked stay until the next round.
+    """
+    known, deleted = _names(system), 0
+    for kind, backend in system.backends.items():
+        try:
+            pods = backend.orphaned_pods(known)
+            # A pool is stored before its pods exist: one that was created during the look is found now.
+            current = _names(system) if pods else set()
+            deleted += sum(_sweep(system, backend, pod) for pod in pods if pod.pool not in current)
+        except TerraslotError as error:
+            log.warning("orphaned pods not deleted", type=kind, why=str(error))
+    return deleted
+
+
+def _sweep(system: System, backend: PodBackend, pod: Pod) -> bool:
+    slots = system.slots(pod.pool)
+    action = orphaned(pod, slots.agent(pod.name))
+    if action is not None:
+        slots.drain(pod.name)
+    if isinstance(action, DeletePod):
+        backend.delete(pod)
+        log.info("pod deleted", pool=pod.pool, pod=pod.name, why=action.reason)
+    return isinstance(action, DeletePod)
+
+
 def _cycle(system: System, pool: str) -> None:
-    with system.database.read() as session:
-        spec = pools.get(session, pool)
+    spec = system.pool(pool)
     try:
         run_by_deployment = adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
@@ -71,17 +97,16 @@ def _cycle(system: System, pool: str) -> None:
     except TerraslotError as error:
         set_status(system, pool, str(error))
         raise
-    set_status(system, pool, _pending(snapshot.pods) or (_DRAINS if spec.draining else _older(agents)))
+    drains = "it drains, and no run is given to it" if spec.draining else None
+    set_status(system, pool, _pending(snapshot.pods) or drains or _older(agents))
 
 
 def _pending(pods: Sequence[Pod]) -> str | None:
-    """Return which pod waits for what, where the cluster says so."""
     waiting = (pod for pod in pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
     return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
 
 
 def _older(agents: Sequence[AgentRecord]) -> str | None:
-    """Return that agents are of an older version, where some are."""
     older = [agent.name for agent in agents if agent.protocol < PROTOCOL]
     if not older:
         return None
@@ -90,8 +115,11 @@ def _older(agents: Sequence[AgentRecord]) -> str | None:
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:
-    with system.database.read() as session:
-        names_of_pools = [spec.name for spec in pools.all(session)]
-    for pool in names_of_pools:
+    pools = sorted(_names(system))
+    for pool in pools:
         system.celery.send_task(task, args=[pool], expires=interval)
-    return names_of_pools
+    return pools
+
+
+def _names(system: System) -> set[str]:
+    return {spec.name for spec in system.pools()}

@@ -15,7 +15,6 @@ from workers.protocol.leases import AgentRecord
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
-from workers.store import pools
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +25,9 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
     since = {lease.run: lease.since for lease in record.leases} if record else {}
     if record is None or run not in since or since[run] > min(since.values()):
         return False  # an earlier run has had it protected
-    with system.database.read() as session:
-        spec = pools.get(session, pool)
     # The cluster never has two pods of one name, so that the uid is not needed.
     pod = Pod(agent, "", pool, record.registered_at, PodPhase.RUNNING)
-    failures = system.pods(spec).set_safe_to_evict([SafeToEvict(pod, safe=False)])
+    failures = system.pods(system.pool(pool)).set_safe_to_evict([SafeToEvict(pod, safe=False)])
     _log(pool, failures)
     return not failures
 

@@ -34,7 +34,7 @@ from workers.services.errors import isolate
 from workers.services.pod_snapshot import PodSnapshot
 from workers.services.runs import orders
 from workers.services.runs.dispatch import freed
-from workers.services.runs.finish import apply_deadline, end, fail, requeue_or_fail
+from workers.services.runs.finish import apply_deadline, end, fail, note, requeue_or_fail
 from workers.services.runs.report import agent_gone
 from workers.services.runs.undeliverable import end_unreported
 from workers.services.system import System
@@ -216,10 +216,10 @@ def _repair(repair: Repair, run: Run, lease: Lease, context: Context) -> None:
                 why = f"its order was not redeemed within {context.spec.timeouts.redeem:g} s"
                 requeue_or_fail(context.system, run, why, may_have_started=False)
         case Repair.PAUSE_DEADLINE:
-            _set_deadline(run, None, RunNote.DEADLINE_PAUSED, context)
+            note(context.system, run, RunNote.DEADLINE_PAUSED, deadline=None)
         case Repair.RESUME_DEADLINE:
             deadline = apply_deadline(context.system.now(), context.spec)
-            _set_deadline(run, deadline, RunNote.DEADLINE_RESUMED, context)
+            note(context.system, run, RunNote.DEADLINE_RESUMED, deadline=deadline)
         case _:
             assert_never(repair)
 
@@ -228,8 +228,8 @@ def _revert_confirmation(run: Run, lease: Lease, context: Context) -> None:
     # In the transaction: a confirmation that was only slow is committed before it, and goes on; or after it, and then
     # its token starts nothing any more.
     with context.system.database.begin() as session:
-        note, now = RunNote.CONFIRMATION_REVERTED, context.system.now()
-        if runs.note(session, run.id, note, expect=RunStatus.APPLY_PENDING, expect_token=run.token, now=now):
+        reverted, now = RunNote.CONFIRMATION_REVERTED, context.system.now()
+        if runs.note(session, run.id, reverted, expect=RunStatus.APPLY_PENDING, expect_token=run.token, now=now):
             context.slots.reserve(run.id, lease.token, _epoch(run.confirm_until) or 0.0)
 
 
@@ -246,12 +246,6 @@ def _resend_order(run: Run, lease: Lease, context: Context) -> None:
         return
     orders.send(system, run, order)
     log.info("order sent again", run=run.id, agent=lease.agent, phase=phase.value)
-
-
-def _set_deadline(run: Run, deadline: datetime | None, note: RunNote, context: Context) -> None:
-    with context.system.database.begin() as session:
-        now = context.system.now()
-        runs.note(session, run.id, note, expect=run.status, expect_token=run.token, now=now, deadline=deadline)
 
 
 def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
