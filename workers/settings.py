@@ -9,12 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    JsonConfigSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
@@ -85,7 +80,7 @@ class Settings(BaseSettings):
     @property
     def keyring(self) -> Keyring:
         """What encrypts everything secret at rest. Raises :class:`InvalidRequest` for an invalid key."""
-        keys = [key for key in self.encryption_keys.get_secret_value().replace(",", " ").split() if key]
+        keys = self.encryption_keys.get_secret_value().replace(",", " ").split()
         return Keyring(keys, f"{PREFIX}ENCRYPTION_KEYS")
 
     @classmethod

@@ -53,24 +53,19 @@ def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 @app.task(name=names.CONFIRM, bind=True, throws=TerraslotError)
 def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, Any]:
     """Let the plan of a waiting run be applied; with ``attempt``, no other than the one of that attempt."""
-    task = self.request.id
-    return decide.deduplicate(
-        system(), run_id, task, lambda: decide.confirm(system(), run_id, attempt=attempt, task=task)
-    )
+    return decide.deduplicate(system(), run_id, self.request.id, decide.confirm, attempt=attempt)
 
 
 @app.task(name=names.DISCARD, bind=True, throws=TerraslotError)
 def discard(self: Task, run_id: str) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
-    task = self.request.id
-    return decide.deduplicate(system(), run_id, task, lambda: decide.discard(system(), run_id, task=task))
+    return decide.deduplicate(system(), run_id, self.request.id, decide.discard)
 
 
 @app.task(name=names.CANCEL, bind=True, throws=TerraslotError)
 def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
-    task = self.request.id
-    return decide.deduplicate(system(), run_id, task, lambda: decide.cancel(system(), run_id, force=force, task=task))
+    return decide.deduplicate(system(), run_id, self.request.id, decide.cancel, force=force)
 
 
 def _serve(name: str, service: Callable[..., object]) -> None:

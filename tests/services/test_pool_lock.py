@@ -89,9 +89,7 @@ def test_a_slow_cycle_performs_no_action_that_it_decided_on_before_it_lost_its_l
     control.pods.pods.clear()  # so that reconcile is to deregister the agent
     seen: list[str] = []
     monkeypatch.setattr("workers.services.scaling.reconcile.perform", lambda *_: seen.append("performed"))
-    monkeypatch.setattr(
-        "workers.services.scaling.reconcile.reconcile", lambda *_: control.redis.delete(LOCK) and ["action"]
-    )
+    monkeypatch.setattr("workers.core.reconcile.reconcile", lambda *_: control.redis.delete(LOCK) and ["action"])
     with pytest.raises(LockLost):
         cycle(control.system, POOL)
     assert not seen

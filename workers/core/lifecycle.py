@@ -9,7 +9,6 @@ workers/cli. tests/core/test_lifecycle.py fails where one is missing.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TypedDict
 
 from workers.core.errors import IllegalTransition, RunCancelled, RunDiscarded, RunError, RunExpired, RunFailed
@@ -98,61 +97,53 @@ class EventDetail(TypedDict, total=False):
 
 HOLDING = frozenset({RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING})
 # The phase that an agent executes while the run is in this status.
-EXECUTING: Mapping[RunStatus, Phase] = MappingProxyType(
-    {RunStatus.PLANNING: Phase.PLAN, RunStatus.APPLYING: Phase.APPLY}
-)
+EXECUTING: Mapping[RunStatus, Phase] = {RunStatus.PLANNING: Phase.PLAN, RunStatus.APPLYING: Phase.APPLY}
 # How an ending other than success is told to a caller: the error that its task raises, and what became of the run.
-ENDINGS: Mapping[RunStatus, tuple[type[RunError], str]] = MappingProxyType(
-    {
-        RunStatus.FAILED: (RunFailed, "failed"),
-        RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
-        RunStatus.DISCARDED: (RunDiscarded, "was discarded: its plan was refused"),
-        RunStatus.EXPIRED: (RunExpired, "expired: nobody confirmed its plan in time"),
-    }
-)
+ENDINGS: Mapping[RunStatus, tuple[type[RunError], str]] = {
+    RunStatus.FAILED: (RunFailed, "failed"),
+    RunStatus.CANCELLED: (RunCancelled, "was cancelled"),
+    RunStatus.DISCARDED: (RunDiscarded, "was discarded: its plan was refused"),
+    RunStatus.EXPIRED: (RunExpired, "expired: nobody confirmed its plan in time"),
+}
 OVER = frozenset({RunStatus.SUCCEEDED, *ENDINGS})
 # The order in which a caller sees the statuses of one attempt. PENDING is last: it comes before the first attempt,
 # and after an attempt that lost its agent.
 STEPS = (RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING, RunStatus.PENDING)
 # What a status means to a person; docs/runs.md shows it.
-MEANINGS: Mapping[RunStatus, str] = MappingProxyType(
-    {
-        RunStatus.PENDING: "it waits for a slot, or for the run before it in its workspace",
-        RunStatus.PLANNING: "an agent plans; the run holds a slot",
-        RunStatus.APPLY_PENDING: "its plan waits for a person; slot 0 of the agent that made it is reserved",
-        RunStatus.APPLYING: "the agent that made the plan applies it",
-        RunStatus.SUCCEEDED: "done",
-        RunStatus.FAILED: "Terraform, or the platform, could not do what was asked; `error` has the words",
-        RunStatus.DISCARDED: "somebody refused the plan",
-        RunStatus.EXPIRED: "nobody confirmed in time",
-        RunStatus.CANCELLED: "somebody cancelled it",
-    }
-)
+MEANINGS: Mapping[RunStatus, str] = {
+    RunStatus.PENDING: "it waits for a slot, or for the run before it in its workspace",
+    RunStatus.PLANNING: "an agent plans; the run holds a slot",
+    RunStatus.APPLY_PENDING: "its plan waits for a person; slot 0 of the agent that made it is reserved",
+    RunStatus.APPLYING: "the agent that made the plan applies it",
+    RunStatus.SUCCEEDED: "done",
+    RunStatus.FAILED: "Terraform, or the platform, could not do what was asked; `error` has the words",
+    RunStatus.DISCARDED: "somebody refused the plan",
+    RunStatus.EXPIRED: "nobody confirmed in time",
+    RunStatus.CANCELLED: "somebody cancelled it",
+}
 
 _S, _E = RunStatus, RunEvent
-TRANSITIONS: Mapping[tuple[RunStatus, RunEvent], RunStatus] = MappingProxyType(
-    {
-        (_S.PENDING, _E.DISPATCHED): _S.PLANNING,
-        (_S.PENDING, _E.CANCELLED): _S.CANCELLED,
-        (_S.PENDING, _E.FAILED): _S.FAILED,
-        (_S.PLANNING, _E.PLAN_FINISHED): _S.SUCCEEDED,
-        (_S.PLANNING, _E.PLANNED): _S.APPLY_PENDING,
-        (_S.PLANNING, _E.PLANNED_AUTO_APPLY): _S.APPLYING,
-        (_S.PLANNING, _E.FAILED): _S.FAILED,
-        (_S.PLANNING, _E.CANCELLED): _S.CANCELLED,
-        (_S.PLANNING, _E.AGENT_LOST): _S.PENDING,
-        (_S.APPLY_PENDING, _E.CONFIRMED): _S.APPLYING,
-        (_S.APPLY_PENDING, _E.DISCARDED): _S.DISCARDED,
-        (_S.APPLY_PENDING, _E.EXPIRED): _S.EXPIRED,
-        (_S.APPLY_PENDING, _E.CANCELLED): _S.CANCELLED,
-        (_S.APPLY_PENDING, _E.FAILED): _S.FAILED,
-        (_S.APPLY_PENDING, _E.AGENT_LOST): _S.PENDING,
-        (_S.APPLYING, _E.APPLIED): _S.SUCCEEDED,
-        (_S.APPLYING, _E.FAILED): _S.FAILED,
-        (_S.APPLYING, _E.CANCELLED): _S.CANCELLED,
-        (_S.APPLYING, _E.AGENT_LOST): _S.PENDING,
-    }
-)
+TRANSITIONS: Mapping[tuple[RunStatus, RunEvent], RunStatus] = {
+    (_S.PENDING, _E.DISPATCHED): _S.PLANNING,
+    (_S.PENDING, _E.CANCELLED): _S.CANCELLED,
+    (_S.PENDING, _E.FAILED): _S.FAILED,
+    (_S.PLANNING, _E.PLAN_FINISHED): _S.SUCCEEDED,
+    (_S.PLANNING, _E.PLANNED): _S.APPLY_PENDING,
+    (_S.PLANNING, _E.PLANNED_AUTO_APPLY): _S.APPLYING,
+    (_S.PLANNING, _E.FAILED): _S.FAILED,
+    (_S.PLANNING, _E.CANCELLED): _S.CANCELLED,
+    (_S.PLANNING, _E.AGENT_LOST): _S.PENDING,
+    (_S.APPLY_PENDING, _E.CONFIRMED): _S.APPLYING,
+    (_S.APPLY_PENDING, _E.DISCARDED): _S.DISCARDED,
+    (_S.APPLY_PENDING, _E.EXPIRED): _S.EXPIRED,
+    (_S.APPLY_PENDING, _E.CANCELLED): _S.CANCELLED,
+    (_S.APPLY_PENDING, _E.FAILED): _S.FAILED,
+    (_S.APPLY_PENDING, _E.AGENT_LOST): _S.PENDING,
+    (_S.APPLYING, _E.APPLIED): _S.SUCCEEDED,
+    (_S.APPLYING, _E.FAILED): _S.FAILED,
+    (_S.APPLYING, _E.CANCELLED): _S.CANCELLED,
+    (_S.APPLYING, _E.AGENT_LOST): _S.PENDING,
+}
 
 
 def next_status(status: RunStatus, event: RunEvent) -> RunStatus:
@@ -172,8 +163,5 @@ def after_agent_lost(status: RunStatus, *, may_have_applied: bool, attempt: int,
     An apply that may have started is never repeated by itself (F9); a plan is made anew, up to ``attempts`` times in
     all. ``attempt`` counts from 1.
     """
-    if status is RunStatus.APPLYING and may_have_applied:
-        return RunEvent.FAILED
-    if attempt >= attempts:
-        return RunEvent.FAILED
-    return RunEvent.AGENT_LOST
+    repeatable = attempt < attempts and not (status is RunStatus.APPLYING and may_have_applied)
+    return RunEvent.AGENT_LOST if repeatable else RunEvent.FAILED

@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 
 from workers.protocol.errors import InvalidRequest, Unavailable
 
+__all__ = ["Database", "Session"]
+
 # Seconds that one writer waits for the others: far above the milliseconds that a transaction takes.
 SQLITE_PATIENCE = 10.0
 # A URL's query may override these. Seconds.

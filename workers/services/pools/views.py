@@ -4,21 +4,25 @@ Their fields are what ``--json`` and the dashboard's JSON print, so that names a
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from workers.protocol.kinds import RunKind
-from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
+from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, SlotState
 from workers.services.runs.views import RunView, view
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.store import decisions, pools, runs
-from workers.store.models import Run, ScalingDecision
+from workers.store.database import Session
+from workers.store.models import Run
 
 DECISIONS_SHOWN = 10
 WAITING_SHOWN = 20
+_AS_CONFIGURED = ("name", "type", "attempts", "draining", "deployment", "adopting", "sensitive")
+# A pool's configuration, the runs that hold its slots, and the fields of its view that the database knows.
+_Stored = tuple[PoolSpec, Mapping[str, Run], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,73 +100,49 @@ class PoolView:
 
 def one(system: System, name: str) -> PoolView:
     """Return a pool as it is now. Raises :class:`UnknownPool`."""
-    return _view(system, _read(system, name)[0])
+    return _view(system, *_read(system, name)[0])
 
 
 def every(system: System) -> list[PoolView]:
     """Return all pools as they are now, by name."""
-    return [_view(system, recorded) for recorded in _read(system)]
+    return [_view(system, *stored) for stored in _read(system)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    """What the database says of a pool: read in one transaction, which ends before the slot map is read."""
-
-    spec: PoolSpec
-    holding: Mapping[str, Run]
-    pending: tuple[int, int]
-    waiting: Sequence[Run]
-    status: str | None
-    decisions: Sequence[ScalingDecision]
-
-
-def _read(system: System, name: str | None = None) -> list[_Recorded]:
+def _read(system: System, name: str | None = None) -> list[_Stored]:
+    # One transaction, which ends before the slot map is read.
     with system.database.read() as session:
         specs = pools.all(session) if name is None else [pools.get(session, name)]
-        return [
-            _Recorded(
-                spec=spec,
-                holding={run.id: run for run in runs.holding(session, spec.name)},
-                pending=runs.pending_counts(session, spec.name),
-                waiting=runs.runnable(session, spec.name, tuple(RunKind), WAITING_SHOWN),
-                status=pools.status(session, spec.name),
-                decisions=decisions.recent(session, spec.name, DECISIONS_SHOWN),
-            )
-            for spec in specs
-        ]
+        return [(spec, _holding(session, spec.name), _fields(session, spec.name)) for spec in specs]
 
 
-def _view(system: System, recorded: _Recorded) -> PoolView:
-    spec, slots = recorded.spec, system.slots(recorded.spec.name)
-    plans, applies = recorded.pending
+def _holding(session: Session, pool: str) -> dict[str, Run]:
+    return {run.id: run for run in runs.holding(session, pool)}
+
+
+def _fields(session: Session, pool: str) -> dict[str, Any]:
+    plans, applies = runs.pending_counts(session, pool)
+    return {
+        "pending": {RunKind.PLAN.value: plans, RunKind.PLAN_AND_APPLY.value: applies},
+        "waiting": tuple(view(run) for run in runs.runnable(session, pool, tuple(RunKind), WAITING_SHOWN)),
+        "status_message": pools.status(session, pool),
+        "decisions": tuple(
+            DecisionView(each.at, each.current, each.desired, each.reason, each.facts)
+            for each in decisions.recent(session, pool, DECISIONS_SHOWN)
+        ),
+    }
+
+
+def _view(system: System, spec: PoolSpec, holding: Mapping[str, Run], stored: dict[str, Any]) -> PoolView:
+    slots = system.slots(spec.name)
+    stats = slots.stats()
     return PoolView(
-        name=spec.name,
-        type=spec.type,
         limits=spec.limits.model_dump(),
         timeouts=spec.timeouts.model_dump(),
-        attempts=spec.attempts,
-        draining=spec.draining,
-        deployment=spec.deployment,
-        adopting=spec.adopting,
-        sensitive=spec.sensitive,
-        slots=_counts(slots.stats()),
-        agents=tuple(_agent(record, recorded.holding) for record in slots.snapshot()),
-        pending={RunKind.PLAN.value: plans, RunKind.PLAN_AND_APPLY.value: applies},
-        runs=dict(Counter(run.status.value for run in recorded.holding.values())),
-        waiting=tuple(view(run) for run in recorded.waiting),
-        status_message=recorded.status,
-        decisions=tuple(_decision(decision) for decision in recorded.decisions),
-    )
-
-
-def _counts(stats: PoolStats) -> SlotCounts:
-    return SlotCounts(
-        total=stats.total,
-        running=stats.running,
-        reserved=stats.reserved,
-        idle=stats.idle,
-        free_plan=stats.free_plan,
-        free_plan_and_apply=stats.free_apply,
+        slots=SlotCounts(stats.total, stats.running, stats.reserved, stats.idle, stats.free_plan, stats.free_apply),
+        agents=tuple(_agent(record, holding) for record in slots.snapshot()),
+        runs=dict(Counter(run.status.value for run in holding.values())),
+        **{field: getattr(spec, field) for field in _AS_CONFIGURED},
+        **stored,
     )
 
 
@@ -189,10 +169,6 @@ def _slot(slot: int, lease: Lease | None, holding: Mapping[str, Run]) -> SlotVie
         since=_time(lease.since),
         until=None if lease.until is None else _time(lease.until),
     )
-
-
-def _decision(decision: ScalingDecision) -> DecisionView:
-    return DecisionView(decision.at, decision.current, decision.desired, decision.reason, decision.facts)
 
 
 def _time(seconds: float) -> datetime:

@@ -93,17 +93,17 @@ def get(system: System, run_id: str) -> Run:
         return runs.find(session, run_id)
 
 
-def deduplicate(system: System, run_id: str, task: str, decide: Callable[[], Run]) -> dict[str, Any]:
-    """Let the message of ``task`` decide about a run, and return the answer; a second delivery gets the first answer.
+def deduplicate(system: System, run_id: str, task: str, decide: Callable[..., Run], **how: Any) -> dict[str, Any]:
+    """Let the message of ``task`` decide about a run and return the answer; a second delivery gets the first answer.
 
-    Raises what ``decide`` raises. The events are read again after a refusal, since two deliveries of one message may
-    be executed at the same moment.
+    ``decide`` is :func:`confirm`, :func:`discard` or :func:`cancel`; raises what that raises. The events are read
+    again after a refusal, since two deliveries of one message may be executed at the same moment.
     """
     run, decided = _decision(system, run_id, task)
     if decided is not None:
         return _answer(run, decided)
     try:
-        return deliver.result_of(decide())
+        return deliver.result_of(decide(system, run_id, task=task, **how))
     except _REFUSALS as error:
         run, decided = _decision(system, run_id, task)
         if decided is None:

@@ -84,10 +84,8 @@ def _give_all(system: System, pool: str) -> int:
 
 
 def _kinds_with_room(stats: PoolStats) -> set[RunKind]:
-    kinds = {RunKind.PLAN} if stats.free_plan else set()
-    if stats.free_apply:
-        kinds.add(RunKind.PLAN_AND_APPLY)
-    return kinds
+    free = {RunKind.PLAN: stats.free_plan, RunKind.PLAN_AND_APPLY: stats.free_apply}
+    return {kind for kind, slots in free.items() if slots}
 
 
 def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) -> int:

@@ -4,10 +4,8 @@ An order is made before anything is decided, so that an error in making it chang
 so that reconcile sends an order again that was lost.
 """
 
-from __future__ import annotations
-
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -23,10 +21,8 @@ from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.store import workspaces
+from workers.store.database import Session
 from workers.store.models import Run
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 log = structlog.get_logger(__name__)
 

@@ -3,20 +3,15 @@
 Logs and Celery's results are in Redis, where they expire.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import structlog
 
 from workers.services.system import System
 from workers.store import retention
+from workers.store.database import Session
 from workers.store.retention import DECISIONS, POD_FAILURES, purge_rows
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 log = structlog.get_logger(__name__)
 

@@ -11,23 +11,8 @@ from typing import assert_never
 
 import structlog
 
+from workers.core import reconcile as core
 from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
-from workers.core.reconcile import (
-    Action,
-    CancelRun,
-    DeletePod,
-    DeregisterAgent,
-    DrainAgent,
-    FinishRemoval,
-    HeldRun,
-    ReleaseLease,
-    Repair,
-    RepairRun,
-    RequeueOrFail,
-    Views,
-    empty_list_is_suspicious,
-    reconcile,
-)
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.leases import AgentRecord, CancelOutcome, Lease
 from workers.services.errors import isolate
@@ -83,13 +68,13 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     now, watched_since = slots.watched()
     agents = slots.snapshot()
     context = Context(system, spec, PodSnapshot(system, spec), holding)
-    views = Views(_held(holding), agents, context.snapshot.pods, watched_since, now)
-    if not system.pods(spec).list_is_authoritative and empty_list_is_suspicious(views):
+    views = core.Views(_held(holding), agents, context.snapshot.pods, watched_since, now)
+    if not system.pods(spec).list_is_authoritative and core.empty_list_is_suspicious(views):
         raise Unavailable(
             f"No pod of the pool {spec.name!r} is listed, but its agents are heard: "
             "check TERRASLOT_NAMESPACE, TERRASLOT_INSTANCE and TERRASLOT_KUBECONFIG."
         )
-    if any(isinstance(action, DeletePod) for action in _perform_all(views, context)):
+    if any(isinstance(action, core.DeletePod) for action in _perform_all(views, context)):
         _reconcile_deleted(context, agents)
     end_unreported(system, spec, holding.values())
     return context.snapshot
@@ -106,12 +91,12 @@ def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:
     holding = {run.id: run for run in _holding(context.system, context.spec).values() if run.token in tokens}
     left = [agent for agent in context.slots.snapshot() if agent.name in known]
     now, watched_since = context.slots.watched()
-    views = Views(_held(holding), left, context.snapshot.pods, watched_since, now)
+    views = core.Views(_held(holding), left, context.snapshot.pods, watched_since, now)
     _perform_all(views, replace(context, holding=holding))
 
 
-def _perform_all(views: Views, context: Context) -> list[Action]:
-    actions = reconcile(views, context.spec)
+def _perform_all(views: core.Views, context: Context) -> list[core.Action]:
+    actions = core.reconcile(views, context.spec)
     unanswered = 0
     for action in actions:
         renew_lock()
@@ -127,47 +112,47 @@ def _perform_all(views: Views, context: Context) -> list[Action]:
     return actions
 
 
-def _about(action: Action) -> str:
+def _about(action: core.Action) -> str:
     """Return the run, pod or agent that an action is about."""
     match action:
-        case DeletePod(pod) | FinishRemoval(pod):
+        case core.DeletePod(pod) | core.FinishRemoval(pod):
             return pod.name
-        case DrainAgent(agent) | DeregisterAgent(agent):
+        case core.DrainAgent(agent) | core.DeregisterAgent(agent):
             return agent
-        case ReleaseLease(lease):
+        case core.ReleaseLease(lease):
             return lease.run
     return action.run.id
 
 
-def perform(action: Action, context: Context) -> None:
+def perform(action: core.Action, context: Context) -> None:
     """Perform one action."""
     slots, pool = context.slots, context.spec.name
     match action:
-        case DeletePod():
+        case core.DeletePod():
             _delete_pod(action, context)
-        case FinishRemoval():
+        case core.FinishRemoval():
             _finish_removal(action, context)
-        case DrainAgent(agent, reason):
+        case core.DrainAgent(agent, reason):
             slots.drain(agent)
             log.info("agent drains", pool=pool, agent=agent, why=reason)
-        case DeregisterAgent(agent, instance_id):
+        case core.DeregisterAgent(agent, instance_id):
             deleted = context.deleted.get(agent)
             why = f"its pod was deleted: {deleted}" if deleted else "its pod is gone"
             agent_gone(context.system, pool, agent, instance_id, why)
-        case ReleaseLease(lease):
+        case core.ReleaseLease(lease):
             slots.release(lease.run, lease.token)
             log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent)
-        case RequeueOrFail():
+        case core.RequeueOrFail():
             _requeue_or_fail(action, context)
-        case CancelRun():
+        case core.CancelRun():
             _cancel(action, context)
-        case RepairRun(repair, run, lease):
+        case core.RepairRun(repair, run, lease):
             _repair(repair, context.holding[run.id], lease, context)
         case _:
             assert_never(action)
 
 
-def _delete_pod(action: DeletePod, context: Context) -> None:
+def _delete_pod(action: core.DeletePod, context: Context) -> None:
     pool, now = context.spec.name, context.system.now()
     log.warning("pod deleted", pool=pool, pod=action.pod.name, why=action.reason)
     context.snapshot.delete(action.pod)
@@ -178,14 +163,14 @@ def _delete_pod(action: DeletePod, context: Context) -> None:
             decisions.record_pod_failure(session, pool, now, action.pod.name, action.reason)
 
 
-def _finish_removal(action: FinishRemoval, context: Context) -> None:
+def _finish_removal(action: core.FinishRemoval, context: Context) -> None:
     pod = action.pod
     if context.slots.take_over(pod.name, secrets.token_hex(8), expect=action.claim):
         context.snapshot.delete(pod)
         log.info("pod deleted", pool=context.spec.name, pod=pod.name, why="its removal was begun and not finished")
 
 
-def _requeue_or_fail(action: RequeueOrFail, context: Context) -> None:
+def _requeue_or_fail(action: core.RequeueOrFail, context: Context) -> None:
     run = context.holding[action.run.id]
     lost = requeue_or_fail(context.system, run, action.reason, may_have_started=True)
     # A run that went on meanwhile keeps its slot.
@@ -193,7 +178,7 @@ def _requeue_or_fail(action: RequeueOrFail, context: Context) -> None:
         context.slots.release(run.id, action.lease.token)
 
 
-def _cancel(action: CancelRun, context: Context) -> None:
+def _cancel(action: core.CancelRun, context: Context) -> None:
     run = context.holding[action.run.id]
     log.warning("run cancelled", run=run.id, why=action.reason, mode=action.mode.value)
     outcome = context.slots.cancel(run.id, action.mode)
@@ -203,21 +188,21 @@ def _cancel(action: CancelRun, context: Context) -> None:
         orders.send_cancel(context.system, run, action.mode)
 
 
-def _repair(repair: Repair, run: Run, lease: Lease, context: Context) -> None:
+def _repair(repair: core.Repair, run: Run, lease: Lease, context: Context) -> None:
     match repair:
-        case Repair.EXPIRE:
+        case core.Repair.EXPIRE:
             freed(context.system, end(context.system, run, RunEvent.EXPIRED))
-        case Repair.REVERT_CONFIRMATION:
+        case core.Repair.REVERT_CONFIRMATION:
             _revert_confirmation(run, lease, context)
-        case Repair.RESEND_ORDER:
+        case core.Repair.RESEND_ORDER:
             _resend_order(run, lease, context)
-        case Repair.REVOKE_ORDER:
+        case core.Repair.REVOKE_ORDER:
             if context.slots.revoke(run.id, lease.token):
                 why = f"its order was not redeemed within {context.spec.timeouts.redeem:g} s"
                 requeue_or_fail(context.system, run, why, may_have_started=False)
-        case Repair.PAUSE_DEADLINE:
+        case core.Repair.PAUSE_DEADLINE:
             note(context.system, run, RunNote.DEADLINE_PAUSED, deadline=None)
-        case Repair.RESUME_DEADLINE:
+        case core.Repair.RESUME_DEADLINE:
             deadline = apply_deadline(context.system.now(), context.spec)
             note(context.system, run, RunNote.DEADLINE_RESUMED, deadline=deadline)
         case _:
@@ -253,9 +238,9 @@ def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
         return {run.id: run for run in runs.holding(session, spec.name)}
 
 
-def _held(holding: Mapping[str, Run]) -> list[HeldRun]:
+def _held(holding: Mapping[str, Run]) -> list[core.HeldRun]:
     return [
-        HeldRun(
+        core.HeldRun(
             id=run.id,
             status=run.status,
             agent=run.agent or "",

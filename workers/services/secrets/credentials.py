@@ -4,10 +4,8 @@ Every cycle does all of this again, and changes nothing where nothing is due: it
 Redis does not have any more, and a Secret that was deleted.
 """
 
-from __future__ import annotations
-
 import secrets
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,10 +19,8 @@ from workers.services.system import System
 from workers.slots import acl
 from workers.specs.pools import PoolSpec
 from workers.store import secrets as stored
+from workers.store.database import Session
 from workers.store.models import PoolCredential
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 log = structlog.get_logger(__name__)
 

@@ -1,10 +1,8 @@
 """Sensitive variables of workspaces and pools: encrypted when saved, decrypted only for an order of one pool."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
@@ -14,10 +12,8 @@ from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import secrets
+from workers.store.database import Session
 from workers.store.secrets import Owner
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 Spec = TypeVar("Spec", PoolSpec, WorkspaceSpec)
 
