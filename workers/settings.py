@@ -99,10 +99,7 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process.
-
-    Raises :class:`InvalidRequest` with one clause for each variable that is invalid.
-    """
+    """Return the settings of this process. Raises :class:`InvalidRequest` with a clause for each invalid variable."""
     try:
         return Settings()
     except ValidationError as error:

@@ -578,7 +578,7 @@ class TestADeletedPool:
         said = 'User "x" cannot delete resource "secrets" in API group ""'
         cluster.double.fail("delete", "secrets", status=403, reason="Forbidden", message=said)
         assert delete.delete_pool(cluster.system, POOL) == 0
-        assert pools.every(cluster.system) == []
+        assert cluster.system.pools() == []
 
     def test_keeps_a_pod_as_long_as_it_holds_something(self, cluster: Cluster) -> None:
         """Nothing busy is killed, whatever was deleted."""
@@ -612,7 +612,7 @@ class TestAPoolThatIsSaved:
         private = spec.kubernetes.model_copy(update={"image_pull_secrets": ("registry",)})
         with pytest.raises(InvalidRequest, match="no Secret 'registry'"):
             pools.create(cluster.system, spec.model_copy(update={"kubernetes": private}))
-        assert [each.name for each in pools.every(cluster.system)] == [POOL]
+        assert [each.name for each in cluster.system.pools()] == [POOL]
 
     @pytest.mark.parametrize(
         ("fault", "said"),

@@ -147,10 +147,7 @@ TRANSITIONS: Mapping[tuple[RunStatus, RunEvent], RunStatus] = {
 
 
 def next_status(status: RunStatus, event: RunEvent) -> RunStatus:
-    """Return the status that follows ``event`` in ``status``.
-
-    Raises :class:`IllegalTransition` where the table has no such entry: a finished run, above all, stays finished.
-    """
+    """Return the status that ``event`` leads to. Raises :class:`IllegalTransition` where the table has none."""
     try:
         return TRANSITIONS[status, event]
     except KeyError:

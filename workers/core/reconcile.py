@@ -91,10 +91,7 @@ class ReleaseLease:
 
 @dataclass(frozen=True, slots=True)
 class RequeueOrFail:
-    """Plan a run anew, or fail it: it holds a slot by the database, and no agent executes it.
-
-    ``lease`` is what the slot map still has of it, to be released once the run has been decided about.
-    """
+    """Plan a run anew, or fail it: no agent executes it. ``lease``: what is left in the map, to be released then."""
 
     run: HeldRun
     reason: str
@@ -238,7 +235,7 @@ def _leased(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> Ite
         yield from _lost(run, lease, lease.lost_since, views)
     elif run.cancel is not None and lease.cancel not in (run.cancel, CancelMode.KILL):
         yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif not _is_redeemed(run, lease):
+    elif not (lease.redeemed or (run.started and run.token == lease.token)):  # Redis may have lost it in a crash
         yield from _ordered(run, lease, views, policy)
     elif _is_paused(run):
         yield RepairRun(Repair.RESUME_DEADLINE, run, lease)
@@ -277,11 +274,6 @@ def _ordered(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> It
         yield RepairRun(Repair.REVOKE_ORDER, run, lease)
     elif lease.token == run.token and (paused or waited > min(CONSISTENCY_GRACE, redeem / 2)):
         yield RepairRun(Repair.RESEND_ORDER, run, lease)
-
-
-def _is_redeemed(run: HeldRun, lease: Lease) -> bool:
-    # The database may know of what Redis lost in a crash.
-    return lease.redeemed or (run.started and run.token == lease.token)
 
 
 def _is_paused(run: HeldRun) -> bool:

@@ -101,10 +101,7 @@ def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
 
 
 def back_off_until(failures: tuple[float, ...], now: float) -> float:
-    """Return the time before which no pod should be created after ``failures`` (times of failed pods).
-
-    Doubles from 10 s with every failure of the last ten minutes, up to five minutes after the newest.
-    """
+    """Return when the next pod may be created: each failure of the last ten minutes doubles the wait."""
     recent = [failed for failed in failures if now - failed < FAILURE_WINDOW]
     if not recent:
         return 0.0

@@ -5,7 +5,6 @@ from enum import StrEnum
 
 from workers.protocol import names
 from workers.services.formatting import counted
-from workers.services.pools import manage as pools
 from workers.services.pools import views as pool_views
 from workers.services.system import System
 from workers.slots.server import describe, without_password
@@ -50,7 +49,7 @@ def redis(system: System) -> Finding:
 
 def database(system: System) -> Finding:
     """Check whether the database answers, has the tables of this version, and a pool."""
-    count = len(pools.every(system))
+    count = len(system.pools())
     says = f"{system.database}, {counted(count, 'pool')}"
     if not count:
         return Finding("database", Verdict.WRONG, says, "Start the system with `terraslot up`: it creates a pool.")

@@ -42,10 +42,7 @@ class PodSnapshot:
         return self._pods.get(name)
 
     def create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
-        """Create pods; return by name those that could not be created. The first failure ends the creation.
-
-        Raises :class:`LockLost`.
-        """
+        """Create pods until one fails; return by name those that were not created. Raises :class:`LockLost`."""
         failures: dict[str, TerraslotError] = {}
         for start in range(0, len(names), _AT_ONCE):
             if failures:
@@ -58,10 +55,7 @@ class PodSnapshot:
         return failures
 
     def delete(self, pod: Pod) -> None:
-        """Delete a pod; it stays in the snapshot while it ends.
-
-        Raises :class:`LockLost`.
-        """
+        """Delete a pod; it stays in the snapshot while it ends. Raises :class:`LockLost`."""
         renew_lock()
         left = self._backend.delete(pod)
         if left is None:
@@ -70,9 +64,6 @@ class PodSnapshot:
             self._pods[pod.name] = left
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
-        """Tell the cluster which pods it may evict; return the errors by the name of their pod.
-
-        Raises :class:`LockLost`.
-        """
+        """Tell the cluster which pods it may evict; return errors by the pod's name. Raises :class:`LockLost`."""
         renew_lock()
         return self._backend.set_safe_to_evict(changes)

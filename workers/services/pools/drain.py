@@ -60,11 +60,7 @@ def drain_agent(system: System, agent: str) -> AgentRecord:
 
 
 def undrain_agent(system: System, agent: str) -> None:
-    """Give runs to an agent again.
-
-    Raises :class:`UnknownAgent`, :class:`StillInUse` while its whole pool drains, and :class:`AgentGone` where its
-    pod is being deleted or released.
-    """
+    """Give runs to an agent again. Raises :class:`UnknownAgent`, :class:`StillInUse` or :class:`AgentGone`."""
     pool = _pool_of(system, agent)
     with pool_lock(system, pool) as spec:
         if spec.draining:

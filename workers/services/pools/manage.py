@@ -76,11 +76,6 @@ def get(system: System, name: str) -> PoolSpec:
     return system.pool(name)
 
 
-def every(system: System) -> list[PoolSpec]:
-    """Return all pools, by name."""
-    return system.pools()
-
-
 def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:
     """Return a new configuration of a pool, with the old one's values of what operations of their own change."""
     if spec.type != old.type:

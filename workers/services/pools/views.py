@@ -112,11 +112,10 @@ def _read(system: System, name: str | None = None) -> list[_Stored]:
     # One transaction, which ends before the slot map is read.
     with system.database.read() as session:
         specs = pools.all(session) if name is None else [pools.get(session, name)]
-        return [(spec, _holding(session, spec.name), _fields(session, spec.name)) for spec in specs]
-
-
-def _holding(session: Session, pool: str) -> dict[str, Run]:
-    return {run.id: run for run in runs.holding(session, pool)}
+        return [
+            (spec, {run.id: run for run in runs.holding(session, spec.name)}, _fields(session, spec.name))
+            for spec in specs
+        ]
 
 
 def _fields(session: Session, pool: str) -> dict[str, Any]:

@@ -79,12 +79,22 @@ def cancel(system: System, run_id: str, *, force: bool = False, task: str | None
         if run.status.is_over:
             raise IllegalTransition(f"Run {run.id} is over already: it {run.status}.")
         if run.status in EXECUTING:
-            cancelled = _interrupt(system, run, mode, task)
+            cancelled = _request_end(system, run, mode, task)
         else:
             cancelled = freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=_asked_by(task)))
         if cancelled is not None:
             log.info("run cancelled", run=run.id, status=cancelled.status.value, mode=mode.value)
             return cancelled
+
+
+def interrupt(system: System, run: Run, mode: CancelMode, detail: EventDetail | None = None) -> Run | None:
+    """End a run whose order is not redeemed yet, else send its agent the cancel; None where the run has changed."""
+    outcome = system.slots(run.pool).cancel(run.id, mode)
+    if outcome is CancelOutcome.REVOKED:
+        return freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=detail))
+    if outcome is CancelOutcome.REQUESTED:
+        orders.send_cancel(system, run, mode)
+    return run
 
 
 def get(system: System, run_id: str) -> Run:
@@ -173,22 +183,15 @@ def _silence(slots: SlotMap, run: Run, lease: Lease | None) -> str | None:
     return None
 
 
-def _interrupt(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
-    """Request the end of an executing run; None where the run has changed since it was read."""
+def _request_end(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
     detail: EventDetail = {"mode": mode.value, **(_asked_by(task) or {})}
     requested = finish.note(system, run, RunNote.CANCEL_REQUESTED, detail=detail, cancel_mode=mode)
     if requested is None:
         return None
-    outcome = system.slots(run.pool).cancel(run.id, mode)
-    if outcome is CancelOutcome.REVOKED:
-        return freed(system, finish.end(system, requested, RunEvent.CANCELLED, detail=_asked_by(task)))
-    if outcome is CancelOutcome.REQUESTED:
-        orders.send_cancel(system, requested, mode)
-    return requested
+    return interrupt(system, requested, mode, _asked_by(task))
 
 
 def _seen(run: Run, attempt: int | None) -> Run:
-    """Return a run whose plan is that of ``attempt``. Raises :class:`AgentGone` where that plan is gone."""
     if attempt is not None and attempt != run.attempt:
         raise AgentGone(
             f"The plan of run {run.id} that you saw is gone, of its attempt {attempt}; it is {run.status} in its "
@@ -198,7 +201,6 @@ def _seen(run: Run, attempt: int | None) -> Run:
 
 
 def _waiting(run: Run, verb: str) -> Run:
-    """Return a run that waits for a person. Raises :class:`NotWaiting` for another."""
     if run.status is not RunStatus.APPLY_PENDING:
         raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
     return run

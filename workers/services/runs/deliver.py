@@ -55,14 +55,11 @@ def outcome(run: Run) -> dict[str, Any]:
 
 
 def due(system: System, run_id: str) -> Run | None:
-    """Return a run whose outcome is to be delivered now.
-
-    None where it was delivered already, or where the database does not answer: an overdue outcome is sent again.
-    """
+    """Return a run whose outcome is to be delivered now; None where it was, or where the database does not answer."""
     try:
         with system.database.read() as session:
             run = runs.get(session, run_id)
-    except TerraslotError as error:
+    except TerraslotError as error:  # an overdue outcome is sent again
         log.warning("outcome not delivered", run=run_id, why=str(error))
         return None
     return run if run.status.is_over and run.delivered_at is None else None

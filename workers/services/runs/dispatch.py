@@ -172,7 +172,6 @@ def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple
 
 
 def _protect(system: System, spec: PoolSpec, lease: Lease) -> None:
-    """Have the pod of a lease protected from eviction, where the cluster may move pods."""
     if system.pods(spec).moves_pods:
         protected = [spec.name, lease.agent, lease.run]
         system.celery.send_task(names.PROTECT, args=protected, expires=system.settings.cycle_seconds)

@@ -75,15 +75,11 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
 def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:
     for lease in leases:
         with isolate("run of a lost agent not requeued", run=lease.run, agent=lease.agent):
-            _requeue_or_fail(system, lease, why)
-
-
-def _requeue_or_fail(system: System, lease: Lease, why: str) -> None:
-    with system.database.read() as session:
-        run = runs.get(session, lease.run)
-    if run.token == lease.token and run.status.holds_slot:
-        # Redis may have lost in a crash that the token was redeemed; the database was told.
-        requeue_or_fail(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
+            with system.database.read() as session:
+                run = runs.get(session, lease.run)
+            if run.token == lease.token and run.status.holds_slot:
+                # Redis may have lost in a crash that the token was redeemed; the database was told.
+                requeue_or_fail(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
 
 
 def _phase_started(system: System, report: PhaseStarted) -> None:

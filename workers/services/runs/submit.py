@@ -1,9 +1,7 @@
 """Submit a run: parse what its task asks for, enter it, and start it where a slot is free."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,7 +31,7 @@ class RunRequest(BaseModel):
     destroy: bool = False
 
     @classmethod
-    def of_task(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> RunRequest:
+    def of_task(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Self:
         """Return what a task's arguments ask for: a workspace, by position or by name, and options by name.
 
         In a chain, Celery puts the result of the task before in front of the arguments; it is not a workspace.

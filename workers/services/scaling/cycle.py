@@ -53,10 +53,7 @@ def dispatches(system: System) -> list[str]:
 
 
 def sweep(system: System) -> int:
-    """Delete the orphaned pods that hold nothing, drain the others; return how many were deleted.
-
-    The pods of a backend that can't be asked stay until the next round.
-    """
+    """Delete the orphaned pods that hold nothing, drain the others; return how many were deleted."""
     known, deleted = _names(system), 0
     for kind, backend in system.backends.items():
         try:
@@ -64,7 +61,7 @@ def sweep(system: System) -> int:
             # A pool is stored before its pods exist: one that was created during the look is found now.
             current = _names(system) if pods else set()
             deleted += sum(_sweep(system, backend, pod) for pod in pods if pod.pool not in current)
-        except TerraslotError as error:
+        except TerraslotError as error:  # they stay until the next round
             log.warning("orphaned pods not deleted", type=kind, why=str(error))
     return deleted
 

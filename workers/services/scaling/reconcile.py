@@ -14,10 +14,10 @@ import structlog
 from workers.core import reconcile as core
 from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
 from workers.protocol.errors import TerraslotError, Unavailable
-from workers.protocol.leases import AgentRecord, CancelOutcome, Lease
+from workers.protocol.leases import AgentRecord, Lease
 from workers.services.errors import isolate
 from workers.services.pod_snapshot import PodSnapshot
-from workers.services.runs import orders
+from workers.services.runs import decide, orders
 from workers.services.runs.dispatch import freed
 from workers.services.runs.finish import apply_deadline, end, fail, note, requeue_or_fail
 from workers.services.runs.report import agent_gone
@@ -38,10 +38,7 @@ GIVE_UP_AFTER = 3
 
 @dataclass(frozen=True)
 class Context:
-    """What actions work on. ``holding``: the runs that held a slot when the views were read, by id.
-
-    ``deleted``: why pods were deleted, by name.
-    """
+    """What actions work on. ``holding``: the runs that held a slot at first; ``deleted``: why pods were, by name."""
 
     system: System
     spec: PoolSpec
@@ -113,7 +110,6 @@ def _perform_all(views: core.Views, context: Context) -> list[core.Action]:
 
 
 def _about(action: core.Action) -> str:
-    """Return the run, pod or agent that an action is about."""
     match action:
         case core.DeletePod(pod) | core.FinishRemoval(pod):
             return pod.name
@@ -144,8 +140,9 @@ def perform(action: core.Action, context: Context) -> None:
             log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent)
         case core.RequeueOrFail():
             _requeue_or_fail(action, context)
-        case core.CancelRun():
-            _cancel(action, context)
+        case core.CancelRun(held, mode, reason):
+            log.warning("run cancelled", run=held.id, why=reason, mode=mode.value)
+            decide.interrupt(context.system, context.holding[held.id], mode)
         case core.RepairRun(repair, run, lease):
             _repair(repair, context.holding[run.id], lease, context)
         case _:
@@ -176,16 +173,6 @@ def _requeue_or_fail(action: core.RequeueOrFail, context: Context) -> None:
     # A run that went on meanwhile keeps its slot.
     if lost is not None and action.lease is not None:
         context.slots.release(run.id, action.lease.token)
-
-
-def _cancel(action: core.CancelRun, context: Context) -> None:
-    run = context.holding[action.run.id]
-    log.warning("run cancelled", run=run.id, why=action.reason, mode=action.mode.value)
-    outcome = context.slots.cancel(run.id, action.mode)
-    if outcome is CancelOutcome.REVOKED:
-        freed(context.system, end(context.system, run, RunEvent.CANCELLED))
-    elif outcome is CancelOutcome.REQUESTED:
-        orders.send_cancel(context.system, run, action.mode)
 
 
 def _repair(repair: core.Repair, run: Run, lease: Lease, context: Context) -> None:

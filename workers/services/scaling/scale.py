@@ -61,10 +61,7 @@ class Scaled:
 
 
 def scale_now(system: System, name: str, desired: int) -> Scaled:
-    """Bring a pool towards ``desired`` pods between two of its cycles. Raises as :func:`scale_pods`.
-
-    Also :class:`UnknownPool`.
-    """
+    """Bring a pool towards ``desired`` pods between cycles. Raises :class:`UnknownPool`, and as :func:`scale_pods`."""
     with pool_lock(system, name) as spec:
         before = observe(system, spec, PodSnapshot(system, spec)).current
         changed = scale_pods(system, spec, desired)
@@ -193,7 +190,6 @@ def _remove_idle(system: System, spec: PoolSpec, snapshot: PodSnapshot, count: i
 
 
 def _claim(slots: SlotMap, snapshot: PodSnapshot, count: int, claim: str, *, outdated_only: bool) -> list[str]:
-    """Claim idle agents, those with an outdated pod first."""
     outdated = [pod.name for pod in snapshot.outdated]
     claimed = slots.claim_idle(count, claim, outdated) if outdated else []
     return claimed if outdated_only else [*claimed, *slots.claim_idle(count - len(claimed), claim)]

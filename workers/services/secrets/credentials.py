@@ -68,19 +68,13 @@ def check_and_rotate_secret(system: System, spec: PoolSpec, *, requested: bool =
 
 
 def rotate(system: System, pool: str) -> list[str]:
-    """Begin a rotation now; return a line for each step that was done. Raises as :func:`check_and_rotate_secret`.
-
-    Also :class:`UnknownPool`.
-    """
+    """Begin a rotation now, as :func:`check_and_rotate_secret` does. Also raises :class:`UnknownPool`."""
     with pool_lock(system, pool) as spec:
         return check_and_rotate_secret(system, spec, requested=True)
 
 
 def payload_keyring(system: System, session: Session, pool: str) -> Keyring:
-    """Return what encrypts orders for a pool: the newest key that every agent of it has.
-
-    Raises :class:`Unavailable` where the pool has no credential yet.
-    """
+    """Return the newest key for orders that all agents of a pool have. Raises :class:`Unavailable` without any."""
     found = _decrypted(system, session, pool)
     if not found:
         raise Unavailable(f"The pool {pool!r} has no Secret yet: its next cycle makes one.")
@@ -90,17 +84,14 @@ def payload_keyring(system: System, session: Session, pool: str) -> Keyring:
 
 
 def purge(system: System, spec: PoolSpec) -> None:
-    """Remove every user of a pool that is being deleted, then its Secret.
-
-    Without the users the Secret is worth nothing, so that a cluster that does not answer may keep it.
-    """
+    """Remove every user of a pool that is being deleted, then its Secret."""
     with system.database.read() as session:
         generations = [_credential(row) for row in stored.credentials(session, spec.name)]
     for credential in generations:
         _retire(system, credential)
     try:
         system.pods(spec).delete_secret(spec)
-    except TerraslotError as error:
+    except TerraslotError as error:  # without the users it is worth nothing: the cluster may keep it
         log.warning("secret not deleted", pool=spec.name, why=str(error))
 
 
