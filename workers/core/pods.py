@@ -37,6 +37,11 @@ class Pod:
     controlled: bool = False
     template: str | None = None
 
+    @property
+    def living(self) -> bool:
+        """Whether it runs or will, and is to stay."""
+        return not self.deleting and self.phase in (PodPhase.PENDING, PodPhase.RUNNING)
+
 
 @dataclass(frozen=True, slots=True)
 class SafeToEvict:
@@ -49,6 +54,5 @@ class SafeToEvict:
 def safe_to_evict_changes(pods: Sequence[Pod], agents: Sequence[AgentRecord]) -> list[SafeToEvict]:
     """Return what to change so that the cluster may evict idle pods only. Pods that are ending stay as they are."""
     busy = {agent.name for agent in agents if agent.leases}
-    living = (pod for pod in pods if not pod.deleting and pod.phase in (PodPhase.PENDING, PodPhase.RUNNING))
-    wanted = (SafeToEvict(pod, pod.name not in busy) for pod in living)
+    wanted = (SafeToEvict(pod, pod.name not in busy) for pod in pods if pod.living)
     return [change for change in wanted if change.pod.safe_to_evict is not change.safe]

@@ -59,6 +59,7 @@ def send(system: System, run: Run, order: Order) -> None:
 
 def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
     workspace = workspaces.get(session, run.workspace)
+    state = system.settings.home / "state" / run.workspace / "terraform.tfstate"  # used without a remote backend
     return Order(
         run=run.id,
         workspace=run.workspace,
@@ -74,7 +75,7 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         encrypted=variables.for_order(system, session, pool, workspace),
         timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
         interrupt_grace=pool.timeouts.interrupt,
-        state_path=_state_path(system, run, pool),
+        state_path=str(state) if system.pods(pool).keeps_state else None,
     )
 
 
@@ -94,10 +95,3 @@ def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
         argsrepr="()",
         kwargsrepr=f"{{'run': '{run.id}'}}",
     )
-
-
-def _state_path(system: System, run: Run, pool: PoolSpec) -> str | None:
-    """Return where the state of a workspace without a remote backend is kept, if the pool's pods keep it."""
-    if not system.pods(pool).keeps_state:
-        return None
-    return str(system.settings.home / "state" / run.workspace / "terraform.tfstate")

@@ -12,7 +12,7 @@ import structlog
 from typing_extensions import deprecated
 
 from workers.core.errors import PodRefused, StillInUse
-from workers.core.pods import Pod, PodPhase
+from workers.core.pods import Pod
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.protocol.errors import Unavailable
 from workers.protocol.leases import SlotState
@@ -118,6 +118,7 @@ def observe(system: System, spec: PoolSpec, snapshot: PodSnapshot) -> PoolFacts:
     slots = system.slots(spec.name)
     agents = slots.snapshot()
     registered = {agent.name for agent in agents}
+    unregistered = [pod for pod in snapshot.pods if pod.living and pod.name not in registered]
     with system.database.read() as session:
         pending_plans, pending_applies = runs.pending_counts(session, spec.name)
         failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
@@ -127,7 +128,7 @@ def observe(system: System, spec: PoolSpec, snapshot: PodSnapshot) -> PoolFacts:
     stats = slots.stats()
     return PoolFacts(
         ready=len(available),
-        starting=sum(_is_starting(pod, spec, now) for pod in snapshot.pods if pod.name not in registered),
+        starting=sum(now - pod.created_at <= spec.limits.start_deadline for pod in unregistered),
         free_apply=stats.free_apply,
         free_plan_only=stats.free_plan_only,
         used=len(leases),
@@ -138,14 +139,6 @@ def observe(system: System, spec: PoolSpec, snapshot: PodSnapshot) -> PoolFacts:
         failures=tuple(failures),
         outdated=sum(agent.name in outdated and not agent.leases for agent in available),
         updated=sum(agent.name not in outdated for agent in available),
-    )
-
-
-def _is_starting(pod: Pod, spec: PoolSpec, now: float) -> bool:
-    return (
-        not pod.deleting
-        and pod.phase in (PodPhase.PENDING, PodPhase.RUNNING)
-        and now - pod.created_at <= spec.limits.start_deadline
     )
 
 
