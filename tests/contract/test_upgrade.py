@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.contract.plane import Plane
 from tests.contract.release import ROOT
+from tests.waiting import eventually
 
 
 def test_an_upgrade_and_its_way_back_lose_no_run(plane: Plane, release: Path) -> None:
@@ -17,6 +18,7 @@ def test_an_upgrade_and_its_way_back_lose_no_run(plane: Plane, release: Path) ->
     with plane.control(ROOT, ROOT):
         plane.tell("confirm", waiting)
         assert waiting.get(timeout=90)["agent"] == agent
+        eventually(lambda: agent not in plane.agents(), 60)  # it is idle, and of an earlier version
     with plane.control(release, release):
         plane.tell("confirm", back)
         assert back.get(timeout=90)["status"] == "succeeded"
