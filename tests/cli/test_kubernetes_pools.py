@@ -118,7 +118,7 @@ def test_a_take_over_that_ended_half_way_is_shown_with_what_to_do(old: Cluster, 
     old.double.fail("delete", "replicasets", cut=True)
     assert cli(f"pool adopt-deployment {POOL} {OLD}").code == 1
     shown = cli(f"pool show {POOL}").out
-    assert f"The Deployment {OLD} is being taken over" in shown
+    assert f"The pool adopts the Deployment {OLD}" in shown
     assert f"`terraslot pool adopt-deployment {POOL} {OLD}`" in shown
 
 

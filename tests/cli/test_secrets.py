@@ -12,11 +12,10 @@ from agent.credentials import PoolSecret
 from agent.phases import Phases
 from agent.settings import AgentSettings
 from workers.cli import system as cli_system
-from workers.core.rotation import Credential
 from workers.embedded.state import Running
 from workers.embedded.valkey import Valkey
 from workers.protocol.sources import SensitiveVariables
-from workers.services.secrets.credentials import _Decrypted
+from workers.services.secrets.credentials import _Content
 from workers.settings import Settings
 
 SECRET = "hunter2"
@@ -41,7 +40,7 @@ def test_a_traceback_on_stderr_holds_no_local_variable(control, capsys) -> None:
     "holder",
     [
         SensitiveVariables(variables={"token": SECRET}, environment={"TOKEN": SECRET}),
-        _Decrypted(Credential("p", 1, 0.0), SECRET, SECRET),
+        _Content(password=SECRET, payload_key=SECRET),
         PoolSecret(username="u", password=SECRET, payload_keys=(SECRET,)),
         Phases(("terraform",), {"TOKEN": SECRET}, Path("/work")),
         AgentSettings(pool="p", agent="a", work_dir="/work", redis_url=URL, broker_url=URL),  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def show(name: PoolName, as_json: AsJson = False) -> None:
         say(f"  {what} = {value:g}")
     if pool.adopting:
         again = f"terraslot pool adopt-deployment {name} {pool.deployment}"
-        say(f"\nThe Deployment {pool.deployment} is being taken over. Should that have ended half-way: `{again}`.")
+        say(f"\nThe pool adopts the Deployment {pool.deployment}. If that stopped half-way, continue with `{again}`.")
     elif pool.deployment:
         say(f"\nThe Deployment {pool.deployment} runs its pods.")
     for variable in pool.sensitive:
