@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
+from workers.services.pool_lock import pool_lock
 from workers.services.pools import manage as pools
 from workers.services.scaling import scale
-from workers.store import decisions
+from workers.store import decisions, runs
+
+
+def pending(cloud: Cloud, pool: str) -> tuple[int, int]:
+    with cloud.system.database.read() as session:
+        return runs.pending_counts(session, pool)
 
 
 def test_a_pool_grows_from_zero_to_its_maximum_and_back_to_zero_when_idle(cloud: Cloud) -> None:
@@ -14,7 +20,9 @@ def test_a_pool_grows_from_zero_to_its_maximum_and_back_to_zero_when_idle(cloud:
     gate = cloud.gate()
     workspaces = [cloud.workspace(pool=pool, environment={"HOLD_PLAN": str(gate)}) for _ in range(3)]
     assert cloud.pods(pool) == []
-    results = [cloud.plan(workspace) for workspace in workspaces for _ in range(3)]
+    with pool_lock(cloud.system, pool):  # the first decision sees all nine runs
+        results = [cloud.plan(workspace) for workspace in workspaces for _ in range(3)]
+        eventually(lambda: pending(cloud, pool) == (9, 0))
     eventually(lambda: cloud.slots(pool).stats().running == 6)
     assert len(cloud.pods(pool)) == 2
     gate.touch()

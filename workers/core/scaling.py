@@ -101,7 +101,10 @@ def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
 
 
 def back_off_until(failures: tuple[float, ...], now: float) -> float:
-    """Return when the next pod may be created: each failure of the last ten minutes doubles the wait."""
+    """Return when the next pod may be created, 0.0 for at once.
+
+    The wait after the newest failure is 10 s, doubled by each other of the last ten minutes, five minutes at most.
+    """
     recent = [failed for failed in failures if now - failed < FAILURE_WINDOW]
     if not recent:
         return 0.0
