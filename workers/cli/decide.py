@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from workers.cli.console import say
-from workers.cli.follow import Follower, is_over
+from workers.cli.follow import Follower, Progress, is_over
 from workers.cli.options import AsJson, NoWait, RunId
 from workers.cli.outcome import FAILURE, INTERRUPTED, exit_code, tell
-from workers.cli.progress import Progress
 from workers.cli.system import system
 from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import Phase
@@ -72,5 +71,5 @@ def _await_end(run: RunView, wanted: Callable[[LogLine], bool], *, as_json: bool
             return Follower(system(), run.run_id, progress, wanted).until(is_over)
         except KeyboardInterrupt:
             progress.pause()
-            progress.note(f"\nRun {run.run_id} goes on: `terraslot logs -f {run.run_id}` follows it.")
+            progress.note(f"\nRun {run.run_id} goes on: `terraslot logs -f {run.run_id}` follows it.", "yellow")
             raise typer.Exit(INTERRUPTED) from None

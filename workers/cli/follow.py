@@ -1,9 +1,14 @@
-"""Following a run: its status from the database, its log from the stream."""
+"""Following a run: its status from the database, its log from the stream, both on the screen."""
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from workers.cli.progress import Progress
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from workers.cli.console import clean, console, say
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
 from workers.services.runs import views as run_views
@@ -32,6 +37,48 @@ def is_over(run: RunView) -> bool:
 def waits_or_is_over(run: RunView) -> bool:
     """Whether the run is over, or waits for a decision."""
     return run.status.is_over or run.status is RunStatus.APPLY_PENDING
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Shows a run's log and where the run stands, on stdout, or on stderr where stdout is kept for JSON.
+
+    On a terminal the last status stays below the log, beside a spinner; elsewhere each is a line of its own, once.
+    """
+
+    def __init__(self, *, errors: bool = False) -> None:
+        self._errors = errors
+        self._console = console(errors=errors)
+        self._live: Live | None = None
+        self._status = ""
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+
+    def status(self, words: str) -> None:
+        """Show where the run stands; a repeated text is not shown again."""
+        if words == self._status:
+            return
+        self._status = words
+        if not self._console.is_terminal:
+            say(words, errors=self._errors)
+            return
+        spinner = Spinner("dots", Text(clean(words), style="cyan"))
+        if self._live is None:
+            self._live = Live(spinner, console=self._console, transient=True, refresh_per_second=8)
+            self._live.start()
+        else:
+            self._live.update(spinner)
+
+    def note(self, words: str, style: str = "") -> None:
+        """Print something that stays on the screen."""
+        say(words, style=style, errors=self._errors)
+
+    def pause(self) -> None:
+        """Clear the status line, until the next status."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._status = ""
 
 
 class Follower:
@@ -66,7 +113,7 @@ class Follower:
             if waited > 1:
                 self._progress.status("waiting for a worker to take the run")
             if waited > _PATIENCE and not told:
-                self._progress.note("No worker has taken the run yet: see `terraslot doctor`.")
+                self._progress.note("No worker has taken the run yet: see `terraslot doctor`.", "yellow")
                 told = True
             time.sleep(_LOOK_FOR_ENTRY if waited < 1 else _LOOK)
 
@@ -80,7 +127,7 @@ class Follower:
             if not run.status.is_over:
                 self._progress.status(self._standing(run))
             for line in filter(self._wanted, lines):
-                self._progress.line(line)
+                self._progress.note(line.text)
             if lines:
                 self._after = lines[-1].id
             elif finished:

@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from workers.cli.console import plain, say, show_json
-from workers.cli.follow import Follower, is_over
+from workers.cli.follow import Follower, Progress, is_over
 from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import INTERRUPTED, STYLES
-from workers.cli.progress import Progress
 from workers.cli.system import system
 from workers.services.runs import views as run_views
 from workers.services.runs.views import RunView

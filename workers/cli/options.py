@@ -17,7 +17,7 @@ Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of ev
 
 
 def with_options(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options, by name their annotations; it gets those that were given as its ``given``."""
+    """Give a command these options, before --json; those that were given it gets, by name, as its ``given``."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
@@ -29,7 +29,7 @@ def with_options(options: dict[str, Any]) -> Callable[[Callable[..., None]], Cal
         added = [
             Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in options.items()
         ]
-        with_given.__signature__ = signature(command).replace(parameters=[*own[:1], *added, *own[1:]])  # type: ignore[attr-defined]
+        with_given.__signature__ = signature(command).replace(parameters=[*own[:-1], *added, own[-1]])  # type: ignore[attr-defined]
         with_given.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
         return with_given
 

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.console import is_interactive, say, show_json
-from workers.cli.follow import Follower, waits_or_is_over
+from workers.cli.follow import Follower, Progress, waits_or_is_over
 from workers.cli.options import AsJson, Destroy, NoWait, Priority, WorkspaceName
 from workers.cli.outcome import INTERRUPTED, changes, exit_code, tell
-from workers.cli.progress import Progress
 from workers.cli.system import system
 from workers.core.errors import AgentGone, NotWaiting
 from workers.core.lifecycle import RunStatus
@@ -101,7 +100,7 @@ def _follow(run_id: str, *, yes: bool, ask: bool, as_json: bool) -> RunView:
                 run = follower.until(waits_or_is_over)
         except (KeyboardInterrupt, typer.Abort):
             progress.pause()
-            progress.note(f"\nRun {run_id} goes on: `terraslot cancel {run_id}` ends it.")
+            progress.note(f"\nRun {run_id} goes on: `terraslot cancel {run_id}` ends it.", "yellow")
             raise typer.Exit(INTERRUPTED) from None
     return run
 
@@ -122,7 +121,7 @@ def _decide(run: RunView, answer: str, progress: Progress) -> None:
         else:
             decide.discard(system(), run.run_id)
     except (NotWaiting, AgentGone) as error:
-        progress.note(str(error))
+        progress.note(str(error), "yellow")
 
 
 def _finish(run: RunView, *, as_json: bool) -> None:

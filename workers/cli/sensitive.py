@@ -3,7 +3,6 @@
 import getpass
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,25 +17,21 @@ _VAR = "Sensitive Terraform variable; its value is FILE's, or that of TF_VAR_NAM
 _ENV = "Sensitive environment variable; its value is FILE's, or that of NAME here, or asked for. May be repeated."
 _SHAPE = "NAME[=@FILE]"
 
-SensitiveVarOption = Annotated[list[str] | None, typer.Option("--sensitive-var", metavar=_SHAPE, help=_VAR)]
-SensitiveEnvOption = Annotated[list[str] | None, typer.Option("--sensitive-env", metavar=_SHAPE, help=_ENV)]
-UnsetSensitiveOption = Annotated[
-    list[str] | None, typer.Option("--unset-sensitive", metavar="NAME", help="Remove a sensitive variable.")
-]
+SENSITIVE: dict[str, Any] = {
+    "sensitive_var": Annotated[list[str] | None, typer.Option(metavar=_SHAPE, help=_VAR)],
+    "sensitive_env": Annotated[list[str] | None, typer.Option(metavar=_SHAPE, help=_ENV)],
+}
+UNSET_SENSITIVE: dict[str, Any] = {
+    "unset_sensitive": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a sensitive variable.")],
+}
 
 
-def change(
-    variables: Sequence[str] | None, environment: Sequence[str] | None, unset: Sequence[str] | None = None
-) -> Change:
+def change(given: dict[str, Any]) -> Change:
     """Return what the options say, with values from where they are."""
-    option = "--sensitive-var"
-    given = SensitiveVariables(
-        variables={
-            name: value_of(option, name, secret) for name, secret in _secrets(option, variables, "TF_VAR_").items()
-        },
-        environment=_secrets("--sensitive-env", environment, ""),
-    )
-    return Change(given, tuple(unset or ()))
+    secrets = [_secret("--sensitive-var", each, "TF_VAR_") for each in given.get("sensitive_var", ())]
+    values = {name: value_of("--sensitive-var", name, secret) for name, secret in secrets}
+    others = dict(_secret("--sensitive-env", each, "") for each in given.get("sensitive_env", ()))
+    return Change(SensitiveVariables(variables=values, environment=others), tuple(given.get("unset_sensitive", ())))
 
 
 def value_of(option: str, name: str, value: str) -> Any:
@@ -49,10 +44,6 @@ def value_of(option: str, name: str, value: str) -> Any:
         raise typer.BadParameter(
             f"{option} {name}: a value that begins with {value[0]} is JSON, but {error}."
         ) from None
-
-
-def _secrets(option: str, given: Sequence[str] | None, prefix: str) -> dict[str, str]:
-    return dict(_secret(option, each, prefix) for each in given or ())
 
 
 def _secret(option: str, given: str, prefix: str) -> tuple[str, str]:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from workers.cli.console import complain, console, say
-from workers.cli.follow import Follower, is_over, waits_or_is_over
+from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
 from workers.cli.outcome import FAILURE, changes, exit_code, tell, tell_outputs
-from workers.cli.progress import Progress
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
 from workers.core.errors import NameTaken

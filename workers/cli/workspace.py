@@ -9,7 +9,7 @@ import typer
 
 from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import AsJson, WorkspaceName, with_options
-from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetSensitiveOption, change, value_of
+from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change, value_of
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
 from workers.protocol.sources import DirectorySource, GitSource, Source
@@ -35,19 +35,16 @@ _SETTINGS: dict[str, Any] = {
         int | None, typer.Option(metavar="SECONDS", help="How long a plan waits for a person; by default the pool's.")
     ],
 }
+_REMOVALS: dict[str, Any] = {
+    "unset_var": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a Terraform variable.")],
+    "unset_env": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove an environment variable.")],
+}
 _FIELDS = ("pool", "auto_apply", "confirm_timeout")
 
 
 @app.command()
-@with_options(_SETTINGS)
-def create(
-    name: WorkspaceName,
-    *,
-    sensitive_var: SensitiveVarOption = None,
-    sensitive_env: SensitiveEnvOption = None,
-    as_json: AsJson = False,
-    given: dict[str, Any],
-) -> None:
+@with_options(_SETTINGS | SENSITIVE)
+def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
     """Create a workspace from a directory (--path) or from git (--git)."""
     source = _source(given)
     if source is None:
@@ -55,37 +52,27 @@ def create(
     spec = WorkspaceSpec(
         name=name,
         source=source,
-        variables=_variables(given.get("var")),
-        environment=_assignments("--env", given.get("env")),
+        variables=_variables(given),
+        environment=_assignments("env", given),
         **{field: given[field] for field in _FIELDS if field in given},
     )
-    workspaces.create(system(), spec, change(sensitive_var, sensitive_env).given)
+    workspaces.create(system(), spec, change(given).given)
     _tell(workspaces.get(system(), name), "created", as_json=as_json)
 
 
 @app.command()
-@with_options(_SETTINGS)
-def update(
-    name: WorkspaceName,
-    *,
-    unset_var: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a Terraform variable.")] = None,
-    unset_env: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove an environment variable.")] = None,
-    sensitive_var: SensitiveVarOption = None,
-    sensitive_env: SensitiveEnvOption = None,
-    unset_sensitive: UnsetSensitiveOption = None,
-    as_json: AsJson = False,
-    given: dict[str, Any],
-) -> None:
+@with_options(_SETTINGS | _REMOVALS | SENSITIVE | UNSET_SENSITIVE)
+def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
     """Change what is given; the rest stays. Runs that were planned keep what they were planned with."""
     old = workspaces.get(system(), name)
     changed = {
         **{field: given[field] for field in _FIELDS if field in given},
         "source": _source(given) or _changed(old.source, given),
-        "variables": _without(old.variables | _variables(given.get("var")), unset_var),
-        "environment": _without(old.environment | _assignments("--env", given.get("env")), unset_env),
+        "variables": _without(old.variables | _variables(given), given.get("unset_var", ())),
+        "environment": _without(old.environment | _assignments("env", given), given.get("unset_env", ())),
     }
     spec = WorkspaceSpec.model_validate(old.model_dump() | changed)
-    workspaces.update(system(), spec, change(sensitive_var, sensitive_env, unset_sensitive))
+    workspaces.update(system(), spec, change(given))
     _tell(workspaces.get(system(), name), "updated", as_json=as_json)
 
 
@@ -172,20 +159,20 @@ def _where(spec: WorkspaceSpec) -> str:
     return f"{place}, in {spec.source.subdir}" if spec.source.subdir else place
 
 
-def _without(values: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
-    unknown = [name for name in names or () if name not in values]
+def _without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    unknown = [name for name in names if name not in values]
     if unknown:
         raise typer.BadParameter(f"The workspace has no variable {unknown[0]!r}.")
-    return {name: value for name, value in values.items() if name not in (names or ())}
+    return {name: value for name, value in values.items() if name not in names}
 
 
-def _assignments(option: str, given: Sequence[str] | None) -> dict[str, str]:
-    pairs = [assignment.partition("=") for assignment in given or ()]
+def _assignments(option: str, given: dict[str, Any]) -> dict[str, str]:
+    pairs = [assignment.partition("=") for assignment in given.get(option, ())]
     for name, equals, _ in pairs:
         if not equals or not name:
-            raise typer.BadParameter(f"{option} {name}: write NAME=VALUE.")
+            raise typer.BadParameter(f"--{option} {name}: write NAME=VALUE.")
     return {name: value for name, _, value in pairs}
 
 
-def _variables(given: Sequence[str] | None) -> dict[str, Any]:
-    return {name: value_of("--var", name, value) for name, value in _assignments("--var", given).items()}
+def _variables(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value_of("--var", name, value) for name, value in _assignments("var", given).items()}

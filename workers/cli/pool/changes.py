@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from workers.cli.console import answer, say
 from workers.cli.options import AsJson, PoolName, with_options
-from workers.cli.sensitive import SensitiveEnvOption, SensitiveVarOption, UnsetSensitiveOption, change
+from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
 from workers.core.pools import PoolLimits, PoolTimeouts
@@ -40,36 +40,26 @@ _SETTINGS: dict[str, Any] = {
 
 
 @app.command()
-@with_options(_SETTINGS)
+@with_options(_SETTINGS | SENSITIVE)
 def create(
     name: PoolName,
     *,
     pool_type: Annotated[Literal["local", "kubernetes"], typer.Option("--type", help="What its agents are.")] = "local",
-    sensitive_var: SensitiveVarOption = None,
-    sensitive_env: SensitiveEnvOption = None,
     as_json: AsJson = False,
     given: dict[str, Any],
 ) -> None:
     """Create a pool. `pool apply` takes every field of its configuration."""
     spec = _merged({"name": name, "type": pool_type}, given)
-    pools.create(system(), PoolSpec.model_validate(spec), change(sensitive_var, sensitive_env).given)
+    pools.create(system(), PoolSpec.model_validate(spec), change(given).given)
     _tell(name, "created", as_json=as_json)
 
 
 @app.command()
-@with_options(_SETTINGS)
-def update(
-    name: PoolName,
-    *,
-    sensitive_var: SensitiveVarOption = None,
-    sensitive_env: SensitiveEnvOption = None,
-    unset_sensitive: UnsetSensitiveOption = None,
-    as_json: AsJson = False,
-    given: dict[str, Any],
-) -> None:
+@with_options(_SETTINGS | SENSITIVE | UNSET_SENSITIVE)
+def update(name: PoolName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
     """Change what is given; the rest stays. Existing agents stay as they are."""
     spec = _merged(pools.get(system(), name).model_dump(), given)
-    pools.update(system(), PoolSpec.model_validate(spec), change(sensitive_var, sensitive_env, unset_sensitive))
+    pools.update(system(), PoolSpec.model_validate(spec), change(given))
     _tell(name, "updated", as_json=as_json)
 
 
