@@ -4,15 +4,8 @@
 environment.
 """
 
-from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from agent.app import AgentApp
-
-
-def __getattr__(name: str) -> AgentApp:
+def __getattr__(name: str) -> object:
     if name != "celery":
         raise AttributeError(f"module 'agent' has no attribute {name!r}")
     from agent.app import load  # noqa: PLC0415 - see above

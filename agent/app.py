@@ -72,11 +72,9 @@ def _configuration(config: AgentSettings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         "task_acks_late": False,
         "task_ignore_result": True,
-        "task_serializer": "json",
         "accept_content": ["json"],
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
-        "worker_send_task_events": False,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -93,7 +91,6 @@ def _configuration(config: AgentSettings) -> dict[str, Any]:
             "unacked_mutex_key": f"ts:{{{config.pool}}}:unacked_mutex",
             "socket_keepalive": True,
         },
-        "timezone": "UTC",
     }
 
 

@@ -5,8 +5,6 @@ halts what it does and writes the state. The signal is taken by Python, which is
 Its symbols are called directly: the package's Python code would add a tenth of a second to each command.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -14,43 +12,35 @@ import threading
 from ctypes import CDLL, POINTER, c_char_p, c_int, c_int64
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 
 _RUN = b"run"
 _PAUSE = 0.05
 
 
-class EmbeddedTerraform:
-    """One command line, run once."""
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    library = _load()
+    if interrupted.is_set():
+        return 1
+    codes: list[int] = []
+    work = threading.Thread(target=lambda: codes.append(_call(library, arguments)))
+    work.start()
+    cancelled = False
+    while work.is_alive():
+        work.join(_PAUSE)
+        # The library knows the command only a moment after its start: an early cancel is repeated until then.
+        if interrupted.is_set() and not cancelled:
+            cancelled = library.CancelCli(_RUN) != 0
+    return codes[0]
 
-    def __init__(self, arguments: list[str]) -> None:
-        self._arguments = arguments
-        self._interrupted = threading.Event()
-        self._exit_code = 1
 
-    def run(self) -> int:
-        """Run the command and return its exit code."""
-        signal.signal(signal.SIGINT, self._interrupt)
-        library = _load()
-        if self._interrupted.is_set():
-            return 1
-        work = threading.Thread(target=self._work, args=(library,))
-        work.start()
-        cancelled = False
-        while work.is_alive():
-            work.join(_PAUSE)
-            # The library knows the command only a moment after its start: an early cancel is repeated until then.
-            if self._interrupted.is_set() and not cancelled:
-                cancelled = library.CancelCli(_RUN) != 0
-        return self._exit_code
-
-    def _work(self, library: CDLL) -> None:
-        arguments = (c_char_p * len(self._arguments))(*(os.fsencode(argument) for argument in self._arguments))
-        # The library closes what it writes to; the process keeps its own.
-        self._exit_code = library.RunCliWithCancel(_RUN, len(arguments), arguments, os.dup(1), os.dup(2))
-
-    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        self._interrupted.set()
+def _call(library: CDLL, arguments: list[str]) -> int:
+    encoded = (c_char_p * len(arguments))(*map(os.fsencode, arguments))
+    # The library closes what it writes to; the process keeps its own.
+    code: int = library.RunCliWithCancel(_RUN, len(encoded), encoded, os.dup(1), os.dup(2))
+    return code
 
 
 def _load() -> CDLL:
@@ -67,4 +57,4 @@ def _load() -> CDLL:
 
 
 if __name__ == "__main__":
-    sys.exit(EmbeddedTerraform(sys.argv[1:]).run())
+    sys.exit(run(sys.argv[1:]))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,7 +21,9 @@ from agent.output import Excerpt, LogWriter
 from agent.process import Child, ChildRecords, Sink
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import Lease, SlotState
-from workers.protocol.messages import MAX_ERROR, Order
+from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished, PhaseStarted, Report
+
+R = TypeVar("R", PhaseStarted, PhaseFinished)
 
 
 class StopCause(StrEnum):
@@ -63,72 +66,64 @@ class Finished:
     errors: list[str]
 
 
+@dataclass(eq=False, repr=False)
 class Execution:
-    """One phase of one run in one slot. Raises nothing when made; ``started_at`` is seconds since the epoch."""
+    """One phase of one run in one slot. ``started_at`` is seconds since the epoch; ``post`` sends a report."""
 
-    def __init__(
-        self,
-        order: Order,
-        *,
-        agent: str,
-        directory: Path,
-        records: ChildRecords,
-        log: LogWriter,
-        announce: Callable[[Execution], None],
-        logger: FilteringBoundLogger,
-    ) -> None:
-        self.order = order
-        self.agent = agent
-        self.directory = directory
-        self.log = log
-        self.logger = logger
+    order: Order
+    pool: str
+    agent: str
+    directory: Path
+    records: ChildRecords
+    log: LogWriter
+    post: Callable[[Report], None]
+    logger: FilteringBoundLogger
+
+    def __post_init__(self) -> None:
         self.started_at = time.time()
         self.redeemed = False
-        self.commit = order.commit
-        self._announce = announce
-        self._announced = False
-        self._records = records
+        self.commit = self.order.commit
+        self.cause: StopCause | None = None
+        self._reported = False
         self._lock = threading.Lock()
         self._child: Child | None = None
-        self._cause: StopCause | None = None
-        self._deadline = time.monotonic() + order.timeout
+        self._deadline = time.monotonic() + self.order.timeout
         self._kill_at = math.inf
+
+    @property
+    def source_tree(self) -> Path:
+        """Where the run's copy of its source is."""
+        return self.directory / "source"
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that this phase was given, as the slot map should have it."""
+        order, since = self.order, self.started_at
+        return Lease(
+            order.run, order.kind, self.agent, order.slot, order.token, SlotState.RUNNING, since, redeemed=self.redeemed
+        )
+
+    def report(self, message: type[R], **facts: Any) -> R:
+        """Return a report about this phase."""
+        order = self.order
+        about = {"run": order.run, "token": order.token, "phase": order.phase, "commit": self.commit}
+        return message(pool=self.pool, agent=self.agent, **about, **facts)
 
     def resolved(self, commit: str) -> None:
         """Report the commit that the source's ref means in this run."""
         if commit != self.commit:
             self.commit = commit
-            self._announce(self)
+            self._report_started()
 
     def _report_started(self) -> None:
-        # After the first command was started: sending a report takes time from this thread.
-        if not self._announced:
-            self._announced = True
-            self._announce(self)
-
-    @property
-    def lease(self) -> Lease:
-        """The lease that this phase was given, as the slot map should have it."""
-        return Lease(
-            run=self.order.run,
-            kind=self.order.kind,
-            agent=self.agent,
-            slot=self.order.slot,
-            token=self.order.token,
-            state=SlotState.RUNNING,
-            since=self.started_at,
-            redeemed=self.redeemed,
-        )
-
-    @property
-    def cause(self) -> StopCause | None:
-        """Why the phase is being stopped, if it is."""
-        return self._cause
+        self._reported = True
+        self.logger.info("started", commit=self.commit)
+        self.post(self.report(PhaseStarted))
 
     def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
         """Interrupt the running command and start no other; kill it in ``kill_in`` seconds, at once if that is 0."""
         with self._lock:
-            self._cause = self._cause or cause
+            self.cause = self.cause or cause
             if kill_in is not None:
                 self._kill_at = min(self._kill_at, time.monotonic() + kill_in)
             child = self._child
@@ -140,8 +135,8 @@ class Execution:
     def check(self) -> None:
         """Raise :class:`Stopped` if the phase is to end. Called wherever something long is done without a command."""
         self._watch_time()
-        if self._cause is not None:
-            raise Stopped(self._cause)
+        if self.cause is not None:
+            raise Stopped(self.cause)
 
     def run(
         self,
@@ -158,18 +153,16 @@ class Execution:
         ``title`` is a line of the log before its output, which costs the start of the command no time. Raises
         :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
         """
-        child = self._start(argv, cwd, env, even_if_stopped=even_if_stopped)
-        self._report_started()
+        with self._lock:
+            if self.cause is not None and not even_if_stopped:
+                raise Stopped(self.cause)
+            child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=self.order.run)
+        # After the first command was started: sending a report takes time from this thread.
+        if not self._reported:
+            self._report_started()
         if title is not None:
             self.log.write(title)
         return self._finish(child, stdout)
-
-    def _start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], *, even_if_stopped: bool) -> Child:
-        with self._lock:
-            if self._cause is not None and not even_if_stopped:
-                raise Stopped(self._cause)
-            self._child = Child(argv, cwd=cwd, env=env, records=self._records, run=self.order.run)
-            return self._child
 
     def _finish(self, child: Child, stdout: Sink | None) -> Finished:
         excerpt = Excerpt(2 * MAX_ERROR)
@@ -183,12 +176,6 @@ class Execution:
         output.end()
         errors.end()
         return Finished(code, excerpt.lines)
-
-    def wait(self, done: Callable[[], bool], pause: float = 0.05) -> None:
-        """Wait until ``done()``. Raises :class:`Stopped` if the phase is to end before."""
-        while not done():
-            self.check()
-            time.sleep(pause)
 
     def _watch_time(self) -> None:
         now = time.monotonic()

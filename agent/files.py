@@ -1,11 +1,13 @@
-"""Files that the agent writes for other processes, and files of a configuration that it reads.
+"""Files that the agent writes for other processes, files of a configuration that it reads, and its runs' directories.
 
 A configuration may hold a link to a device or a pipe, which the agent would read for ever: only regular files are read.
 """
 
 import errno
 import os
+import shutil
 import stat
+import uuid
 from pathlib import Path
 
 LIMIT = 16 * 2**20  # far above any configuration file
@@ -33,3 +35,32 @@ def read_regular(path: Path) -> bytes:
 def is_inside(path: Path, tree: Path) -> bool:
     """Whether a path stays in ``tree`` wherever its links lead."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(tree))
+
+
+class RunDirectories:
+    """The directories ``WORK_DIR/runs/RUN``: made by a plan, and kept by any process while an apply may need them."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self._runs = work_dir / "runs"
+        self._removed = work_dir / "removed"
+        self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(self._removed, ignore_errors=True)
+        self._removed.mkdir(mode=0o700)
+
+    def path(self, run: str) -> Path:
+        """Return a run's directory, whether or not it exists."""
+        return self._runs / run
+
+    def runs(self) -> set[str]:
+        """Return the runs that have one."""
+        return {path.name for path in self._runs.iterdir()}
+
+    def set_aside(self, run: str) -> None:
+        """Move a run's directory away in one step, so that no phase sees half of it; :meth:`empty` deletes it."""
+        if self.path(run).exists():
+            self.path(run).rename(self._removed / uuid.uuid4().hex)
+
+    def empty(self) -> None:
+        """Delete what was moved away."""
+        for path in list(self._removed.iterdir()):
+            shutil.rmtree(path, ignore_errors=True)

@@ -46,6 +46,7 @@ def fetch_commit(
     repository = _Repository(execution, tree, origin)
     wanted = execution.order.commit or source.ref
     execution.log.write(f"Fetching {origin.url} at {wanted}")
+    tree.mkdir(parents=True)
     repository.git("init", "--quiet", "--template=")
     commit = repository.fetch(wanted)
     repository.git("checkout", "--quiet", "--force", "--detach", commit, "--")
@@ -80,41 +81,41 @@ def _login(url: str, given: Mapping[str, str]) -> tuple[str, str] | None:
     return (username, password) if at else None
 
 
+@dataclass(frozen=True, slots=True)
 class _Repository:
-    def __init__(self, execution: Execution, tree: Path, remote: Remote) -> None:
-        self._execution = execution
-        self._tree = tree
-        self._remote = remote
-        tree.mkdir(parents=True)
+    execution: Execution
+    tree: Path
+    remote: Remote
 
     def fetch(self, wanted: str) -> str:
         """Fetch a ref or commit and return the commit's name."""
-        if self._run("fetch", "--quiet", *_FETCH, "--depth=1", "--", self._remote.url, wanted).code == 0:
-            return self._resolve("FETCH_HEAD")
-        # A server may refuse a commit that no ref names, and every abbreviated one.
-        self._execution.check()
-        self.git("fetch", "--quiet", *_FETCH, "--", self._remote.url, *_ALL)
-        for name in (wanted, f"refs/remotes/origin/{wanted}"):
-            if self._run("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}").code == 0:
-                return self._resolve(name)
-        raise unavailable(f"{self._remote.url} has no branch, tag or commit '{wanted}': correct the workspace's ref.")
+        names: tuple[str, ...] = ("FETCH_HEAD",)
+        if self._run("fetch", "--quiet", *_FETCH, "--depth=1", "--", self.remote.url, wanted).code != 0:
+            # A server may refuse a commit that no ref names, and every abbreviated one.
+            self.execution.check()
+            self.git("fetch", "--quiet", *_FETCH, "--", self.remote.url, *_ALL)
+            names = (wanted, f"refs/remotes/origin/{wanted}")
+        for name in names:
+            if commit := self._resolve(name):
+                return commit
+        raise unavailable(f"{self.remote.url} has no branch, tag or commit '{wanted}': correct the workspace's ref.")
 
     def git(self, *arguments: str) -> None:
         finished = self._run(*arguments)
         if finished.code != 0:
-            self._execution.check()
+            self.execution.check()
             words = "\n".join(finished.errors)[: MAX_ERROR // 2] or f"git exited with {finished.code}"
             raise unavailable(
-                f"git {arguments[0]} of {self._remote.url} failed; check the workspace's URL, its ref and the agent's "
+                f"git {arguments[0]} of {self.remote.url} failed; check the workspace's URL, its ref and the agent's "
                 f"access to it:\n{words}"
             )
 
     def _resolve(self, name: str) -> str:
         found = bytearray()
-        self._run("rev-parse", "--verify", f"{name}^{{commit}}", stdout=found)
+        self._run("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}", stdout=found)
         return found.decode().strip()
 
     def _run(self, *arguments: str, stdout: bytearray | None = None) -> Finished:
-        argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.version=2", *self._remote.options, *arguments]
+        argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.version=2", *self.remote.options, *arguments]
         sink = bytearray().extend if stdout is None else stdout.extend
-        return self._execution.run(argv, cwd=self._tree, env=self._remote.environment, stdout=sink)
+        return self.execution.run(argv, cwd=self.tree, env=self.remote.environment, stdout=sink)

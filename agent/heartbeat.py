@@ -6,14 +6,16 @@ changes nothing of what executes here.
 
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
 from agent.execution import Execution, StopCause
-from agent.liveness import LivenessFile
+from agent.files import RunDirectories
 from agent.outbox import Outbox
-from agent.run_directories import RunDirectories
+from agent.probe import LivenessFile
+from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from workers.protocol.leases import CancelMode, HeartbeatReply, Lease, SlotState
 from workers.protocol.messages import AgentRegistered
@@ -23,33 +25,20 @@ from workers.slots.slot_map import SlotMap
 BUSY_SECONDS = 0.75
 
 
+@dataclass(eq=False, repr=False)
 class Heartbeat:
-    """The heartbeat of one agent: every ``idle_seconds`` while it has nothing to do, else less than a second apart."""
+    """The heartbeat of one agent: every ``heartbeat_seconds`` while it is idle, else less than a second apart."""
 
-    def __init__(
-        self,
-        slot_map: SlotMap,
-        *,
-        pool: str,
-        agent: str,
-        instance_id: str,
-        slots: SlotManager,
-        reports: Outbox,
-        directories: RunDirectories,
-        liveness: LivenessFile,
-        idle_seconds: float,
-        logger: FilteringBoundLogger,
-    ) -> None:
-        self._slot_map = slot_map
-        self._pool = pool
-        self._agent = agent
-        self._incarnation = instance_id
-        self._slots = slots
-        self._reports = reports
-        self._directories = directories
-        self._liveness = liveness
-        self._idle_seconds = idle_seconds
-        self._logger = logger
+    slot_map: SlotMap
+    settings: AgentSettings
+    instance_id: str
+    slots: SlotManager
+    reports: Outbox
+    directories: RunDirectories
+    liveness: LivenessFile
+    logger: FilteringBoundLogger
+
+    def __post_init__(self) -> None:
         self._reserved: tuple[Lease, ...] = ()
         self._brought_back: set[str] = set()
         self._registered = False
@@ -72,25 +61,25 @@ class Heartbeat:
             if not self._registered:
                 self._register()
             # Executing first: a token moves to the reports before it leaves its slot, so it is never in neither.
-            executing = [execution.order.token for execution in self._slots.executing()]
-            reporting = self._reports.tokens()
-            reply = self._slot_map.heartbeat(self._agent, self._incarnation, executing, reporting)
+            executing = [execution.order.token for execution in self.slots.executing()]
+            reporting = self.reports.tokens()
+            reply = self.slot_map.heartbeat(self.settings.agent, self.instance_id, executing, reporting)
             if not reply.registered:
                 self._register()
                 return
             self._follow(reply)
-            self._reports.settle(reporting, reply.repeat)
+            self.reports.settle(reporting, reply.repeat)
             self._remove_directories()
 
     def drain(self) -> None:
         """Tell the slot map that this agent takes no further runs. Raises what the slot map raises."""
         with self._lock:
             if self._registered:
-                self._slot_map.drain(self._agent)
+                self.slot_map.drain(self.settings.agent)
 
     def cancel(self, token: str, mode: CancelMode) -> None:
         """End what executes under a token, if anything does."""
-        if execution := self._slots.find(token):
+        if execution := self.slots.find(token):
             execution.logger.info("cancelling", mode=mode)
             execution.stop(StopCause.CANCELLED, kill_in=0 if mode is CancelMode.KILL else None)
 
@@ -102,49 +91,49 @@ class Heartbeat:
                 self.beat()
             except Exception as error:  # noqa: BLE001 - F8: no error may end the heartbeat
                 if failing_since is None:
-                    self._logger.warning("the slot map can't be reached: trying again", error=str(error))
+                    self.logger.warning("the slot map can't be reached: trying again", error=str(error))
                 failing_since = failing_since or time.monotonic()
                 self._registered = False  # a server that was away may have lost what it was told last
-                self._liveness.heartbeat(reached=False)
+                self.liveness.heartbeat(reached=False)
                 pause = min(10.0, max(BUSY_SECONDS, 1.5 * pause))
                 continue
             if failing_since is not None:
-                self._logger.info("the slot map is back", after=round(time.monotonic() - failing_since, 1))
+                self.logger.info("the slot map is back", after=round(time.monotonic() - failing_since, 1))
             failing_since, pause = None, 0.0
-            self._liveness.heartbeat(reached=True)
+            self.liveness.heartbeat(reached=True)
             self._rest()
 
     def _rest(self) -> None:
         """Wait until the next heartbeat is due, in steps: work that makes it due sooner may begin at any time."""
         began = time.monotonic()
         while not self._ended.wait(BUSY_SECONDS / 3):
-            self._liveness.heartbeat()
-            if time.monotonic() - began >= (BUSY_SECONDS if self._busy() else self._idle_seconds):
+            self.liveness.heartbeat()
+            if time.monotonic() - began >= (BUSY_SECONDS if self._busy() else self.settings.heartbeat_seconds):
                 return
 
     def _busy(self) -> bool:
-        return bool(self._slots.executing() or self._reports.tokens() or self._slots.closed)
+        return bool(self.slots.executing() or self.reports.tokens() or self.slots.closed)
 
     def _register(self) -> None:
-        executing = [execution.lease for execution in self._slots.executing() if execution.redeemed]
-        known = [*executing, *self._reports.leases()]
+        executing = [execution.lease for execution in self.slots.executing() if execution.redeemed]
+        known = [*executing, *self.reports.leases()]
         runs = {lease.run for lease in known}
         kept = [lease for lease in self._reserved if lease.run not in runs]
-        self._slot_map.register(self._agent, self._incarnation, [*known, *kept], draining=self._slots.closed)
+        self.slot_map.register(self.settings.agent, self.instance_id, [*known, *kept], draining=self.slots.closed)
         self._registered = True
-        self._logger.info("registered", executing=len(executing), kept=len(kept))
-        if not self._slots.closed:
-            self._reports.post(AgentRegistered(pool=self._pool, agent=self._agent))
+        self.logger.info("registered", executing=len(executing), kept=len(kept))
+        if not self.slots.closed:
+            self.reports.post(AgentRegistered(pool=self.settings.pool, agent=self.settings.agent))
 
     def _follow(self, reply: HeartbeatReply) -> None:
         for token, mode in reply.cancels:
             self.cancel(token, mode)
         for token in reply.drop:
-            if (execution := self._slots.find(token)) and execution.redeemed:
+            if (execution := self.slots.find(token)) and execution.redeemed:
                 self._bring_back_or_stop(execution)
         if reply.draining != self._draining:
             self._draining = reply.draining
-            self._logger.info("draining: no further runs" if reply.draining else "taking runs again")
+            self.logger.info("draining: no further runs" if reply.draining else "taking runs again")
 
     def _bring_back_or_stop(self, execution: Execution) -> None:
         """Register again with a lease that the map does not have: lost, or its slot given to another run."""
@@ -157,16 +146,16 @@ class Heartbeat:
 
     def _remove_directories(self) -> None:
         """Remove the directories of runs that hold no slot here any more."""
-        executing = {execution.order.run for execution in self._slots.executing()}
-        kept = self._directories.runs() - executing
+        executing = {execution.order.run for execution in self.slots.executing()}
+        kept = self.directories.runs() - executing
         if not kept:
             self._reserved = ()
             return
-        record = self._slot_map.agent(self._agent)
+        record = self.slot_map.agent(self.settings.agent)
         if record is None:
             return
         self._reserved = tuple(lease for lease in record.leases if lease.state is SlotState.RESERVED)
         for run in kept - {lease.run for lease in record.leases}:
-            self._logger.info("run directory removed", run=run)
-            self._slots.unless_executing(run, partial(self._directories.set_aside, run))
-        self._directories.empty()
+            self.logger.info("run directory removed", run=run)
+            self.slots.unless_executing(run, partial(self.directories.set_aside, run))
+        self.directories.empty()

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent import credentials
+from agent.settings import SECRET_DIR, PoolCredentials
+from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.messages import Order
 from workers.protocol.sources import SensitiveVariables
@@ -20,8 +20,8 @@ SHORTEST = 4
 class Mask:
     """Replaces values in text: each of them, each line of those with several, and how JSON would write them."""
 
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        texts = {form for text in _texts(values or {}) for form in _forms(text) if len(form) >= SHORTEST}
+    def __init__(self, values: Any = None) -> None:
+        texts = {form for text in _texts(values) for form in _forms(text) if len(form) >= SHORTEST}
         self._pattern = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True)))) if texts else None
         self.longest = max(map(len, texts), default=0)
 
@@ -41,27 +41,14 @@ class Mask:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Sensitive:
-    """An order's sensitive variables, decrypted."""
-
-    variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def mask(self) -> Mask:
-        """What masks these values."""
-        return Mask({"variables": dict(self.variables), "environment": dict(self.environment)})
-
-
-def decrypted(order: Order, secret_dir: Path | None) -> Sensitive:
+def decrypted(order: Order, secret_dir: Path | None) -> SensitiveVariables:
     """Decrypt an order's sensitive variables. Raises :class:`InvalidRequest` where the Secret has no key for it."""
     if order.encrypted is None:
-        return Sensitive()
+        return SensitiveVariables()
     if secret_dir is None:
-        raise InvalidRequest(f"The order carries sensitive variables, and there is no {credentials.SECRET_DIR}.")
-    content = SensitiveVariables.model_validate(credentials.keyring(secret_dir).decrypt(order.encrypted))
-    return Sensitive(content.variables, content.environment)
+        raise InvalidRequest(f"The order carries sensitive variables, and there is no {SECRET_DIR}.")
+    keyring = Keyring(PoolCredentials(secret_dir).read().payload_keys, "the pool's Secret")
+    return SensitiveVariables.model_validate(keyring.decrypt(order.encrypted))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -85,7 +85,9 @@ class Outbox:
             if kept is None:
                 continue
             if token not in repeat:
-                self._forget(token)
+                with self._lock:
+                    self._kept.pop(token, None)
+                self._path(token).unlink(missing_ok=True)
             elif time.monotonic() - kept.sent_at > REPEAT_AFTER:
                 self.post(kept.report)
 
@@ -111,16 +113,8 @@ class Outbox:
         return True
 
     def _write(self, report: PhaseFinished, lease: Lease) -> None:
-        content = {
-            "report": report.wire(),
-            "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since},
-        }
+        content = {"report": report.wire(), "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since}}
         write_atomically(self._path(lease.token), json.dumps(content))
-
-    def _forget(self, token: str) -> None:
-        with self._lock:
-            self._kept.pop(token, None)
-        self._path(token).unlink(missing_ok=True)
 
     def _path(self, token: str) -> Path:
         return self._directory / f"{hashlib.sha256(token.encode()).hexdigest()[:32]}.json"
@@ -137,17 +131,7 @@ class Outbox:
 
 
 def _kept(content: dict[str, Any]) -> _Kept:
-    report, lease = PhaseFinished.model_validate(content["report"]), content["lease"]
-    return _Kept(
-        report,
-        Lease(
-            run=report.run,
-            kind=RunKind(lease["kind"]),
-            agent=report.agent,
-            slot=lease["slot"],
-            token=report.token,
-            state=SlotState.RUNNING,
-            since=lease["since"],
-            redeemed=True,
-        ),
-    )
+    report, found = PhaseFinished.model_validate(content["report"]), content["lease"]
+    kind, slot, since = RunKind(found["kind"]), found["slot"], found["since"]
+    lease = Lease(report.run, kind, report.agent, slot, report.token, SlotState.RUNNING, since, redeemed=True)
+    return _Kept(report, lease)

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -104,18 +103,14 @@ class Excerpt:
         return [*self._head, *gap, *self._tail]
 
 
-class Log(Protocol):
-    """Where lines go; one call is one round trip."""
-
-    def append(self, lines: Sequence[LogLine]) -> None:
-        """Add lines at the end."""
-
-
 class LogWriter:
-    """Writes one phase's lines from a thread of its own, started with the first. ``write`` is for any thread."""
+    """Writes one phase's lines from a thread of its own, started with the first. ``write`` is for any thread.
 
-    def __init__(self, log: Log, phase: str, logger: FilteringBoundLogger) -> None:
-        self._log = log
+    One call of ``append`` is one round trip to the log, and raises where that can't be written.
+    """
+
+    def __init__(self, append: Callable[[Sequence[LogLine]], None], phase: str, logger: FilteringBoundLogger) -> None:
+        self._append = append
         self._phase = phase
         self._logger = logger
         self._buffer: deque[LogLine] = deque()
@@ -178,7 +173,7 @@ class LogWriter:
     def _work(self) -> None:
         while batch := self._next_batch():
             pause = 0.1
-            while not self._append(batch):
+            while not self._written(batch):
                 if time.monotonic() > self._until:
                     return
                 time.sleep(min(pause, max(0.0, self._until - time.monotonic())))
@@ -197,9 +192,9 @@ class LogWriter:
             self._changed.notify_all()
             return batch
 
-    def _append(self, batch: Sequence[LogLine]) -> bool:
+    def _written(self, batch: Sequence[LogLine]) -> bool:
         try:
-            self._log.append(batch)
+            self._append(batch)
             reached = True
         except Exception as error:  # noqa: BLE001 - an error of the log must not end a run
             if self._reachable:

@@ -1,7 +1,6 @@
-"""The plan phase and the apply phase: a few commands in a row, in a directory that both share."""
+"""The plan phase and the apply phase: a few commands in a row, in a directory that both share; and their outcome."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,27 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from agent import source, state_backend
-from agent.execution import Execution, PhaseFailed, Stopped
-from agent.files import read_regular
-from agent.masking import Sensitive, decrypted
-from agent.terraform import Terraform, TooLarge, bounded, fitting
+from agent.execution import Execution, PhaseFailed, StopCause, Stopped
+from agent.files import read_regular, write_atomically
+from agent.masking import Mask, decrypted
+from agent.output import clean
+from agent.terraform import Terraform, bounded, fitting
 from agent.terraform_environment import run_environment
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, Phase, RunKind
-from workers.protocol.messages import MAX_ERROR, Changes
+from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished
+from workers.protocol.sources import SensitiveVariables
 
 _PLAN = "plan.tfplan"
 _VARIABLES = "variables.tfvars.json"
 _MODULE = "module"  # names the directory that was planned: a workspace may be changed before its confirmation
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseResult:
-    """A phase that succeeded."""
-
-    changed: bool = False
-    changes: Changes = field(default_factory=Changes)
-    outputs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +33,40 @@ class Phases:
     work_dir: Path
     secret_dir: Path | None = None
 
-    def execute(self, execution: Execution) -> PhaseResult:
-        """Execute the order's phase. Raises :class:`PhaseFailed` and :class:`Stopped`; no process is left."""
+    def finish(self, execution: Execution) -> PhaseFinished | None:
+        """Execute the order's phase to its end and return the report of it.
+
+        None if nothing is to be reported: the slot was given to another run, or the agent stopped during a plan, which
+        is then made again by another agent.
+        """
+        try:
+            return self.execute(execution)
+        except Stopped as stopped:
+            return _stopped(execution, stopped)
+        except PhaseFailed as failed:
+            finished = _failure(execution, failed.reason, failed.text)
+            if failed.reason is not FailureReason.TERRAFORM_FAILED:  # Terraform writes its own errors to the log
+                execution.log.write_text(finished.error or "")
+            return finished
+        except Exception:
+            execution.logger.exception("phase failed by an error of the agent")
+            sentence = "The agent failed to execute the phase. Its own log has the cause."
+            return _failure(execution, FailureReason.AGENT_ERROR, sentence)
+
+    def execute(self, execution: Execution) -> PhaseFinished:
+        """Execute the phase to its success. Raises :class:`PhaseFailed` and :class:`Stopped`; no process is left."""
         try:
             sensitive = decrypted(execution.order, self.secret_dir)
-            execution.log.mask = sensitive.mask
+            execution.log.mask = Mask(sensitive.model_dump())
             work = self._plan if execution.order.phase is Phase.PLAN else self._apply
             return work(execution, sensitive)
         except InvalidRequest as error:
             raise PhaseFailed(FailureReason.AGENT_ERROR, str(error)) from error
-        except TooLarge as error:
-            raise PhaseFailed(FailureReason.AGENT_ERROR, f"The plan can't be read: {error}.") from error
         except OSError as error:
             # The agent's own: a full disk, a missing program.
             raise PhaseFailed(FailureReason.AGENT_ERROR, f"The agent could not go on: {error}.") from error
 
-    def _plan(self, execution: Execution, sensitive: Sensitive) -> PhaseResult:
+    def _plan(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
         order = execution.order
         _fresh_directory(execution.directory)
         given = {**order.environment, **sensitive.environment}
@@ -72,10 +82,11 @@ class Phases:
             destroy=order.destroy,
             lock=order.kind is RunKind.PLAN_AND_APPLY,
         )
-        found = terraform.show(plan)
-        return PhaseResult(changed, found.changes, _bounded_outputs(execution, found.outputs))
+        changes, known = terraform.show(plan)
+        outputs = _bounded_outputs(execution, known)
+        return execution.report(PhaseFinished, outcome="succeeded", changed=changed, changes=changes, outputs=outputs)
 
-    def _apply(self, execution: Execution, sensitive: Sensitive) -> PhaseResult:
+    def _apply(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
         named = execution.directory / _MODULE
         plan = execution.directory / _PLAN
         module = execution.directory / read_regular(named).decode() if named.exists() else None
@@ -93,19 +104,20 @@ class Phases:
                 room = MAX_ERROR - len(advice) - 2
                 failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()
             raise
-        return PhaseResult(changed=True, outputs=self._outputs(execution, terraform))
+        outputs = self._outputs(execution, terraform)
+        return execution.report(PhaseFinished, outcome="succeeded", changed=True, outputs=outputs)
 
     def _outputs(self, execution: Execution, terraform: Terraform) -> dict[str, Any]:
         try:
             return _bounded_outputs(execution, terraform.output())
-        except (PhaseFailed, Stopped, TooLarge, OSError, ValueError) as error:
+        except (PhaseFailed, Stopped, OSError, ValueError) as error:
             # The apply has succeeded, and its report must say so.
             execution.log.write(f"The outputs can't be read: {error}")
             return {}
 
 
 def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
-    tree = source.source_tree(execution)
+    tree = execution.source_tree
     if not state_backend.may_be_configured(module, tree):
         terraform.init(*state_backend.use_local(module, execution.order.state_path))
         return
@@ -123,9 +135,7 @@ def _write_variables(directory: Path, variables: Mapping[str, Any]) -> Path | No
     if not variables:
         return None
     path = directory / _VARIABLES
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(variables, file)
+    write_atomically(path, json.dumps(variables))
     return path
 
 
@@ -134,3 +144,29 @@ def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[st
     for name in left_out:
         execution.log.write(f"The output '{name}' is too large for the run's record, and left out of it.")
     return kept
+
+
+def keeps_directory(order: Order, finished: PhaseFinished | None) -> bool:
+    """Whether an apply may follow in the same directory."""
+    planned = order.phase is Phase.PLAN and order.kind is RunKind.PLAN_AND_APPLY
+    return planned and finished is not None and finished.outcome == "succeeded" and finished.changed
+
+
+def _stopped(execution: Execution, stopped: Stopped) -> PhaseFinished | None:
+    order = execution.order
+    if stopped.cause is StopCause.CANCELLED:
+        return execution.report(PhaseFinished, outcome="cancelled", error=stopped.text)
+    if stopped.cause is StopCause.TIMED_OUT:
+        sentence = f"The {order.phase} took longer than {order.timeout:g} s and was ended."
+        return _failure(execution, FailureReason.TIMED_OUT, sentence, stopped.text)
+    if stopped.cause is StopCause.SHUTDOWN and order.phase is Phase.APPLY:
+        sentence = "The agent had to stop before the apply was done, and interrupted Terraform."
+        return _failure(execution, FailureReason.AGENT_LOST, sentence, stopped.text)
+    return None
+
+
+def _failure(execution: Execution, reason: FailureReason, sentence: str, terraform: str | None = None) -> PhaseFinished:
+    text = f"{sentence}\n\n{terraform}" if terraform else sentence
+    # Names of files and words of git are as hostile as Terraform's output, which is clean already.
+    error = bounded("\n".join(map(clean, text.split("\n"))), MAX_ERROR)
+    return execution.report(PhaseFinished, outcome="failed", reason=reason, error=error)

@@ -1,24 +1,105 @@
-"""``python -m agent.probe ready|alive``: what the kubelet asks. Exit code 0 is yes; the reason for a no is printed."""
+"""``python -m agent.probe ready|alive``: what the kubelet asks. Exit code 0 is yes; the reason for a no is printed.
+
+The answer is in a file that the agent writes. It is alive while it makes progress; a process or an open port says
+nothing (F31). An unreachable Redis is no reason to end an agent: its Terraform goes on, and it reconnects by itself.
+So two things count: the heartbeat's thread goes on, whether or not it reaches the slot map; and while it reaches it,
+Celery's event loop ticks as well.
+
+Times are of the kernel's monotonic clock, in seconds, which all containers of a node share.
+"""
 
 import os
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from agent import liveness
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.files import write_atomically
+
+# The heartbeat's thread waits for one answer of Redis at most: 10 s, and 10 s until the next attempt.
+HEARTBEAT_SECONDS = 120.0
+# Celery's loop ticks every 5 s, and stands still while it connects again: with its retries, up to a minute.
+TICK_SECONDS = 300.0
+_WRITE_SECONDS = 2.0  # a probe looks every 10 s at most
+_FILE = "liveness.json"
 READY, ALIVE = "ready", "alive"
+
+
+class Liveness(BaseModel):
+    """When what last went on. ``reaching_since``: since when every heartbeat has reached the slot map; None if not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    heartbeat_at: float
+    tick_at: float
+    reaching_since: float | None = None
+
+
+def stuck(liveness: Liveness, now: float) -> str | None:
+    """Return why the agent no longer makes progress; None while it does."""
+    if now - liveness.heartbeat_at > HEARTBEAT_SECONDS:
+        return f"its heartbeat stopped {now - liveness.heartbeat_at:.0f} s ago"
+    if liveness.reaching_since is None:
+        return None
+    still = now - max(liveness.tick_at, liveness.reaching_since)
+    if still > TICK_SECONDS:
+        return f"it takes no orders: Celery's event loop has not ticked for {still:.0f} s"
+    return None
+
+
+def read(work_dir: Path) -> Liveness | None:
+    """Return the liveness of the agent that works in ``work_dir``; None where nothing is written."""
+    try:
+        return Liveness.model_validate_json((work_dir / _FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+class LivenessFile:
+    """Writes the liveness of one agent, from any thread. A full disk delays the file, never the work."""
+
+    def __init__(self, work_dir: Path) -> None:
+        now = time.monotonic()
+        self._path = work_dir / _FILE
+        self._liveness = Liveness(heartbeat_at=now, tick_at=now)
+        self._written_at = 0.0
+        self._lock = threading.Lock()
+
+    def heartbeat(self, *, reached: bool | None = None) -> None:
+        """Note that the heartbeat goes on; ``reached``: whether this one reached the slot map, if one was sent."""
+        now = time.monotonic()
+        changes: dict[str, object] = {"heartbeat_at": now}
+        if reached is not None:
+            changes["reaching_since"] = (self._liveness.reaching_since or now) if reached else None
+        self._note(now, **changes)
+
+    def ticked(self) -> None:
+        """Note that Celery's event loop ticks."""
+        now = time.monotonic()
+        self._note(now, tick_at=now)
+
+    def _note(self, now: float, **changes: object) -> None:
+        with self._lock:
+            before, self._liveness = self._liveness, self._liveness.model_copy(update=changes)
+            if now - self._written_at < _WRITE_SECONDS and before.reaching_since == self._liveness.reaching_since:
+                return
+            self._written_at = now
+            with suppress(OSError):
+                write_atomically(self._path, self._liveness.model_dump_json())
 
 
 def main(question: str) -> int:
     """Answer for the agent that works in ``TERRASLOT_WORK_DIR``."""
-    found = liveness.read(Path(os.environ.get("TERRASLOT_WORK_DIR", ".")))
+    found = read(Path(os.environ.get("TERRASLOT_WORK_DIR", ".")))
     if found is None:
         problem: str | None = "no agent works here"
     elif question == READY:
-        problem = None if found.registered else "the agent is not registered"
+        problem = None if found.reaching_since else "the agent is not registered"
     else:
-        problem = liveness.stuck(found, time.monotonic())
+        problem = stuck(found, time.monotonic())
     if problem:
         print(problem)  # noqa: T201 - the kubelet shows it
     return int(problem is not None)

@@ -20,7 +20,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,16 +53,19 @@ class ChildRecords:
         """Take a child that is gone off the record."""
         (self.directory / str(pid)).unlink(missing_ok=True)
 
-    def leftovers(self) -> list[Leftover]:
-        """Return the recorded processes that live; of the others, what is left of their groups is killed."""
-        living = []
+    def leftovers(self) -> dict[int, bool]:
+        """Return the recorded processes that live, and whether each was sent its one SIGINT.
+
+        Of the others, what is left of their groups is killed.
+        """
+        living = {}
         for path in self.directory.glob("[0-9]*"):
             pid = int(path.name)
             with contextlib.suppress(OSError, ValueError, KeyError):
                 record = self._read(pid)
                 started = process_started(pid)
                 if _same_time(started, record["started"]):
-                    living.append(Leftover(pid, bool(record["interrupted"])))
+                    living[pid] = bool(record["interrupted"])
                     continue
                 if started is None:
                     # No other process gets the number while any of the group lives.
@@ -77,14 +79,6 @@ class ChildRecords:
 
     def _write(self, record: dict[str, Any]) -> None:
         write_atomically(self.directory / str(record["pid"]), json.dumps(record))
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """A child of a previous process of this agent, and whether it was sent its one SIGINT."""
-
-    pid: int
-    interrupted: bool
 
 
 class Child:
@@ -183,15 +177,11 @@ class Child:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
     def _reap(self) -> None:
-        with self._lock:
+        with self._lock, self._process:  # its end closes the pipes and waits, still under the lock
             if not self._has_ended():
                 _kill_group(self.pid)
-            self._process.wait()
             self._reaped = True
         _wait_for_group(self.pid)
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
         self._records.remove(self.pid)
 
 
@@ -201,17 +191,17 @@ def end_leftovers(records: ChildRecords, patience: float) -> list[int]:
     Each gets its one SIGINT, and ``patience`` seconds to store its state before it is killed.
     """
     leftovers = records.leftovers()
-    for leftover in leftovers:
-        if not leftover.interrupted:
-            records.interrupted(leftover.pid)
+    for pid, interrupted in leftovers.items():
+        if not interrupted:
+            records.interrupted(pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(leftover.pid, signal.SIGINT)
+                os.kill(pid, signal.SIGINT)
     until = time.monotonic() + patience
     while (left := records.leftovers()) and time.monotonic() < until:
         time.sleep(_TICK)
-    for leftover in left:
-        _kill_group(leftover.pid)
-    return [leftover.pid for leftover in leftovers]
+    for pid in left:
+        _kill_group(pid)
+    return list(leftovers)
 
 
 def process_started(pid: int) -> float | None:
@@ -220,9 +210,8 @@ def process_started(pid: int) -> float | None:
     Where the system does not tell (there is no ``/proc``), a living process was started at 0.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The second field is the program's name in parentheses, and may hold anything.
-            fields = stat.read().rpartition(b")")[2].split()
+        # The second field is the program's name in parentheses, and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None if Path("/proc/self").exists() or not _exists(pid) else 0.0
     if fields[0] == b"Z":

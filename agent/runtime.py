@@ -12,18 +12,17 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from agent.execution import Execution, StopCause
+from agent.files import RunDirectories
 from agent.heartbeat import Heartbeat
-from agent.liveness import LivenessFile
 from agent.outbox import Outbox
-from agent.outcome import finish, keeps_directory
 from agent.output import LogWriter
-from agent.phases import Phases
+from agent.phases import Phases, keeps_directory
+from agent.probe import LivenessFile
 from agent.process import ChildRecords, end_leftovers
-from agent.run_directories import RunDirectories
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from agent.terraform_environment import terraform_environment
-from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, PhaseStarted, Report
+from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, Report
 from workers.protocol.validation import problems
 from workers.protocol.version import instance_id
 from workers.slots.connection import connect
@@ -59,15 +58,13 @@ class Agent:
         self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,
-            pool=settings.pool,
-            agent=settings.agent,
-            instance_id=self.instance_id,
-            slots=self.slots,
-            reports=self.reports,
-            directories=self._directories,
-            liveness=self.liveness,
-            idle_seconds=settings.heartbeat_seconds,
-            logger=logger,
+            settings,
+            self.instance_id,
+            self.slots,
+            self.reports,
+            self._directories,
+            self.liveness,
+            logger,
         )
         self._stopping = threading.Lock()
         self._stopped = False
@@ -89,11 +86,12 @@ class Agent:
         logger = self.logger.bind(run=order.run, slot=order.slot, phase=order.phase)
         execution = Execution(
             order,
+            pool=self.settings.pool,
             agent=self.settings.agent,
             directory=self._directories.path(order.run),
             records=self._records,
-            log=LogWriter(RunLog(self._redis, self.settings.pool, order.run), order.phase, logger),
-            announce=self._post_started,
+            log=LogWriter(RunLog(self._redis, self.settings.pool, order.run).append, order.phase, logger),
+            post=self.reports.post,
             logger=logger,
         )
         if refusal := self.slots.take(execution):
@@ -155,7 +153,7 @@ class Agent:
         return execution.redeemed
 
     def _execute(self, execution: Execution) -> None:
-        finished = finish(execution, self._phases, self.settings.pool)
+        finished = self._phases.finish(execution)
         execution.log.close(_LOG_SECONDS)
         if not keeps_directory(execution.order, finished):
             self._directories.set_aside(execution.order.run)
@@ -171,20 +169,6 @@ class Agent:
         self.reports.keep(finished, execution.lease)
         self.slots.leave(execution)
         self.reports.post(finished)
-
-    def _post_started(self, execution: Execution) -> None:
-        order = execution.order
-        execution.logger.info("started", commit=execution.commit)
-        self.reports.post(
-            PhaseStarted(
-                pool=self.settings.pool,
-                agent=self.settings.agent,
-                run=order.run,
-                token=order.token,
-                phase=order.phase,
-                commit=execution.commit,
-            )
-        )
 
     def _valid(self, message: type[M], payload: dict[str, Any]) -> M | None:
         try:

@@ -1,20 +1,48 @@
 """What an agent reads from its environment; the only module that reads ``TERRASLOT_*`` variables."""
 
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis import CredentialProvider
 
-from agent.credentials import PoolCredentials
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import AgentName, Name
+from workers.protocol.pool_secret import SECRET_FILE, PoolSecret
 from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 EMBEDDED = "embedded"
+SECRET_DIR = f"{PREFIX}SECRET_DIR"
 _SECRET = frozenset({"redis_url", "broker_url"})
+
+
+class PoolCredentials(CredentialProvider):
+    """Gives redis-py and kombu the username and password of the moment; kombu makes one without arguments.
+
+    The pool's Secret is one file, replaced as a whole when the credential is rotated. Every connection and every
+    encrypted order reads it again: so an agent follows a rotation.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.path = (directory or Path(os.environ[SECRET_DIR])) / SECRET_FILE
+
+    def read(self) -> PoolSecret:
+        """Read the Secret. Raises :class:`InvalidRequest` where there is none, or not a whole one."""
+        try:
+            return PoolSecret.model_validate_json(self.path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InvalidRequest(
+                f"{self.path} is not a pool's Secret: check what is mounted at {SECRET_DIR}."
+            ) from error
+
+    def get_credentials(self) -> tuple[str, str]:
+        """Return username and password."""
+        secret = self.read()
+        return secret.username, secret.password
 
 
 class AgentSettings(BaseSettings):
@@ -52,7 +80,7 @@ class AgentSettings(BaseSettings):
         url = self.broker_url or self.redis_url
         if self.secret_dir is None:
             return url
-        return f"{url}{'&' if '?' in url else '?'}credential_provider=agent.credentials.PoolCredentials"
+        return f"{url}{'&' if '?' in url else '?'}credential_provider=agent.settings.PoolCredentials"
 
     @property
     def credentials(self) -> PoolCredentials | None:

@@ -16,14 +16,14 @@ class SlotManager:
 
     def __init__(self) -> None:
         self._slots: list[Execution | None] = [None] * SLOTS_PER_AGENT
-        self._closed = False
+        self.closed = False  # whether further phases are refused
         self._changed = threading.Condition()
 
     def take(self, execution: Execution) -> str | None:
         """Put the execution into its order's slot, or return why it may not start."""
         order = execution.order
         with self._changed:
-            if self._closed:
+            if self.closed:
                 return "the agent is stopping"
             if order.kind is RunKind.PLAN_AND_APPLY and order.slot != APPLY_SLOT:
                 return f"slot {order.slot} is for plans only"
@@ -57,12 +57,7 @@ class SlotManager:
     def close(self) -> None:
         """Refuse every further phase."""
         with self._changed:
-            self._closed = True
-
-    @property
-    def closed(self) -> bool:
-        """Whether further phases are refused."""
-        return self._closed
+            self.closed = True
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until nothing executes, for at most ``seconds``; return whether nothing does."""

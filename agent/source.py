@@ -10,14 +10,12 @@ import stat
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import assert_never
 
 from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
-from workers.protocol.sources import DirectorySource, GitSource, is_configuration
+from workers.protocol.sources import DirectorySource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
-_TREE = "source"
 
 
 def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], login: Mapping[str, str]) -> Path:
@@ -28,22 +26,14 @@ def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], 
     :class:`~agent.execution.Stopped`.
     """
     source = execution.order.source
-    tree = source_tree(execution)
-    match source:
-        case DirectorySource():
-            _copy(execution, Path(source.path), tree, work_dir)
-            where = source.path
-        case GitSource():
-            execution.resolved(fetch_commit(execution, source, tree, environment, login))
-            where = f"commit {execution.commit}"
-        case _:
-            assert_never(source)
+    tree = execution.source_tree
+    if isinstance(source, DirectorySource):
+        _copy(execution, Path(source.path), tree, work_dir)
+        where = source.path
+    else:
+        execution.resolved(fetch_commit(execution, source, tree, environment, login))
+        where = f"commit {execution.commit}"
     return module_directory(tree, source.subdir, where)
-
-
-def source_tree(execution: Execution) -> Path:
-    """Return where a run's copy of its source is."""
-    return execution.directory / _TREE
 
 
 def module_directory(tree: Path, subdir: str, where: str) -> Path:

@@ -32,7 +32,6 @@ class AgentTask(Task):
 
     abstract = True
     Request = RedactedRequest
-    ignore_result = True
     send_events = False
 
 

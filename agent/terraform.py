@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import plugin_cache
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
 from agent.masking import MASKED
-from agent.terraform_environment import plugin_cache as plugin_cache_of
+from agent.process import Sink
+from agent.terraform_environment import exclusive, plugin_cache
 from workers.protocol.kinds import FailureReason
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 
@@ -17,36 +17,22 @@ MAX_JSON_BYTES = 256 * 1024 * 1024
 _PLAN_HAS_CHANGES = 2
 
 
-class TooLarge(Exception):
-    """Terraform printed more JSON than the agent is willing to hold."""
-
-
 @dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """What a plan file holds: its counts, and those outputs that are known before the apply."""
-
-    changes: Changes
-    outputs: dict[str, Any]
-
-
 class Terraform:
     """Terraform in one module's directory, for one phase.
 
-    Every method raises :class:`PhaseFailed` with Terraform's own error text, and :class:`Stopped` where the phase
-    was stopped before the command succeeded.
+    Every method raises :class:`PhaseFailed` with Terraform's own error text, :class:`Stopped` where the phase was
+    stopped before the command succeeded, and ``OSError`` where it can't be started, or prints too much JSON.
     """
 
-    def __init__(
-        self, execution: Execution, command: Sequence[str], module: Path, environment: Mapping[str, str]
-    ) -> None:
-        self._execution = execution
-        self._command = command
-        self._module = module
-        self._environment = environment
+    execution: Execution
+    command: Sequence[str]
+    module: Path
+    environment: Mapping[str, str] = field(repr=False)
 
     def init(self, *flags: str) -> None:
         """Install providers and modules, and connect the backend."""
-        with plugin_cache.exclusive(plugin_cache_of(self._environment), self._execution):
+        with exclusive(plugin_cache(self.environment), self.execution):
             self._run("init", "-input=false", *flags)
 
     def plan(self, plan: Path, *, variables: Path | None, destroy: bool, lock: bool) -> bool:
@@ -55,10 +41,10 @@ class Terraform:
         flags += [f"-var-file={variables}"] if variables else []
         flags += ["-destroy"] if destroy else []
         flags += [] if lock else ["-lock=false"]
-        return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)).code == _PLAN_HAS_CHANGES
+        return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)) == _PLAN_HAS_CHANGES
 
-    def show(self, plan: Path) -> PlanSummary:
-        """Return what a plan file holds."""
+    def show(self, plan: Path) -> tuple[Changes, dict[str, Any]]:
+        """Return what a plan file holds: its counts, and those outputs that are known before the apply."""
         return summary(self._read("show", str(plan)))
 
     def apply(self, plan: Path) -> None:
@@ -69,39 +55,44 @@ class Terraform:
         """Return the outputs in the state; also when the phase was to be stopped, but the apply was done before."""
         return outputs(self._read("output", even_if_stopped=True))
 
-    def _run(self, name: str, *arguments: str, good: tuple[int, ...] = (0,)) -> Finished:
-        argv = [*self._command, name, "-no-color", *arguments]
-        finished = self._execution.run(argv, cwd=self._module, env=self._environment, title=f"$ terraform {name}")
-        self._judge(name, finished, good)
-        return finished
-
     def _read(self, name: str, *arguments: str, even_if_stopped: bool = False) -> dict[str, Any]:
         found = bytearray()
 
         def collect(data: bytes) -> None:
             if len(found) + len(data) > MAX_JSON_BYTES:
-                raise TooLarge(f"terraform {name} printed more than {MAX_JSON_BYTES} bytes of JSON")
+                raise OSError(f"terraform {name} printed more than {MAX_JSON_BYTES} bytes of JSON")
             found.extend(data)
 
-        finished = self._execution.run(
-            [*self._command, name, "-no-color", "-json", *arguments],
-            cwd=self._module,
-            env=self._environment,
-            stdout=collect,
-            even_if_stopped=even_if_stopped,
-        )
-        self._judge(name, finished, (0,))
+        self._run(name, "-json", *arguments, stdout=collect, even_if_stopped=even_if_stopped)
         value: dict[str, Any] = json.loads(found)
         return value
 
-    def _judge(self, name: str, finished: Finished, good: tuple[int, ...]) -> None:
-        if finished.code in good:
-            return
+    def _run(
+        self,
+        name: str,
+        *arguments: str,
+        good: tuple[int, ...] = (0,),
+        stdout: Sink | None = None,
+        even_if_stopped: bool = False,
+    ) -> int:
+        finished = self.execution.run(
+            [*self.command, name, "-no-color", *arguments],
+            cwd=self.module,
+            env=self.environment,
+            stdout=stdout,
+            title=None if stdout else f"$ terraform {name}",
+            even_if_stopped=even_if_stopped,
+        )
+        if finished.code not in good:
+            raise self._failure(name, finished)
+        return finished.code
+
+    def _failure(self, name: str, finished: Finished) -> PhaseFailed | Stopped:
         text = error_text(finished.errors)
-        if self._execution.cause is not None:
-            raise Stopped(self._execution.cause, text)
+        if self.execution.cause is not None:
+            return Stopped(self.execution.cause, text)
         ended = f"was ended by signal {-finished.code}" if finished.code < 0 else f"exited with {finished.code}"
-        raise PhaseFailed(FailureReason.TERRAFORM_FAILED, text or f"terraform {name} {ended} and said nothing.")
+        return PhaseFailed(FailureReason.TERRAFORM_FAILED, text or f"terraform {name} {ended} and said nothing.")
 
 
 def error_text(lines: Sequence[str]) -> str | None:
@@ -127,11 +118,11 @@ def bounded(text: str, size: int) -> str:
     return text[:half] + mark + text[-half:]
 
 
-def summary(plan: Mapping[str, Any]) -> PlanSummary:
+def summary(plan: Mapping[str, Any]) -> tuple[Changes, dict[str, Any]]:
     """Return the counts and the known outputs of ``show -json``. A replacement is an add and a destroy."""
     actions = [action for change in plan.get("resource_changes", ()) for action in change["change"]["actions"]]
     changes = Changes(add=actions.count("create"), change=actions.count("update"), destroy=actions.count("delete"))
-    return PlanSummary(changes, outputs(plan.get("planned_values", {}).get("outputs", {})))
+    return changes, outputs(plan.get("planned_values", {}).get("outputs", {}))
 
 
 def outputs(values: Mapping[str, Any]) -> dict[str, Any]:

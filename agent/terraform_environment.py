@@ -1,19 +1,27 @@
 """The environment of Terraform: the agent's own and the workspace's, without the platform's.
 
 Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform. The agent's Redis does not, nor does the
-workspace's password for git.
+workspace's password for git. A plugin cache that is set there is used by one ``init`` at a time: Terraform does not
+guard it, and parallel inits corrupt it.
 """
 
+import fcntl
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from structlog.typing import FilteringBoundLogger
 
+from agent.execution import Execution
 from agent.files import read_regular
 from agent.settings import AgentSettings
 
+LOCK = ".terraslot.lock"
+_PAUSE = 0.05
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 _OF_GIT = ("GIT_USERNAME", "GIT_PASSWORD")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
@@ -58,3 +66,39 @@ def plugin_cache(environment: Mapping[str, str]) -> Path | None:
         return None
     # Terraform expands $HOME and other variables there.
     return Path(os.path.expandvars(found[1])).expanduser() if found else None
+
+
+@contextmanager
+def exclusive(cache: Path | None, execution: Execution) -> Iterator[None]:
+    """Hold the cache's lock, which all agents that share the directory respect; nothing to hold without a cache.
+
+    The system frees it when its holder dies. Raises :class:`~agent.execution.Stopped` if the phase is to end while
+    it waits.
+    """
+    lock = None if cache is None else _open(cache)
+    if lock is None:
+        yield
+        return
+    with lock:
+        if not _taken(lock):
+            execution.log.write("Waiting for another init that uses the same plugin cache.")
+        while not _taken(lock):
+            execution.check()
+            time.sleep(_PAUSE)
+        yield
+
+
+def _open(cache: Path) -> IO[bytes] | None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return (cache / LOCK).open("ab")
+    except OSError:
+        return None  # an agent that can't write here can't corrupt it
+
+
+def _taken(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

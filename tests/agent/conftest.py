@@ -130,11 +130,12 @@ class Bench:
     def execution(self, order: Order) -> Execution:
         return Execution(
             order,
+            pool=POOL,
             agent="agent-1",
             directory=self.work_dir / "runs" / order.run,
             records=ChildRecords(self.work_dir / "children"),
-            log=LogWriter(self.lines, order.phase, LOGGER),
-            announce=lambda execution: self.announced.append(execution.commit),
+            log=LogWriter(self.lines.append, order.phase, LOGGER),
+            post=lambda report: self.announced.append(getattr(report, "commit", None)),
             logger=LOGGER,
         )
 
@@ -302,8 +303,8 @@ def start_agent(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., AgentP
         if agent.process.poll() is None:
             agent.process.kill()
             agent.process.wait()
-        for leftover in ChildRecords(agent.work_dir / "children").leftovers():
-            os.killpg(leftover.pid, signal.SIGKILL)
+        for pid in ChildRecords(agent.work_dir / "children").leftovers():
+            os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.fixture

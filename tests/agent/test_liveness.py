@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import liveness
-from agent.liveness import HEARTBEAT_SECONDS, TICK_SECONDS, Liveness, LivenessFile, stuck
+from agent.probe import HEARTBEAT_SECONDS, TICK_SECONDS, Liveness, LivenessFile, read, stuck
 from tests.agent.conftest import AgentProcess
 from tests.waiting import eventually
 
@@ -20,9 +19,9 @@ NOW = 10_000.0
 
 def test_a_real_agent_is_ready_and_goes_on_ticking(agent: AgentProcess) -> None:
     def signs() -> Liveness | None:
-        return liveness.read(agent.work_dir)
+        return read(agent.work_dir)
 
-    first = eventually(lambda: (found := signs()) and found.registered and found)
+    first = eventually(lambda: (found := signs()) and found.reaching_since and found)
     eventually(lambda: (found := signs()) and found.tick_at > first.tick_at, 20)
     assert probe("ready", agent.work_dir).returncode == 0
     assert probe("alive", agent.work_dir).returncode == 0
@@ -57,15 +56,14 @@ def test_which_agent_is_stuck(signs: Liveness, reason: str | None) -> None:
 def test_an_outage_ends_readiness_and_its_end_counts_anew(tmp_path: Path) -> None:
     signs = LivenessFile(tmp_path)
     signs.heartbeat(reached=True)
-    first = liveness.read(tmp_path)
+    first = read(tmp_path)
     signs.heartbeat(reached=False)
-    away = liveness.read(tmp_path)
+    away = read(tmp_path)
     signs.heartbeat(reached=True)
-    back = liveness.read(tmp_path)
+    back = read(tmp_path)
     assert first is not None
     assert away is not None
     assert back is not None
-    assert (first.registered, away.registered, back.registered) == (True, False, True)
     assert away.reaching_since is None
     assert back.reaching_since is not None
     assert first.reaching_since is not None
@@ -90,8 +88,8 @@ def test_the_probe_says_no_with_a_reason_where_there_is_no_agent(tmp_path: Path)
 
 def test_the_probe_answers_for_what_it_finds(tmp_path: Path) -> None:
     now = time.monotonic()
-    for registered, ready in ((True, 0), (False, 1)):
-        found = {"heartbeat_at": now, "tick_at": now, "reaching_since": now, "registered": registered}
+    for reaching_since, ready in ((now, 0), (None, 1)):
+        found = {"heartbeat_at": now, "tick_at": now, "reaching_since": reaching_since}
         (tmp_path / "liveness.json").write_text(json.dumps(found))
         assert probe("ready", tmp_path).returncode == ready
         assert probe("alive", tmp_path).returncode == 0

@@ -70,7 +70,7 @@ def test_an_order_is_opened_with_any_key_of_the_pools_secret_and_shows_nothing(t
     content = {"variables": {"password": "hunter22"}, "environment": {"TOKEN": "token-value"}}
     sensitive = decrypted(order(Keyring([old], "keys").encrypt(content)), tmp_path)
     assert sensitive.variables == {"password": "hunter22"}
-    assert sensitive.mask("token-value") == MASKED
+    assert Mask(sensitive.model_dump())("token-value") == MASKED
     assert "hunter22" not in repr(sensitive)
 
 

@@ -87,7 +87,7 @@ class GatedLog(MemoryLog):
 
 def test_lines_that_come_while_a_batch_is_written_go_together() -> None:
     log = GatedLog()
-    writer = LogWriter(log, "plan", LOGGER)
+    writer = LogWriter(log.append, "plan", LOGGER)
     writer.write("first")
     eventually(lambda: not writer._buffer)
     for number in range(500):
@@ -102,7 +102,7 @@ def test_no_line_is_lost_while_the_log_is_only_slow(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(output, "MAX_BUFFERED_LINES", 50)
     log = GatedLog()
     log.open.set()
-    writer = LogWriter(log, "plan", LOGGER)
+    writer = LogWriter(log.append, "plan", LOGGER)
     for number in range(100_000):
         writer.write(str(number))
     writer.close(5)
@@ -114,7 +114,7 @@ def test_an_outage_costs_the_oldest_lines_and_shows_where(monkeypatch: pytest.Mo
     log = GatedLog()
     log.broken = True
     log.open.set()
-    writer = LogWriter(log, "plan", LOGGER)
+    writer = LogWriter(log.append, "plan", LOGGER)
     writer.write("before")
     eventually(lambda: not writer._reachable)
     for number in range(1000):
@@ -130,7 +130,7 @@ def test_closing_gives_up_a_log_that_can_not_be_written() -> None:
     log = GatedLog()
     log.broken = True
     log.open.set()
-    writer = LogWriter(log, "plan", LOGGER)
+    writer = LogWriter(log.append, "plan", LOGGER)
     writer.write("lost")
     eventually(lambda: not writer._reachable)
     writer.close(0.2)

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from agent import plugin_cache
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.settings import EMBEDDED, AgentSettings
 from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state
-from agent.terraform_environment import plugin_cache as plugin_cache_of
+from agent.terraform_environment import LOCK, exclusive, plugin_cache
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.waiting import eventually
 from workers.protocol.kinds import FailureReason, RunKind
@@ -484,14 +483,14 @@ class TestASharedPluginCache:
         (tmp_path / "rc").write_text(f'plugin_cache_dir = "{tmp_path}/cache"\n')
         configuration.write(HOLDING)
         bench.execute(make_order(configuration.source, environment={"TF_CLI_CONFIG_FILE": str(tmp_path / "rc")}))
-        assert (tmp_path / "cache" / plugin_cache.LOCK).exists()
+        assert (tmp_path / "cache" / LOCK).exists()
 
     def test_that_somebody_holds_does_not_hold_up_a_cancel(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
     ) -> None:
         configuration.write(HOLDING)
         other = bench.execution(make_order(configuration.source))
-        with plugin_cache.exclusive(tmp_path, other):
+        with exclusive(tmp_path, other):
             waiting = Background(
                 bench, make_order(configuration.source, environment={"TF_PLUGIN_CACHE_DIR": str(tmp_path)})
             )
@@ -563,4 +562,4 @@ class TestAFileOfTheConfiguration:
 
 
 def test_a_plugin_cache_is_looked_for_in_files_alone() -> None:
-    assert plugin_cache_of({"TF_CLI_CONFIG_FILE": "/dev/zero"}) is None
+    assert plugin_cache({"TF_CLI_CONFIG_FILE": "/dev/zero"}) is None

@@ -148,7 +148,7 @@ def test_an_error_while_output_is_passed_on_ends_the_child(start: Callable[..., 
     with pytest.raises(ValueError, match="broken sink"):
         child.finish(broken, broken, lambda: None)
     assert gone(child.pid)
-    assert records.leftovers() == []
+    assert records.leftovers() == {}
 
 
 def test_a_living_child_is_on_record(start: Callable[..., Child], records: ChildRecords) -> None:

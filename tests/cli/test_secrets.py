@@ -8,12 +8,12 @@ import pytest
 import structlog
 from pydantic import ValidationError
 
-from agent.credentials import PoolSecret
 from agent.phases import Phases
 from agent.settings import AgentSettings
 from workers.cli import system as cli_system
 from workers.embedded.state import Running
 from workers.embedded.valkey import Valkey
+from workers.protocol.pool_secret import PoolSecret
 from workers.protocol.sources import SensitiveVariables
 from workers.services.secrets.credentials import _Content
 from workers.settings import Settings
