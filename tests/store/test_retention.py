@@ -10,7 +10,7 @@ from sqlalchemy import event, insert, select, text
 from workers.core.lifecycle import RunEvent, RunStatus
 from workers.protocol.kinds import RunKind
 from workers.store import decisions, retention, runs
-from workers.store.models import Base, PodFailure, RunEventRecord, ScalingDecision
+from workers.store.models import Base, PodFailure, Run, RunEventRecord, ScalingDecision
 
 E, S = RunEvent, RunStatus
 TABLES = Base.metadata.tables
@@ -25,11 +25,9 @@ def end(ledger, run, *, delivered=True):
             assert runs.mark_delivered(session, run, ledger.now)
 
 
-def purge(ledger, before, limit=100, table=None):
+def purge(ledger, before, limit=100, rows=Run):
     with ledger.database.begin() as session:
-        if table is not None:
-            return retention.purge_rows(session, table, before, limit)
-        return retention.purge_runs(session, before, limit)
+        return retention.purge(session, rows, before, limit)
 
 
 def left(ledger, column=TABLES["runs"].c.id):
@@ -95,7 +93,7 @@ def test_two_at_once_remove_different_runs_and_wait_for_nobody(ledger, rival):
         end(ledger, f"run-{number}")
 
     with ledger.database.begin() as session:
-        assert retention.purge_runs(session, ledger.now + LATER, 2) == 2
+        assert retention.purge(session, Run, ledger.now + LATER, 2) == 2
         assert purge(rival, ledger.now + LATER) == 1
 
     assert left(ledger) == []
@@ -109,18 +107,14 @@ def test_old_decisions_and_failures_of_pods_go_of_every_pool_and_younger_ones_st
                 decisions.record_pod_failure(session, pool, at, "pod", "evicted")
 
     before = now + timedelta(seconds=1)
-    assert purge(ledger, before, table=retention.DECISIONS) == 2
-    assert purge(ledger, before, table=retention.POD_FAILURES) == 2
-    assert purge(ledger, before, table=retention.DECISIONS) == 0
+    assert purge(ledger, before, rows=ScalingDecision) == 2
+    assert purge(ledger, before, rows=PodFailure) == 2
+    assert purge(ledger, before, rows=ScalingDecision) == 0
 
     assert left(ledger, ScalingDecision.at) == left(ledger, PodFailure.at) == [now + LATER] * 2
 
 
-QUERIES = {
-    "runs": retention.old_runs,
-    "scaling_decisions": lambda *of: retention.old_rows(TABLES["scaling_decisions"], *of),
-    "pod_failures": lambda *of: retention.old_rows(TABLES["pod_failures"], *of),
-}
+HISTORY = {"runs": Run, "scaling_decisions": ScalingDecision, "pod_failures": PodFailure}
 
 
 def enter_history(ledger, *, length):
@@ -139,21 +133,23 @@ def enter_history(ledger, *, length):
         session.execute(text("ANALYZE"))
 
 
-@pytest.mark.parametrize("table", QUERIES)
+@pytest.mark.parametrize("table", HISTORY)
 @pytest.mark.parametrize("backend", ["sqlite"])
 def test_sqlite_finds_by_an_index_that_nothing_is_old(ledger, now, table):
     enter_history(ledger, length=1000)
     with ledger.database.read() as session:
-        plan = explained(session, "EXPLAIN QUERY PLAN ", QUERIES[table](now, 500))
+        plan = explained(session, "EXPLAIN QUERY PLAN ", retention.old(HISTORY[table], now, 500))
     assert [row[-1].split(" (")[0] for row in plan] == [f"SEARCH {table} USING {index_of(table)}"]
 
 
-@pytest.mark.parametrize("table", QUERIES)
+@pytest.mark.parametrize("table", HISTORY)
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_postgresql_finds_by_an_index_that_nothing_is_old(ledger, now, table):
     enter_history(ledger, length=1000)
     with ledger.database.begin() as session:
-        ((explanation,),) = explained(session, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ", QUERIES[table](now, 500))
+        ((explanation,),) = explained(
+            session, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ", retention.old(HISTORY[table], now, 500)
+        )
     plan = explanation[0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 5
 

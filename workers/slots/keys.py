@@ -22,13 +22,8 @@ class PoolKeys:
     @property
     def slot_map(self) -> tuple[bytes, ...]:
         """The slot map's keys, in the order in which the verbs take them."""
-        names = ("room", "leases", "reserved", "agents", "heartbeats")
+        names = ("room", "leases", "reserved", "agents", "heartbeats", "watch")
         return tuple(self._key(name) for name in names)
-
-    @property
-    def watch(self) -> bytes:
-        """Since when, and when last, the heartbeats were watched."""
-        return self._key("watch")
 
     def lock(self, job: str) -> tuple[bytes, bytes]:
         """Return the lock of a job, and its rerun flag."""

@@ -63,12 +63,7 @@ def lease(run: str, record: Text) -> Lease:
 
 
 def leases(replies: Sequence[Text]) -> list[Lease]:
-    """Return the leases of a flat reply of runs and records."""
-    return [lease(run, record) for run, record in pairs(replies)]
-
-
-def leases_among(replies: Sequence[Text]) -> list[Lease]:
-    """Return the leases of the flat reply of all that is kept of them, without the way back from slots to runs."""
+    """Return the leases of a flat reply of runs and records, without the way back from slots to runs."""
     return [lease(run, record) for run, record in pairs(replies) if "/" not in run]
 
 

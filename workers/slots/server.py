@@ -6,33 +6,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    ConnectionError,  # noqa: A004 - redis-py's, as everywhere
-    InvalidResponse,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,  # noqa: A004
-    TryAgainError,
-)
+from redis import exceptions
+from redis.exceptions import RedisError, ResponseError
 
 from workers.protocol.errors import Unavailable
 
 # Replies to every command until the server, its role or its users are repaired.
 _AWAY = (
-    AskError,
-    ClusterDownError,
-    ConnectionError,
-    InvalidResponse,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TimeoutError,
-    TryAgainError,
+    exceptions.AskError,
+    exceptions.ClusterDownError,
+    exceptions.ConnectionError,
+    exceptions.InvalidResponse,
+    exceptions.NoPermissionError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.TimeoutError,
+    exceptions.TryAgainError,
 )
 # The same where redis-py has no class for it, or where an old server wraps the error of a script.
 _AWAY_WORDS = re.compile(r"(?:^|-)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY) ")

@@ -34,44 +34,36 @@ from workers.slots.records import run_id, word
 
 WATCH_GAP = 60.0
 
-_ACQUIRE = Script.load("keys", "acquire")
-_AGENT = Script.load("keys", "agents", "agent")
-_CLAIM_IDLE = Script.load("keys", "agents", "claim_idle")
-_CANCEL = Script.load("keys", "leases", "cancel", "end_lease")
-_DEREGISTER = Script.load("keys", "agents", "deregister")
-_DRAIN = Script.load("keys", "agents", "drain")
-_GIVE_BACK = Script.load("keys", "agents", "give_back")
-_HEARTBEAT = Script.load("keys", "agents", "leases", "heartbeat")
-_MARK_SILENT = Script.load("keys", "agents", "mark_silent")
-_REDEEM = Script.load("keys", "leases", "redeem")
-_REGISTER = Script.load("keys", "agents", "leases", "register")
-_RELEASE = Script.load("keys", "release", "end_lease")
-_RESERVE = Script.load("keys", "agents", "leases", "reserve")
-_RESUME = Script.load("keys", "agents", "leases", "resume")
-_REVOKE = Script.load("keys", "leases", "revoke", "end_lease")
-_SNAPSHOT = Script.load("keys", "snapshot")
-_STATS = Script.load("keys", "stats")
-_TAKE_OVER = Script.load("keys", "agents", "take_over")
-_WATCHED = Script.load("keys", "agents", "watched")
+# How the text of each verb begins. Those that call no shared function need the keys alone, which is faster.
+_LEAN = ("keys",)
+_FULL = ("keys", "agents", "leases")
+_VERBS = {
+    **{verb: Script.load(*_LEAN, verb) for verb in ("acquire", "snapshot", "stats")},
+    **{
+        verb: Script.load(*_FULL, verb)
+        for verb in (
+            "agent", "claim_idle", "deregister", "drain", "give_back", "heartbeat", "mark_silent", "redeem",
+            "register", "reserve", "resume", "take_over", "watched",
+        )
+    },
+    "release": Script.load(*_LEAN, "release", "end_lease"),
+    **{verb: Script.load(*_FULL, verb, "end_lease") for verb in ("cancel", "revoke")},
+}  # fmt: skip
+# How many of the keys these take; the others take all.
+_FIRST_KEYS = {"acquire": 2, "release": 3}
 
 
 class SlotMap:
     """The slot map of one pool. ``clock`` replaces the server's clock, for tests."""
 
     def __init__(self, client: redis.Redis, pool: str, clock: Callable[[], float] | None = None) -> None:
-        keys = PoolKeys(pool)
         self._client = client
-        self._keys = keys.slot_map
-        self._acquire_keys = keys.slot_map[:2]
-        self._release_keys = keys.slot_map[:3]
-        self._watched_keys = (*keys.slot_map, keys.watch)
+        self._keys = PoolKeys(pool).slot_map
         self._clock = clock
 
-    def _run(self, script: Script, *arguments: str | float) -> Any:
-        return script(self._client, self._keys, self._now(), *arguments)
-
-    def _now(self) -> str | float:
-        return "" if self._clock is None else self._clock()
+    def _run(self, verb: str, *arguments: str | float) -> Any:
+        now = "" if self._clock is None else self._clock()
+        return _VERBS[verb](self._client, self._keys[: _FIRST_KEYS.get(verb)], now, *arguments)
 
     # What agents do
 
@@ -86,7 +78,7 @@ class SlotMap:
         agent is stopping. A drain that began earlier goes on.
         """
         brought = [argument for lease in executing for argument in _restorable(lease)]
-        self._run(_REGISTER, word(agent), word(instance_id), int(draining), *brought)
+        self._run("register", word(agent), word(instance_id), int(draining), *brought)
 
     def heartbeat(
         self, agent: str, instance_id: str, executing: Sequence[str], reporting: Sequence[str]
@@ -97,7 +89,7 @@ class SlotMap:
         finished ones whose report may not have been taken. A redeemed token in neither counts as lost, so a token
         is put into ``executing`` before it is redeemed, and into ``reporting`` in the moment it leaves.
         """
-        reply = self._run(_HEARTBEAT, agent, instance_id, len(executing), *executing, *reporting)
+        reply = self._run("heartbeat", agent, instance_id, len(executing), *executing, *reporting)
         if reply is None:
             return HeartbeatReply(registered=False)
         draining, cancels, drop, repeat = reply
@@ -111,7 +103,7 @@ class SlotMap:
 
     def redeem(self, agent: str, run: str, token: str) -> bool:
         """Claim the right to start terraform: true for one caller ever, for the agent that holds the lease."""
-        return bool(self._run(_REDEEM, agent, run, token, secrets.token_hex(8)))
+        return bool(self._run("redeem", agent, run, token, secrets.token_hex(8)))
 
     # What the control plane does with leases
 
@@ -120,12 +112,12 @@ class SlotMap:
 
         So compare the token: another one than ``token`` is of another request for this run.
         """
-        reply = _ACQUIRE(self._client, self._acquire_keys, self._now(), run_id(run), kind.value, word(token))
+        reply = self._run("acquire", run_id(run), kind.value, word(token))
         return None if reply is None else records.lease(run, reply)
 
     def reserve(self, run: str, token: str, until: float) -> bool:
         """Keep the slot of a plan_and_apply for its confirmation, ``until`` that time; its token starts nothing now."""
-        return bool(self._run(_RESERVE, run, token, until))
+        return bool(self._run("reserve", run, token, until))
 
     def resume(self, run: str, token: str, new_token: str) -> Lease | None:
         """Begin the next phase on the slot that the run holds, reserved or running, to be redeemed by ``new_token``.
@@ -133,20 +125,20 @@ class SlotMap:
         None if the lease is not there, was to be cancelled (see its ``cancel``), or its agent is silent. An agent
         that drains still goes on with what it holds.
         """
-        reply = self._run(_RESUME, run, token, word(new_token))
+        reply = self._run("resume", run, token, word(new_token))
         return None if reply is None else records.lease(run, reply)
 
     def release(self, run: str, token: str) -> bool:
         """End the run's lease: the slot is idle."""
-        return bool(_RELEASE(self._client, self._release_keys, self._now(), run, token))
+        return bool(self._run("release", run, token))
 
     def revoke(self, run: str, token: str) -> bool:
         """End the run's lease before its token is redeemed. False where it was redeemed: the lease stays."""
-        return bool(self._run(_REVOKE, run, token))
+        return bool(self._run("revoke", run, token))
 
     def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
         """Revoke the run's lease if nothing has started under it, else mark it for its agent to end the phase."""
-        return CancelOutcome(records.text(self._run(_CANCEL, run, mode)))
+        return CancelOutcome(records.text(self._run("cancel", run, mode)))
 
     # What the control plane does with agents
 
@@ -156,7 +148,7 @@ class SlotMap:
         They are given nothing from now on. ``claim`` names the claimer, which gives back what it can't remove. With
         ``among`` only those agents, the first ones first.
         """
-        names = self._run(_CLAIM_IDLE, count, word(claim), int(among is not None), *(among or ()))
+        names = self._run("claim_idle", count, word(claim), int(among is not None), *(among or ()))
         return [records.text(name) for name in names]
 
     def take_over(self, agent: str, claim: str, expect: str) -> bool:
@@ -164,19 +156,19 @@ class SlotMap:
 
         The previous claimer can't give the agent back any more.
         """
-        return bool(self._run(_TAKE_OVER, agent, word(claim), expect))
+        return bool(self._run("take_over", agent, word(claim), expect))
 
     def give_back(self, agent: str, claim: str) -> bool:
         """End a claim: the agent may be given runs again, unless it drains. False if the claim is not the agent's."""
-        return bool(self._run(_GIVE_BACK, agent, claim))
+        return bool(self._run("give_back", agent, claim))
 
     def drain(self, agent: str) -> bool:
         """Give the agent no further runs; false if it is unknown."""
-        return bool(self._run(_DRAIN, agent, 1))
+        return bool(self._run("drain", agent, 1))
 
     def undrain(self, agent: str) -> bool:
         """Give the agent runs again; false if it is unknown."""
-        return bool(self._run(_DRAIN, agent, 0))
+        return bool(self._run("drain", agent, 0))
 
     def mark_silent(self, older_than: float, gap: float = WATCH_GAP) -> list[str]:
         """Give no runs to agents without a heartbeat for ``older_than`` seconds, until they are heard again.
@@ -184,7 +176,7 @@ class SlotMap:
         Returns all of them, longest silent first. To be called more often than every ``gap`` seconds: where the map is
         new, or the last call was longer ago, Redis was away: for ``older_than`` seconds no agent is marked or returned.
         """
-        names = _MARK_SILENT(self._client, self._watched_keys, self._now(), older_than, gap)
+        names = self._run("mark_silent", older_than, gap)
         return [records.text(name) for name in names]
 
     def watched(self) -> tuple[float, float]:
@@ -192,7 +184,7 @@ class SlotMap:
 
         Silence before that says nothing: no control plane was there to hear. The time is now where none ever was.
         """
-        now, since = _WATCHED(self._client, self._watched_keys, self._now())
+        now, since = self._run("watched")
         return float(now), float(since)
 
     def deregister(self, agent: str, instance_id: str | None = None) -> list[Lease]:
@@ -200,7 +192,7 @@ class SlotMap:
 
         With ``instance_id``, only that one: a later one with the same name stays.
         """
-        return records.leases(self._run(_DEREGISTER, agent, instance_id or ""))
+        return records.leases(self._run("deregister", agent, instance_id or ""))
 
     # What everybody asks
 
@@ -211,7 +203,7 @@ class SlotMap:
 
     def agent(self, name: str) -> AgentRecord | None:
         """Return one agent."""
-        reply = self._run(_AGENT, name)
+        reply = self._run("agent", name)
         if reply is None:
             return None
         record, score, heartbeat_at, leases = reply
@@ -219,9 +211,9 @@ class SlotMap:
 
     def snapshot(self) -> list[AgentRecord]:
         """Return all agents as they are at one moment, by name."""
-        agents, scores, heartbeats, leases = self._run(_SNAPSHOT)
+        agents, scores, heartbeats, leases = self._run("snapshot")
         held = defaultdict[str, list[Lease]](list)
-        for lease in records.leases_among(leases):
+        for lease in records.leases(leases):
             held[lease.agent].append(lease)
         score, heard = dict(records.pairs(scores)), dict(records.pairs(heartbeats))
         return [
@@ -231,17 +223,9 @@ class SlotMap:
 
     def stats(self) -> PoolStats:
         """Return the pool's counts, at a cost that does not grow with the pool."""
-        return PoolStats(*self._run(_STATS))
+        return PoolStats(*self._run("stats"))
 
 
 def _restorable(lease: Lease) -> tuple[str | float, ...]:
     kept_until = "-" if lease.state is not SlotState.RESERVED else lease.until or lease.since
-    return (
-        run_id(lease.run),
-        lease.kind,
-        lease.slot,
-        word(lease.token),
-        lease.since,
-        int(lease.redeemed),
-        kept_until,
-    )
+    return (run_id(lease.run), lease.kind, lease.slot, word(lease.token), lease.since, int(lease.redeemed), kept_until)

@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from workers.protocol.errors import InvalidRequest, Unavailable
 
@@ -139,6 +142,22 @@ class Database:
                 "Check that it is running and that TERRASLOT_DATABASE_URL is right."
             )
         return None
+
+
+def insert_if_new(session: Session, table: Table, **values: Any) -> bool:
+    """Insert a row; return False, having changed nothing, where one with its primary key is there.
+
+    Where another transaction is about to insert the same key, waits for it to end.
+    """
+    statement = _insert_if_new(session.get_bind().dialect.name, table)
+    return session.execute(statement, values).first() is not None
+
+
+@cache
+def _insert_if_new(dialect: str, table: Table) -> ReturningInsert[Any]:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    keys = list(table.primary_key.columns)
+    return insert(table).on_conflict_do_nothing(index_elements=keys).returning(*keys)
 
 
 def _parse(url: str) -> URL:

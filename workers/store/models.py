@@ -9,22 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    Dialect,
-    Enum,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from workers.core.lifecycle import EventDetail, RunStatus
@@ -32,13 +17,13 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class UtcDateTime(sa.TypeDecorator[datetime]):
     """A point in time. A naive one is refused; what is read is always UTC."""
 
-    impl = DateTime(timezone=True)
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Store UTC; SQLite stores text, which sorts by time only within one zone."""
         if value is None:
             return None
@@ -47,26 +32,26 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """Return UTC, whatever the zone of the server's session."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
-class SanitizedText(TypeDecorator[str]):
+class SanitizedText(sa.TypeDecorator[str]):
     """Text from agents, Terraform or the cluster: NUL, which PostgreSQL refuses in text, is replaced."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - the hook's
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - the hook's
         """Replace NUL by U+FFFD, the replacement character."""
         return value.replace("\x00", "\ufffd") if value else value
 
 
-def _enum(members: type[StrEnum], name: str) -> Enum:
-    return Enum(
+def _enum(members: type[StrEnum], name: str) -> sa.Enum:
+    return sa.Enum(
         members,
         name=name,
         native_enum=False,
@@ -77,16 +62,16 @@ def _enum(members: type[StrEnum], name: str) -> Enum:
 
 
 # Ids compare byte by byte on both databases, so that prefixes are found by index and orders agree.
-_Id = String(128).with_variant(String(128, collation="C"), "postgresql")
-_Json = JSON(none_as_null=True)
+_Id = sa.String(128).with_variant(sa.String(128, collation="C"), "postgresql")
+_Json = sa.JSON(none_as_null=True)
 # On SQLite only INTEGER counts up by itself, and it is as long as it needs to be.
-_Serial = BigInteger().with_variant(Integer, "sqlite")
+_Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
     """Declares the tables, and the names that constraints get."""
 
-    metadata = MetaData(
+    metadata = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_name)s",
             "pk": "pk_%(table_name)s",
@@ -109,7 +94,7 @@ class Pool(Base):
 
     __tablename__ = "pools"
 
-    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(63), primary_key=True)
     spec: Mapped[dict[str, Any]]
     status_message: Mapped[str | None] = mapped_column(SanitizedText)
     created_at: Mapped[datetime]
@@ -121,8 +106,8 @@ class Workspace(Base):
 
     __tablename__ = "workspaces"
 
-    name: Mapped[str] = mapped_column(String(63), primary_key=True)
-    pool: Mapped[str] = mapped_column(ForeignKey("pools.name"), index=True)
+    name: Mapped[str] = mapped_column(sa.String(63), primary_key=True)
+    pool: Mapped[str] = mapped_column(sa.ForeignKey("pools.name"), index=True)
     spec: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -152,8 +137,8 @@ class Run(Base):
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(_Id, primary_key=True)
-    workspace: Mapped[str] = mapped_column(String(63))
-    pool: Mapped[str] = mapped_column(String(63))
+    workspace: Mapped[str] = mapped_column(sa.String(63))
+    pool: Mapped[str] = mapped_column(sa.String(63))
     kind: Mapped[RunKind]
     status: Mapped[RunStatus]
     runnable: Mapped[bool]
@@ -164,13 +149,13 @@ class Run(Base):
     updated_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     attempt: Mapped[int]
-    agent: Mapped[str | None] = mapped_column(String(253))
+    agent: Mapped[str | None] = mapped_column(sa.String(253))
     slot: Mapped[int | None]
-    token: Mapped[str | None] = mapped_column(String(128))
+    token: Mapped[str | None] = mapped_column(sa.String(128))
     started_at: Mapped[datetime | None]
     deadline: Mapped[datetime | None]
     confirm_until: Mapped[datetime | None]
-    commit: Mapped[str | None] = mapped_column("commit", String(64), quote=True)
+    commit: Mapped[str | None] = mapped_column("commit", sa.String(64), quote=True)
     changes_add: Mapped[int | None]
     changes_change: Mapped[int | None]
     changes_destroy: Mapped[int | None]
@@ -181,7 +166,7 @@ class Run(Base):
     task: Mapped[TaskMessage] = mapped_column(_Json)
     delivered_at: Mapped[datetime | None]
 
-    __table_args__ = (CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
+    __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 
     @property
     def changes(self) -> dict[str, int | None]:
@@ -195,7 +180,7 @@ class RunEventRecord(Base):
     __tablename__ = "run_events"
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True)
-    run: Mapped[str] = mapped_column(_Id, ForeignKey("runs.id"), index=True)
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id"), index=True)
     at: Mapped[datetime]
     event: Mapped[str] = mapped_column(SanitizedText)
     status: Mapped[RunStatus]
@@ -208,14 +193,14 @@ class ScalingDecision(Base):
     __tablename__ = "scaling_decisions"
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True)
-    pool: Mapped[str] = mapped_column(String(63))
+    pool: Mapped[str] = mapped_column(sa.String(63))
     at: Mapped[datetime]
     current: Mapped[int]
     desired: Mapped[int]
     reason: Mapped[str] = mapped_column(SanitizedText)
     facts: Mapped[dict[str, Any]]
 
-    __table_args__ = (Index("ix_scaling_decisions_pool", "pool", "id"), Index("ix_scaling_decisions_at", "at"))
+    __table_args__ = (sa.Index("ix_scaling_decisions_pool", "pool", "id"), sa.Index("ix_scaling_decisions_at", "at"))
 
 
 class PodFailure(Base):
@@ -224,12 +209,12 @@ class PodFailure(Base):
     __tablename__ = "pod_failures"
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True)
-    pool: Mapped[str] = mapped_column(String(63))
+    pool: Mapped[str] = mapped_column(sa.String(63))
     at: Mapped[datetime]
-    pod: Mapped[str] = mapped_column(String(253))
+    pod: Mapped[str] = mapped_column(sa.String(253))
     reason: Mapped[str] = mapped_column(SanitizedText)
 
-    __table_args__ = (Index("ix_pod_failures_pool", "pool", "at"), Index("ix_pod_failures_at", "at"))
+    __table_args__ = (sa.Index("ix_pod_failures_pool", "pool", "at"), sa.Index("ix_pod_failures_at", "at"))
 
 
 class PoolCredential(Base):
@@ -237,9 +222,9 @@ class PoolCredential(Base):
 
     __tablename__ = "pool_credentials"
 
-    pool: Mapped[str] = mapped_column(String(63), primary_key=True)
+    pool: Mapped[str] = mapped_column(sa.String(63), primary_key=True)
     generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    encrypted: Mapped[str] = mapped_column("sealed", Text)
+    encrypted: Mapped[str] = mapped_column("sealed", sa.Text)
     created_at: Mapped[datetime]
     disconnected_at: Mapped[datetime | None]
 
@@ -249,17 +234,17 @@ class EncryptedVariables(Base):
 
     __tablename__ = "sealed_variables"
 
-    owner_kind: Mapped[str] = mapped_column(String(16), primary_key=True)
-    owner: Mapped[str] = mapped_column(String(63), primary_key=True)
-    encrypted: Mapped[str] = mapped_column("sealed", Text)
+    owner_kind: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(63), primary_key=True)
+    encrypted: Mapped[str] = mapped_column("sealed", sa.Text)
     updated_at: Mapped[datetime]
 
-    __table_args__ = (CheckConstraint("owner_kind IN ('workspace', 'pool')", name="owner_kind"),)
+    __table_args__ = (sa.CheckConstraint("owner_kind IN ('workspace', 'pool')", name="owner_kind"),)
 
 
-def _partial(name: str, *columns: Any, where: str, unique: bool = False) -> Index:
-    condition = text(where)
-    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+def _partial(name: str, *columns: Any, where: str, unique: bool = False) -> sa.Index:
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 # The conditions of partial indexes. Queries repeat them to the letter: neither planner recognises a condition whose
@@ -281,6 +266,6 @@ _partial("ix_runs_waiting", Run.workspace, *START_ORDER, where=f"{STATE_CHANGING
 _partial("ix_runs_runnable", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
 _partial("ix_runs_active", Run.pool, where=ACTIVE)
 _partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
-Index("ix_runs_recent", Run.created_at)
-Index("ix_runs_workspace", Run.workspace, Run.created_at)
-Index("ix_runs_pool", Run.pool, Run.created_at)
+sa.Index("ix_runs_recent", Run.created_at)
+sa.Index("ix_runs_workspace", Run.workspace, Run.created_at)
+sa.Index("ix_runs_pool", Run.pool, Run.created_at)

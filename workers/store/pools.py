@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from workers.core.errors import NameTaken, StillInUse, UnknownPool
 from workers.specs.pools import PoolSpec
 from workers.store import secrets
-from workers.store.inserts import insert_if_new
+from workers.store.database import insert_if_new
 from workers.store.models import UNFINISHED, Base, Pool, Run, Workspace
 
 # Built once: every dispatch reads it.

@@ -7,45 +7,31 @@ different rows, or the second one none.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, delete, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
-from workers.store.models import Base
+from workers.store.models import PodFailure, Run, RunEventRecord, ScalingDecision
 
-_runs = Base.metadata.tables["runs"]
-_events = Base.metadata.tables["run_events"]
-DECISIONS = Base.metadata.tables["scaling_decisions"]
-POD_FAILURES = Base.metadata.tables["pod_failures"]
+# No object of the session is one of these rows.
+_UNSEEN = {"synchronize_session": False}
 
-
-def purge_runs(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` runs that were over before ``before``, and their events; return how many."""
-    runs = list(session.scalars(old_runs(before, limit)))
-    session.execute(delete(_events).where(_events.c.run.in_(runs)))
-    session.execute(delete(_runs).where(_runs.c.id.in_(runs)))
-    return len(runs)
+History = type[Run] | type[ScalingDecision] | type[PodFailure]
 
 
-def purge_rows(session: Session, table: Table, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` rows of ``table`` that are older than ``before``; return how many."""
-    rows = list(session.scalars(old_rows(table, before, limit)))
-    session.execute(delete(table).where(table.c.id.in_(rows)))
-    return len(rows)
+def purge(session: Session, rows: History, before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` rows that are older than ``before``, of runs since their end; return how many."""
+    ids = list(session.scalars(old(rows, before, limit)))
+    if rows is Run:
+        session.execute(delete(RunEventRecord).where(RunEventRecord.run.in_(ids)), execution_options=_UNSEEN)
+    session.execute(delete(rows).where(rows.id.in_(ids)), execution_options=_UNSEEN)
+    return len(ids)
 
 
-def old_runs(before: datetime, limit: int) -> Select[Any]:
-    """Return the query for the ids of runs to be purged."""
-    return (
-        select(_runs.c.id)
-        # A run that was over before was created before as well, and that column has an index.
-        .where(_runs.c.created_at < before, _runs.c.finished_at < before, _runs.c.delivered_at.is_not(None))
-        .order_by(_runs.c.created_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-
-
-def old_rows(table: Table, before: datetime, limit: int) -> Select[Any]:
-    """Return the query for the ids of the rows of ``table`` to be purged."""
-    old = select(table.c.id).where(table.c.at < before).order_by(table.c.at)
-    return old.limit(limit).with_for_update(skip_locked=True)
+def old(rows: History, before: datetime, limit: int) -> Select[Any]:
+    """Return the query for the ids of the rows to be purged."""
+    query = select(rows.id).limit(limit).with_for_update(skip_locked=True)
+    if not issubclass(rows, Run):
+        return query.where(rows.at < before).order_by(rows.at)
+    # A run that was over before was created before as well, and that column has an index.
+    over = Run.created_at < before, Run.finished_at < before, Run.delivered_at.is_not(None)
+    return query.where(*over).order_by(Run.created_at)

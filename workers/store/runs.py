@@ -19,7 +19,7 @@ from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus, ne
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
 from workers.store import workspace_queue
-from workers.store.inserts import insert_if_new
+from workers.store.database import insert_if_new
 from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
 
 _runs = Base.metadata.tables["runs"]

@@ -6,7 +6,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from workers.store.inserts import insert_if_new
+from workers.store.database import insert_if_new
 from workers.store.models import Base, EncryptedVariables, PoolCredential
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import secrets
-from workers.store.inserts import insert_if_new
+from workers.store.database import insert_if_new
 from workers.store.models import UNFINISHED, Base, Run, Workspace
 
 # Built once: every submission and every start of a run reads it.

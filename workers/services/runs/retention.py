@@ -3,15 +3,13 @@
 Logs and Celery's results are in Redis, where they expire.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
 from workers.services.system import System
 from workers.store import retention
-from workers.store.database import Session
-from workers.store.retention import DECISIONS, POD_FAILURES, purge_rows
+from workers.store.models import PodFailure, Run, ScalingDecision
 
 log = structlog.get_logger(__name__)
 
@@ -23,23 +21,22 @@ BATCHES = 20
 
 def purge(system: System) -> dict[str, int]:
     """Remove what is older than the settings keep, up to ``BATCHES`` batches of each kind; return how many rows."""
-    runs = system.now() - timedelta(days=system.settings.run_retention_days)
-    decisions = system.now() - timedelta(days=system.settings.decision_retention_days)
+    decision_days = system.settings.decision_retention_days
     purged = {
-        "runs": _purge(system, lambda session: retention.purge_runs(session, runs, BATCH)),
-        "decisions": _purge(system, lambda session: purge_rows(session, DECISIONS, decisions, BATCH)),
-        "pod_failures": _purge(system, lambda session: purge_rows(session, POD_FAILURES, decisions, BATCH)),
+        "runs": _purge(system, Run, system.settings.run_retention_days),
+        "decisions": _purge(system, ScalingDecision, decision_days),
+        "pod_failures": _purge(system, PodFailure, decision_days),
     }
     if any(purged.values()):
         log.info("history purged", **purged)
     return purged
 
 
-def _purge(system: System, batch: Callable[[Session], int]) -> int:
-    total = 0
+def _purge(system: System, rows: retention.History, days: float) -> int:
+    total, before = 0, system.now() - timedelta(days=days)
     for _ in range(BATCHES):
         with system.database.begin() as session:
-            purged = batch(session)
+            purged = retention.purge(session, rows, before, BATCH)
         total += purged
         if purged < BATCH:
             break

@@ -1,12 +1,13 @@
 -- Before every verb: its keys, and what they hold.
 --
--- KEYS, all of one pool (spelled in workers/slots/keys.py); a verb is given the first ones, as far as it needs them:
+-- KEYS, all of one pool (spelled in workers/slots/keys.py); acquire and release are given the first ones, as far as they need them:
 --   1 room        ZSET  the free-slot index: every agent, by what is taken of it, see below
 --   2 leases      HASH  run -> "kind agent slot token state since redeemer kept_until cancel lost_since",
 --                       and the way back: "agent/slot" -> the run that holds it
 --   3 reserved    ZSET  the runs whose slot is reserved, by kept_until
 --   4 agents      HASH  agent -> "instance_id draining silent registered_at claim"
 --   5 heartbeats  ZSET  every agent, by the time of its last heartbeat
+--   6 watch       STRING "watched_since last_watched", of the heartbeats
 -- ARGV[1] is the time in seconds since the epoch, or '' for the server's clock; a verb's own arguments follow.
 --
 -- A record is words parted by single spaces ('-' is nothing, flags are 0 and 1): half of what JSON costs. Times are

@@ -2,7 +2,6 @@
 --
 -- No agent is marked during a warm-up, which begins when the map is first watched, or watched again after a gap: the
 -- server was away, so that a missing heartbeat says nothing about the agent.
--- KEYS: 6 watch, a STRING "watched_since last_watched"
 -- ARGV: 2 seconds without a heartbeat after which an agent is silent, and length of the warm-up; 3 longest gap, seconds
 -- Returns the names of all silent agents, longest silent first; none during a warm-up.
 local now, after, gap = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
