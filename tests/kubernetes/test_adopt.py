@@ -20,7 +20,6 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.protocol.kinds import RunKind
 from workers.services.pools import adopt, drain
-from workers.services.pools import manage as pools
 from workers.services.pools.adopt import _adopt, adopt_deployment, return_to_deployment
 from workers.services.runs import decide
 from workers.services.scaling import scale
@@ -387,4 +386,4 @@ def test_the_old_names_warn_and_do_what_the_new_ones_do(
 def _save(cluster: Cluster, spec: Any) -> None:
     with cluster.system.database.begin() as session:
         stored.update(session, spec, cluster.system.now())
-    assert pools.get(cluster.system, POOL) == spec
+    assert cluster.system.pool(POOL) == spec

@@ -186,7 +186,7 @@ class ControlPlane:
         return self.system.slots(POOL)
 
     def spec(self) -> PoolSpec:
-        return pools.get(self.system, POOL)
+        return self.system.pool(POOL)
 
     def workspace(self, name: str = "net", **facts: Any) -> str:
         spec = WorkspaceSpec(name=name, source=DirectorySource(path=str(self.system.settings.home / "code")), **facts)

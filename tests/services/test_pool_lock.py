@@ -10,8 +10,7 @@ import pytest
 
 from tests.services.conftest import POOL, ControlPlane
 from workers.core.pools import PoolLimits
-from workers.services.pod_snapshot import PodSnapshot
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.pools import manage as pools
 from workers.services.scaling import scale
 from workers.services.scaling.cycle import cycle

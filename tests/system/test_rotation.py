@@ -16,7 +16,7 @@ from tests.system.conftest import Cloud
 from tests.waiting import eventually
 from workers.core.rotation import OVERLAP, RECONNECT
 from workers.protocol.sources import SensitiveVariables
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import pool_lock
 from workers.services.pools import manage as pools
 from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
@@ -58,7 +58,7 @@ def later(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Later:
     def step(pool: str, seconds: float) -> list[str]:
         with monkeypatch.context() as ahead, pool_lock(cloud.system, pool):
             ahead.setattr(System, "now", lambda self: real(self) + timedelta(seconds=seconds))
-            return credentials.check_and_rotate_secret(cloud.system, pools.get(cloud.system, pool))
+            return credentials.check_and_rotate_secret(cloud.system, cloud.system.pool(pool))
 
     return step
 
@@ -69,7 +69,7 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
     """F27: an apply and a plan are under way, a plan that waits is kept, and no agent is started anew."""
     pool = cloud.pool(min_agents=2, max_agents=2)
     word = SensitiveVariables(variables={"word": "rotation"})
-    pools.update(cloud.system, pools.get(cloud.system, pool), Change(word))
+    pools.update(cloud.system, cloud.system.pool(pool), Change(word))
     plan_gate, apply_gate = cloud.gate(), cloud.gate()
     waiting = cloud.reach(cloud.apply(cloud.workspace(SECRETIVE, pool=pool)), "APPLY_PENDING")
     keeper = waiting.info["agent"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
-from workers.services.pool_lock import pool_lock
-from workers.services.pools import manage as pools
+from workers.services.pool_state import pool_lock
 from workers.services.scaling import scale
 from workers.store import decisions, runs
 
@@ -41,7 +40,7 @@ def test_scale_down_protection(cloud: Cloud) -> None:
     results = [cloud.apply(cloud.workspace(pool=pool, environment={"HOLD_PLAN": str(gate)})) for _ in range(3)]
     before = eventually(lambda: cloud.slots(pool).stats().running == 3 and cloud.pods(pool))
     assert len(before) == 3
-    assert scale.scale_pods(cloud.system, pools.get(cloud.system, pool), 2) == 0
+    assert scale.scale_pods(cloud.system, cloud.system.pool(pool), 2) == 0
     gate.touch()
     for result in results:
         cloud.reach(result, "APPLY_PENDING")
@@ -56,7 +55,7 @@ def test_reserved_protection(cloud: Cloud) -> None:
     result = cloud.reach(cloud.apply(cloud.workspace(pool=pool)), "APPLY_PENDING")
     keeper = result.info["agent"]
     eventually(lambda: cloud.slots(pool).stats().agents == 2)
-    scale.scale_pods(cloud.system, pools.get(cloud.system, pool), 0)
+    scale.scale_pods(cloud.system, cloud.system.pool(pool), 0)
     eventually(lambda: all(agent.draining for agent in cloud.slots(pool).snapshot() if agent.name != keeper))
     assert keeper in cloud.pods(pool)
     cloud.tell("confirm", result)

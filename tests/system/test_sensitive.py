@@ -41,7 +41,7 @@ PASSWORD, TOKEN = "correct-horse-battery", "a-token-of-the-pool"
 def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
     pool, gate = cloud.pool(), cloud.gate()
     workspace = cloud.workspace(CODE, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
-    pools.update(cloud.system, pools.get(cloud.system, pool), Change(SensitiveVariables(environment={"TOKEN": TOKEN})))
+    pools.update(cloud.system, cloud.system.pool(pool), Change(SensitiveVariables(environment={"TOKEN": TOKEN})))
     _set_password(cloud, workspace)
     seen: list[bytes] = []
     result = cloud.apply(workspace)

@@ -15,7 +15,7 @@ from workers.core.pools import PoolLimits
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
-from workers.services import pool_status, workspaces
+from workers.services import pool_state, workspaces
 from workers.services.applied import Applied
 from workers.services.pools import delete, drain
 from workers.services.pools import manage as pools
@@ -47,21 +47,21 @@ class TestApply:
         assert pools.apply(control.system, spec) is Applied.UNCHANGED
         larger = spec.model_copy(update={"limits": PoolLimits(max_agents=4)})
         assert pools.apply(control.system, larger) is Applied.CHANGED
-        assert pools.get(control.system, "other") == larger
+        assert control.system.pool("other") == larger
 
     def test_saves_nothing_that_the_cluster_refuses(self, control: ControlPlane) -> None:
         control.pods.refusal = PodRefused("No such pods.")
         with pytest.raises(PodRefused):
             pools.apply(control.system, PoolSpec(name="other"))
         with pytest.raises(UnknownPool):
-            pools.get(control.system, "other")
+            control.system.pool("other")
 
     def test_saves_what_an_unreachable_cluster_can_not_check_and_the_status_says_so(
         self, control: ControlPlane
     ) -> None:
         control.pods.broken = True
         assert pools.apply(control.system, PoolSpec(name="other")) is Applied.CREATED
-        assert pool_status.status(control.system, "other") == "at the moment: The cluster does not answer."
+        assert pool_state.status(control.system, "other") == "at the moment: The cluster does not answer."
 
     def test_leaves_what_other_operations_have_set(self, control: ControlPlane) -> None:
         spec = control.spec()
@@ -99,7 +99,7 @@ class TestSensitiveVariables:
 
     def test_are_saved_with_a_new_pool_or_nothing_is(self, control: ControlPlane) -> None:
         pools.create(control.system, PoolSpec(name="other"), SECRET)
-        assert pools.get(control.system, "other").sensitive == ("token",)
+        assert control.system.pool("other").sensitive == ("token",)
 
 
 class TestDraining:
@@ -114,7 +114,7 @@ class TestDraining:
         dispatch.dispatch(control.system, POOL)
         cycle(control.system, POOL)
         assert control.run(second.id).status is RunStatus.PENDING
-        assert pool_status.status(control.system, POOL) == "at the moment: it drains, and no run is given to it"
+        assert pool_state.status(control.system, POOL) == "at the moment: it drains, and no run is given to it"
 
         assert agent.start(order)
         agent.finish(order)

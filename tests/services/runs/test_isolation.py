@@ -24,7 +24,7 @@ from workers.protocol.encryption import NoKey, new_key
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.sources import SensitiveVariables
-from workers.services import pool_status, workspaces
+from workers.services import pool_state, workspaces
 from workers.services.errors import is_outage
 from workers.services.runs import decide, deliver, orders
 from workers.services.runs.dispatch import dispatch, start
@@ -154,7 +154,7 @@ class TestAProcessWithoutTheRightKeys:
         assert dispatch(elsewhere(control, keys), "default") == 1
         assert (control.run(encrypted.id).status, control.run(encrypted.id).attempt) == (RunStatus.PENDING, 0)
         assert control.run(other.id).status is RunStatus.PLANNING
-        said = pool_status.status(control.system, "default") or ""
+        said = pool_state.status(control.system, "default") or ""
         assert f"run {encrypted.id} waits: " in said
         assert "TERRASLOT_ENCRYPTION_KEYS" in said
         assert control.slots.find(encrypted.id) is None

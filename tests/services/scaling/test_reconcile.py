@@ -19,7 +19,7 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import SlotState
 from workers.protocol.messages import AgentStopped, PhaseFinished
 from workers.services import workspaces
-from workers.services.pod_snapshot import PodSnapshot
+from workers.services.pool_state import PodSnapshot
 from workers.services.runs import decide, dispatch, orders, report, submit
 from workers.services.runs import deliver as delivery
 from workers.services.scaling.reconcile import Context, perform, reconcile_pods

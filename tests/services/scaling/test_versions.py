@@ -7,7 +7,7 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import RunKind
 from workers.protocol.messages import AgentRegistered
 from workers.protocol.version import PROTOCOL
-from workers.services import pool_status
+from workers.services import pool_state
 from workers.services.pools import manage as pools
 from workers.services.runs import report
 from workers.services.scaling.cycle import cycle
@@ -30,7 +30,7 @@ def test_one_that_is_not_supported_is_given_nothing_and_is_replaced(control: Con
     cycle(control.system, POOL)
 
     assert control.pods.deleted == ["default-old"]
-    said = pool_status.status(control.system, POOL) or ""
+    said = pool_state.status(control.system, POOL) or ""
     assert "back" in said or "version 0 of the protocol" in said, said
 
 
@@ -43,7 +43,7 @@ def test_one_that_is_older_works_and_the_status_says_that_it_is_replaced_when_id
     assert control.run(run.id).status is RunStatus.PLANNING
     cycle(control.system, POOL)
 
-    said = pool_status.status(control.system, POOL) or ""
+    said = pool_state.status(control.system, POOL) or ""
     assert "agents of an older version, default-older, are replaced when idle" in said
 
 
@@ -51,4 +51,4 @@ def test_of_agents_of_its_own_version_the_status_says_nothing(control: ControlPl
     pools.ensure(control.system, control.spec())
     registered(control, "default-new", f"{PROTOCOL}.life")
     cycle(control.system, POOL)
-    assert pool_status.status(control.system, POOL) is None
+    assert pool_state.status(control.system, POOL) is None

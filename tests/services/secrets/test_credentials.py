@@ -96,7 +96,7 @@ def test_an_agent_may_not(control: ControlPlane, forbidden: tuple[str, ...]) -> 
 def test_pools_have_users_of_their_own(control: ControlPlane) -> None:
     pools.ensure(control.system, PoolSpec(name="other"))
     ensure(control)
-    credentials.ensure_secret_for_pool(control.system, pools.get(control.system, "other"))
+    credentials.ensure_secret_for_pool(control.system, control.system.pool("other"))
     with as_agent(control, "other") as client, pytest.raises(NoPermissionError):
         SlotMap(client, POOL).register("forged", "life-1")
 

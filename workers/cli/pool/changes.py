@@ -15,7 +15,7 @@ from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
 from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
 from workers.core.pools import PoolLimits, PoolTimeouts
-from workers.services import pool_status
+from workers.services import pool_state
 from workers.services.applied import Applied
 from workers.services.pools import manage as pools
 from workers.specs.pools import PoolSpec
@@ -58,7 +58,7 @@ def create(
 @with_options(_SETTINGS | SENSITIVE | UNSET_SENSITIVE)
 def update(name: PoolName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
     """Change what is given; the rest stays. Existing agents stay as they are."""
-    spec = _merged(pools.get(system(), name).model_dump(), given)
+    spec = _merged(system().pool(name).model_dump(), given)
     pools.update(system(), PoolSpec.model_validate(spec), change(given))
     _tell(name, "updated", as_json=as_json)
 
@@ -70,7 +70,7 @@ def apply(file: FileOption, as_json: AsJson = False) -> None:
 
 
 def _save(spec: PoolSpec) -> tuple[Applied, str | None]:
-    return pools.apply(system(), spec), pool_status.status(system(), spec.name)
+    return pools.apply(system(), spec), pool_state.status(system(), spec.name)
 
 
 def _merged(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def _merged(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tell(name: str, verb: str, *, as_json: bool) -> None:
-    problem = pool_status.status(system(), name)
-    spec = pools.get(system(), name).model_dump(mode="json")
+    problem = pool_state.status(system(), name)
+    spec = system().pool(name).model_dump(mode="json")
     answer({**spec, "status_message": problem}, f"Pool {name} {verb}.", as_json=as_json)
     if problem and not as_json:
         say(f"  {problem}", style="yellow")

@@ -14,7 +14,6 @@ from workers.services.formatting import counted
 from workers.services.pools import adopt
 from workers.services.pools import delete as removal
 from workers.services.pools import drain as draining
-from workers.services.pools import manage as pools
 from workers.services.scaling.scale import Scaled, scale_now
 from workers.services.secrets import credentials
 
@@ -92,7 +91,7 @@ def delete(
     """Delete a pool that nothing uses, with its agents. Its runs stay on record."""
     if timeout is not None and not drain:
         raise typer.BadParameter("--timeout belongs to --drain.")
-    pools.get(system(), name)
+    system().pool(name)
     if not yes:
         if not is_interactive():
             raise InvalidRequest(f"Say --yes to delete the pool {name!r}: there is nobody to ask.")

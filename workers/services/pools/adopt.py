@@ -13,8 +13,7 @@ import structlog
 from workers.cluster.kubernetes.deployments import Deployments
 from workers.core.pods import Pod
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
-from workers.services.pod_snapshot import PodSnapshot
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.system import System
 from workers.slots.locks import renew_lock
 from workers.specs.pools import PoolSpec

@@ -13,8 +13,7 @@ import structlog
 from workers.core.errors import PodRefused, StillInUse
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.services.formatting import counted
-from workers.services.pod_snapshot import PodSnapshot
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.pools.drain import POLL_SECONDS, held
 from workers.services.secrets import credentials
 from workers.services.system import System

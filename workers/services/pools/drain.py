@@ -8,8 +8,7 @@ import time
 
 from workers.core.errors import AgentGone, StillInUse, UnknownAgent
 from workers.protocol.leases import AgentRecord
-from workers.services.pod_snapshot import PodSnapshot
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.runs.dispatch import dispatch
 from workers.services.system import System
 from workers.specs.pools import PoolSpec

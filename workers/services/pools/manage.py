@@ -9,7 +9,7 @@ from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.sources import SensitiveVariables
 from workers.services.applied import Applied
-from workers.services.pool_status import set_status
+from workers.services.pool_state import set_status
 from workers.services.secrets import variables
 from workers.services.secrets.variables import Change
 from workers.services.system import System
@@ -24,7 +24,7 @@ def ensure(system: System, spec: PoolSpec) -> PoolSpec:
         with system.database.begin() as session:
             pools.save(session, spec, system.now())
     except NameTaken:
-        return get(system, spec.name)
+        return system.pool(spec.name)
     return spec
 
 
@@ -48,7 +48,7 @@ def update(system: System, spec: PoolSpec, change: Change | None = None) -> None
     Its sensitive variables, its Deployment and whether it drains stay: each is changed by an operation of its own, and
     a file that is applied again names none of them. Raises :class:`UnknownPool`, and what :func:`create` raises.
     """
-    _over(get(system, spec.name), spec)
+    _over(system.pool(spec.name), spec)
     problem = _check(system, spec)
     with system.database.begin() as session:
         spec = _over(pools.get(session, spec.name), spec)
@@ -61,7 +61,7 @@ def update(system: System, spec: PoolSpec, change: Change | None = None) -> None
 def apply(system: System, spec: PoolSpec) -> Applied:
     """Create a pool, or make it what the configuration says. Raises as :func:`create` and :func:`update`."""
     try:
-        old = get(system, spec.name)
+        old = system.pool(spec.name)
     except UnknownPool:
         create(system, spec)
         return Applied.CREATED
@@ -69,11 +69,6 @@ def apply(system: System, spec: PoolSpec) -> Applied:
         return Applied.UNCHANGED
     update(system, spec)
     return Applied.CHANGED
-
-
-def get(system: System, name: str) -> PoolSpec:
-    """Return a pool's configuration. Raises :class:`UnknownPool`."""
-    return system.pool(name)
 
 
 def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:

@@ -18,7 +18,7 @@ from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import Lease, PoolStats
 from workers.protocol.messages import Order
 from workers.services.errors import isolate
-from workers.services.pool_status import set_status
+from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import apply_deadline, fail, record
 from workers.services.system import System

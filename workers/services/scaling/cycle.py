@@ -14,8 +14,7 @@ from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
 from workers.protocol.version import PROTOCOL
-from workers.services.pool_lock import LOCK_TTL
-from workers.services.pool_status import set_status
+from workers.services.pool_state import LOCK_TTL, set_status
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
 from workers.services.scaling.disruption import protect_pods
@@ -83,7 +82,7 @@ def _cycle(system: System, pool: str) -> None:
         run_by_deployment = adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
-        protect_pods(system, spec, snapshot, agents)
+        protect_pods(snapshot, agents)
         renew_lock()
         ensure_secret_for_pool(system, spec)
         renew_lock()

@@ -12,9 +12,8 @@ import structlog
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
-from workers.services.pod_snapshot import PodSnapshot
+from workers.services.pool_state import PodSnapshot
 from workers.services.system import System
-from workers.specs.pools import PoolSpec
 
 log = structlog.get_logger(__name__)
 
@@ -32,18 +31,18 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
     return not failures
 
 
-def protect_pods(system: System, spec: PoolSpec, snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
+def protect_pods(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
     """Protect the busy pods of a pool, and no others. What fails is tried again in the next cycle."""
     changes = safe_to_evict_changes(snapshot.pods, agents)
     if not changes:
         return
-    _log(spec.name, snapshot.set_safe_to_evict(changes))
+    _log(snapshot.spec.name, snapshot.set_safe_to_evict(changes))
     idle = {change.pod.name: change.pod for change in changes if change.safe}
     # One of them may have been given a run meanwhile, and this has just undone its protection.
-    now = system.slots(spec.name).snapshot() if idle else []
+    now = snapshot.system.slots(snapshot.spec.name).snapshot() if idle else []
     busy = [agent.name for agent in now if agent.leases and agent.name in idle]
     if again := [SafeToEvict(idle[name], safe=False) for name in busy]:
-        _log(spec.name, snapshot.set_safe_to_evict(again))
+        _log(snapshot.spec.name, snapshot.set_safe_to_evict(again))
 
 
 def _log(pool: str, failures: dict[str, TerraslotError]) -> None:

@@ -16,7 +16,7 @@ from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.leases import AgentRecord, Lease
 from workers.services.errors import isolate
-from workers.services.pod_snapshot import PodSnapshot
+from workers.services.pool_state import PodSnapshot
 from workers.services.runs import decide, orders
 from workers.services.runs.dispatch import freed
 from workers.services.runs.finish import apply_deadline, end, fail, note, requeue_or_fail

@@ -16,8 +16,7 @@ from workers.core.pods import Pod
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.protocol.errors import Unavailable
 from workers.protocol.leases import SlotState
-from workers.services.pod_snapshot import PodSnapshot
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
@@ -42,10 +41,10 @@ def ensure_pods_for_pool(system: System, spec: PoolSpec) -> int:
     if spec.deployment or spec.draining:
         return 0  # the Deployment keeps a minimum of its own; a draining pool needs none
     snapshot = PodSnapshot(system, spec)
-    facts, now = observe(system, spec, snapshot), system.now().timestamp()
+    facts, now = observe(snapshot), system.now().timestamp()
     if now < back_off_until(facts.failures, now):
         return 0
-    return _create(system, spec, snapshot, spec.limits.min_agents - facts.current)
+    return _create(snapshot, spec.limits.min_agents - facts.current)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Scaled:
 def scale_now(system: System, name: str, desired: int) -> Scaled:
     """Bring a pool towards ``desired`` pods between cycles. Raises :class:`UnknownPool`, and as :func:`scale_pods`."""
     with pool_lock(system, name) as spec:
-        before = observe(system, spec, PodSnapshot(system, spec)).current
+        before = observe(PodSnapshot(system, spec)).current
         changed = scale_pods(system, spec, desired)
     missing = desired - before - changed
     return Scaled(name, desired, max(changed, 0), max(-changed, 0), kept=max(-missing, 0), short=max(missing, 0))
@@ -80,12 +79,12 @@ def scale_pods(system: System, spec: PoolSpec, desired: int) -> int:
     if spec.deployment:
         raise StillInUse(f"The Deployment {spec.deployment!r} runs the pods of {spec.name!r}: adopt it, or scale that.")
     snapshot = PodSnapshot(system, spec)
-    return _scale(system, spec, snapshot, observe(system, spec, snapshot).current, desired)
+    return _scale(snapshot, observe(snapshot).current, desired)
 
 
 def get_pod_count(system: System, spec: PoolSpec) -> PodCount:
     """Return how many pods the pool has, and how many the last decision wanted."""
-    current = observe(system, spec, PodSnapshot(system, spec)).current
+    current = observe(PodSnapshot(system, spec)).current
     with system.database.read() as session:
         last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
     return PodCount(current, last.desired if last else current)
@@ -98,22 +97,21 @@ def autoscale_pods(system: System, spec: PoolSpec, snapshot: PodSnapshot | None 
     stored with its facts.
     """
     snapshot = snapshot or PodSnapshot(system, spec)
-    facts = observe(system, spec, snapshot)
+    facts = observe(snapshot)
     decision = decide(facts, spec.limits, system.now().timestamp())
     if decision.noteworthy:
-        _store(system, spec, facts, decision)
+        _store(snapshot, facts, decision)
     if not decision.changes:
         return decision.desired, False
-    log.info(
-        "scaling", pool=spec.name, current=decision.current, desired=decision.desired, reason=decision.reason.value
-    )
-    outdated_only = decision.reason is ScalingReason.OUTDATED
-    changed = _scale(system, spec, snapshot, decision.current, decision.desired, outdated_only=outdated_only)
-    return decision.desired, changed != 0
+    current, desired, reason = decision.current, decision.desired, decision.reason
+    log.info("scaling", pool=spec.name, current=current, desired=desired, reason=reason.value)
+    changed = _scale(snapshot, current, desired, outdated_only=reason is ScalingReason.OUTDATED)
+    return desired, changed != 0
 
 
-def observe(system: System, spec: PoolSpec, snapshot: PodSnapshot) -> PoolFacts:
+def observe(snapshot: PodSnapshot) -> PoolFacts:
     """Return the facts that scaling decisions are made from."""
+    system, spec = snapshot.system, snapshot.spec
     now = system.now().timestamp()
     slots = system.slots(spec.name)
     agents = slots.snapshot()
@@ -142,16 +140,15 @@ def observe(system: System, spec: PoolSpec, snapshot: PodSnapshot) -> PoolFacts:
     )
 
 
-def _scale(
-    system: System, spec: PoolSpec, snapshot: PodSnapshot, current: int, desired: int, *, outdated_only: bool = False
-) -> int:
+def _scale(snapshot: PodSnapshot, current: int, desired: int, *, outdated_only: bool = False) -> int:
     if desired >= current:
-        return _create(system, spec, snapshot, min(desired, spec.limits.max_agents) - current)
-    return -_remove_idle(system, spec, snapshot, current - desired, outdated_only=outdated_only)
+        return _create(snapshot, min(desired, snapshot.spec.limits.max_agents) - current)
+    return -_remove_idle(snapshot, current - desired, outdated_only=outdated_only)
 
 
-def _create(system: System, spec: PoolSpec, snapshot: PodSnapshot, count: int) -> int:
+def _create(snapshot: PodSnapshot, count: int) -> int:
     """Create up to ``count`` pods; return how many were created. A failure makes the next creations back off."""
+    system, spec = snapshot.system, snapshot.spec
     names = [f"{spec.name}-{secrets.token_hex(_SUFFIX_BYTES)}" for _ in range(count)]
     failures = snapshot.create(names)
     for name in names:
@@ -166,19 +163,18 @@ def _create(system: System, spec: PoolSpec, snapshot: PodSnapshot, count: int) -
     return len(names) - len(failures)
 
 
-def _remove_idle(system: System, spec: PoolSpec, snapshot: PodSnapshot, count: int, *, outdated_only: bool) -> int:
-    slots = system.slots(spec.name)
+def _remove_idle(snapshot: PodSnapshot, count: int, *, outdated_only: bool) -> int:
+    slots = snapshot.system.slots(snapshot.spec.name)
     claim = secrets.token_hex(8)
     removed = failed = 0
     for agent in _claim(slots, snapshot, count, claim, outdated_only=outdated_only):
-        pod = snapshot.find(agent)
-        if pod is None or failed == GIVE_UP_AFTER:
-            slots.give_back(agent, claim)  # it registered after the snapshot: nothing is deleted without a uid
-        elif _delete(spec, snapshot, pod):
-            removed += 1
-        else:
+        pod = snapshot.find(agent)  # None: it registered after the snapshot, and nothing is deleted without a uid
+        if pod is not None and failed < GIVE_UP_AFTER:
+            if _delete(snapshot, pod):
+                removed += 1
+                continue
             failed += 1
-            slots.give_back(agent, claim)
+        slots.give_back(agent, claim)
     return removed
 
 
@@ -188,26 +184,27 @@ def _claim(slots: SlotMap, snapshot: PodSnapshot, count: int, claim: str, *, out
     return claimed if outdated_only else [*claimed, *slots.claim_idle(count - len(claimed), claim)]
 
 
-def _delete(spec: PoolSpec, snapshot: PodSnapshot, pod: Pod) -> bool:
+def _delete(snapshot: PodSnapshot, pod: Pod) -> bool:
     try:
         snapshot.delete(pod)
     except (Unavailable, PodRefused) as error:
-        log.warning("pod not deleted, claim given back", pool=spec.name, pod=pod.name, why=str(error))
+        log.warning("pod not deleted, claim given back", pool=pod.pool, pod=pod.name, why=str(error))
         return False
-    log.info("pod deleted", pool=spec.name, pod=pod.name, slots="idle")
+    log.info("pod deleted", pool=pod.pool, pod=pod.name, slots="idle")
     return True
 
 
-def _store(system: System, spec: PoolSpec, facts: PoolFacts, decision: Decision) -> None:
+def _store(snapshot: PodSnapshot, facts: PoolFacts, decision: Decision) -> None:
+    system, pool = snapshot.system, snapshot.spec.name
     reason = f"{decision.reason}: {decision.refused}" if decision.refused else decision.reason.value
     sizes = {"current": decision.current, "desired": decision.desired}
     with system.database.begin() as session:
-        last = next(iter(decisions.recent(session, spec.name, limit=1)), None)
+        last = next(iter(decisions.recent(session, pool, limit=1)), None)
         repeated = last is not None and decision.refused is not None and last.reason == reason
         if not repeated:
-            decisions.record(session, spec.name, system.now(), **sizes, reason=reason, facts=asdict(facts))
+            decisions.record(session, pool, system.now(), **sizes, reason=reason, facts=asdict(facts))
         if decision.reason is not ScalingReason.BACKING_OFF:  # the failure that it backs off from says more
-            pools.set_status(session, spec.name, reason if decision.refused else None, system.now())
+            pools.set_status(session, pool, reason if decision.refused else None, system.now())
 
 
 # The names that these had while a pool's pods belonged to a Deployment.

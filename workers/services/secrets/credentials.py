@@ -14,7 +14,7 @@ from workers.core.rotation import Credential, Disconnect, Issue, Retire, Step, e
 from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.pool_secret import PoolSecret
-from workers.services.pool_lock import pool_lock
+from workers.services.pool_state import pool_lock
 from workers.services.system import System
 from workers.slots import acl
 from workers.specs.pools import PoolSpec

@@ -1,0 +1,118 @@
+"""What cycles and people share about one pool: its cycle's lock, its pods as they were listed, its status message."""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from workers.core.pods import Pod, PodPhase, SafeToEvict
+from workers.protocol import names
+from workers.protocol.errors import TerraslotError, Unavailable
+from workers.services.system import System
+from workers.slots.locks import renew_lock
+from workers.specs.pools import PoolSpec
+from workers.store import pools
+
+# Seconds. Longer than one change may take, since the lock is renewed before each: a batch of creations side by side has
+# 25 s for its answers. The lock of a process that died is free after this time.
+LOCK_TTL = 120.0
+_FIRST_PAUSE = 0.05
+# Pods created between two renewals of the lock: as many as the backend creates side by side, so that they take the time
+# of one answer.
+_AT_ONCE = 8
+_NOW = "at the moment: "
+
+
+@contextmanager
+def pool_lock(system: System, pool: str, *, wait: float = 60.0) -> Iterator[PoolSpec]:
+    """Hold the lock of the pool's cycle; yield the pool's configuration as it is then.
+
+    Raises :class:`UnknownPool`, and :class:`Unavailable` where the lock is not free within ``wait`` seconds. What takes
+    long calls :func:`~workers.slots.locks.renew_lock` before it changes anything, as every change of pods does;
+    :class:`LockLost` ends it where the lock has been lost.
+    """
+    system.pool(pool)
+    lock, owner = system.lock(pool, "cycle"), uuid.uuid4().hex
+    until, pause = time.monotonic() + wait, _FIRST_PAUSE
+    while not lock.request(owner, LOCK_TTL):
+        if time.monotonic() + pause > until:
+            raise Unavailable(f"The cycle of the pool {pool!r} still runs after {wait:g} s: try again.")
+        time.sleep(pause)
+        pause *= 2  # each request makes the holder do one more round, and has to come after that
+    rerun = True
+    try:
+        with lock.held(owner, LOCK_TTL):
+            yield system.pool(pool)
+        rerun = not lock.finish(owner, LOCK_TTL)
+    finally:
+        if rerun:
+            lock.drop(owner)
+            system.celery.send_task(names.CYCLE, args=[pool])
+
+
+class PodSnapshot:
+    """The pods of one pool. Raises :class:`Unavailable` where the cluster can't be asked."""
+
+    def __init__(self, system: System, spec: PoolSpec) -> None:
+        self.system = system
+        self.spec = spec
+        self._backend = system.pods(spec)
+        self._pods = {pod.name: pod for pod in self._backend.list(spec.name)}
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods, as far as this process knows."""
+        return list(self._pods.values())
+
+    @property
+    def outdated(self) -> list[Pod]:
+        """The pods that were made from an earlier configuration of their pool."""
+        template = self._backend.template(self.spec)
+        return [pod for pod in self._pods.values() if pod.template not in (None, template)]
+
+    def find(self, name: str) -> Pod | None:
+        """Return the pod of that name."""
+        return self._pods.get(name)
+
+    def create(self, names: Sequence[str]) -> dict[str, TerraslotError]:
+        """Create pods until one fails; return by name those that were not created. Raises :class:`LockLost`."""
+        failures: dict[str, TerraslotError] = {}
+        for start in range(0, len(names), _AT_ONCE):
+            if failures:
+                return failures | dict.fromkeys(names[start:], next(iter(failures.values())))
+            batch = names[start : start + _AT_ONCE]
+            renew_lock()
+            failures = self._backend.create_all(self.spec, batch)
+            now, created = self.system.now().timestamp(), (name for name in batch if name not in failures)
+            self._pods |= {name: Pod(name, "", self.spec.name, now, PodPhase.PENDING) for name in created}
+        return failures
+
+    def delete(self, pod: Pod) -> None:
+        """Delete a pod; it stays in the snapshot while it ends. Raises :class:`LockLost`."""
+        renew_lock()
+        left = self._backend.delete(pod)
+        if left is None:
+            self._pods.pop(pod.name, None)
+        else:
+            self._pods[pod.name] = left
+
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
+        """Tell the cluster which pods it may evict; return errors by the pod's name. Raises :class:`LockLost`."""
+        renew_lock()
+        return self._backend.set_safe_to_evict(changes)
+
+
+def status(system: System, name: str) -> str | None:
+    """Return what keeps a pool from its desired state. Raises :class:`UnknownPool`."""
+    with system.database.read() as session:
+        return pools.status(session, name)
+
+
+def set_status(system: System, pool: str, problem: str | None) -> None:
+    """Store the problem that a pool has at the moment; None removes the last one, and no other status message."""
+    with system.database.read() as session:
+        before = pools.status(session, pool)
+    message = f"{_NOW}{problem}" if problem else None
+    if message != before and (message or (before or "").startswith(_NOW)):
+        with system.database.begin() as session:
+            pools.set_status(session, pool, message, system.now())
