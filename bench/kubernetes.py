@@ -26,7 +26,6 @@ from tests.valkey_server import running_valkey
 from workers.app import build_app
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import PAGE, KubernetesPods
-from workers.cluster.kubernetes.refusals import Call
 from workers.protocol.encryption import new_key
 from workers.services.pools import manage as pools
 from workers.services.scaling.cycle import cycle
@@ -54,9 +53,9 @@ class Counting(Api):
     def __post_init__(self) -> None:
         super().__init__(self.kubeconfig, read_seconds=60)
 
-    def call(self, what: Call, method: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
-        self.requests[f"{what.verb} {what.resource}"] += 1
-        return super().call(what, method, *arguments, **options)
+    def request(self, verb: str, resource: str, *name: str, **options: Any) -> dict[str, Any]:
+        self.requests[f"{verb} {resource}"] += 1
+        return super().request(verb, resource, *name, **options)
 
 
 @dataclass

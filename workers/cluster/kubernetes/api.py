@@ -22,7 +22,7 @@ from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.validation import dotted, problems
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
+    from kubernetes.client import ApiClient
 
 Json = dict[str, Any]
 
@@ -31,6 +31,15 @@ _CONNECT_SECONDS = 5.0  # the handshakes of TCP and TLS, with a packet that is s
 _READ_SECONDS = 20.0
 _CONNECTIONS = 32  # for four threads with a batch of calls each
 _NAMED_AT_MOST = 5  # problems of one object in a message
+# What the client calls the API's verbs and resources, the latter with their class.
+_VERBS = {"get": "read", "update": "replace"}
+_RESOURCES = {
+    "pods": ("CoreV1Api", "pod"),
+    "secrets": ("CoreV1Api", "secret"),
+    "configmaps": ("CoreV1Api", "config_map"),
+    "deployments": ("AppsV1Api", "deployment"),
+    "replicasets": ("AppsV1Api", "replica_set"),
+}
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 
@@ -38,21 +47,15 @@ _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 class Api:
     """One cluster, by a kubeconfig or by this pod's service account; the first call connects.
 
-    ``read_seconds``: the longest wait for an answer. ``connections``: how many stay open.
+    ``read_seconds``: the longest wait for an answer.
     """
 
     def __init__(
-        self,
-        kubeconfig: str | None = None,
-        namespace: str | None = None,
-        *,
-        read_seconds: float = _READ_SECONDS,
-        connections: int = _CONNECTIONS,
+        self, kubeconfig: str | None = None, namespace: str | None = None, *, read_seconds: float = _READ_SECONDS
     ) -> None:
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._timeout = (min(_CONNECT_SECONDS, read_seconds), read_seconds)
-        self._connections = connections
         self._client: ApiClient | None = None
         self._connecting = threading.Lock()
 
@@ -67,36 +70,19 @@ class Api:
         self._connected()
         return self._namespace or "default"
 
-    @property
-    def core(self) -> CoreV1Api:
-        """Pods, Secrets, ConfigMaps."""
-        client = self._connected()
-        from kubernetes.client import CoreV1Api  # noqa: PLC0415
+    def request(self, verb: str, resource: str, *name: str, accept: Collection[Kind] = (), **options: Any) -> Json:
+        """Act on objects of the namespace, or on the one of this name; return the answer's object.
 
-        return CoreV1Api(client)
-
-    @property
-    def apps(self) -> AppsV1Api:
-        """Deployments and ReplicaSets."""
-        client = self._connected()
-        from kubernetes.client import AppsV1Api  # noqa: PLC0415
-
-        return AppsV1Api(client)
-
-    def call(
-        self, what: Call, method: Callable[..., Any], *arguments: Any, accept: Collection[Kind] = (), **options: Any
-    ) -> Json:
-        """Call a method of the client and return the answer's object; an empty one for a refusal to ``accept``.
-
-        Raises what :func:`~workers.cluster.kubernetes.refusals.explain` makes of any other refusal,
-        :class:`PodRefused` where the client itself finds the object invalid, and :class:`Unavailable` where no answer
-        came in time.
+        It is empty for a refusal to ``accept``. Raises what :func:`~workers.cluster.kubernetes.refusals.explain` makes
+        of any other refusal, :class:`PodRefused` where the client itself finds the object invalid, and
+        :class:`Unavailable` where no answer came in time.
         """
+        what, method = Call(verb, resource, self.namespace, *name), self._method(verb, resource)
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         try:
-            answer = method(*arguments, **options, _preload_content=False, _request_timeout=self._timeout)
+            answer = method(*name, self.namespace, **options, _preload_content=False, _request_timeout=self._timeout)
             found: Json = json.loads(answer.data)
         except ApiException as error:
             if not error.status:
@@ -113,34 +99,20 @@ class Api:
             raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
         return found
 
-    def request(
-        self,
-        verb: str,
-        resource: str,
-        method: Callable[..., Any],
-        *name: str,
-        accept: Collection[Kind] = (),
-        **how: Any,
-    ) -> Json:
-        """Call a method of the client for objects of the namespace, or for the one of this name; see :meth:`call`."""
-        call = Call(verb, resource, self.namespace, *name)
-        return self.call(call, method, *name, call.namespace, accept=accept, **how)
-
-    def find(self, resource: str, name: str, read: Callable[..., Any]) -> Json:
+    def find(self, resource: str, name: str) -> Json:
         """Return an object by its name; an empty one where there is none."""
-        return self.request("get", resource, read, name, accept=(Kind.NOT_FOUND,))
+        return self.request("get", resource, name, accept=(Kind.NOT_FOUND,))
 
-    def delete(self, resource: str, method: Callable[..., Any], name: str, uid: str, **how: Any) -> Json:
+    def delete(self, resource: str, name: str, uid: str, **how: Any) -> Json:
         """Delete the object of this name and uid, and return it as it is then; an empty one where it is gone."""
         body = {"preconditions": {"uid": uid}, **how}
-        return self.request("delete", resource, method, name, body=body, accept=(Kind.NOT_FOUND, Kind.CONFLICT))
+        return self.request("delete", resource, name, body=body, accept=(Kind.NOT_FOUND, Kind.CONFLICT))
 
     def patch_pod(self, name: str, **metadata: Any) -> None:
         """Patch a pod's metadata, its ``uid`` among them; nothing where this pod is gone."""
         # Invalid: another pod has the name, and its uid can't be changed to the one of the patch.
         gone = (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
-        patch = self.core.patch_namespaced_pod
-        self.request("patch", "pods", patch, name, body={"metadata": metadata}, accept=gone)
+        self.request("patch", "pods", name, body={"metadata": metadata}, accept=gone)
 
     def close(self) -> None:
         """Close all connections."""
@@ -148,6 +120,15 @@ class Api:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+    def _method(self, verb: str, resource: str) -> Callable[..., Any]:
+        from kubernetes import client  # noqa: PLC0415
+
+        group, noun = _RESOURCES[resource]
+        method: Callable[..., Any] = getattr(
+            getattr(client, group)(self._connected()), f"{_VERBS.get(verb, verb)}_namespaced_{noun}"
+        )
+        return method
 
     def _connected(self) -> ApiClient:
         with self._connecting:
@@ -179,7 +160,7 @@ class Api:
             where = f"The kubeconfig {self._kubeconfig}" if self._kubeconfig else "The service account of this pod"
             raise Unavailable(f"{where} can't be used: {_words(error)}. Check TERRASLOT_KUBECONFIG.") from error
         configuration.retries = False
-        configuration.connection_pool_maxsize = self._connections
+        configuration.connection_pool_maxsize = _CONNECTIONS
         return client.ApiClient(configuration)
 
 

@@ -89,7 +89,7 @@ class KubernetesPods:
         ``force`` leaves one second: with none the server would forget the pod while its processes still run.
         """
         grace = {"gracePeriodSeconds": 1} if force else {}
-        return _unless_gone(self._api.delete("pods", self._api.core.delete_namespaced_pod, pod.name, pod.uid, **grace))
+        return _unless_gone(self._api.delete("pods", pod.name, pod.uid, **grace))
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.set_safe_to_evict <workers.cluster.backend.PodBackend.set_safe_to_evict>`."""
@@ -115,8 +115,8 @@ class KubernetesPods:
 
     def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
         pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
-        create, there = self._api.core.create_namespaced_pod, (Kind.ALREADY_EXISTS,)
-        self._api.request("create", "pods", create, body=pod, field_validation="Strict", accept=there, **options)
+        there = (Kind.ALREADY_EXISTS,)
+        self._api.request("create", "pods", body=pod, field_validation="Strict", accept=there, **options)
 
     def _set_safe_to_evict(self, change: SafeToEvict) -> None:
         self._api.patch_pod(change.pod.name, **eviction_patch(change.pod.uid, safe=change.safe))
@@ -124,7 +124,7 @@ class KubernetesPods:
     def _check_pull_secrets(self, spec: PoolSpec) -> None:
         for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():
             try:
-                found = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
+                found = self._api.find("secrets", name)
             except (NotPermitted, PodRefused):
                 continue  # without permission to read Secrets nothing can be said
             if not found:
@@ -140,11 +140,9 @@ class KubernetesPods:
         return pods if pods is not None else self._read_pages(selector, until, options) or []
 
     def _read_pages(self, selector: str, until: float, options: Json, accept: Sequence[Kind] = ()) -> Pods | None:
-        read, found = self._api.core.list_namespaced_pod, []
+        found: Pods = []
         while True:
-            page = self._api.request(
-                "list", "pods", read, label_selector=selector, limit=PAGE, accept=accept, **options
-            )
+            page = self._api.request("list", "pods", label_selector=selector, limit=PAGE, accept=accept, **options)
             if not page:
                 return None
             found += [as_pod(pod) for pod in page["items"]]

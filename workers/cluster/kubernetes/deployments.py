@@ -12,8 +12,6 @@ create and update of ConfigMaps.
 """
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
@@ -39,7 +37,7 @@ class Deployments:
             return
         sets = {each["metadata"]["uid"] for each in self._replica_sets(deployment)}
         ours = labels.of_pool(self._instance, pool)
-        for pod in self._pods(deployment):
+        for pod in self._list("pods", deployment):
             labelled = ours.items() <= (pod["metadata"].get("labels") or {}).items()
             if _controller(pod) in sets and not labelled:
                 self._label(pod, ours)
@@ -59,7 +57,7 @@ class Deployments:
             if not _is_deleting(deployment):
                 self._keep(pool, deployment)
                 self.label_pods(pool, name)
-                self._orphan("deployments", deployment, self._api.apps.delete_namespaced_deployment)
+                self._orphan("deployments", deployment)
             return f"the Deployment {name} to leave its ReplicaSets"
         kept = self._kept(pool, name)
         if not kept:
@@ -68,7 +66,7 @@ class Deployments:
             self.label_pods(pool, name)
             for each in sets:
                 if not _is_deleting(each):
-                    self._orphan("replicasets", each, self._api.apps.delete_namespaced_replica_set)
+                    self._orphan("replicasets", each)
             return f"the ReplicaSets of {name} to leave their pods"
         self._make_single(pool, kept)
         return None
@@ -90,44 +88,39 @@ class Deployments:
         if not there:
             self._make_single(pool, kept)
         metadata = {key: value for key, value in kept["metadata"].items() if key != "uid"}
-        create, body = self._api.apps.create_namespaced_deployment, {**kept, "metadata": metadata}
-        self._api.request("create", "deployments", create, body=body, accept=(Kind.ALREADY_EXISTS,))
+        body = {**kept, "metadata": metadata}
+        self._api.request("create", "deployments", body=body, accept=(Kind.ALREADY_EXISTS,))
 
     def _make_single(self, pool: str, deployment: Json) -> None:
         """Label the pods that have no controller any more, without the hash by which a ReplicaSet would adopt them."""
-        for pod in self._pods(deployment):
+        for pod in self._list("pods", deployment):
             if _controller(pod) is None and TEMPLATE_HASH in pod["metadata"]["labels"]:
                 self._label(pod, {**labels.of_pool(self._instance, pool), TEMPLATE_HASH: None})
 
     def _replica_sets(self, deployment: Json) -> list[Json]:
         """Return the ReplicaSets that are the Deployment's, or were until it went."""
         uid = deployment["metadata"].get("uid")
-        found = self._list("replicasets", self._api.apps.list_namespaced_replica_set, deployment)
-        return [each for each in found if _controller(each) in (uid, None)]
+        return [each for each in self._list("replicasets", deployment) if _controller(each) in (uid, None)]
 
-    def _pods(self, deployment: Json) -> list[Json]:
-        return self._list("pods", self._api.core.list_namespaced_pod, deployment)
-
-    def _list(self, resource: str, function: Callable[..., Any], deployment: Json) -> list[Json]:
-        found = self._api.request("list", resource, function, label_selector=_selector(deployment))
-        return list(found["items"])
+    def _list(self, resource: str, deployment: Json) -> list[Json]:
+        return list(self._api.request("list", resource, label_selector=_selector(deployment))["items"])
 
     def _label(self, pod: Json, new: dict[str, str | None] | dict[str, str]) -> None:
         self._api.patch_pod(pod["metadata"]["name"], uid=pod["metadata"]["uid"], labels=new)
 
-    def _orphan(self, resource: str, found: Json, delete: Callable[..., Any]) -> None:
+    def _orphan(self, resource: str, found: Json) -> None:
         metadata = found["metadata"]
-        self._api.delete(resource, delete, metadata["name"], metadata["uid"], propagationPolicy="Orphan")
+        self._api.delete(resource, metadata["name"], metadata["uid"], propagationPolicy="Orphan")
 
     def _absent(self, name: str) -> InvalidRequest:
         return InvalidRequest(f"There is no Deployment {name!r} in the namespace {self._api.namespace}.")
 
     def _read(self, name: str) -> Json:
-        return self._api.find("deployments", name, self._api.apps.read_namespaced_deployment)
+        return self._api.find("deployments", name)
 
     def _kept(self, pool: str, name: str) -> Json:
         """Return the Deployment that was adopted, as it was."""
-        found = self._api.find("configmaps", self._config_map(pool), self._api.core.read_namespaced_config_map)
+        found = self._api.find("configmaps", self._config_map(pool))
         kept: Json = json.loads(found["data"][_MANIFEST]) if found else {}
         return kept if kept and kept["metadata"]["name"] == name else {}
 
@@ -135,9 +128,8 @@ class Deployments:
         name = self._config_map(pool)
         data = {_MANIFEST: json.dumps(_as_created(deployment))}
         kept = {"metadata": {"name": name, "labels": labels.of_pool(self._instance, pool)}, "data": data}
-        create, replace = self._api.core.create_namespaced_config_map, self._api.core.replace_namespaced_config_map
-        if not self._api.request("create", "configmaps", create, body=kept, accept=(Kind.ALREADY_EXISTS,)):
-            self._api.request("update", "configmaps", replace, name, body=kept)
+        if not self._api.request("create", "configmaps", body=kept, accept=(Kind.ALREADY_EXISTS,)):
+            self._api.request("update", "configmaps", name, body=kept)
 
     def _config_map(self, pool: str) -> str:
         return labels.object_name("deployment", self._instance, pool)

@@ -29,10 +29,9 @@ class PoolSecrets:
         """
         secret = pool_secret(pool, content, instance=self._instance)
         name = secret["metadata"]["name"]
-        there = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
+        there = self._api.find("secrets", name)
         if not there:
-            create = self._api.core.create_namespaced_secret
-            self._api.request("create", "secrets", create, body=secret, accept=_LOST_RACE)
+            self._api.request("create", "secrets", body=secret, accept=_LOST_RACE)
         elif not self._is_of(pool, there):
             raise PodRefused(
                 f"The Secret {name} in the namespace {self._api.namespace} is not this control plane's, and the pool "
@@ -40,15 +39,14 @@ class PoolSecrets:
             )
         elif there.get("data") != secret["data"]:
             secret["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
-            replace = self._api.core.replace_namespaced_secret
-            self._api.request("update", "secrets", replace, name, body=secret, accept=(*_LOST_RACE, Kind.NOT_FOUND))
+            self._api.request("update", "secrets", name, body=secret, accept=(*_LOST_RACE, Kind.NOT_FOUND))
 
     def delete(self, pool: str) -> None:
         """Delete a pool's Secret; nothing where there is none, or where it is not the pool's."""
         name = secret_name(pool, instance=self._instance)
-        there = self._api.find("secrets", name, self._api.core.read_namespaced_secret)
+        there = self._api.find("secrets", name)
         if self._is_of(pool, there):
-            self._api.delete("secrets", self._api.core.delete_namespaced_secret, name, there["metadata"]["uid"])
+            self._api.delete("secrets", name, there["metadata"]["uid"])
 
     def _is_of(self, pool: str, secret: Json) -> bool:
         return labels.of_pool(self._instance, pool).items() <= (secret.get("metadata", {}).get("labels") or {}).items()
