@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from tests.waiting import eventually
 from workers.app import build_app
-from workers.cli import runs as history
+from workers.cli import history
 from workers.cli import system as cli_system
 from workers.cli.console import console
 from workers.cli.main import app

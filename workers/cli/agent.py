@@ -1,11 +1,12 @@
 """``agent``: single agents, and whether runs are given to them."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from workers.cli.console import answer, plain, say, show_json, show_table
+from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import AsJson
 from workers.cli.system import system
 from workers.protocol.leases import SlotState
@@ -24,7 +25,7 @@ def list_agents(as_json: AsJson = False) -> None:
     """List all agents of all pools."""
     found = [(pool.name, agent) for pool in pool_views.every(system()) for agent in pool.agents]
     if as_json:
-        show_json([{"pool": pool, **plain(agent)} for pool, agent in found])
+        show_json([{"pool": pool, **asdict(agent)} for pool, agent in found])
     elif not found:
         say("No agents: pools create them when there are runs.")
     else:

@@ -83,19 +83,15 @@ def cell(value: object, style: str = "") -> Text:
     return Text("-", style="dim") if value in (None, "") else Text(clean(str(value)), style=style)
 
 
-def show_json(value: Any) -> None:
-    """Print values as one JSON document."""
-    typer.echo(json.dumps(plain(value), indent=2, default=str))
+def show_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print values as one JSON document; without ``indent`` on one line."""
+    typer.echo(json.dumps(value, indent=indent, default=_plain))
 
 
-def plain(value: Any) -> Any:
-    """Return dataclasses and models as what JSON knows; times as ISO 8601."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+def _plain(value: Any) -> Any:
+    """Return what JSON does not know as something that it knows; times as ISO 8601."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,142 +1,228 @@
-"""``runs``, ``show``: what is on record. Neither Celery nor Redis is loaded, so that looking is quick."""
+"""``plan``, ``apply``, ``confirm``, ``discard``, ``cancel``, ``logs``: a run is enqueued, decided about, followed."""
 
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
-from functools import cache
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from workers.cli.console import cell, console, plain, say, show_json, table
-from workers.cli.options import AsJson, RunId
-from workers.cli.outcome import STYLES, changes, tell_outputs
+from workers.cli.console import is_interactive, say, show_json
+from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
+from workers.cli.options import AsJson, Destroy, NoWait, Priority, RunId, WorkspaceName
+from workers.cli.outcome import FAILURE, INTERRUPTED, STYLES, changes, exit_code, tell
+from workers.cli.system import system
+from workers.core.errors import AgentGone, NotWaiting
 from workers.core.lifecycle import RunStatus
-from workers.services.formatting import ago
+from workers.protocol import names
+from workers.protocol.kinds import Phase
+from workers.services import workspaces
+from workers.services.runs import decide
 from workers.services.runs import views as run_views
-from workers.services.runs.views import EventView, RunView
-from workers.settings import settings
-from workers.store.database import Database
+from workers.services.runs.views import RunView
+from workers.slots.log_stream import LogLine
 
 app = typer.Typer()
 
-_SHORT = 8
-_STATUS = f"Only runs in this status, one of {', '.join(RunStatus)}; may be repeated."
-
-
-@cache
-def database() -> Database:
-    """Return the database of this process, without the rest of the system."""
-    return Database(settings().database)
+_ENTRY_PATIENCE = 5.0
+_LATER = "later"
 
 
 @app.command()
-def runs(
-    workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Only runs of this workspace.")] = None,
-    pool: Annotated[str | None, typer.Option(help="Only runs of this pool.")] = None,
-    status: Annotated[list[RunStatus] | None, typer.Option(metavar="STATUS", help=_STATUS)] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
+def plan(
+    workspace: WorkspaceName,
+    *,
+    destroy: Destroy = False,
+    priority: Priority = 0,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the latest runs, newest first."""
-    statuses = frozenset(status) if status else None
-    found = run_views.recent(database(), workspace=workspace, pool=pool, statuses=statuses, limit=limit)
-    if as_json:
-        show_json(found)
-    elif found:
-        console().print(run_table(found))
+    """Plan a workspace: show what an apply would change."""
+    run_id = _enqueue(names.PLAN, workspace, priority=priority, destroy=destroy)
+    if no_wait:
+        _leave(run_id, workspace, as_json=as_json)
     else:
-        say("No runs.")
+        _finish(_follow(run_id, as_json=as_json), as_json=as_json)
 
 
 @app.command()
-def show(run: RunId, as_json: AsJson = False) -> None:
-    """Show a run: where it stands, its changes, outputs and error, and what happened to it."""
-    found = run_views.one(database(), run)
-    events = run_views.events(database(), found)
-    if as_json:
-        show_json(plain(found) | {"events": plain(events)})
+def apply(
+    workspace: WorkspaceName,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Confirm what it planned, without asking.")] = False,
+    destroy: Destroy = False,
+    priority: Priority = 0,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Plan a workspace, ask for a confirmation, and apply that very plan."""
+    # This command does not wait for the plan, so the run confirms itself.
+    alone = {"auto_apply": True} if yes and no_wait else {}
+    run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **alone)
+    if no_wait:
+        _leave(run_id, workspace, as_json=as_json)
+    else:
+        ask = is_interactive() and not as_json
+        _finish(_follow(run_id, yes=yes, ask=ask, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Let the plan of a waiting run be applied, and follow the apply."""
+    decided = run_views.view(decide.confirm(system(), run))
+    if no_wait and not decided.status.is_over:
+        tell(decided, as_json=as_json)
+    else:
+        _finish(_await_end(decided, lambda line: line.phase == Phase.APPLY, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def discard(run: RunId, as_json: AsJson = False) -> None:
+    """Refuse the plan of a waiting run."""
+    _tell_as_asked(run_views.view(decide.discard(system(), run)), as_json=as_json)
+
+
+@app.command()
+def cancel(
+    run: RunId,
+    force: Annotated[bool, typer.Option("--force", help="Kill terraform; its state may be lost.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """End a run: terraform is interrupted once, and has time to store its state."""
+    asked = run_views.view(decide.cancel(system(), run, force=force))
+    ended = asked if no_wait or asked.status.is_over else _await_end(asked, lambda _: False, as_json=as_json)
+    if ended.status is RunStatus.CANCELLED or not ended.status.is_over:
+        _tell_as_asked(ended, as_json=as_json)
         return
-    console().print(_facts(found))
-    if found.error:
-        say(f"\n{found.error.strip()}", style="red")
-    tell_outputs(found)
-    say("")
-    console().print(_history(events))
+    tell(ended, as_json=as_json)
+    raise typer.Exit(FAILURE)
 
 
-def run_table(found: Sequence[RunView]) -> Table:
-    """Return runs as a table, with as much of each id as tells them apart."""
-    made = table("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT")
-    now = datetime.now(UTC)
-    length = _length([run.run_id for run in found])
-    for run in found:
-        made.add_row(
-            cell(run.run_id[:length]),
-            cell(run.workspace),
-            cell(run.kind),
-            cell(run.status, STYLES.get(run.status, "")),
-            cell(_brief_changes(run)),
-            cell(ago(run.created_at, now)),
-            cell(f"{run.agent}/{run.slot}" if run.agent else None),
-        )
-    return made
+@app.command()
+def logs(
+    run: RunId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what terraform printed. As JSON: a list of lines, or with --follow a document a line."""
+    found = run_views.one(system().database, run)
+    if follow:
+        _follow_log(found, as_json=as_json)
+        return
+    lines = _all_lines(found)
+    if as_json:
+        show_json(lines)
+        return
+    for line in lines:
+        say(line.text)
+    if not lines:
+        say(f"Run {found.run_id} has no log: it has printed nothing, or too long ago.", errors=True)
 
 
-def _length(ids: Collection[str]) -> int:
-    """Return how many characters tell all of these apart."""
-    longest = max(map(len, ids), default=_SHORT)
-    return next((size for size in range(_SHORT, longest) if len({name[:size] for name in ids}) == len(ids)), longest)
+def _enqueue(task: str, workspace: str, **options: Any) -> str:
+    """Send the task of a run; return the run's id. Raises :class:`UnknownWorkspace` before anything is sent."""
+    spec = workspaces.get(system(), workspace)
+    # Celery would try for twenty seconds to reach a result backend that isn't there.
+    system().slots(spec.pool).stats()
+    run_id = str(uuid.uuid4())
+    system().celery.send_task(task, kwargs={"workspace": workspace, **options}, task_id=run_id)
+    return run_id
 
 
-def _brief_changes(run: RunView) -> str | None:
-    if run.changes["add"] is None:
-        return None
-    return f"+{run.changes['add']} ~{run.changes['change']} -{run.changes['destroy']}"
+def _leave(run_id: str, workspace: str, *, as_json: bool) -> None:
+    with Progress(errors=True) as progress:
+        run = Follower(system(), run_id, progress).until_entered(_ENTRY_PATIENCE)
+    if run is not None:
+        tell(run, as_json=as_json)
+    elif as_json:
+        show_json({"run_id": run_id, "workspace": workspace, "status": RunStatus.PENDING})
+    else:
+        say(f"Run {run_id} is enqueued; no worker has taken it yet.")
 
 
-def _facts(run: RunView) -> Table:
-    made = Table.grid(padding=(0, 2))
-    made.add_column(style="bold")
-    made.add_column(overflow="fold")
-    facts: dict[str, Any] = {
-        "Run": run.run_id,
-        "Workspace": run.workspace,
-        "Pool": run.pool,
-        "Kind": f"{run.kind}, destroy" if run.destroy else run.kind,
-        "Status": f"{run.status} ({run.reason})" if run.reason else run.status,
-        "Changes": changes(run),
-        "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,
-        "Commit": run.commit,
-        "Attempt": run.attempt,
-        "Created": _moment(run.created_at),
-        "Finished": _moment(run.finished_at),
-        "Confirm until": _moment(run.confirm_until),
-    }
-    if run.status is RunStatus.PENDING:
-        facts["Waiting"] = _why_pending(run)
-    if run.cancel_requested and not run.status.is_over:
-        facts["Cancel"] = "asked for"
-    for name, value in facts.items():
-        if value not in (None, ""):
-            made.add_row(name, cell(value, STYLES.get(run.status, "") if name == "Status" else ""))
-    return made
+def _follow(run_id: str, *, yes: bool = False, ask: bool = False, as_json: bool) -> RunView:
+    """Follow a run until it is over, or left waiting for a decision."""
+    with _progress(run_id, f"`terraslot cancel {run_id}` ends it", as_json=as_json) as progress:
+        follower = Follower(system(), run_id, progress)
+        progress.note(f"Run {run_id}", style="bold")
+        follower.until_entered()
+        run = follower.until(waits_or_is_over)
+        while run.status is RunStatus.APPLY_PENDING and (yes or ask):
+            answer = "yes" if yes else _ask(run)
+            if answer == _LATER:
+                break
+            _decide(run, answer, progress)
+            run = follower.until(waits_or_is_over)
+    return run
 
 
-def _history(events: Sequence[EventView]) -> Table:
-    made = table("AT", "EVENT", "STATUS", "DETAIL")
-    for event in events:
-        detail = ", ".join(f"{name}={value}" for name, value in event.detail.items() if value is not None)
-        made.add_row(cell(_moment(event.at)), cell(event.event), cell(event.status), cell(detail))
-    return made
+def _await_end(run: RunView, wanted: Callable[[LogLine], bool], *, as_json: bool) -> RunView:
+    with _progress(run.run_id, f"`terraslot logs -f {run.run_id}` follows it", as_json=as_json) as progress:
+        return Follower(system(), run.run_id, progress, wanted).until(is_over)
 
 
-def _why_pending(run: RunView) -> str:
-    # Only a run that waits is worth the time that this takes to load.
-    from workers.cli.system import system  # noqa: PLC0415
+@contextmanager
+def _progress(run_id: str, hint: str, *, as_json: bool) -> Iterator[Progress]:
+    """Show how a run goes on. Ctrl-C ends the command alone, with a hint at the run."""
+    with Progress(errors=as_json) as progress:
+        try:
+            yield progress
+        except (KeyboardInterrupt, typer.Abort):
+            progress.pause()
+            progress.note(f"\nRun {run_id} goes on: {hint}.", "yellow")
+            raise typer.Exit(INTERRUPTED) from None
 
-    return run_views.why_pending(system(), run)
+
+def _ask(run: RunView) -> str:
+    say(f"Run {run.run_id} waits for a confirmation: {changes(run)}.", style="bold")
+    while True:
+        answer = str(typer.prompt("Apply this plan? (yes, no: refuse it, later: leave it waiting)")).strip().lower()
+        for known in ("yes", "no", _LATER):
+            if answer and known.startswith(answer):
+                return known
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+def _decide(run: RunView, answer: str, progress: Progress) -> None:
+    try:
+        if answer == "yes":
+            decide.confirm(system(), run.run_id, attempt=run.attempt)
+        else:
+            decide.discard(system(), run.run_id)
+    except (NotWaiting, AgentGone) as error:
+        progress.note(str(error), "yellow")
+
+
+def _finish(run: RunView, *, as_json: bool) -> None:
+    tell(run, as_json=as_json)
+    raise typer.Exit(exit_code(run))
+
+
+def _tell_as_asked(run: RunView, *, as_json: bool) -> None:
+    """Print a run that is as it was asked for: no error, whatever its status."""
+    if as_json:
+        show_json(run)
+    elif run.status.is_over:
+        say(f"Run {run.run_id} of workspace {run.workspace} is {run.status}.")
+    else:
+        say(f"Run {run.run_id} is {run.status}; it is over when terraform is gone.")
+
+
+def _all_lines(run: RunView) -> list[LogLine]:
+    lines: list[LogLine] = []
+    while more := run_views.log_lines(system(), run, after=lines[-1].id if lines else "0"):
+        lines += more
+    return lines
+
+
+def _follow_log(run: RunView, *, as_json: bool) -> None:
+    with Progress(errors=as_json) as progress:
+        ended = Follower(system(), run.run_id, progress, _printed if as_json else lambda _: True).until(is_over)
+    if not as_json:
+        say(f"Run {ended.run_id} is {ended.status}.", style=STYLES.get(ended.status, ""), errors=True)
+
+
+def _printed(line: LogLine) -> bool:
+    """Print a line as JSON; it is not for people then."""
+    show_json(line, indent=None)
+    return False

@@ -1,8 +1,8 @@
 """``slots``: which run holds which slot of which agent."""
 
-import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from workers.cli.console import cell, clean, console, plain, show_json, table
+from workers.cli.console import cell, clean, console, show_json, table
 from workers.cli.options import AsJson
 from workers.cli.system import system
 from workers.protocol.leases import SLOTS_PER_AGENT, SlotState
@@ -35,7 +35,8 @@ def slots(
 ) -> None:
     """Show every agent's three slots. As JSON with --watch: one document a line."""
     if watch:
-        _watch(pool, as_json=as_json)
+        with suppress(KeyboardInterrupt):
+            _watch(pool, as_json=as_json)
     elif as_json:
         show_json([_slots_of(view) for view in _pools(pool)])
     else:
@@ -57,24 +58,21 @@ def _pools(name: str | None) -> list[PoolView]:
 
 
 def _slots_of(pool: PoolView) -> dict[str, Any]:
-    return {"pool": pool.name, "slots": plain(pool.slots), "pending": pool.pending, "agents": plain(pool.agents)}
+    return {"pool": pool.name, "slots": pool.slots, "pending": pool.pending, "agents": pool.agents}
 
 
 def _watch(pool: str | None, *, as_json: bool) -> None:
-    try:
-        if as_json or not console().is_terminal:
-            while True:
-                if as_json:
-                    typer.echo(json.dumps([_slots_of(view) for view in _pools(pool)]))
-                else:
-                    console().print(slots_tables(_pools(pool)))
-                time.sleep(_REFRESH)
-        with Live(slots_tables(_pools(pool)), console=console(), auto_refresh=False) as live:
-            while True:
-                time.sleep(_REFRESH)
-                live.update(slots_tables(_pools(pool)), refresh=True)
-    except KeyboardInterrupt:
-        raise typer.Exit from None
+    if as_json or not console().is_terminal:
+        while True:
+            if as_json:
+                show_json([_slots_of(view) for view in _pools(pool)], indent=None)
+            else:
+                console().print(slots_tables(_pools(pool)))
+            time.sleep(_REFRESH)
+    with Live(slots_tables(_pools(pool)), console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(_REFRESH)
+            live.update(slots_tables(_pools(pool)), refresh=True)
 
 
 def _heading(pool: PoolView) -> Text:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
-from workers.cli import plan_apply as cli
+from workers.cli import runs as cli
 from workers.cli.follow import Progress
 from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, NotWaiting
 from workers.core.lifecycle import RunStatus

@@ -1,13 +1,11 @@
 """Operations on a pool: scale, drain, rotate, adopt a Deployment, delete."""
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from workers.cli.console import answer, is_interactive, say
 from workers.cli.options import AsJson, PoolName
-from workers.cli.outcome import INTERRUPTED
 from workers.cli.system import system
 from workers.protocol.errors import InvalidRequest
 from workers.services.formatting import counted
@@ -20,7 +18,6 @@ from workers.services.secrets import credentials
 app = typer.Typer()
 
 DeploymentName = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="A Deployment's name.")]
-Answer = TypeVar("Answer")
 
 
 @app.command()
@@ -40,7 +37,7 @@ def drain(
     held = draining.drain_pool(system(), name)
     if wait and held:
         say(_drains(name, held), errors=as_json)
-        _interruptible(lambda: draining.wait_until_drained(system(), name))
+        draining.wait_until_drained(system(), name)
         held = 0
     answer({"pool": name, "draining": True, "held": held}, _drains(name, held), as_json=as_json)
 
@@ -96,7 +93,7 @@ def delete(
         if not is_interactive():
             raise InvalidRequest(f"Say --yes to delete the pool {name!r}: there is nobody to ask.")
         typer.confirm(f"Delete the pool {name} and its agents?", abort=True, err=True)
-    left = _interruptible(lambda: removal.delete_pool(system(), name, drain=drain, timeout=timeout))
+    left = removal.delete_pool(system(), name, drain=drain, timeout=timeout)
     ending = counted(left, "of its pods is still ending", "of its pods are still ending")
     more = f"\n  {ending}, or will end when the cluster answers." if left else ""
     answer({"pool": name, "deleted": True, "ending": left}, f"Pool {name} deleted.{more}", as_json=as_json)
@@ -113,18 +110,7 @@ def _scaled(done: Scaled) -> str:
         what = counted(done.removed, "idle agent goes", "idle agents go")
     else:
         what = "nothing changes"
-    more = counted(
-        done.kept,
-        "more stays, since it holds work or is starting",
-        "more stay, since they hold work or are starting",
-    )
-    kept = f"; {more}" if done.kept else ""
+    why = "more stays, since it holds work or is starting", "more stay, since they hold work or are starting"
+    kept = f"; {counted(done.kept, *why)}" if done.kept else ""
     short = f"; {done.short} fewer than asked for: `terraslot pool show {done.pool}` says why" if done.short else ""
     return f"Pool {done.pool}: {what}{kept}{short}."
-
-
-def _interruptible(work: Callable[[], Answer]) -> Answer:
-    try:
-        return work()
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None

@@ -2,7 +2,7 @@
 
 import typer
 
-from workers.cli.console import console, plain, say, show_json, show_table
+from workers.cli.console import console, say, show_json, show_table
 from workers.cli.options import AsJson, PoolName
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
@@ -63,7 +63,7 @@ def _brief(pool: PoolView) -> dict[str, object]:
         "type": pool.type,
         "limits": pool.limits,
         "agents": len(pool.agents),
-        "slots": plain(pool.slots),
+        "slots": pool.slots,
         "pending": pool.pending,
         "status_message": pool.status_message,
     }

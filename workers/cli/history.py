@@ -1,0 +1,143 @@
+"""``runs``, ``show``: what is on record. Neither Celery nor Redis is loaded, so that looking is quick."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from workers.cli.console import cell, console, say, show_json, table
+from workers.cli.options import AsJson, RunId
+from workers.cli.outcome import STYLES, changes, tell_outputs
+from workers.core.lifecycle import RunStatus
+from workers.services.formatting import ago
+from workers.services.runs import views as run_views
+from workers.services.runs.views import EventView, RunView
+from workers.settings import settings
+from workers.store.database import Database
+
+app = typer.Typer()
+
+_SHORT = 8
+_STATUS = f"Only runs in this status, one of {', '.join(RunStatus)}; may be repeated."
+
+
+@cache
+def database() -> Database:
+    """Return the database of this process, without the rest of the system."""
+    return Database(settings().database)
+
+
+@app.command()
+def runs(
+    workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Only runs of this workspace.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Only runs of this pool.")] = None,
+    status: Annotated[list[RunStatus] | None, typer.Option(metavar="STATUS", help=_STATUS)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the latest runs, newest first."""
+    statuses = frozenset(status) if status else None
+    found = run_views.recent(database(), workspace=workspace, pool=pool, statuses=statuses, limit=limit)
+    if as_json:
+        show_json(found)
+    elif found:
+        console().print(run_table(found))
+    else:
+        say("No runs.")
+
+
+@app.command()
+def show(run: RunId, as_json: AsJson = False) -> None:
+    """Show a run: where it stands, its changes, outputs and error, and what happened to it."""
+    found = run_views.one(database(), run)
+    events = run_views.events(database(), found)
+    if as_json:
+        show_json(asdict(found) | {"events": events})
+        return
+    console().print(_facts(found))
+    if found.error:
+        say(f"\n{found.error.strip()}", style="red")
+    tell_outputs(found)
+    say("")
+    console().print(_history(events))
+
+
+def run_table(found: Sequence[RunView]) -> Table:
+    """Return runs as a table, with as much of each id as tells them apart."""
+    made = table("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT")
+    now = datetime.now(UTC)
+    length = _length([run.run_id for run in found])
+    for run in found:
+        made.add_row(
+            cell(run.run_id[:length]),
+            cell(run.workspace),
+            cell(run.kind),
+            cell(run.status, STYLES.get(run.status, "")),
+            cell(_brief_changes(run)),
+            cell(ago(run.created_at, now)),
+            cell(f"{run.agent}/{run.slot}" if run.agent else None),
+        )
+    return made
+
+
+def _length(ids: Collection[str]) -> int:
+    """Return how many characters tell all of these apart."""
+    longest = max(map(len, ids), default=_SHORT)
+    return next((size for size in range(_SHORT, longest) if len({name[:size] for name in ids}) == len(ids)), longest)
+
+
+def _brief_changes(run: RunView) -> str | None:
+    if run.changes["add"] is None:
+        return None
+    return f"+{run.changes['add']} ~{run.changes['change']} -{run.changes['destroy']}"
+
+
+def _facts(run: RunView) -> Table:
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    facts: dict[str, Any] = {
+        "Run": run.run_id,
+        "Workspace": run.workspace,
+        "Pool": run.pool,
+        "Kind": f"{run.kind}, destroy" if run.destroy else run.kind,
+        "Status": f"{run.status} ({run.reason})" if run.reason else run.status,
+        "Changes": changes(run),
+        "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,
+        "Commit": run.commit,
+        "Attempt": run.attempt,
+        "Created": _moment(run.created_at),
+        "Finished": _moment(run.finished_at),
+        "Confirm until": _moment(run.confirm_until),
+    }
+    if run.status is RunStatus.PENDING:
+        facts["Waiting"] = _why_pending(run)
+    if run.cancel_requested and not run.status.is_over:
+        facts["Cancel"] = "asked for"
+    for name, value in facts.items():
+        if value not in (None, ""):
+            made.add_row(name, cell(value, STYLES.get(run.status, "") if name == "Status" else ""))
+    return made
+
+
+def _history(events: Sequence[EventView]) -> Table:
+    made = table("AT", "EVENT", "STATUS", "DETAIL")
+    for event in events:
+        detail = ", ".join(f"{name}={value}" for name, value in event.detail.items() if value is not None)
+        made.add_row(cell(_moment(event.at)), cell(event.event), cell(event.status), cell(detail))
+    return made
+
+
+def _why_pending(run: RunView) -> str:
+    # Only a run that waits is worth the time that this takes to load.
+    from workers.cli.system import system  # noqa: PLC0415
+
+    return run_views.why_pending(system(), run)
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
