@@ -1,7 +1,7 @@
 """The interface of pods, whatever runs them."""
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from workers.cluster.kubernetes.deployments import Deployments
 from workers.core.pods import Pod, SafeToEvict
@@ -23,13 +23,14 @@ class PodBackend(Protocol):
     means that there are no pods; elsewhere it may mean that the wrong place was asked.
     """
 
-    keeps_state: bool
-    moves_pods: bool
-    list_is_authoritative: bool
+    keeps_state: ClassVar[bool]
+    moves_pods: ClassVar[bool]
+    list_is_authoritative: ClassVar[bool]
 
     @property
     def deployments(self) -> Deployments | None:
         """The Deployments whose pods a pool may adopt; None where the backend has none."""
+        return None
 
     def list(self, pool: str) -> Pods:
         """Return every pod of ``pool`` that exists, the failed and the deleting ones too.
@@ -48,6 +49,13 @@ class PodBackend(Protocol):
 
     def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
         """Create several pods; return the errors by the name of their pod."""
+        failed: dict[str, TerraslotError] = {}
+        for name in names:
+            try:
+                self.create(spec, name)
+            except TerraslotError as error:
+                failed[name] = error
+        return failed
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """End this pod, by its uid: SIGTERM, and after its grace period SIGKILL. ``force`` kills at once.
@@ -55,11 +63,12 @@ class PodBackend(Protocol):
         Returns without waiting: the pod as it is while it ends, or None where nothing of it is left.
         """
 
-    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
-        """Tell the cluster which pods it may evict; return the errors by the name of their pod.
+    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:  # noqa: ARG002
+        """Tell a cluster that evicts pods which it may evict; return the errors by the name of their pod.
 
         A pod that is gone is no error.
         """
+        return {}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
         """Write the Secret that the agents of a pool read, as one file; nothing where it has this content."""

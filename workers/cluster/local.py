@@ -16,15 +16,16 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 from workers.cluster import pod_record, process_log, processes
-from workers.cluster.backend import Pods
+from workers.cluster.backend import PodBackend, Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
 from workers.cluster.processes import OrphanedGroup, orphaned_groups
-from workers.core.pods import Pod, SafeToEvict
-from workers.protocol.errors import TerraslotError, Unavailable
+from workers.core.pods import Pod
+from workers.protocol.errors import Unavailable
 from workers.protocol.pool_secret import SECRET_FILE
 from workers.protocol.version import PROTOCOL
 from workers.specs.pools import PoolSpec
@@ -39,7 +40,8 @@ AGENT = (sys.executable, "-P", "-m", "agent")
 _GRACE = 60
 
 
-class LocalPods:
+@dataclass(frozen=True)
+class LocalPods(PodBackend):
     """Local pods under ``home``; ``environment``: the variables ``TERRASLOT_*`` that all agents share.
 
     ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead agent
@@ -49,26 +51,18 @@ class LocalPods:
     keeps_state = True
     moves_pods = False
     list_is_authoritative = True
-    deployments = None
 
-    def __init__(
-        self,
-        home: Path,
-        environment: Mapping[str, str],
-        *,
-        grace: float = _GRACE,
-        orphan_grace: float = _GRACE,
-        command: Sequence[str] = AGENT,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._root = home / "pods"
-        self._rescued = home / "rescued"
-        self._secrets = home / "secrets"
-        self._environment = environment
-        self._grace = grace
-        self._orphan_grace = orphan_grace
-        self._command = command
-        self._clock = clock
+    home: Path
+    environment: Mapping[str, str] = field(repr=False)
+    _: KW_ONLY
+    grace: float = _GRACE
+    orphan_grace: float = _GRACE
+    command: Sequence[str] = AGENT
+    clock: Callable[[], float] = time.time
+
+    @property
+    def _root(self) -> Path:
+        return self.home / "pods"
 
     def pools(self) -> list[str]:
         """Return the pools that have, or had, pods on this machine."""
@@ -76,12 +70,12 @@ class LocalPods:
             return sorted(entry.name for entry in self._root.iterdir() if entry.is_dir()) if self._root.exists() else []
 
     def list(self, pool: str) -> Pods:
-        """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`; acts on deadlines."""
+        """See :meth:`PodBackend.list`; acts on deadlines."""
         with self._locked(pool) as directory:
             return [pod for path in sorted(directory.iterdir()) if (pod := self._act(path))]
 
     def orphaned_pods(self, pools: Collection[str]) -> Pods:
-        """See :meth:`PodBackend.orphaned_pods <workers.cluster.backend.PodBackend.orphaned_pods>`."""
+        """See :meth:`PodBackend.orphaned_pods`."""
         return [pod for pool in self.pools() if pool not in pools for pod in self.list(pool)]
 
     def template(self, spec: PoolSpec) -> str:  # noqa: ARG002 - the protocol's
@@ -89,7 +83,7 @@ class LocalPods:
         return TEMPLATE
 
     def create(self, spec: PoolSpec, name: str) -> None:
-        """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
+        """See :meth:`PodBackend.create`."""
         with self._locked(spec.name) as directory:
             if (self._root / _CLOSED).exists():
                 raise Unavailable(f"No agent is started in the pool '{spec.name}': the embedded system is stopping.")
@@ -98,34 +92,20 @@ class LocalPods:
                 return
             (path / WORK).mkdir(parents=True)
             process = processes.start(
-                self._command, environment=self._environment_of(spec.name, path), directory=path, log=path / LOG
+                self.command, environment=self._environment_of(spec.name, path), directory=path, log=path / LOG
             )
-            PodRecord(pid=process.pid, started=process.started, created_at=self._clock(), template=TEMPLATE).write(path)
-
-    def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
-        """See :meth:`PodBackend.create_all <workers.cluster.backend.PodBackend.create_all>`."""
-        failed: dict[str, TerraslotError] = {}
-        for name in names:
-            try:
-                self.create(spec, name)
-            except TerraslotError as error:
-                failed[name] = error
-        return failed
+            PodRecord(pid=process.pid, started=process.started, created_at=self.clock(), template=TEMPLATE).write(path)
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
-        """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`."""
-        return self._end(pod, 0 if force else self._grace, force=force)
+        """See :meth:`PodBackend.delete`."""
+        return self._end(pod, 0 if force else self.grace, force=force)
 
     def expire_grace(self, pod: Pod) -> Pod | None:
         """End the grace period of a pod: its agent is killed now, and the agent's children get their SIGINT."""
         return self._end(pod, 0)
 
-    def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:  # noqa: ARG002 - the protocol's
-        """Do nothing: no cluster moves the processes of this machine."""
-        return {}
-
     def put_secret(self, spec: PoolSpec, content: str) -> None:
-        """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`."""
+        """See :meth:`PodBackend.put_secret`."""
         directory = self._secret_dir(spec.name)
         path = directory / SECRET_FILE
         with _unavailable("write", str(path)):
@@ -138,7 +118,7 @@ class LocalPods:
             fresh.replace(path)
 
     def delete_secret(self, spec: PoolSpec) -> None:
-        """See :meth:`PodBackend.delete_secret <workers.cluster.backend.PodBackend.delete_secret>`."""
+        """See :meth:`PodBackend.delete_secret`."""
         directory = self._secret_dir(spec.name)
         with _unavailable("delete", str(directory)), suppress(FileNotFoundError):
             shutil.rmtree(directory)
@@ -178,7 +158,7 @@ class LocalPods:
         if process is None:
             shutil.rmtree(path)
             return None
-        return PodRecord(pid=process.pid, started=process.started, created_at=self._clock()).write(path)
+        return PodRecord(pid=process.pid, started=process.started, created_at=self.clock()).write(path)
 
     def _act(self, path: Path) -> Pod | None:
         """Act on the deadlines of a pod, and return it as it is now; None if nothing of it is left."""
@@ -187,7 +167,7 @@ class LocalPods:
             return None
         if record.process.alive:
             process_log.bound(path / LOG)
-            if record.kill_at is not None and self._clock() >= record.kill_at:
+            if record.kill_at is not None and self.clock() >= record.kill_at:
                 record.process.send(SIGKILL)
             return record.as_pod(path.parent.name, path.name)
         if record.ended is None:
@@ -196,7 +176,7 @@ class LocalPods:
         if orphans := orphaned_groups(path / _CHILDREN):
             record = self._end_orphans(path, record, orphans)
         elif record.kill_at is not None:
-            pod_record.rescue(path, self._rescued)
+            pod_record.rescue(path, self.home / "rescued")
             shutil.rmtree(path)
             return None
         return record.as_pod(path.parent.name, path.name)
@@ -211,7 +191,7 @@ class LocalPods:
             record = self._record(path)
             if record is None or record.uid != pod.uid:
                 return None
-            kill_at = self._clock() + grace
+            kill_at = self.clock() + grace
             if record.kill_at is None or kill_at < record.kill_at:
                 record.write(path, kill_at=kill_at)
             if force:
@@ -224,9 +204,9 @@ class LocalPods:
 
     def _end_orphans(self, path: Path, record: PodRecord, orphans: Sequence[OrphanedGroup]) -> PodRecord:
         """Interrupt a dead agent's children once; kill them at their deadline, or when they have no leader any more."""
-        due = record.orphans_kill_at is not None and self._clock() >= record.orphans_kill_at
+        due = record.orphans_kill_at is not None and self.clock() >= record.orphans_kill_at
         if record.orphans_kill_at is None:
-            record = record.write(path, orphans_kill_at=self._clock() + self._orphan_grace)
+            record = record.write(path, orphans_kill_at=self.clock() + self.orphan_grace)
             for orphan in orphans:
                 orphan.interrupt()
         for orphan in orphans:
@@ -235,19 +215,19 @@ class LocalPods:
         return record
 
     def _secret_dir(self, pool: str) -> Path:
-        return self._secrets / pool
+        return self.home / "secrets" / pool
 
     def _environment_of(self, pool: str, path: Path) -> dict[str, str]:
         """Return the agent's environment: this process's own, without the control plane's variables."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
         return {
             **inherited,
-            **self._environment,
+            **self.environment,
             f"{_PREFIX}POOL": pool,
             f"{_PREFIX}AGENT": path.name,
             f"{_PREFIX}WORK_DIR": str(path / WORK),
             f"{_PREFIX}SECRET_DIR": str(self._secret_dir(pool)),
-            f"{_PREFIX}GRACE_SECONDS": str(self._grace),
+            f"{_PREFIX}GRACE_SECONDS": str(self.grace),
         }
 
 

@@ -8,14 +8,15 @@ nothing from absence.
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from workers.cluster.backend import PodBackend, Pods
 from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
-from workers.cluster.kubernetes.manifest import pod_manifest, template_digest
+from workers.cluster.kubernetes.manifest import pod_manifest, pool_secret, secret_name, template_digest
 from workers.cluster.kubernetes.pod_status import as_pod, eviction_patch
-from workers.cluster.kubernetes.pool_secrets import PoolSecrets
 from workers.cluster.kubernetes.refusals import Kind
 from workers.core.errors import NotPermitted, PodRefused
 from workers.core.pods import Pod, SafeToEvict
@@ -27,12 +28,14 @@ AT_ONCE = 8  # calls of a batch; API servers queue or refuse more of one client
 # A cycle's lock, renewed before a list, lasts 120 s: this and one more call of 20 s leave room.
 LIST_SECONDS = 60.0
 _GIVE_UP_AFTER = 3  # failed patches: one or two may be the pods' own problem
+# Another process wrote a Secret at the same moment: the next cycle compares again.
+_LOST_RACE = (Kind.ALREADY_EXISTS, Kind.CONFLICT)
 
 Item = TypeVar("Item")
-Pods = list[Pod]  # inside the class, list is a method
 
 
-class KubernetesPods:
+@dataclass(frozen=True)
+class KubernetesPods(PodBackend):
     """The pods of one control plane in one namespace.
 
     ``instance`` tells this control plane from others in the namespace. ``environment``: settings for every agent, none
@@ -43,93 +46,107 @@ class KubernetesPods:
     moves_pods = True
     list_is_authoritative = False
 
-    def __init__(
-        self, api: Api, *, instance: str = labels.TERRASLOT, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._api = api
-        self._instance = instance
-        self._environment = environment or {}
-        self._secrets = PoolSecrets(api, instance)
+    api: Api
+    instance: str = labels.TERRASLOT
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def deployments(self) -> Deployments:
         """The Deployments that run, or ran, pods of pools."""
-        return Deployments(self._api, self._instance)
+        return Deployments(self.api, self.instance)
 
     def list(self, pool: str) -> Pods:
-        """See :meth:`PodBackend.list <workers.cluster.backend.PodBackend.list>`."""
-        return self._listed(labels.selector(self._instance, pool))
+        """See :meth:`PodBackend.list`."""
+        return self._listed(labels.selector(self.instance, pool))
 
     def orphaned_pods(self, pools: Collection[str]) -> Pods:
-        """See :meth:`PodBackend.orphaned_pods <workers.cluster.backend.PodBackend.orphaned_pods>`."""
-        if not self._api.configured:
+        """See :meth:`PodBackend.orphaned_pods`."""
+        if not self.api.configured:
             return []  # without a cluster there are no pods
-        return self._listed(labels.orphan_selector(self._instance, pools), resource_version="0")
+        return self._listed(labels.orphan_selector(self.instance, pools), resource_version="0")
 
     def template(self, spec: PoolSpec) -> str:
-        """See :meth:`PodBackend.template <workers.cluster.backend.PodBackend.template>`: one of the pod's labels."""
-        return template_digest(spec, instance=self._instance)
+        """See :meth:`PodBackend.template`: one of the pod's labels."""
+        return template_digest(spec, instance=self.instance)
 
-    def create(self, spec: PoolSpec, name: str) -> None:
-        """See :meth:`PodBackend.create <workers.cluster.backend.PodBackend.create>`."""
-        self._create(spec, name)
+    def create(self, spec: PoolSpec, name: str, **options: Any) -> None:
+        """See :meth:`PodBackend.create`; ``options`` are those of the API's request."""
+        pod = pod_manifest(spec, name, instance=self.instance, environment=self.environment)
+        there = (Kind.ALREADY_EXISTS,)
+        self.api.request("create", "pods", body=pod, field_validation="Strict", accept=there, **options)
 
     def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
-        """See :meth:`PodBackend.create_all <workers.cluster.backend.PodBackend.create_all>`.
+        """See :meth:`PodBackend.create_all`.
 
         What refuses one pod (a quota, a missing permission, a server that does not answer) would refuse the rest, which
         is not tried.
         """
-        failures = _in_parallel(lambda name: self._create(spec, name), names, give_up_after=1)
+        failures = _in_parallel(lambda name: self.create(spec, name), names, give_up_after=1)
         return {name: error for name, error in zip(names, failures, strict=True) if error}
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
-        """See :meth:`PodBackend.delete <workers.cluster.backend.PodBackend.delete>`.
+        """See :meth:`PodBackend.delete`.
 
         ``force`` leaves one second: with none the server would forget the pod while its processes still run.
         """
         grace = {"gracePeriodSeconds": 1} if force else {}
-        return _unless_gone(self._api.delete("pods", pod.name, pod.uid, **grace))
+        return _unless_gone(self.api.delete("pods", pod.name, pod.uid, **grace))
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
-        """See :meth:`PodBackend.set_safe_to_evict <workers.cluster.backend.PodBackend.set_safe_to_evict>`."""
+        """See :meth:`PodBackend.set_safe_to_evict`."""
         failures = _in_parallel(self._set_safe_to_evict, changes, give_up_after=_GIVE_UP_AFTER)
         return {each.pod.name: error for each, error in zip(changes, failures, strict=True) if error}
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
-        """See :meth:`PodBackend.put_secret <workers.cluster.backend.PodBackend.put_secret>`."""
-        self._secrets.put(spec.name, content)
+        """See :meth:`PodBackend.put_secret`; of two writers at once the second changes nothing.
+
+        Raises :class:`PodRefused` where an object that is not the pool's, by its labels, has the Secret's name.
+        """
+        secret = pool_secret(spec.name, content, instance=self.instance)
+        name = secret["metadata"]["name"]
+        there = self.api.find("secrets", name)
+        if not there:
+            self.api.request("create", "secrets", body=secret, accept=_LOST_RACE)
+        elif not self._is_of(spec.name, there):
+            raise PodRefused(
+                f"The Secret {name} in the namespace {self.api.namespace} is not this control plane's, and the pool "
+                f"{spec.name!r} needs its name: delete or rename it."
+            )
+        elif there.get("data") != secret["data"]:
+            secret["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
+            self.api.request("update", "secrets", name, body=secret, accept=(*_LOST_RACE, Kind.NOT_FOUND))
 
     def delete_secret(self, spec: PoolSpec) -> None:
-        """See :meth:`PodBackend.delete_secret <workers.cluster.backend.PodBackend.delete_secret>`."""
-        self._secrets.delete(spec.name)
+        """See :meth:`PodBackend.delete_secret`."""
+        name = secret_name(spec.name, instance=self.instance)
+        there = self.api.find("secrets", name)
+        if self._is_of(spec.name, there):
+            self.api.delete("secrets", name, there["metadata"]["uid"])
 
     def check(self, spec: PoolSpec) -> None:
-        """See :meth:`PodBackend.check <workers.cluster.backend.PodBackend.check>`: the server tries a pod out."""
-        self._create(spec, f"{spec.name}-check", dry_run="All")
+        """See :meth:`PodBackend.check`: the server tries a pod out."""
+        self.create(spec, f"{spec.name}-check", dry_run="All")
         self._check_pull_secrets(spec)
 
     def close(self) -> None:
         """Close all connections."""
-        self._api.close()
+        self.api.close()
 
-    def _create(self, spec: PoolSpec, name: str, **options: Any) -> None:
-        pod = pod_manifest(spec, name, instance=self._instance, environment=self._environment)
-        there = (Kind.ALREADY_EXISTS,)
-        self._api.request("create", "pods", body=pod, field_validation="Strict", accept=there, **options)
+    def _is_of(self, pool: str, secret: Json) -> bool:
+        return labels.of_pool(self.instance, pool).items() <= (secret.get("metadata", {}).get("labels") or {}).items()
 
     def _set_safe_to_evict(self, change: SafeToEvict) -> None:
-        self._api.patch_pod(change.pod.name, **eviction_patch(change.pod.uid, safe=change.safe))
+        self.api.patch_pod(change.pod.name, **eviction_patch(change.pod.uid, safe=change.safe))
 
     def _check_pull_secrets(self, spec: PoolSpec) -> None:
         for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():
             try:
-                found = self._api.find("secrets", name)
+                found = self.api.find("secrets", name)
             except (NotPermitted, PodRefused):
                 continue  # without permission to read Secrets nothing can be said
             if not found:
                 raise InvalidRequest(
-                    f"kubernetes.image_pull_secrets: no Secret {name!r} in the namespace {self._api.namespace}. "
+                    f"kubernetes.image_pull_secrets: no Secret {name!r} in the namespace {self.api.namespace}. "
                     "Create it, or correct its name."
                 )
 
@@ -142,7 +159,7 @@ class KubernetesPods:
     def _read_pages(self, selector: str, until: float, options: Json, accept: Sequence[Kind] = ()) -> Pods | None:
         found: Pods = []
         while True:
-            page = self._api.request("list", "pods", label_selector=selector, limit=PAGE, accept=accept, **options)
+            page = self.api.request("list", "pods", label_selector=selector, limit=PAGE, accept=accept, **options)
             if not page:
                 return None
             found += [as_pod(pod) for pod in page["items"]]
