@@ -1,4 +1,4 @@
-"""``doctor``: what is there, what is missing, and what to do about it."""
+"""``doctor``, ``migrate``, ``reencrypt``: what is missing, and what an operator runs between versions or keys."""
 
 import importlib.util
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 
 import typer
 
-from workers.cli.console import cell, console, say, show_json, table
+from workers.cli.console import answer, cell, console, say, show_json, table
 from workers.cli.options import AsJson
 from workers.cli.outcome import FAILURE
 from workers.cli.system import system
 from workers.services import health
 from workers.services.errors import user_message
 from workers.services.health import Finding, Verdict
+from workers.services.secrets.variables import reencrypt_all
 from workers.services.system import System
 from workers.settings import Settings, settings
 
 app = typer.Typer()
 
-_OLDEST_PYTHON = (3, 11)
 _EMBEDDED = "embedded"  # what an agent takes for the library
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.WRONG: "red"}
 
@@ -39,9 +39,26 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(FAILURE)
 
 
+@app.command()
+def migrate(as_json: AsJson = False) -> None:
+    """Create the database's tables, or bring them up to this version. Safe to repeat, and from several machines."""
+    database = system().database
+    database.migrate()
+    answer({"database": str(database)}, f"The database {database} is up to date.", as_json=as_json)
+
+
+@app.command()
+def reencrypt(as_json: AsJson = False) -> None:
+    """Encrypt all secrets again with the first of TERRASLOT_ENCRYPTION_KEYS. Afterwards the other keys can go."""
+    count = reencrypt_all(system())
+    said = f"{count} encrypted again: only the first of TERRASLOT_ENCRYPTION_KEYS is needed from now on."
+    answer({"reencrypted": count}, said, as_json=as_json)
+
+
 def examine() -> list[Finding]:
     """Look at everything; what can't be asked because something else is wrong is left out."""
-    findings = [_python(), _git(), _checked("settings", lambda: _settings(settings()))]
+    python = Finding("python", Verdict.OK, f"{platform.python_version()} at {sys.executable}")
+    findings = [python, _git(), _checked("settings", lambda: _settings(settings()))]
     if findings[-1].verdict is Verdict.WRONG:
         return findings
     findings.append(_terraform(settings().terraform))
@@ -63,13 +80,6 @@ def _checked(name: str, check: Callable[[], Finding]) -> Finding:
         if words is None:
             raise
         return Finding(name, Verdict.WRONG, words)
-
-
-def _python() -> Finding:
-    says = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < _OLDEST_PYTHON:
-        return Finding("python", Verdict.WRONG, says, "Use Python 3.11 or later.")
-    return Finding("python", Verdict.OK, says)
 
 
 def _git() -> Finding:

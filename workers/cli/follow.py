@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from rich.live import Live
 from rich.spinner import Spinner
@@ -81,19 +82,17 @@ class Progress(AbstractContextManager["Progress"]):
         self._status = ""
 
 
+@dataclass
 class Follower:
     """Follows one run from where the last look ended; of its log, the lines that are ``wanted``."""
 
-    def __init__(
-        self, system: System, run_id: str, progress: Progress, wanted: Callable[[LogLine], bool] = lambda _: True
-    ) -> None:
-        self._system = system
-        self._run_id = run_id
-        self._progress = progress
-        self._wanted = wanted
-        self._after = "0"
-        self._why = ""
-        self._asked = 0.0
+    system: System
+    run_id: str
+    progress: Progress
+    wanted: Callable[[LogLine], bool] = lambda _: True
+    _after: str = "0"
+    _why: str = ""
+    _asked: float = 0.0
 
     def until_entered(self, patience: float | None = None) -> RunView | None:
         """Wait until a worker has entered the run; None after ``patience`` seconds.
@@ -104,49 +103,45 @@ class Follower:
         told = False
         while True:
             try:
-                return run_views.one(self._system.database, self._run_id)
+                return run_views.one(self.system.database, self.run_id)
             except UnknownRun:
-                self._system.celery.AsyncResult(self._run_id).maybe_throw()
+                self.system.celery.AsyncResult(self.run_id).maybe_throw()
             waited = time.monotonic() - started
             if patience is not None and waited > patience:
                 return None
             if waited > 1:
-                self._progress.status("waiting for a worker to take the run")
+                self.progress.status("waiting for a worker to take the run")
             if waited > _PATIENCE and not told:
-                self._progress.note("No worker has taken the run yet: see `terraslot doctor`.", "yellow")
+                self.progress.note("No worker has taken the run yet: see `terraslot doctor`.", "yellow")
                 told = True
             time.sleep(_LOOK_FOR_ENTRY if waited < 1 else _LOOK)
 
     def until(self, done: Callable[[RunView], bool]) -> RunView:
         """Show the log and the statuses until ``done``; return the run as it is then."""
-        run = run_views.one(self._system.database, self._run_id)
+        run = run_views.one(self.system.database, self.run_id)
         finished = done(run)
         while True:
-            lines = run_views.log_lines(self._system, run, after=self._after, block=0 if finished else _LOOK)
-            run = run_views.one(self._system.database, self._run_id)
+            lines = run_views.log_lines(self.system, run, after=self._after, block=0 if finished else _LOOK)
+            run = run_views.one(self.system.database, self.run_id)
             if not run.status.is_over:
-                self._progress.status(self._standing(run))
-            for line in filter(self._wanted, lines):
-                self._progress.note(line.text)
+                self.progress.status(self._standing(run))
+            for line in filter(self.wanted, lines):
+                self.progress.note(line.text)
             if lines:
                 self._after = lines[-1].id
             elif finished:
-                self._progress.pause()
+                self.progress.pause()
                 return run
             # Lines are written before the status changes: the last ones of a finished run are there at the next look.
             finished = done(run)
 
     def _standing(self, run: RunView) -> str:
-        if run.status is RunStatus.PENDING:
-            words = self._why_pending(run)
-        else:
-            words = f"{_WORDS[run.status]} on {run.agent}, slot {run.slot}"
-        cancelling = " (cancelling)" if run.cancel_requested else ""
-        return f"{run.workspace}: {words}{cancelling}"
+        pending = run.status is RunStatus.PENDING
+        words = self._why_pending(run) if pending else f"{_WORDS[run.status]} on {run.agent}, slot {run.slot}"
+        return f"{run.workspace}: {words}{' (cancelling)' if run.cancel_requested else ''}"
 
     def _why_pending(self, run: RunView) -> str:
-        now = time.monotonic()
-        if now - self._asked > _ASK_WHY:
-            self._asked = now
-            self._why = run_views.why_pending(self._system, run)
+        if time.monotonic() - self._asked > _ASK_WHY:
+            self._asked = time.monotonic()
+            self._why = run_views.why_pending(self.system, run)
         return self._why

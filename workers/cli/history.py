@@ -1,6 +1,6 @@
 """``runs``, ``show``: what is on record. Neither Celery nor Redis is loaded, so that looking is quick."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from workers.cli.console import cell, console, say, show_json, table
+from workers.cli.console import cell, console, say, show_json, show_table
 from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import STYLES, changes, tell_outputs
 from workers.core.lifecycle import RunStatus
@@ -45,7 +45,9 @@ def runs(
     if as_json:
         show_json(found)
     elif found:
-        console().print(run_table(found))
+        length, now = _length([run.run_id for run in found]), datetime.now(UTC)
+        columns = ("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT")
+        show_table(columns, (_row(run, length, now) for run in found))
     else:
         say("No runs.")
 
@@ -63,25 +65,14 @@ def show(run: RunId, as_json: AsJson = False) -> None:
         say(f"\n{found.error.strip()}", style="red")
     tell_outputs(found)
     say("")
-    console().print(_history(events))
+    show_table(("AT", "EVENT", "STATUS", "DETAIL"), map(_happened, events))
 
 
-def run_table(found: Sequence[RunView]) -> Table:
-    """Return runs as a table, with as much of each id as tells them apart."""
-    made = table("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT")
-    now = datetime.now(UTC)
-    length = _length([run.run_id for run in found])
-    for run in found:
-        made.add_row(
-            cell(run.run_id[:length]),
-            cell(run.workspace),
-            cell(run.kind),
-            cell(run.status, STYLES.get(run.status, "")),
-            cell(_brief_changes(run)),
-            cell(ago(run.created_at, now)),
-            cell(f"{run.agent}/{run.slot}" if run.agent else None),
-        )
-    return made
+def _row(run: RunView, length: int, now: datetime) -> tuple[object, ...]:
+    status = cell(run.status, STYLES.get(run.status, ""))
+    agent = f"{run.agent}/{run.slot}" if run.agent else None
+    age = ago(run.created_at, now)
+    return run.run_id[:length], run.workspace, run.kind, status, _brief_changes(run), age, agent
 
 
 def _length(ids: Collection[str]) -> int:
@@ -124,12 +115,9 @@ def _facts(run: RunView) -> Table:
     return made
 
 
-def _history(events: Sequence[EventView]) -> Table:
-    made = table("AT", "EVENT", "STATUS", "DETAIL")
-    for event in events:
-        detail = ", ".join(f"{name}={value}" for name, value in event.detail.items() if value is not None)
-        made.add_row(cell(_moment(event.at)), cell(event.event), cell(event.status), cell(detail))
-    return made
+def _happened(event: EventView) -> tuple[object, ...]:
+    detail = ", ".join(f"{name}={value}" for name, value in event.detail.items() if value is not None)
+    return _moment(event.at), event.event, event.status, detail
 
 
 def _why_pending(run: RunView) -> str:

@@ -40,8 +40,8 @@ _SECTIONS = {
         "slots": ("slots", "Show every agent's three slots."),
     },
     "Upkeep": {
-        "migrate": ("upkeep", "Bring the database's tables up to this version."),
-        "reencrypt": ("upkeep", "Encrypt all secrets again with the newest key."),
+        "migrate": ("doctor", "Bring the database's tables up to this version."),
+        "reencrypt": ("doctor", "Encrypt all secrets again with the newest key."),
     },
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
