@@ -5,3 +5,7 @@ what they expect, and one that comes too late changes nothing and says so by its
 the order workspace, run; a transaction that changes runs of several workspaces may meet a deadlock, which the server
 breaks and which is reported as ``Unavailable``: one run, one transaction.
 """
+
+from workers.store.configurations import pools, workspaces
+
+__all__ = ["pools", "workspaces"]

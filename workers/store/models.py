@@ -1,8 +1,8 @@
 """The tables. Times are timezone-aware UTC on both databases, enums their text with a CHECK.
 
 Runs and decisions outlive their workspace and pool: they name them by plain text, so that the history of a deleted
-workspace can still be read. :mod:`workers.store.workspaces` and :mod:`workers.store.pools` refuse to delete what
-a run needs, under the lock that :func:`workers.store.runs.add` takes as well.
+workspace can still be read. :mod:`workers.store.configurations` refuses to delete what a run needs, under the lock that
+:func:`workers.store.runs.add` takes as well.
 """
 
 from datetime import UTC, datetime

@@ -1,0 +1,143 @@
+"""The configurations of pools and workspaces, each under its name, and the status messages of pools."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
+from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
+from workers.store import secrets
+from workers.store.database import insert_if_new
+from workers.store.models import UNFINISHED, Base, Pool, Run, Workspace
+
+Spec = TypeVar("Spec", PoolSpec, WorkspaceSpec)
+
+
+@dataclass(eq=False)
+class _Configurations(Generic[Spec]):
+    """What pools and workspaces have in common. An unknown name raises ``not_found``."""
+
+    kind: secrets.Owner
+    spec: type[Spec]
+    row: type[Pool | Workspace]
+    of_run: InstrumentedAttribute[str]
+    not_found: type[UnknownPool | UnknownWorkspace]
+
+    def __post_init__(self) -> None:
+        # Built once: every submission, dispatch and start of a run reads it.
+        self._named = sa.select(self.row.spec).where(self.row.name == sa.bindparam("name"))
+
+    def save(self, session: Session, spec: Spec, now: datetime) -> None:
+        """Create one. Raises :class:`NameTaken`."""
+        table = Base.metadata.tables[self.row.__tablename__]
+        if not insert_if_new(session, table, name=spec.name, created_at=now, **self._values(spec, now)):
+            raise NameTaken(f"There is a {self.kind} {spec.name!r} already: choose another name, or change that one.")
+
+    def update(self, session: Session, spec: Spec, now: datetime) -> None:
+        """Replace one. Runs that were entered before stay in the pool that their workspace named then."""
+        self._change(session, spec.name, **self._values(spec, now))
+
+    def get(self, session: Session, name: str) -> Spec:
+        """Return one by its name."""
+        spec = session.scalar(self._named, {"name": name})
+        if spec is None:
+            raise self.unknown(name)
+        return self.spec.model_validate(spec)
+
+    def all(self, session: Session) -> list[Spec]:
+        """Return all by name."""
+        rows = session.scalars(sa.select(self.row.spec).order_by(self.row.name))
+        return [self.spec.model_validate(spec) for spec in rows]
+
+    def delete(self, session: Session, name: str) -> None:
+        """Delete one, and its secrets; its runs stay on record. Raises :class:`StillInUse` while anything needs it.
+
+        The lock on its row keeps workspaces and runs from being added to it before this transaction ends.
+        """
+        named = self.row.name == name
+        if session.scalar(sa.select(self.row.name).where(named).with_for_update()) is None:
+            raise self.unknown(name)
+        self.expect_unused(session, name)
+        secrets.purge(session, self.kind, name)
+        session.execute(sa.delete(self.row).where(named))
+
+    def expect_unused(self, session: Session, name: str) -> None:
+        """Raise :class:`StillInUse` while anything needs it."""
+        self.expect_no_run(session, name)
+
+    def expect_no_run(self, session: Session, name: str) -> None:
+        """Raise :class:`StillInUse` while a run of it is not over."""
+        run = session.scalar(sa.select(Run.id).where(self.of_run == name, sa.text(UNFINISHED)).limit(1))
+        if run is not None:
+            raise StillInUse(
+                f"The {self.kind} {name!r} can't be deleted: its run {run} is not over. Wait for it, or cancel it."
+            )
+
+    def unknown(self, name: str) -> UnknownPool | UnknownWorkspace:
+        """Return the error for one that does not exist."""
+        return self.not_found(f"No {self.kind} has the name {name!r}: `terraslot {self.kind} list` shows all.")
+
+    def _change(self, session: Session, name: str, **values: Any) -> None:
+        changed = sa.update(self.row).where(self.row.name == name).values(values).returning(self.row.name)
+        if session.scalar(changed) is None:
+            raise self.unknown(name)
+
+    def _values(self, spec: Spec, now: datetime) -> dict[str, Any]:
+        return {"spec": spec.model_dump(mode="json", exclude_defaults=True), "updated_at": now}
+
+
+class _Pools(_Configurations[PoolSpec]):
+    def set_status(self, session: Session, name: str, message: str | None, now: datetime) -> None:
+        """Store what keeps the pool from its desired state; None where nothing does."""
+        self._change(session, name, status_message=message, updated_at=now)
+
+    def status(self, session: Session, name: str) -> str | None:
+        """Return what keeps the pool from its desired state."""
+        row = session.get(Pool, name, populate_existing=True)
+        if row is None:
+            raise self.unknown(name)
+        return row.status_message
+
+    def expect_unused(self, session: Session, name: str) -> None:
+        self.expect_no_workspace(session, name)
+        self.expect_no_run(session, name)
+
+    def expect_no_workspace(self, session: Session, name: str) -> None:
+        """Raise :class:`StillInUse` while a workspace names the pool."""
+        workspace = session.scalar(sa.select(Workspace.name).where(Workspace.pool == name).limit(1))
+        if workspace is not None:
+            raise StillInUse(f"The pool {name!r} can't be deleted: the workspace {workspace!r} uses it. Move it first.")
+
+
+class _Workspaces(_Configurations[WorkspaceSpec]):
+    def save(self, session: Session, spec: WorkspaceSpec, now: datetime) -> None:
+        with _existing_pool(spec):
+            super().save(session, spec, now)
+
+    def update(self, session: Session, spec: WorkspaceSpec, now: datetime) -> None:
+        with _existing_pool(spec):
+            super().update(session, spec, now)
+
+    def _values(self, spec: WorkspaceSpec, now: datetime) -> dict[str, Any]:
+        return {"pool": spec.pool, **super()._values(spec, now)}
+
+
+@contextmanager
+def _existing_pool(spec: WorkspaceSpec) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise UnknownPool(
+            f"There is no pool {spec.pool!r}, which the workspace {spec.name!r} names: create it first."
+        ) from error
+
+
+pools = _Pools(secrets.Owner.POOL, PoolSpec, Pool, Run.pool, UnknownPool)
+workspaces = _Workspaces(secrets.Owner.WORKSPACE, WorkspaceSpec, Workspace, Run.workspace, UnknownWorkspace)
