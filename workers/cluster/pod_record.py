@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +86,11 @@ def how_it_ended(code: int | None, log: Path) -> tuple[PodPhase, str]:
 
 def rescue(directory: Path, rescued: Path) -> None:
     """Move every run directory in which Terraform left a state that it could not store to ``rescued``."""
-    for run in _runs_with_errored_state(directory / WORK / "runs"):
+    runs = (directory / WORK / "runs").glob("*")
+    for run in sorted(run for run in runs if any(run.rglob("errored.tfstate"))):
         target, count = rescued / run.name, 1
         while target.exists():
             count += 1
             target = rescued / f"{run.name}.{count}"
         rescued.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.move(run, target)
-
-
-def _runs_with_errored_state(runs: Path) -> Iterator[Path]:
-    if runs.is_dir():
-        yield from (run for run in sorted(runs.iterdir()) if next(run.rglob("errored.tfstate"), None))

@@ -16,7 +16,7 @@ from workers.specs.pod_security import (
     Problem,
     Rule,
     field_problems,
-    is_ours,
+    is_free,
     pod_context,
     violations,
 )
@@ -49,15 +49,11 @@ def _selector(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-def _labels(labels: dict[str, str]) -> dict[str, str]:
-    return _selector(_keys(labels))
-
-
 def _keys(named: dict[str, str]) -> dict[str, str]:
     for key in named:
         if not _LABEL_KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of an annotation: write name or domain/name")
-        if is_ours(key):
+        if not is_free(key):
             raise ValueError(f"{key!r} belongs to the platform and can't be set")
     return named
 
@@ -122,7 +118,7 @@ class KubernetesSpec(_Part):
     affinity: Object = {}
     priority_class: ObjectName | None = None
     runtime_class: ObjectName | None = None
-    labels: Annotated[dict[str, str], AfterValidator(_labels)] = {}
+    labels: Annotated[dict[str, str], AfterValidator(_keys), AfterValidator(_selector)] = {}
     annotations: Annotated[dict[str, str], AfterValidator(_keys)] = {}
     user: int = Field(default=AGENT_USER, ge=1, le=2**31 - 1)
     group: int = Field(default=AGENT_USER, ge=1, le=2**31 - 1)
@@ -145,13 +141,6 @@ class KubernetesSpec(_Part):
         return self
 
 
-def skeleton(spec: KubernetesSpec) -> dict[str, Any]:
-    """Return the security contexts and volumes of a pod, before the pool's template is merged in."""
-    agent = {"name": AGENT_CONTAINER, "securityContext": CONTAINER}
-    context = pod_context(spec.user, spec.group)
-    return {"spec": {"securityContext": context, "volumes": list(spec.volumes), "containers": [agent]}}
-
-
 def merged(base: dict[str, Any], spec: KubernetesSpec) -> dict[str, Any]:
     """Return ``base`` with the pool's template merged in; the template's own containers get the agent's confinement.
 
@@ -171,7 +160,10 @@ def _confined(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unsafe(spec: KubernetesSpec) -> list[Problem]:
-    pod = merged(skeleton(spec), spec)
+    agent = {"name": AGENT_CONTAINER, "securityContext": CONTAINER}
+    context = pod_context(spec.user, spec.group)
+    before = {"securityContext": context, "volumes": list(spec.volumes), "containers": [agent]}
+    pod = merged({"spec": before}, spec)
     containers = pod.get("spec", {}).get("containers") or []
     if not any(container["name"] == AGENT_CONTAINER for container in containers):
         return [("pod_template.spec.containers", f"the container {AGENT_CONTAINER!r} can't be removed")]

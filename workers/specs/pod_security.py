@@ -55,13 +55,9 @@ _INHERITED: tuple[Rule, ...] = (
 _PORTS: Rule = ("ports.*.hostPort", not_, "may not take a port of its node")
 
 
-def is_ours(key: str) -> bool:
-    """Whether a label or an annotation is the platform's to set."""
-    return key.startswith(LABELS) or key in _OUR_KEYS
-
-
-def _is_free(key: str) -> bool:
-    return not is_ours(key)
+def is_free(key: str) -> bool:
+    """Whether a label or an annotation is a pool's to set, and not the platform's."""
+    return not key.startswith(LABELS) and key not in _OUR_KEYS
 
 
 def _is_name(name: Any) -> bool:
@@ -96,8 +92,8 @@ _FIELDS: tuple[Rule, ...] = (
     ("pod_template.metadata.*", lambda key: key in ("labels", "annotations"), "a template sets labels and annotations"),
     ("pod_template", _has_mappings("metadata", "spec"), "'metadata' and 'spec' are mappings"),
     ("pod_template.metadata", _has_mappings("labels"), "'labels' is a mapping"),
-    ("pod_template.metadata.labels.*", _is_free, _OURS),
-    ("pod_template.metadata.annotations.*", _is_free, _OURS),
+    ("pod_template.metadata.labels.*", is_free, _OURS),
+    ("pod_template.metadata.annotations.*", is_free, _OURS),
     (
         "pod_template.spec.*",
         lambda key: key != "terminationGracePeriodSeconds",

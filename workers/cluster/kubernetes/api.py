@@ -151,7 +151,8 @@ class Api:
         try:
             if self._kubeconfig:
                 config.load_kube_config(self._kubeconfig, client_configuration=configuration, persist_config=False)
-                self._namespace = self._namespace or _context_namespace(config, self._kubeconfig)
+                _, active = config.list_kube_config_contexts(self._kubeconfig)
+                self._namespace = self._namespace or active["context"].get("namespace")
             else:
                 config.load_incluster_config(client_configuration=configuration)
                 self._namespace = self._namespace or _NAMESPACE_FILE.read_text().strip()
@@ -162,12 +163,6 @@ class Api:
         configuration.retries = False
         configuration.connection_pool_maxsize = _CONNECTIONS
         return client.ApiClient(configuration)
-
-
-def _context_namespace(config: Any, kubeconfig: str) -> str | None:
-    _, active = config.list_kube_config_contexts(kubeconfig)
-    namespace: str | None = active["context"].get("namespace")
-    return namespace
 
 
 def _words(problem: object) -> str:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from workers.cluster.backend import PodBackend, Pods
 from workers.cluster.kubernetes import labels
@@ -30,8 +31,6 @@ LIST_SECONDS = 60.0
 _GIVE_UP_AFTER = 3  # failed patches: one or two may be the pods' own problem
 # Another process wrote a Secret at the same moment: the next cycle compares again.
 _LOST_RACE = (Kind.ALREADY_EXISTS, Kind.CONFLICT)
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,9 @@ class KubernetesPods(PodBackend):
         """See :meth:`PodBackend.orphaned_pods`."""
         if not self.api.configured:
             return []  # without a cluster there are no pods
-        return self._listed(labels.orphan_selector(self.instance, pools), resource_version="0")
+        # Of this control plane: two may share a namespace, and neither may delete what is the other's.
+        others = f",{labels.POOL} notin ({','.join(sorted(pools))})" if pools else ""
+        return self._listed(f"{labels.INSTANCE}={self.instance},{labels.POOL}{others}", resource_version="0")
 
     def template(self, spec: PoolSpec) -> str:
         """See :meth:`PodBackend.template`: one of the pod's labels."""
@@ -72,8 +73,8 @@ class KubernetesPods(PodBackend):
     def create(self, spec: PoolSpec, name: str, **options: Any) -> None:
         """See :meth:`PodBackend.create`; ``options`` are those of the API's request."""
         pod = pod_manifest(spec, name, instance=self.instance, environment=self.environment)
-        there = (Kind.ALREADY_EXISTS,)
-        self.api.request("create", "pods", body=pod, field_validation="Strict", accept=there, **options)
+        accept = (Kind.ALREADY_EXISTS,)
+        self.api.request("create", "pods", body=pod, field_validation="Strict", accept=accept, **options)
 
     def create_all(self, spec: PoolSpec, names: Sequence[str]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.create_all`.
@@ -81,8 +82,7 @@ class KubernetesPods(PodBackend):
         What refuses one pod (a quota, a missing permission, a server that does not answer) would refuse the rest, which
         is not tried.
         """
-        failures = _in_parallel(lambda name: self.create(spec, name), names, give_up_after=1)
-        return {name: error for name, error in zip(names, failures, strict=True) if error}
+        return _in_parallel({name: partial(self.create, spec, name) for name in names}, give_up_after=1)
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete`.
@@ -94,8 +94,9 @@ class KubernetesPods(PodBackend):
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.set_safe_to_evict`."""
-        failures = _in_parallel(self._set_safe_to_evict, changes, give_up_after=_GIVE_UP_AFTER)
-        return {each.pod.name: error for each, error in zip(changes, failures, strict=True) if error}
+        patches = {each.pod.name: eviction_patch(each.pod.uid, safe=each.safe) for each in changes}
+        calls = {name: partial(self.api.patch_pod, name, **patch) for name, patch in patches.items()}
+        return _in_parallel(calls, give_up_after=_GIVE_UP_AFTER)
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
         """See :meth:`PodBackend.put_secret`; of two writers at once the second changes nothing.
@@ -126,19 +127,6 @@ class KubernetesPods(PodBackend):
     def check(self, spec: PoolSpec) -> None:
         """See :meth:`PodBackend.check`: the server tries a pod out."""
         self.create(spec, f"{spec.name}-check", dry_run="All")
-        self._check_pull_secrets(spec)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.api.close()
-
-    def _is_of(self, pool: str, secret: Json) -> bool:
-        return labels.of_pool(self.instance, pool).items() <= (secret.get("metadata", {}).get("labels") or {}).items()
-
-    def _set_safe_to_evict(self, change: SafeToEvict) -> None:
-        self.api.patch_pod(change.pod.name, **eviction_patch(change.pod.uid, safe=change.safe))
-
-    def _check_pull_secrets(self, spec: PoolSpec) -> None:
         for name in spec.kubernetes.image_pull_secrets if spec.kubernetes else ():
             try:
                 found = self.api.find("secrets", name)
@@ -149,6 +137,13 @@ class KubernetesPods(PodBackend):
                     f"kubernetes.image_pull_secrets: no Secret {name!r} in the namespace {self.api.namespace}. "
                     "Create it, or correct its name."
                 )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.api.close()
+
+    def _is_of(self, pool: str, secret: Json) -> bool:
+        return labels.of_pool(self.instance, pool).items() <= (secret.get("metadata", {}).get("labels") or {}).items()
 
     def _listed(self, selector: str, **options: Any) -> Pods:
         """Return all pods that are selected, of one state of the cluster; a list that expired is begun anew once."""
@@ -180,24 +175,22 @@ def _unless_gone(left: Json) -> Pod | None:
     return None if at_once else as_pod(left)
 
 
-def _in_parallel(
-    work: Callable[[Item], None], items: Sequence[Item], *, give_up_after: int
-) -> list[TerraslotError | None]:
-    """Do ``work`` for all items, some at once; return for each its error.
+def _in_parallel(calls: Mapping[str, Callable[[], None]], *, give_up_after: int) -> dict[str, TerraslotError]:
+    """Make these calls, some at once; return the errors by the names of their calls.
 
     After ``give_up_after`` errors the rest is not tried: each call to a cluster that hangs takes its whole time limit.
     """
     met: list[TerraslotError] = []
 
-    def one(item: Item) -> TerraslotError | None:
+    def one(call: Callable[[], None]) -> TerraslotError | None:
         if len(met) >= give_up_after:
             return met[-1]
         try:
-            work(item)
+            call()
         except TerraslotError as error:
             met.append(error)
             return error
         return None
 
-    with ThreadPoolExecutor(max(1, min(AT_ONCE, len(items))), thread_name_prefix="kubernetes") as threads:
-        return list(threads.map(one, items))
+    with ThreadPoolExecutor(max(1, min(AT_ONCE, len(calls))), thread_name_prefix="kubernetes") as threads:
+        return {name: error for name, error in zip(calls, threads.map(one, calls.values()), strict=True) if error}

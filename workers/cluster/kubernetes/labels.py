@@ -4,8 +4,6 @@ By two labels of its own, and no others: pods that a Deployment made may have an
 is looked up by its name carries both in it as well.
 """
 
-from collections.abc import Collection
-
 from workers.specs.pod_security import LABELS
 
 TERRASLOT = "terraslot"
@@ -35,12 +33,3 @@ def object_name(kind: str, instance: str, pool: str) -> str:
 def selector(instance: str, pool: str) -> str:
     """Return what selects the pods of a pool."""
     return f"{INSTANCE}={instance},{POOL}={pool}"
-
-
-def orphan_selector(instance: str, pools: Collection[str]) -> str:
-    """Return what selects the pods of this control plane that belong to none of these pools.
-
-    Two control planes may share a namespace: neither sees, and so neither deletes, what is the other's.
-    """
-    others = f",{POOL} notin ({','.join(sorted(pools))})" if pools else ""
-    return f"{INSTANCE}={instance},{POOL}{others}"

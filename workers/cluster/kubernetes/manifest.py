@@ -68,17 +68,15 @@ def _unnamed(spec: PoolSpec, instance: str, environment: Mapping[str, str]) -> M
     if pods is None:
         raise ValueError(f"the pool {spec.name!r} is not one of Kubernetes")
     secret = secret_name(spec.name, instance=instance)
-    pod = merged({"metadata": _metadata(pods), "spec": _pod_spec(spec, pods, environment, secret)}, pods)
+    own = {"app.kubernetes.io/name": labels.TERRASLOT, **pods.labels}
+    metadata = _present(labels=own, annotations=pods.annotations)
+    pod = merged({"metadata": metadata, "spec": _pod_spec(spec, pods, environment, secret)}, pods)
     pod["metadata"]["labels"] = {**pod["metadata"]["labels"], **_labels(instance, spec.name)}
     return pod
 
 
 def _labels(instance: str, pool: str) -> dict[str, str]:
     return {**labels.RECOMMENDED, "app.kubernetes.io/instance": instance, **labels.of_pool(instance, pool)}
-
-
-def _metadata(pods: KubernetesSpec) -> Manifest:
-    return _present(labels={"app.kubernetes.io/name": labels.TERRASLOT, **pods.labels}, annotations=pods.annotations)
 
 
 def _pod_spec(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str], secret: str) -> Manifest:

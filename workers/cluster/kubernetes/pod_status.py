@@ -20,7 +20,6 @@ UNSAFE_LABELS = {labels.BUSY: "true"}
 def as_pod(pod: dict[str, Any]) -> Pod:
     """Return the pod of an object of the API."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    deleting = bool(metadata.get("deletionTimestamp"))
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -28,7 +27,7 @@ def as_pod(pod: dict[str, Any]) -> Pod:
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
         # "Unknown" is a node that does not answer: its processes may still run.
         phase=_PHASES.get(status.get("phase", "Pending"), PodPhase.RUNNING),
-        deleting=deleting,
+        deleting=bool(metadata.get("deletionTimestamp")),
         reason=_reason(status),
         safe_to_evict=_safe_to_evict(metadata),
         template=(metadata.get("labels") or {}).get(labels.TEMPLATE),
