@@ -17,7 +17,7 @@ from workers.services.secrets import variables
 from workers.services.secrets.variables import Change
 from workers.services.system import System
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import pools, workspaces
+from workers.store import workspaces
 from workers.store.secrets import Owner
 
 
@@ -30,7 +30,6 @@ def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None
     variables.expect_known(spec.name, spec.sensitive, ())
     _check(spec)
     with system.database.begin() as session:
-        pools.get(session, spec.pool)
         workspaces.save(session, spec, system.now())
         if given and given.names:
             spec = variables.store(system, session, Owner.WORKSPACE, spec, Change(given))
@@ -44,13 +43,8 @@ def update(system: System, spec: WorkspaceSpec, change: Change | None = None) ->
     """
     _check(spec)
     with system.database.begin() as session:
-        pools.get(session, spec.pool)
-        kept = workspaces.get(session, spec.name).sensitive
-        variables.expect_known(spec.name, spec.sensitive, kept)
-        spec = spec.model_copy(update={"sensitive": kept})
-        if change:
-            spec = variables.store(system, session, Owner.WORKSPACE, spec, change)
-        workspaces.update(session, spec, system.now())
+        spec = variables.kept(workspaces.get(session, spec.name), spec)
+        workspaces.update(session, variables.store(system, session, Owner.WORKSPACE, spec, change), system.now())
 
 
 def apply(system: System, spec: WorkspaceSpec) -> Applied:
@@ -60,8 +54,7 @@ def apply(system: System, spec: WorkspaceSpec) -> Applied:
     except UnknownWorkspace:
         create(system, spec)
         return Applied.CREATED
-    variables.expect_known(spec.name, spec.sensitive, old.sensitive)
-    if spec.model_copy(update={"sensitive": old.sensitive}) == old:
+    if variables.kept(old, spec) == old:
         return Applied.UNCHANGED
     update(system, spec)
     return Applied.CHANGED

@@ -4,6 +4,8 @@ What the cluster refuses for good is an error when the pool is saved. A cluster 
 gives no permission does not keep a pool from being saved: the pool's status says it, and every cycle tries again.
 """
 
+from typing import Any
+
 from workers.core.errors import NameTaken, UnknownPool
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, Unavailable
@@ -52,9 +54,7 @@ def update(system: System, spec: PoolSpec, change: Change | None = None) -> None
     problem = _check(system, spec)
     with system.database.begin() as session:
         spec = _over(pools.get(session, spec.name), spec)
-        if change:
-            spec = variables.store(system, session, Owner.POOL, spec, change)
-        pools.update(session, spec, system.now())
+        pools.update(session, variables.store(system, session, Owner.POOL, spec, change), system.now())
     _saved(system, spec.name, problem)
 
 
@@ -77,12 +77,11 @@ def _over(old: PoolSpec, spec: PoolSpec) -> PoolSpec:
         raise InvalidRequest(
             f"The pool {spec.name!r} is of type {old.type!r}, and stays so: create another one of type {spec.type!r}."
         )
-    variables.expect_known(spec.name, spec.sensitive, old.sensitive)
-    kept = {"draining": old.draining, "sensitive": old.sensitive}
-    if spec.kubernetes is None:
-        return spec.model_copy(update=kept)
-    pods = spec.kubernetes.model_copy(update={"deployment": old.deployment, "adopting": old.adopting})
-    return spec.model_copy(update={**kept, "kubernetes": pods})
+    kept: dict[str, Any] = {"draining": old.draining}
+    if spec.kubernetes is not None:
+        update = {"deployment": old.deployment, "adopting": old.adopting}
+        kept["kubernetes"] = spec.kubernetes.model_copy(update=update)
+    return variables.kept(old, spec).model_copy(update=kept)
 
 
 def _check(system: System, spec: PoolSpec) -> str | None:

@@ -26,20 +26,18 @@ class Change:
     unset: tuple[str, ...] = ()
 
 
-def store(system: System, session: Session, kind: Owner, owner: Spec, change: Change) -> Spec:
+def store(system: System, session: Session, kind: Owner, owner: Spec, change: Change | None) -> Spec:
     """Change an owner's sensitive variables in this transaction; return its configuration with the names it has then.
 
     Raises :class:`InvalidRequest` for a name to remove that is not there, and where nothing can be encrypted.
     """
-    if change == Change():
+    if change in (None, Change()):
         return owner
     old = _decrypted(system, secrets.variables(session, kind, owner.name))
     if unknown := sorted(set(change.unset) - set(old.names)):
         raise InvalidRequest(f"The {kind} {owner.name!r} has no sensitive variable {unknown[0]!r}.")
-    kept = SensitiveVariables(
-        variables=_without(old.variables, change.unset), environment=_without(old.environment, change.unset)
-    )
-    new = _merged(kept, change.given)
+    left = {kind: _without(values, change.unset) for kind, values in dict(old).items()}
+    new = _merged(SensitiveVariables(**left), change.given)
     if new != old:
         encrypted = _encrypted(system.settings.keyring, new) if new.names else None
         secrets.put_variables(session, kind, owner.name, encrypted, system.now())
@@ -55,19 +53,22 @@ def expect_known(owner: str, named: Collection[str], known: Collection[str]) -> 
         )
 
 
+def kept(old: Spec, new: Spec) -> Spec:
+    """Return a new configuration with the sensitive variables of the old one; refuses names without a value."""
+    expect_known(new.name, new.sensitive, old.sensitive)
+    return new.model_copy(update={"sensitive": old.sensitive})
+
+
 def for_order(system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec) -> str | None:
     """Return what an order carries encrypted: the pool's variables, and over them the workspace's. None without any.
 
     Raises :class:`NoKey` where this process lacks the key, and :class:`Unavailable` where the pool has no Secret yet.
     """
-    owners = [(Owner.POOL, pool.name, pool.sensitive), (Owner.WORKSPACE, workspace.name, workspace.sensitive)]
-    with_any = [(kind, name) for kind, name, names in owners if names]
-    if not with_any:
-        return None
     merged = SensitiveVariables()
-    for kind, name in with_any:
-        merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, name)))
-    return _encrypted(payload_keyring(system, session, pool.name), merged)
+    for kind, owner in ((Owner.POOL, pool), (Owner.WORKSPACE, workspace)):
+        if owner.sensitive:
+            merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, owner.name)))
+    return _encrypted(payload_keyring(system, session, pool.name), merged) if merged.names else None
 
 
 def reencrypt_all(system: System) -> int:
