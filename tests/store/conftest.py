@@ -187,7 +187,7 @@ class Ledger:
     ) -> bool:
         self.now += timedelta(seconds=1)
         values = {"pool": "default", "priority": 0, "auto_apply": False, "destroy": False, "task": {}, **facts}
-        _, new = runs.add(session, id=run, workspace=workspace, kind=kind, now=self.now, **values)
+        _, new = runs.add(session, run, workspace=workspace, kind=kind, now=self.now, **values)
         return new
 
     def record(self, run: str, event: RunEvent, expect: RunStatus, **changes: Any) -> Run | None:

@@ -26,16 +26,15 @@ from workers.protocol.errors import InvalidRequest, Unavailable
 
 __all__ = ["Database", "Session"]
 
-# Seconds that one writer waits for the others: far above the milliseconds that a transaction takes.
+# Seconds that one writer waits for the others: far above the milliseconds that a transaction takes. A URL's query may
+# override this, and the defaults below.
 SQLITE_PATIENCE = 10.0
-# A URL's query may override these. Seconds.
-_SQLITE_DEFAULTS = {"timeout": SQLITE_PATIENCE}
 _POSTGRESQL_DEFAULTS = {
     "application_name": "terraslot",
-    "connect_timeout": 5,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
+    "connect_timeout": "5",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
 }
 _MISSING_TABLE_STATES = ("42P01", "42703")  # PostgreSQL's undefined_table, undefined_column
 _MISSING_TABLE_WORDS = ("no such table", "no such column", "has no column named")  # SQLite's
@@ -171,17 +170,13 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _defaults(url: URL, defaults: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in defaults.items() if name not in url.query}
-
-
 def _postgresql_engine(url: URL) -> Engine:
     # A connection that the server or a proxy closed is noticed before it is used, at the price of a round trip.
-    return create_engine(url, connect_args=_defaults(url, _POSTGRESQL_DEFAULTS), pool_pre_ping=True, pool_timeout=10)
+    return create_engine(url.set(query=_POSTGRESQL_DEFAULTS | url.query), pool_pre_ping=True, pool_timeout=10)
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args=_defaults(url, _SQLITE_DEFAULTS), pool_timeout=10)
+    engine = create_engine(url.set(query={"timeout": str(SQLITE_PATIENCE)} | url.query), pool_timeout=10)
     event.listen(engine, "connect", _sqlite_connected)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
@@ -198,7 +193,7 @@ def _sqlite_connected(connection: Any, _record: object) -> None:
 
 def _write_ahead(connection: Any) -> None:
     # While another process writes to a new file, SQLite refuses this at once, whatever its timeout.
-    until = time.monotonic() + _SQLITE_DEFAULTS["timeout"]
+    until = time.monotonic() + SQLITE_PATIENCE
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -43,14 +43,7 @@ _DELIVERED = (
 
 
 def add(
-    session: Session,
-    *,
-    id: str,  # noqa: A002 - the column's name
-    workspace: str,
-    pool: str,
-    kind: RunKind,
-    now: datetime,
-    **columns: Any,
+    session: Session, run_id: str, *, workspace: str, pool: str, kind: RunKind, now: datetime, **columns: Any
 ) -> tuple[Run, bool]:
     """Add a pending run; return it, and whether it is new. A run that has this id already is left as it is.
 
@@ -58,14 +51,15 @@ def add(
     """
     workspace_queue.lock_workspace(session, workspace, pool)
     new = insert_if_new(
-        session, _runs, id=id, workspace=workspace, pool=pool, kind=kind, status=RunStatus.PENDING,
+        session, _runs, id=run_id, workspace=workspace, pool=pool, kind=kind, status=RunStatus.PENDING,
         runnable=kind is RunKind.PLAN, attempt=0, created_at=now, updated_at=now, **columns,
     )  # fmt: skip
+    if new and kind is RunKind.PLAN_AND_APPLY:
+        workspace_queue.choose_next(session, workspace)
+    run = get(session, run_id)
     if new:
-        _enter(session, id, now, RunNote.SUBMITTED, status=RunStatus.PENDING)
-        if kind is RunKind.PLAN_AND_APPLY:
-            workspace_queue.choose_next(session, workspace)
-    return get(session, id), new
+        remark(session, run, RunNote.SUBMITTED, now=now)
+    return run, new
 
 
 def record(
@@ -92,10 +86,10 @@ def record(
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
     if status.is_over:
         values["finished_at"] = now
-    run = _update(session, run_id, expect, expect_token, values, only_runnable=event is RunEvent.DISPATCHED)
+    run = _update(session, run_id, expect, expect_token, values, dispatch=event is RunEvent.DISPATCHED)
     if run is None:
         return None
-    _enter(session, run_id, now, event, status=status, detail=detail)
+    session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})
     if workspace is None or status.holds_slot:
         return run  # a plan does not queue, and while this run goes on, no other of its workspace may start
     workspace_queue.choose_next(session, workspace)
@@ -117,15 +111,15 @@ def note(
 
     Guarded like :func:`record`, with the same None.
     """
-    run = _update(session, run_id, expect, expect_token, {"updated_at": now, **changes})
+    run = _update(session, run_id, expect, expect_token, {"updated_at": now, **changes}, dispatch=False)
     if run is not None:
-        _enter(session, run_id, now, note, status=expect, detail=detail)
+        session.execute(_ENTER, {"run": run_id, "at": now, "event": note, "status": expect, "detail": detail})
     return run
 
 
-def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: EventDetail) -> None:
+def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: EventDetail | None = None) -> None:
     """Enter ``note`` among the events of a run that was read, over or not; the run itself stays as it is."""
-    _enter(session, run.id, now, note, status=run.status, detail=detail)
+    session.execute(_ENTER, {"run": run.id, "at": now, "event": note, "status": run.status, "detail": detail})
 
 
 def get(session: Session, run_id: str) -> Run:
@@ -218,39 +212,21 @@ def _starting_with(prefix: str) -> Select[Run]:
 
 
 def _update(
-    session: Session,
-    run_id: str,
-    expect: RunStatus,
-    token: str | None,
-    values: dict[str, Any],
-    *,
-    only_runnable: bool = False,
+    session: Session, run_id: str, expect: RunStatus, token: str | None, values: dict[str, Any], *, dispatch: bool
 ) -> Run | None:
     return session.scalar(
-        _guarded(tuple(values), token=token is not None, only_runnable=only_runnable),
+        _guarded(tuple(values), token=token is not None, runnable=dispatch),
         {"of_run": run_id, "of_status": expect, "of_token": token, **{f"new_{name}": values[name] for name in values}},
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
 
 
 @cache
-def _guarded(columns: tuple[str, ...], *, token: bool, only_runnable: bool) -> ReturningUpdate[Run]:
+def _guarded(columns: tuple[str, ...], *, token: bool, runnable: bool) -> ReturningUpdate[Run]:
     """Return the statement that sets these columns, built once."""
     guarded = update(Run).where(Run.id == bindparam("of_run"), Run.status == bindparam("of_status"))
     if token:
         guarded = guarded.where(Run.token == bindparam("of_token"))
-    if only_runnable:
+    if runnable:
         guarded = guarded.where(text(RUNNABLE))
     return guarded.values({name: bindparam(f"new_{name}", type_=_runs.c[name].type) for name in columns}).returning(Run)
-
-
-def _enter(
-    session: Session,
-    run_id: str,
-    now: datetime,
-    event: RunEvent | RunNote,
-    *,
-    status: RunStatus,
-    detail: EventDetail | None = None,
-) -> None:
-    session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})

@@ -60,7 +60,7 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
     with system.database.begin() as session:
         workspace = workspaces.get(session, request.workspace)
         run, new = runs.add(
-            session, id=run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
+            session, run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
             priority=request.priority, destroy=request.destroy, task=task,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
         )  # fmt: skip
