@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any
 
 import typer
 
@@ -149,14 +149,9 @@ def _changed(old: Source, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _where(spec: WorkspaceSpec) -> str:
-    match spec.source:
-        case DirectorySource(path=place):
-            pass
-        case GitSource(url=url, ref=ref):
-            place = f"{url} at {ref}"
-        case _:
-            assert_never(spec.source)
-    return f"{place}, in {spec.source.subdir}" if spec.source.subdir else place
+    source = spec.source
+    place = source.path if isinstance(source, DirectorySource) else f"{source.url} at {source.ref}"
+    return f"{place}, in {source.subdir}" if source.subdir else place
 
 
 def _without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

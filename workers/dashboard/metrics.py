@@ -13,9 +13,15 @@ from workers.services.pools.views import PoolView
 from workers.services.system import System
 
 _AGENT_STATES = ("available", "draining", "silent")
-
-# What a gauge is called, what it says, its label beside the pool, and its values of one pool by that label.
-_Values = dict[str, float]
+# What each gauge says, and its label beside the pool.
+_GAUGES = {
+    "slots": ("Slots by state.", "state"),
+    "slots_free": ("Slots that a run could be given now.", "kind"),
+    "agents": ("Registered agents by state.", "state"),
+    "agents_limit": ("Limits of the pool.", "limit"),
+    "runs_pending": ("Runs that lack nothing but a slot.", "kind"),
+    "runs": ("Runs that hold a slot.", "status"),
+}
 
 
 class PoolMetrics(Collector):
@@ -38,46 +44,27 @@ class PoolMetrics(Collector):
             yield _up(0)
             return
         yield _up(1)
-        yield _gauge("slots", "Slots by state.", "state", {pool.name: _slots(pool) for pool in pools})
-        yield _gauge("slots_free", "Slots that a run could be given now.", "kind", {p.name: _free(p) for p in pools})
-        yield _gauge("agents", "Registered agents by state.", "state", {p.name: _agents(p) for p in pools})
-        yield _gauge("agents_limit", "Limits of the pool.", "limit", {p.name: _limits(p) for p in pools})
-        yield _gauge("runs_pending", "Runs that lack nothing but a slot.", "kind", {p.name: _pending(p) for p in pools})
-        yield _gauge("runs", "Runs that hold a slot.", "status", {p.name: _runs(p) for p in pools})
+        values = {pool.name: _values(pool) for pool in pools}
+        for name, (says, label) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"terraslot_{name}", says, labels=("pool", label))
+            for pool, of_pool in values.items():
+                for key, value in of_pool[name].items():
+                    gauge.add_metric((pool, key), value)
+            yield gauge
 
 
 def _up(value: float) -> Metric:
     return GaugeMetricFamily("terraslot_up", "Whether Redis and the database can be read.", value=value)
 
 
-def _gauge(name: str, says: str, label: str, values: dict[str, _Values]) -> Metric:
-    gauge = GaugeMetricFamily(f"terraslot_{name}", says, labels=("pool", label))
-    for pool, by_label in values.items():
-        for key, value in by_label.items():
-            gauge.add_metric((pool, key), value)
-    return gauge
-
-
-def _slots(pool: PoolView) -> _Values:
-    return {"running": pool.slots.running, "reserved": pool.slots.reserved, "idle": pool.slots.idle}
-
-
-def _free(pool: PoolView) -> _Values:
-    return {"plan": pool.slots.free_plan, "plan_and_apply": pool.slots.free_plan_and_apply}
-
-
-def _agents(pool: PoolView) -> _Values:
-    states = Counter(agent.state for agent in pool.agents)
-    return {state: states[state] for state in _AGENT_STATES}
-
-
-def _limits(pool: PoolView) -> _Values:
-    return {"min": pool.limits["min_agents"], "max": pool.limits["max_agents"]}
-
-
-def _pending(pool: PoolView) -> _Values:
-    return dict(pool.pending)
-
-
-def _runs(pool: PoolView) -> _Values:
-    return {status.value: pool.runs.get(status.value, 0) for status in RunStatus if status.holds_slot}
+def _values(pool: PoolView) -> dict[str, dict[str, int]]:
+    """Return the values of a pool's gauges, each by its label."""
+    slots, states = pool.slots, Counter(agent.state for agent in pool.agents)
+    return {
+        "slots": {"running": slots.running, "reserved": slots.reserved, "idle": slots.idle},
+        "slots_free": {"plan": slots.free_plan, "plan_and_apply": slots.free_plan_and_apply},
+        "agents": {state: states[state] for state in _AGENT_STATES},
+        "agents_limit": {"min": pool.limits["min_agents"], "max": pool.limits["max_agents"]},
+        "runs_pending": pool.pending,
+        "runs": {status.value: pool.runs.get(status, 0) for status in RunStatus if status.holds_slot},
+    }

@@ -1,7 +1,7 @@
 """``/slots`` and ``/slots.json``: pools, their agents with three slots each, what waits, and what was decided.
 
-Both are protected by Flower's authentication like Flower's own pages, and say so where Redis or the database does
-not answer.
+A link in Flower's navigation bar leads to the page. Both are protected by Flower's authentication like Flower's own
+pages, and say so where Redis or the database does not answer.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from typing import Any
 from flower.views import BaseHandler
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from tornado.web import authenticated, url
+from tornado.escape import utf8, xhtml_escape
+from tornado.web import TemplateModule, authenticated, url
 
 from workers.services.errors import user_message
 from workers.services.formatting import ago
@@ -25,6 +26,8 @@ from workers.services.pools.views import PoolView
 from workers.services.system import System
 
 _TEMPLATE = str(Path(__file__).with_name("slots.html"))
+_BAR = "navbar.html"
+_END_OF_TABS = b"</ul>"
 
 
 def pages(system: System, url_prefix: str) -> list[Any]:
@@ -83,6 +86,23 @@ class Metrics(BaseHandler):  # type: ignore[misc]
         self.application.purge_offline_worker_metrics()
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.write(await asyncio.to_thread(generate_latest))
+
+
+class Navigation(TemplateModule):
+    """Renders Flower's templates as they are, and its navigation bar with one tab more.
+
+    A bar that has no list any more is left as it is.
+    """
+
+    def render(self, path: str, **kwargs: Any) -> bytes:
+        """Return the rendered template."""
+        html = super().render(path, **kwargs)
+        return html.replace(_END_OF_TABS, utf8(self._tab(**kwargs)) + _END_OF_TABS, 1) if path == _BAR else html
+
+    def _tab(self, active_tab: str = "", **_: Any) -> str:
+        active, current = (" active", ' aria-current="page"') if active_tab == "slots" else ("", "")
+        url = xhtml_escape(self.handler.reverse_url("slots"))
+        return f'<li class="nav-item"><a class="nav-link{active}" href="{url}"{current}>Slots</a></li>'
 
 
 def _text(value: object) -> str:

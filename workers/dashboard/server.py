@@ -18,8 +18,7 @@ from tornado.options import Error as OptionError
 
 from workers.app import app
 from workers.dashboard.metrics import PoolMetrics
-from workers.dashboard.navigation import Navigation
-from workers.dashboard.pages import pages
+from workers.dashboard.pages import Navigation, pages
 from workers.logs import configure
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.services.system import System, system
