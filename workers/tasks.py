@@ -18,7 +18,7 @@ from workers.protocol.kinds import RunKind
 from workers.services.runs import decide, deliver, retention, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
-from workers.services.scaling import cycle, disruption
+from workers.services.scaling import cycle
 from workers.services.system import system
 from workers.store.models import TaskMessage
 
@@ -81,7 +81,7 @@ _serve(names.DISPATCH, dispatcher.dispatch)
 _serve(names.DISPATCHES, cycle.dispatches)
 _serve(names.CYCLE, cycle.cycle)
 _serve(names.CYCLES, cycle.cycles)
-_serve(names.PROTECT, disruption.protect)
+_serve(names.PROTECT, cycle.protect)
 _serve(names.SWEEP, cycle.sweep)
 _serve(names.DELIVERIES, deliver.deliver_overdue)
 _serve(names.FORGET, retention.purge)

@@ -19,8 +19,8 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.services.pools import delete
 from workers.services.pools import manage as pools
 from workers.services.runs import decide
-from workers.services.scaling import disruption, scale
-from workers.services.scaling.cycle import cycle, sweep
+from workers.services.scaling import scale
+from workers.services.scaling.cycle import cycle, protect, sweep
 from workers.store import pools as stored_pools
 from workers.store import runs as stored_runs
 
@@ -464,7 +464,7 @@ class TestSafeToEvict:
         first, _ = cluster.start(2)
         run = cluster.submit()
         (agent,) = (each for each in cluster.agents.values() if cluster.run(run.id).agent == each.name)
-        assert disruption.protect(cluster.system, POOL, agent.name, run.id)
+        assert protect(cluster.system, POOL, agent.name, run.id)
         assert self.not_evictable(cluster) == [agent.name]
         agent.work()
         cluster.configure(min_agents=2)
@@ -488,7 +488,7 @@ class TestSafeToEvict:
             clock_ahead(seconds)
             cluster.submit(PLAN)
         cluster.requests()
-        marked = [disruption.protect(cluster.system, POOL, agent.name, f"run-{number}") for number in (1, 2, 3)]
+        marked = [protect(cluster.system, POOL, agent.name, f"run-{number}") for number in (1, 2, 3)]
         assert marked == [True, False, False]
         assert cluster.requests() == [("patch", "pods")]
 

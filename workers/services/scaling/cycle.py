@@ -8,16 +8,15 @@ from collections.abc import Sequence
 import structlog
 
 from workers.cluster.backend import PodBackend
-from workers.core.pods import Pod, PodPhase
+from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
 from workers.core.reconcile import DeletePod, orphaned
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
 from workers.protocol.version import PROTOCOL
-from workers.services.pool_state import LOCK_TTL, set_status
+from workers.services.pool_state import LOCK_TTL, PodSnapshot, set_status
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
-from workers.services.scaling.disruption import protect_pods
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.services.scaling.scale import autoscale_pods
 from workers.services.secrets.credentials import ensure_secret_for_pool
@@ -37,6 +36,22 @@ def cycle(system: System, pool: str) -> bool:
         return False
     dispatch(system, pool)
     return True
+
+
+def protect(system: System, pool: str, agent: str, run: str) -> bool:
+    """Protect the pod of an agent, if this run is the one that made it busy; return whether that was done.
+
+    A task of its own, within moments of the agent's first lease: the API server may be slow, and no run waits for it.
+    """
+    record = system.slots(pool).agent(agent)
+    since = {lease.run: lease.since for lease in record.leases} if record else {}
+    if record is None or run not in since or since[run] > min(since.values()):
+        return False  # an earlier run has had it protected
+    # The cluster never has two pods of one name, so that the uid is not needed.
+    pod = Pod(agent, "", pool, record.registered_at, PodPhase.RUNNING)
+    failures = system.pods(system.pool(pool)).set_safe_to_evict([SafeToEvict(pod, safe=False)])
+    _log_unprotected(pool, failures)
+    return not failures
 
 
 def cycles(system: System) -> list[str]:
@@ -82,7 +97,7 @@ def _cycle(system: System, pool: str) -> None:
         run_by_deployment = adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
-        protect_pods(snapshot, agents)
+        _protect_busy(snapshot, agents)
         renew_lock()
         ensure_secret_for_pool(system, spec)
         renew_lock()
@@ -95,6 +110,28 @@ def _cycle(system: System, pool: str) -> None:
         raise
     drains = "it drains, and no run is given to it" if spec.draining else None
     set_status(system, pool, _pending(snapshot.pods) or drains or _older(agents))
+
+
+def _protect_busy(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
+    """Protect the busy pods of a pool, and no others. What fails is tried again in the next cycle.
+
+    Only here do idle pods become safe to evict: one that is idle for a moment between two runs is not changed twice.
+    """
+    changes = safe_to_evict_changes(snapshot.pods, agents)
+    if not changes:
+        return
+    _log_unprotected(snapshot.spec.name, snapshot.set_safe_to_evict(changes))
+    idle = {change.pod.name: change.pod for change in changes if change.safe}
+    # One of them may have been given a run meanwhile, and this has just undone its protection.
+    now = snapshot.system.slots(snapshot.spec.name).snapshot() if idle else []
+    busy = [agent.name for agent in now if agent.leases and agent.name in idle]
+    if again := [SafeToEvict(idle[name], safe=False) for name in busy]:
+        _log_unprotected(snapshot.spec.name, snapshot.set_safe_to_evict(again))
+
+
+def _log_unprotected(pool: str, failures: dict[str, TerraslotError]) -> None:
+    for pod, error in failures.items():
+        log.warning("safe-to-evict not set", pool=pool, pod=pod, why=str(error))
 
 
 def _pending(pods: Sequence[Pod]) -> str | None:
