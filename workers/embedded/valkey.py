@@ -68,11 +68,12 @@ class Valkey:
 
 def configure(home: Path) -> Valkey:
     """Write the server's configuration, readable by its owner only, for its last port or another that is free."""
-    known = _read(home)
-    port = known.port if known and is_free(known.port) else free_port()
-    valkey = Valkey(home, port, known.password if known else secrets.token_urlsafe(32))
     file = _file(home)
     file.parent.mkdir(mode=0o700, exist_ok=True)
+    known = dict(re.findall(r"^(port|requirepass) (\S+)$", file.read_text(), re.MULTILINE)) if file.exists() else {}
+    port = int(known.get("port", 0))
+    port = port if port and is_free(port) else free_port()
+    valkey = Valkey(home, port, known.get("requirepass") or secrets.token_urlsafe(32))
     write_private(file, _CONFIGURATION.format(port=port, password=valkey.password, directory=file.parent))
     return valkey
 
@@ -116,11 +117,3 @@ def is_free(port: int) -> bool:
 
 def _file(home: Path) -> Path:
     return home / "valkey" / "valkey.conf"
-
-
-def _read(home: Path) -> Valkey | None:
-    with suppress(FileNotFoundError):
-        words = dict(re.findall(r"^(port|requirepass) (\S+)$", _file(home).read_text(), re.MULTILINE))
-        if words.keys() == {"port", "requirepass"}:
-            return Valkey(home, int(words["port"]), words["requirepass"])
-    return None

@@ -50,6 +50,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = _parse(url)
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(self._url) if self._is_sqlite else _postgresql_engine(self._url)
         self._mutex = threading.Lock()
         self._reading = self._engine.execution_options(sqlite_begin="DEFERRED", postgresql_readonly=True)
@@ -57,10 +58,6 @@ class Database:
     def __str__(self) -> str:
         """Return the URL without its password."""
         return self._url.difference_update_query(["password"]).render_as_string(hide_password=True)
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._url.get_backend_name() == "sqlite"
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to this version. Safe from several processes at once, and again."""

@@ -13,18 +13,12 @@ from workers.store import pools, workspaces
 from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, STATE_CHANGING, WAITING, Base
 
 # Statements are built once, from tables: building one costs several times what SQLite takes to answer it.
-_workspaces = Base.metadata.tables["workspaces"]
-_pools = Base.metadata.tables["pools"]
 _runs = Base.metadata.tables["runs"]
-
-_LOCK_WORKSPACE = (
-    select(_workspaces.c.name).where(_workspaces.c.name == bindparam("workspace")).with_for_update(key_share=True)
-)
-_LOCK_POOL = select(_pools.c.name).where(_pools.c.name == bindparam("pool")).with_for_update(read=True, key_share=True)
+_workspace, _pool = (Base.metadata.tables[table].c.name for table in ("workspaces", "pools"))
+_LOCK_WORKSPACE = select(_workspace).where(_workspace == bindparam("workspace")).with_for_update(key_share=True)
+_LOCK_POOL = select(_pool).where(_pool == bindparam("pool")).with_for_update(read=True, key_share=True)
 _WORKSPACE_OF = select(_runs.c.workspace).where(_runs.c.id == bindparam("run"), text(STATE_CHANGING)).scalar_subquery()
-_LOCK_WORKSPACE_OF = (
-    select(_workspaces.c.name).where(_workspaces.c.name == _WORKSPACE_OF).with_for_update(key_share=True)
-)
+_LOCK_WORKSPACE_OF = select(_workspace).where(_workspace == _WORKSPACE_OF).with_for_update(key_share=True)
 
 _OWN = select(_runs.c.id).where(_runs.c.workspace == bindparam("workspace"), text(STATE_CHANGING)).limit(1)
 SITUATION = select(
