@@ -48,16 +48,8 @@ class PodRecord(BaseModel):
 
     def as_pod(self, pool: str, name: str) -> Pod:
         """Return the pod as its backend lists it."""
-        return Pod(
-            name,
-            self.uid,
-            pool,
-            self.created_at,
-            self.phase,
-            self.kill_at is not None,
-            self.ended,
-            template=self.template,
-        )
+        deleting = self.kill_at is not None
+        return Pod(name, self.uid, pool, self.created_at, self.phase, deleting, self.ended, template=self.template)
 
     def write(self, directory: Path, **changes: Any) -> PodRecord:
         """Replace the record of this directory in one step by this one with ``changes``, and return it."""

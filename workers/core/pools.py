@@ -2,15 +2,14 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from workers.protocol.names import Name
+from workers.protocol.sources import Value
 
 
-class PoolLimits(BaseModel):
+class PoolLimits(Value):
     """How far and how fast a pool scales. Times are seconds."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     min_agents: int = Field(default=0, ge=0, le=10_000, description="Agents it always has.")
     max_agents: int = Field(default=3, ge=1, le=10_000, description="Agents it has at most.")
@@ -27,10 +26,8 @@ class PoolLimits(BaseModel):
         return self
 
 
-class PoolTimeouts(BaseModel):
+class PoolTimeouts(Value):
     """How long each part of a run may take, in seconds."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     plan: float = Field(default=3600, gt=0, description="How long a plan may take.")
     apply: float = Field(default=4 * 3600, gt=0, description="How long an apply may take.")
@@ -47,14 +44,12 @@ class PoolTimeouts(BaseModel):
         return self
 
 
-class PoolPolicy(BaseModel):
+class PoolPolicy(Value):
     """What decisions know of a pool.
 
     ``attempts``: how often a run is planned at most, should it lose its agents. ``draining``: the pool's agents finish
     their runs and get no others until it is undrained.
     """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: Name
     limits: PoolLimits = PoolLimits()

@@ -80,12 +80,13 @@ class Tagged(BaseModel):
         return {"type": getattr(self, "type", None), **handler(self)}
 
 
-class _Value(BaseModel):
-    # Stored and sent by one version, read by another: what is unknown is kept.
+class Value(BaseModel):
+    """What one version stores or sends and another reads: what is unknown is kept."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class DirectorySource(Tagged, _Value):
+class DirectorySource(Tagged, Value):
     """A directory on the machine (or the volume) that the agents share; copied for every run.
 
     ``subdir`` is where Terraform runs; the whole ``path`` is copied, so that modules beside it are found.
@@ -96,7 +97,7 @@ class DirectorySource(Tagged, _Value):
     subdir: Subdirectory = ""
 
 
-class GitSource(Tagged, _Value):
+class GitSource(Tagged, Value):
     """A git repository. The ref is resolved to a commit once, when the run is first planned."""
 
     type: Literal["git"] = "git"
@@ -108,7 +109,7 @@ class GitSource(Tagged, _Value):
 Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
 
 
-class SensitiveVariables(_Value):
+class SensitiveVariables(Value):
     """Variables whose values only Terraform sees: kept and sent encrypted, masked in what Terraform prints."""
 
     model_config = ConfigDict(hide_input_in_errors=True)

@@ -10,16 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from workers.specs.pod_security import (
-    AGENT_USER,
-    CONTAINER,
-    Problem,
-    Rule,
-    field_problems,
-    is_free,
-    pod_context,
-    violations,
-)
+from workers.specs.pod_security import AGENT_USER, CONTAINER, Problem, field_problems, is_free, pod_context, violations
 from workers.specs.strategic_merge import merge
 
 AGENT_CONTAINER = "agent"
@@ -172,12 +163,12 @@ def _unsafe(spec: KubernetesSpec) -> list[Problem]:
 
 def _wrong_fields(spec: KubernetesSpec) -> list[Problem]:
     volumes = {volume.get("name") for volume in spec.volumes}
-    mounts: tuple[Rule, ...] = (
+    return field_problems(
+        spec.model_dump(include={"env", "volumes", "volume_mounts", "pod_template"}),
         ("volume_mounts.*.mountPath", lambda path: str(path).startswith("/"), "an absolute path is missing"),
         ("volume_mounts.*.mountPath", lambda path: str(path).rstrip("/") not in _OUR_DIRS, "{} is the platform's"),
         ("volume_mounts.*.name", lambda name: name in volumes, "there is no volume {!r}"),
     )
-    return field_problems(spec.model_dump(include={"env", "volumes", "volume_mounts", "pod_template"}), *mounts)
 
 
 def _detail(path: str, sentence: str) -> InitErrorDetails:

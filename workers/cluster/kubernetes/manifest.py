@@ -9,15 +9,7 @@ from typing import Any
 from workers.cluster.kubernetes import labels
 from workers.protocol.pool_secret import SECRET_FILE
 from workers.protocol.version import PROTOCOL
-from workers.specs.kubernetes import (
-    AGENT_CONTAINER,
-    SECRET_DIR,
-    TEMPORARY_DIR,
-    WORK_DIR,
-    KubernetesSpec,
-    WorkVolume,
-    merged,
-)
+from workers.specs.kubernetes import AGENT_CONTAINER, SECRET_DIR, TEMPORARY_DIR, WORK_DIR, KubernetesSpec, merged
 from workers.specs.pod_security import CONTAINER, SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME, pod_context
 from workers.specs.pools import PoolSpec
 
@@ -89,7 +81,7 @@ def _pod_spec(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, st
         "automountServiceAccountToken": pods.service_account_token,
         "enableServiceLinks": False,
         "volumes": [
-            {"name": WORK_VOLUME, **_work_source(pods.work_volume)},
+            {"name": WORK_VOLUME, **_work_source(pods)},
             {"name": TEMPORARY_VOLUME, "emptyDir": {}},
             {"name": SECRET_VOLUME, "secret": {"secretName": secret, "defaultMode": 0o440}},
             *pods.volumes,
@@ -144,7 +136,8 @@ def _probe(question: str) -> Manifest:
     return {"exec": {"command": ["python", "-m", "agent.probe", question]}}
 
 
-def _work_source(volume: WorkVolume) -> Manifest:
+def _work_source(pods: KubernetesSpec) -> Manifest:
+    volume = pods.work_volume
     if volume.storage_class is None:
         return {"emptyDir": _present(sizeLimit=volume.size)}
     claim = {

@@ -13,8 +13,7 @@ _PHASES = {"Pending": PodPhase.PENDING, "Succeeded": PodPhase.SUCCEEDED, "Failed
 # The reasons of every pod's start.
 _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
 
-UNSAFE_ANNOTATIONS = {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}
-UNSAFE_LABELS = {labels.BUSY: "true"}
+_UNSAFE = {"annotations": {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}, "labels": {labels.BUSY: "true"}}
 
 
 def as_pod(pod: dict[str, Any]) -> Pod:
@@ -37,18 +36,15 @@ def as_pod(pod: dict[str, Any]) -> Pod:
 
 def eviction_patch(uid: str, *, safe: bool) -> dict[str, Any]:
     """Return the change of a pod's metadata that allows or forbids the cluster to evict it; ``uid`` may be empty."""
-    return {
-        **({"uid": uid} if uid else {}),
-        "annotations": {key: None if safe else value for key, value in UNSAFE_ANNOTATIONS.items()},
-        "labels": {key: None if safe else value for key, value in UNSAFE_LABELS.items()},
-    }
+    change = {part: dict.fromkeys(unsafe) if safe else dict(unsafe) for part, unsafe in _UNSAFE.items()}
+    return {**({"uid": uid} if uid else {}), **change}
 
 
 def _safe_to_evict(metadata: dict[str, Any]) -> bool | None:
-    annotations, its_labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
-    if UNSAFE_ANNOTATIONS.items() <= annotations.items() and UNSAFE_LABELS.items() <= its_labels.items():
+    there = [(unsafe, metadata.get(part) or {}) for part, unsafe in _UNSAFE.items()]
+    if all(unsafe.items() <= its.items() for unsafe, its in there):
         return False
-    return None if UNSAFE_ANNOTATIONS.keys() & annotations.keys() or UNSAFE_LABELS.keys() & its_labels.keys() else True
+    return None if any(unsafe.keys() & its.keys() for unsafe, its in there) else True
 
 
 def _reason(status: dict[str, Any]) -> str | None:
@@ -65,9 +61,8 @@ def _ended(status: dict[str, Any]) -> str | None:
         return None
     if status.get("reason"):
         return _sentence(status)
-    ended = [container["state"]["terminated"] for container in _containers(status) if _state(container, "terminated")]
-    failed = [each for each in ended if each.get("exitCode")]
-    return _exit(failed[0]) if failed else None
+    ended = (_state(container, "terminated") for container in _containers(status))
+    return next((_exit(each) for each in ended if each and each.get("exitCode")), None)
 
 
 def _waiting(status: dict[str, Any]) -> str | None:
