@@ -1,7 +1,6 @@
 """Create, update, apply and delete workspaces."""
 
 from pathlib import Path
-from typing import assert_never
 
 from workers.core.errors import UnknownWorkspace
 from workers.protocol.errors import InvalidRequest
@@ -84,13 +83,10 @@ def _check(spec: WorkspaceSpec) -> None:
             f"Workspace {spec.name}: its environment, which everybody sees, holds GIT_PASSWORD. Leave it out there "
             "(--unset-env GIT_PASSWORD, where it is set already) and give it with --sensitive-env GIT_PASSWORD."
         )
-    match spec.source:
-        case GitSource(url=url):
-            _expect_no_credentials(spec.name, url)
-        case DirectorySource():
-            _expect_configuration(spec.name, spec.source)
-        case _:
-            assert_never(spec.source)
+    if isinstance(spec.source, GitSource):
+        _expect_no_credentials(spec.name, spec.source.url)
+    else:
+        _expect_configuration(spec.name, spec.source)
 
 
 def _expect_no_credentials(name: str, url: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, SlotState
-from workers.services.runs.views import RunView, view
+from workers.services.runs.views import RunView, shown, view
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.store import decisions, pools, runs
@@ -20,7 +20,6 @@ from workers.store.models import Run
 
 DECISIONS_SHOWN = 10
 WAITING_SHOWN = 20
-_AS_CONFIGURED = ("name", "type", "attempts", "draining", "deployment", "adopting", "sensitive")
 # A pool's configuration, the runs that hold its slots, and the fields of its view that the database knows.
 _Stored = tuple[PoolSpec, Mapping[str, Run], dict[str, Any]]
 
@@ -124,23 +123,21 @@ def _fields(session: Session, pool: str) -> dict[str, Any]:
         "pending": {RunKind.PLAN.value: plans, RunKind.PLAN_AND_APPLY.value: applies},
         "waiting": tuple(view(run) for run in runs.runnable(session, pool, tuple(RunKind), WAITING_SHOWN)),
         "status_message": pools.status(session, pool),
-        "decisions": tuple(
-            DecisionView(each.at, each.current, each.desired, each.reason, each.facts)
-            for each in decisions.recent(session, pool, DECISIONS_SHOWN)
-        ),
+        "decisions": tuple(shown(DecisionView, each) for each in decisions.recent(session, pool, DECISIONS_SHOWN)),
     }
 
 
 def _view(system: System, spec: PoolSpec, holding: Mapping[str, Run], stored: dict[str, Any]) -> PoolView:
     slots = system.slots(spec.name)
     stats = slots.stats()
-    return PoolView(
+    return shown(
+        PoolView,
+        spec,
         limits=spec.limits.model_dump(),
         timeouts=spec.timeouts.model_dump(),
-        slots=SlotCounts(stats.total, stats.running, stats.reserved, stats.idle, stats.free_plan, stats.free_apply),
+        slots=shown(SlotCounts, stats, free_plan_and_apply=stats.free_apply),
         agents=tuple(_agent(record, holding) for record in slots.snapshot()),
         runs=dict(Counter(run.status.value for run in holding.values())),
-        **{field: getattr(spec, field) for field in _AS_CONFIGURED},
         **stored,
     )
 
@@ -159,12 +156,11 @@ def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:
 def _slot(slot: int, lease: Lease | None, holding: Mapping[str, Run]) -> SlotView:
     if lease is None:
         return SlotView(slot, SlotState.IDLE)
-    return SlotView(
-        slot=slot,
-        state=lease.state,
+    return shown(
+        SlotView,
+        lease,
         run_id=lease.run,
         workspace=holding[lease.run].workspace if lease.run in holding else None,
-        kind=lease.kind,
         since=_time(lease.since),
         until=None if lease.until is None else _time(lease.until),
     )

@@ -56,9 +56,9 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, task: st
     if resumed is None:
         raise _not_resumed(system, run, lease, task)
     applying = start_apply(system, run, RunEvent.CONFIRMED, pool, order, confirm_until=None, detail=_asked_by(task))
-    confirmed = _decided(applying, run)
-    log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
-    return confirmed
+    if applying is not None:
+        log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
+    return _decided(applying, run)
 
 
 def discard(system: System, run_id: str, *, task: str | None = None) -> Run:

@@ -67,14 +67,9 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
     if new:
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
-        _try_to_start(system, run)
+        try:  # The run is entered: an error from here on does not refuse it.
+            wake(system, run.pool)
+            deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
+        except Exception:
+            log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)
     return run
-
-
-def _try_to_start(system: System, run: Run) -> None:
-    """Dispatch the pool, and tell the caller. The run is entered: an error from here on does not refuse it."""
-    try:
-        wake(system, run.pool)
-        deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
-    except Exception:
-        log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)

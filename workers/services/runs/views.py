@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.core.lifecycle import EventDetail, RunStatus
 from workers.protocol.kinds import RunKind
@@ -17,8 +17,12 @@ from workers.store.database import Database
 from workers.store.models import Run
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from workers.services.system import System
     from workers.slots.log_stream import LogLine
+
+View = TypeVar("View", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,6 @@ class RunView:
     started_at: datetime | None
     finished_at: datetime | None
     confirm_until: datetime | None
-
-
-_SHOWN_AS_STORED = {field.name for field in fields(RunView)} - {"run_id", "outputs", "cancel_requested"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +93,19 @@ def events(database: Database, run: RunView) -> list[EventView]:
     """Return what happened to a run, in order."""
     with database.read() as session:
         found = runs.events(session, run.run_id)
-    return [EventView(event.at, event.event, event.status, event.detail or {}) for event in found]
+    return [shown(EventView, event, detail=event.detail or {}) for event in found]
 
 
 def view(run: Run) -> RunView:
     """Return a run as people look at it."""
-    return RunView(
-        run_id=run.id,
-        outputs=run.outputs or {},
-        cancel_requested=run.cancel_mode is not None,
-        **{column: getattr(run, column) for column in _SHOWN_AS_STORED},
-    )
+    cancelled = run.cancel_mode is not None
+    return shown(RunView, run, run_id=run.id, outputs=run.outputs or {}, cancel_requested=cancelled)
+
+
+def shown(view: type[View], record: object, **other: Any) -> View:
+    """Return a view whose fields are those of ``record``, except for the ``other`` ones."""
+    same = {field.name for field in fields(view)} - other.keys()
+    return view(**{name: getattr(record, name) for name in same}, **other)
 
 
 def log_lines(system: System, run: RunView, *, after: str = "0", block: float = 0) -> list[LogLine]:
