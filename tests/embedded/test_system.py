@@ -91,7 +91,7 @@ def test_agents_outlive_a_killed_supervisor_and_are_ended_by_down(home, parts_of
 
 
 def test_told_to_end_while_it_starts_it_leaves_nothing(home, parts_of):
-    command = [sys.executable, "-m", "workers.embedded", Options(home=home).model_dump_json()]
+    command = [sys.executable, "-m", "workers.embedded.background", Options(home=home).model_dump_json()]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as supervisor:
         started = eventually(lambda: len(found := parts_of(home)) > 2 and found)
         supervisor.send_signal(signal.SIGINT)

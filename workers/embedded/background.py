@@ -1,4 +1,8 @@
-"""The embedded system in the background: the same in a session of its own, ended from another process."""
+"""The embedded system in the background: the same in a session of its own, ended from another process.
+
+``python -m workers.embedded.background OPTIONS [FD]`` is that session. Each step is a line of stdout; what keeps the
+system from running is the last line, with the exit code :data:`REFUSED`.
+"""
 
 import signal
 import sys
@@ -12,12 +16,11 @@ from workers.cluster.processes import Process
 from workers.embedded import state
 from workers.embedded.shutdown import Interrupts, Progress, shut_down
 from workers.embedded.state import Options, Running
-from workers.protocol.errors import Unavailable
+from workers.embedded.supervisor import up
+from workers.protocol.errors import TerraslotError, Unavailable
 from workers.settings import settings
 
-REFUSED = 3  # the exit code of a system that says in its last line why it can't run
-
-_PROGRAM = (sys.executable, "-P", "-m", "workers.embedded")
+REFUSED = 3
 # Seconds: the grace of agents and Terraform and the patience with each component, together.
 _LONGEST_STOP = 240.0
 _TICK = 0.05
@@ -35,7 +38,7 @@ def detach(options: Options, progress: Progress = lambda _: None, tied_to: int |
     begin = log.stat().st_size if log.exists() else 0
     keep = [] if tied_to is None else [tied_to]
     process = processes.start(
-        [*_PROGRAM, options.model_dump_json(), *map(str, keep)],
+        [sys.executable, "-P", "-m", "workers.embedded.background", options.model_dump_json(), *map(str, keep)],
         environment=state.environment(options.home), directory=options.home, log=log, keep=keep,
     )  # fmt: skip
     last = ""
@@ -102,3 +105,11 @@ def _end(owner: Process, interrupts: Interrupts, progress: Progress) -> None:
             owner.send(signal.SIGTERM)
         if time.monotonic() >= until:
             owner.send(signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    try:
+        up(Options.model_validate_json(sys.argv[1]), print, tied_to=int(sys.argv[2]) if len(sys.argv) > 2 else None)  # noqa: PLR2004
+    except TerraslotError as error:
+        print(error)  # noqa: T201 - this is its log
+        sys.exit(REFUSED)

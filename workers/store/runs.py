@@ -145,14 +145,9 @@ def find(session: Session, prefix: str) -> Run:
 
 
 def recent(
-    session: Session,
-    *,
-    workspace: str | None = None,
-    pool: str | None = None,
-    statuses: Collection[RunStatus] | None = None,
-    limit: int = 50,
+    session: Session, *, workspace: str | None, pool: str | None, statuses: Collection[RunStatus] | None, limit: int
 ) -> list[Run]:
-    """Return the latest runs, the newest first."""
+    """Return the latest runs, the newest first; None for whatever workspace, pool or status."""
     wanted = select(Run)
     if workspace is not None:
         wanted = wanted.where(Run.workspace == workspace)
