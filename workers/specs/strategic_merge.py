@@ -13,21 +13,17 @@ from typing import Any
 DIRECTIVE = "$patch"
 _DELETE, _REPLACE, _MERGE = "delete", "replace", "merge"
 
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 # By the name of the list within a pod; a key of several parts identifies by all of them.
 _KEYS: dict[str, tuple[str, ...]] = {
-    "containers": ("name",),
-    "initContainers": ("name",),
-    "ephemeralContainers": ("name",),
-    "volumes": ("name",),
+    **dict.fromkeys(
+        (*_CONTAINERS, "volumes", "env", "imagePullSecrets", "resourceClaims", "schedulingGates"), ("name",)
+    ),
     "volumeMounts": ("mountPath",),
     "volumeDevices": ("devicePath",),
-    "env": ("name",),
     "ports": ("containerPort", "protocol"),
-    "imagePullSecrets": ("name",),
     "hostAliases": ("ip",),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "resourceClaims": ("name",),
-    "schedulingGates": ("name",),
 }
 _DEFAULTS = {"protocol": "TCP"}
 _WHOLE = frozenset({"volumes"})

@@ -69,7 +69,7 @@ def _waiting(status: dict[str, Any]) -> str | None:
     for container in _containers(status):
         waiting = _state(container, "waiting")
         if waiting and waiting.get("reason") not in (None, *_ORDINARY):
-            last = _last(container)
+            last = _state(container, "terminated", of="lastState")
             return f"{_sentence(waiting)}; {_exit(last)}" if last else _sentence(waiting)
     return None
 
@@ -83,7 +83,7 @@ def _unscheduled(status: dict[str, Any]) -> str | None:
 
 def _restarted(status: dict[str, Any]) -> str | None:
     for container in _containers(status):
-        last, count = _last(container), container.get("restartCount", 0)
+        last, count = _state(container, "terminated", of="lastState"), container.get("restartCount", 0)
         if last and count:
             return f"restarted {count} times; {_exit(last)}" if count > 1 else f"restarted once; {_exit(last)}"
     return None
@@ -94,12 +94,8 @@ def _containers(status: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from status.get("containerStatuses") or ()
 
 
-def _state(container: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    return (container.get("state") or {}).get(kind)
-
-
-def _last(container: dict[str, Any]) -> dict[str, Any] | None:
-    return (container.get("lastState") or {}).get("terminated")
+def _state(container: dict[str, Any], kind: str, *, of: str = "state") -> dict[str, Any] | None:
+    return (container.get(of) or {}).get(kind)
 
 
 def _sentence(said: dict[str, Any]) -> str:

@@ -22,7 +22,6 @@ class Kind(Enum):
 
     ALREADY_EXISTS = (409, "AlreadyExists")
     CONFLICT = (409, "Conflict")  # the object is not the one, or not in the state, that the call expects
-    FORBIDDEN = (403, None)
     NOT_FOUND = (404, None)  # no such object, or no such namespace
     EXPIRED = (410, None)  # the page to continue from is too old
     INVALID = (422, None)
@@ -52,15 +51,15 @@ class Refusal:
     cause: str = ""
 
     @classmethod
-    def of(cls, status: int | None, phrase: str | None, body: str | bytes | None) -> Refusal:
+    def of(cls, status: int, phrase: str | None, body: str | bytes | None) -> Refusal:
         """Read the body of an answer; where it is not the API's, as a proxy's page, the status line has to do."""
         try:
             said = json.loads(body or "")
             reason, message = said.get("reason") or "", said.get("message") or ""
             causes = (said.get("details") or {}).get("causes") or [{}]
-            return cls(status or 0, reason, message[:_MAX_WORDS], causes[0].get("reason") or "")
+            return cls(status, reason, message[:_MAX_WORDS], causes[0].get("reason") or "")
         except (ValueError, AttributeError):
-            return cls(status or 0, "", (phrase or "")[:_MAX_WORDS])
+            return cls(status, "", (phrase or "")[:_MAX_WORDS])
 
     @property
     def kind(self) -> Kind | None:
