@@ -78,10 +78,8 @@ def rotation(
 
 def encrypting_generation(credentials: Sequence[Credential], now: float) -> int:
     """Return the generation whose payload key every agent has: the newest that is older than the overlap."""
-    known = [credential for credential in credentials if now - credential.created_at >= OVERLAP]
-    if known:
-        return max(credential.generation for credential in known)
-    return min(credential.generation for credential in credentials)
+    known = [credential.generation for credential in credentials if now - credential.created_at >= OVERLAP]
+    return max(known, default=min(credential.generation for credential in credentials))
 
 
 def _end_of(credential: Credential, in_use: Collection[str], now: float) -> Step | None:

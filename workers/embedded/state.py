@@ -26,7 +26,6 @@ from workers.settings import SYSTEM_FILE
 from workers.specs.pools import PoolSpec
 
 _LOCK = "up.lock"
-_KEY = "encryption.key"
 _PROCESS = TypeAdapter(Process)
 
 
@@ -72,7 +71,7 @@ def environment(home: Path) -> Mapping[str, str]:
 
 def encryption_key(home: Path) -> str:
     """Return the key of the system under ``home``; it is made once. The caller owns ``home``."""
-    path = home / _KEY
+    path = home / "encryption.key"
     if not path.exists():
         write_private(path, new_key())
     return path.read_text("ascii")
@@ -103,12 +102,10 @@ def supervisor(home: Path) -> Process | None:
 
 def make_home(home: Path) -> None:
     """Create ``home`` with its directory of logs. Raises :class:`InvalidRequest` where that can't be."""
-    try:
+    with _usable(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)
         (home / "logs").mkdir(exist_ok=True)
-    except OSError as error:
-        raise _unusable(home, error) from error
 
 
 @contextmanager
@@ -144,16 +141,17 @@ def write_private(path: Path, content: str) -> None:
     fresh.replace(path)
 
 
-def _unusable(home: Path, error: OSError) -> InvalidRequest:
-    return InvalidRequest(
-        f"{home} can't be used ({error.strerror}): make it a directory of yours, or set TERRASLOT_HOME to one."
-    )
+@contextmanager
+def _usable(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(
+            f"{home} can't be used ({error.strerror}): make it a directory of yours, or set TERRASLOT_HOME to one."
+        ) from error
 
 
 def _read(home: Path, name: str) -> str | None:
-    try:
+    with _usable(home), suppress(FileNotFoundError):
         return (home / name).read_text()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _unusable(home, error) from error
+    return None

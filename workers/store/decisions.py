@@ -13,8 +13,7 @@ def record(
     session: Session, pool: str, now: datetime, *, current: int, desired: int, reason: str, facts: dict[str, Any]
 ) -> None:
     """Store a decision with the facts it was made from: a :class:`PoolFacts` as a dict."""
-    values = {"pool": pool, "at": now, "current": current, "desired": desired, "reason": reason, "facts": facts}
-    session.execute(sa.insert(ScalingDecision).values(values))
+    session.add(ScalingDecision(pool=pool, at=now, current=current, desired=desired, reason=reason, facts=facts))
 
 
 def recent(session: Session, pool: str, limit: int) -> list[ScalingDecision]:
@@ -25,7 +24,7 @@ def recent(session: Session, pool: str, limit: int) -> list[ScalingDecision]:
 
 def record_pod_failure(session: Session, pool: str, now: datetime, pod: str, reason: str) -> None:
     """Store that a pod failed or never registered."""
-    session.execute(sa.insert(PodFailure).values(pool=pool, at=now, pod=pod, reason=reason))
+    session.add(PodFailure(pool=pool, at=now, pod=pod, reason=reason))
 
 
 def pod_failures(session: Session, pool: str, since: float) -> list[float]:

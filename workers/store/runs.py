@@ -34,12 +34,6 @@ NEXT = (
     .limit(bindparam("limit"))
 )
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
-_DELIVERED = (
-    update(_runs)
-    .where(_runs.c.id == bindparam("run"), text(UNDELIVERED))
-    .values(delivered_at=bindparam("now", type_=_runs.c.delivered_at.type))
-    .returning(_runs.c.id)
-)
 
 
 def add(
@@ -188,7 +182,8 @@ def undelivered(session: Session, before: datetime, limit: int) -> list[Run]:
 
 def mark_delivered(session: Session, run_id: str, now: datetime) -> bool:
     """Store that the outcome of a run was delivered; False where it was stored before, or the run is not over."""
-    return session.scalar(_DELIVERED, {"run": run_id, "now": now}) is not None
+    marked = update(_runs).where(_runs.c.id == run_id, text(UNDELIVERED)).values(delivered_at=now)
+    return session.scalar(marked.returning(_runs.c.id)) is not None
 
 
 def events(session: Session, run_id: str) -> list[RunEventRecord]:
