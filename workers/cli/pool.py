@@ -18,10 +18,10 @@ from workers.cli.specifications import FileOption, apply_all, read
 from workers.cli.system import system
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.services import pool_state
-from workers.services.applied import Applied
 from workers.services.pools import manage as pools
 from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolView
+from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 
 app = typer.Typer(help="Manage pools.", no_args_is_help=True)

@@ -17,7 +17,7 @@ from workers.cli.console import complain, say, show_json
 from workers.cli.outcome import FAILURE
 from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.validation import problems
-from workers.services.applied import Applied
+from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 

@@ -11,10 +11,9 @@ from workers.protocol.sources import (
     is_configuration,
     without_credentials,
 )
-from workers.services.applied import Applied
 from workers.services.secrets import variables
-from workers.services.secrets.variables import Change
 from workers.services.system import System
+from workers.specs import Applied
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import workspaces
 from workers.store.secrets import Owner
@@ -31,11 +30,11 @@ def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None
     with system.database.begin() as session:
         workspaces.save(session, spec, system.now())
         if given and given.names:
-            spec = variables.store(system, session, Owner.WORKSPACE, spec, Change(given))
+            spec = variables.store(system, session, Owner.WORKSPACE, spec, variables.Change(given))
             workspaces.update(session, spec, system.now())
 
 
-def update(system: System, spec: WorkspaceSpec, change: Change | None = None) -> None:
+def update(system: System, spec: WorkspaceSpec, change: variables.Change | None = None) -> None:
     """Replace a workspace's configuration; a run that was planned is applied with what it was planned with.
 
     Its sensitive variables stay, except as ``change`` says.

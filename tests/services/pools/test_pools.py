@@ -16,7 +16,6 @@ from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
 from workers.services import pool_state, workspaces
-from workers.services.applied import Applied
 from workers.services.pools import delete, drain
 from workers.services.pools import manage as pools
 from workers.services.runs import decide, dispatch
@@ -25,6 +24,7 @@ from workers.services.scaling.cycle import cycle
 from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.slots.keys import PoolKeys
+from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 from workers.store import workspaces as stored_workspaces
 

@@ -10,11 +10,10 @@ from workers.core.errors import NameTaken, UnknownPool
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.sources import SensitiveVariables
-from workers.services.applied import Applied
 from workers.services.pool_state import set_status
 from workers.services.secrets import variables
-from workers.services.secrets.variables import Change
 from workers.services.system import System
+from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 from workers.store.secrets import Owner
@@ -40,11 +39,13 @@ def create(system: System, spec: PoolSpec, given: SensitiveVariables | None = No
     with system.database.begin() as session:
         pools.save(session, spec, system.now())
         if given and given.names:
-            pools.update(session, variables.store(system, session, Owner.POOL, spec, Change(given)), system.now())
+            pools.update(
+                session, variables.store(system, session, Owner.POOL, spec, variables.Change(given)), system.now()
+            )
     _saved(system, spec.name, problem)
 
 
-def update(system: System, spec: PoolSpec, change: Change | None = None) -> None:
+def update(system: System, spec: PoolSpec, change: variables.Change | None = None) -> None:
     """Replace a pool's configuration; pods that exist keep theirs.
 
     Its sensitive variables, its Deployment and whether it drains stay: each is changed by an operation of its own, and

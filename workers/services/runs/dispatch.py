@@ -89,8 +89,7 @@ def _kinds_with_room(stats: PoolStats) -> set[RunKind]:
 
 
 def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) -> int:
-    given = 0
-    full: set[RunKind] = set()
+    given, full = 0, set[RunKind]()
     for run in waiting:
         if run.kind in full:
             continue
