@@ -16,7 +16,6 @@ from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
 from workers.cli.outcome import FAILURE, INTERRUPTED, changes, exit_code, tell, tell_outputs
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
-from workers.core.errors import NameTaken
 from workers.core.lifecycle import RunStatus
 from workers.core.pools import PoolLimits
 from workers.embedded.background import detach, down
@@ -26,6 +25,7 @@ from workers.protocol.errors import InvalidRequest
 from workers.protocol.settings import PREFIX
 from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
+from workers.services.applied import Applied
 from workers.services.pools import views as pool_views
 from workers.services.runs.views import RunView
 from workers.specs.pools import PoolSpec
@@ -75,10 +75,7 @@ def _tour(source: Path) -> int:
 def _create_workspace(source: Path) -> None:
     spec = WorkspaceSpec(name=_WORKSPACE, source=DirectorySource(path=str(source)))
     _step(f"terraslot workspace create {_WORKSPACE} --path {source}")
-    try:
-        workspaces.create(system(), spec)
-    except NameTaken:
-        workspaces.update(system(), spec)
+    if workspaces.apply(system(), spec) is not Applied.CREATED:
         say("  It is there from an earlier demo, and so is its state.", style="dim")
 
 

@@ -49,7 +49,7 @@ _GROUPS = ("workspace", "pool", "agent")
 
 
 class Commands(TyperGroup):
-    """The commands, each loaded when it is asked for; errors of all of them become one user_message."""
+    """The commands, each loaded when it is asked for; an error of any of them ends as a sentence."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

@@ -6,7 +6,6 @@ pages, and say so where Redis or the database does not answer.
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -33,22 +32,22 @@ _END_OF_TABS = b"</ul>"
 def pages(system: System, url_prefix: str) -> list[Any]:
     """Return Tornado's rules for the pages."""
     prefix = f"/{url_prefix.strip('/')}" if url_prefix else ""
-    look = {"look": lambda: pool_views.every(system)}
+    of = {"system": system}
     return [
-        url(rf"{prefix}/slots", SlotsPage, look, name="slots"),
-        url(rf"{prefix}/slots\.json", SlotsJson, look),
+        url(rf"{prefix}/slots", SlotsPage, of, name="slots"),
+        url(rf"{prefix}/slots\.json", SlotsJson, of),
         url(rf"{prefix}/metrics", Metrics),
     ]
 
 
 class _Looking(BaseHandler):  # type: ignore[misc]
-    def initialize(self, look: Callable[[], list[PoolView]]) -> None:
-        self._look = look
+    def initialize(self, system: System) -> None:
+        self._system = system
 
     async def pools(self) -> tuple[list[PoolView], str | None]:
         """Return the pools, or what keeps them from being read; in a thread, so that Flower goes on meanwhile."""
         try:
-            return await asyncio.to_thread(self._look), None
+            return await asyncio.to_thread(pool_views.every, self._system), None
         except Exception as error:
             words = user_message(error)
             if words is None:
