@@ -39,9 +39,8 @@ def create(system: System, spec: PoolSpec, given: SensitiveVariables | None = No
     with system.database.begin() as session:
         pools.save(session, spec, system.now())
         if given and given.names:
-            pools.update(
-                session, variables.store(system, session, Owner.POOL, spec, variables.Change(given)), system.now()
-            )
+            spec = variables.store(system, session, Owner.POOL, spec, variables.Change(given))
+            pools.update(session, spec, system.now())
     _saved(system, spec.name, problem)
 
 

@@ -31,7 +31,7 @@ def store(system: System, session: Session, kind: Owner, owner: Spec, change: Ch
 
     Raises :class:`InvalidRequest` for a name to remove that is not there, and where nothing can be encrypted.
     """
-    if change in (None, Change()):
+    if not change or change == Change():
         return owner
     old = _decrypted(system, secrets.variables(session, kind, owner.name))
     if unknown := sorted(set(change.unset) - set(old.names)):
