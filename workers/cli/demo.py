@@ -25,9 +25,9 @@ from workers.protocol.errors import InvalidRequest
 from workers.protocol.settings import PREFIX
 from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
-from workers.services.applied import Applied
 from workers.services.pools import views as pool_views
 from workers.services.runs.views import RunView
+from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 
