@@ -22,7 +22,7 @@ from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.services.system import System
 from workers.slots import acl
-from workers.slots.server import without_password
+from workers.slots.redis_server import without_password
 
 SECRETIVE = """
 variable "word" {

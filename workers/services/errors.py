@@ -22,7 +22,7 @@ def is_outage(error: BaseException) -> bool:
         return error.filename is None  # one that names a file is about that file
     from kombu.exceptions import OperationalError  # noqa: PLC0415 - a process that meets this error has loaded kombu
 
-    from workers.slots.server import is_away  # noqa: PLC0415
+    from workers.slots.redis_server import is_away  # noqa: PLC0415
 
     return isinstance(error, Unavailable | NoKey | OperationalError) or is_away(error)
 
@@ -63,7 +63,7 @@ def _unreachable(error: BaseException) -> str | None:
     from kombu.exceptions import OperationalError  # noqa: PLC0415
 
     from workers.settings import settings  # noqa: PLC0415
-    from workers.slots.server import unavailable, without_password  # noqa: PLC0415
+    from workers.slots.redis_server import unavailable, without_password  # noqa: PLC0415
 
     if isinstance(error, OperationalError):
         return (

@@ -7,7 +7,7 @@ from workers.protocol import names
 from workers.services.formatting import counted
 from workers.services.pools import views as pool_views
 from workers.services.system import System
-from workers.slots.server import describe, without_password
+from workers.slots.redis_server import describe, without_password
 
 OLDEST_REDIS = (6, 2)  # the first whose ACL restricts channels (slots/acl.py)
 _ANSWER_SECONDS = 1.0  # how long workers may take to answer; those of a healthy system need milliseconds

@@ -18,7 +18,7 @@ from workers.cluster.local import LocalPods
 from workers.settings import Settings, settings
 from workers.slots.connection import connect
 from workers.slots.locks import PoolLock
-from workers.slots.server import without_password
+from workers.slots.redis_server import without_password
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
 from workers.store import pools

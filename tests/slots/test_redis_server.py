@@ -6,7 +6,7 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
-from workers.slots.server import is_away
+from workers.slots.redis_server import is_away
 
 # The words of real servers; the last is how Redis 6.2 tells what a script of ours met.
 AWAY = [
