@@ -22,6 +22,7 @@ from tests.chart.rendering import (
     render,
     variables,
 )
+from workers.cluster.kubernetes.api import RESOURCES
 from workers.protocol.settings import PREFIX
 from workers.settings import Settings
 
@@ -29,8 +30,8 @@ _API_SPEAKERS = {"control", "reports", "pools"}
 _CLUSTER = Path(__file__).parents[2] / "workers" / "cluster" / "kubernetes"
 _MODULES = set(_CLUSTER.glob("*.py"))
 _EVERY_DAY = _MODULES - {_CLUSTER / "deployments.py"}
-_GROUPS = {"core": "", "apps": "apps"}
-_VERBS = {"read": "get", "replace": "update", "delete_collection": "deletecollection"}
+# Methods that are given a resource, and what they ask.
+_VERBS = {"find": "get", "delete": "delete", "_list": "list", "_orphan": "delete"}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -89,19 +90,30 @@ def test_the_role_allows_what_the_code_calls_and_nothing_else(values: Object, mo
 
 
 def _called(modules: set[Path]) -> set[tuple[str, str, str]]:
-    """What the code asks of the API: methods of the client such as ``api.core.read_namespaced_secret``."""
-    return {
-        (_GROUPS[node.value.attr], *_asked(node.attr))
+    """What the code asks of the API: calls such as ``api.request("create", "pods")`` or ``api.find("secrets")``."""
+    calls = (
+        node
         for module in modules
         for node in ast.walk(ast.parse(module.read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr in _GROUPS
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    )
+    return {
+        ("apps" if RESOURCES[resource][0] == "AppsV1Api" else "", resource, verb)
+        for call in calls
+        for resource, verb in _asked(call)
     }
 
 
-def _asked(method: str) -> tuple[str, str]:
-    verb, kind = method.split("_namespaced_")
-    resource = f"{kind.removesuffix('_scale').replace('_', '')}s"
-    return resource + ("/scale" if kind.endswith("_scale") else ""), _VERBS.get(verb, verb)
+def _asked(call: ast.Call) -> list[tuple[str, str]]:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    words = [each.value for each in call.args if isinstance(each, ast.Constant)]
+    if name == "patch_pod":
+        return [("pods", "patch")]
+    if name == "request" and len(words) > 1 and words[1] in RESOURCES:
+        return [(str(words[1]), str(words[0]))]
+    if name in _VERBS and words and words[0] in RESOURCES:
+        return [(str(words[0]), _VERBS[name])]
+    return []
 
 
 def test_a_url_with_a_password_stands_in_secrets_only() -> None:

@@ -33,7 +33,7 @@ _CONNECTIONS = 32  # for four threads with a batch of calls each
 _NAMED_AT_MOST = 5  # problems of one object in a message
 # What the client calls the API's verbs and resources, the latter with their class.
 _VERBS = {"get": "read", "update": "replace"}
-_RESOURCES = {
+RESOURCES = {
     "pods": ("CoreV1Api", "pod"),
     "secrets": ("CoreV1Api", "secret"),
     "configmaps": ("CoreV1Api", "config_map"),
@@ -124,7 +124,7 @@ class Api:
     def _method(self, verb: str, resource: str) -> Callable[..., Any]:
         from kubernetes import client  # noqa: PLC0415
 
-        group, noun = _RESOURCES[resource]
+        group, noun = RESOURCES[resource]
         method: Callable[..., Any] = getattr(
             getattr(client, group)(self._connected()), f"{_VERBS.get(verb, verb)}_namespaced_{noun}"
         )
