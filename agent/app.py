@@ -6,6 +6,7 @@ gossip, mingle and heartbeat are off: the slot map has the agent's own heartbeat
 """
 
 import sys
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +20,12 @@ from agent.settings import AgentSettings
 from agent.worker import AgentWorker, EventLoopTick
 from workers.logs import configure
 from workers.protocol import names
-from workers.protocol.errors import InvalidRequest
+from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.messages import Report
+from workers.slots.connection import connect
+from workers.slots.report_queue import ReportQueue
+
+_CREDENTIALS = "agent.settings.PoolCredentials"  # kombu makes one
 
 
 def _direct(name: str) -> Queue:
@@ -32,8 +37,9 @@ class AgentApp(Celery):
     """The Celery application of one agent."""
 
     def __init__(self, config: AgentSettings) -> None:
-        super().__init__("terraslot-agent", broker=config.broker, set_as_current=False, include=["agent.tasks"])
+        super().__init__("terraslot-agent", set_as_current=False, include=["agent.tasks"])
         self.conf.update(_configuration(config))
+        self._reports = ReportQueue(connect(config.redis, config.credentials), config.pool)
         self.steps["consumer"].add(EventLoopTick)
         self.settings = config
 
@@ -50,21 +56,27 @@ class AgentApp(Celery):
         worker: type[AgentWorker] = self.subclass_with_self(AgentWorker)
         return worker
 
-    def _send(self, report: Report) -> None:
-        run = getattr(report, "run", None)
-        self.send_task(
-            names.REPORT,
-            args=[report.wire()],
-            queue=_direct(names.REPORTS_QUEUE),
-            ignore_result=True,
-            argsrepr=f"({report.type}, {run})",
-            retry=False,
-        )
+    def _send(self, report: Report, again: bool) -> None:
+        if again:
+            self._send_to_older(report)
+        if not self._reports.put(report.model_dump_json(exclude_defaults=True).encode()):
+            raise Unavailable("too many reports of this pool wait")
+
+    def _send_to_older(self, report: Report) -> None:
+        """Send a report that was not taken as control planes before 0.2 want it; others do not let this through."""
+        queue = _direct(names.REPORTS_QUEUE)
+        with suppress(Exception):
+            self.send_task(names.REPORT, args=[report.wire()], queue=queue, ignore_result=True, retry=False)
 
 
 def _configuration(config: AgentSettings) -> dict[str, Any]:
     orders = names.orders_queue(config.pool, config.agent)
+    url, tls, options = config.broker.celery(_CREDENTIALS if config.secret_dir else None)
     return {
+        "broker_url": url,
+        "broker_use_ssl": tls or None,
+        # Whoever may publish could stop every agent, and have it read a queue of his choice.
+        "worker_enable_remote_control": False,
         "task_queues": [_direct(orders)],
         "task_default_queue": orders,
         "task_default_exchange": "",
@@ -90,6 +102,7 @@ def _configuration(config: AgentSettings) -> dict[str, Any]:
             "unacked_index_key": f"ts:{{{config.pool}}}:unacked_index",
             "unacked_mutex_key": f"ts:{{{config.pool}}}:unacked_mutex",
             "socket_keepalive": True,
+            **options,
         },
     }
 

@@ -34,10 +34,14 @@ class _Kept:
     queued: bool = False
 
 
-class Outbox:
-    """The reports of one agent; safe from any thread. ``send`` may raise, which means: try again."""
+# Sends a report, for the first time or again. May raise, which means: try again.
+Send = Callable[[Report, bool], None]
 
-    def __init__(self, directory: Path, send: Callable[[Report], None], logger: FilteringBoundLogger) -> None:
+
+class Outbox:
+    """The reports of one agent; safe from any thread."""
+
+    def __init__(self, directory: Path, send: Send, logger: FilteringBoundLogger) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._send = send
@@ -102,8 +106,9 @@ class Outbox:
                 time.sleep(_RETRY_SECONDS)
 
     def _try(self, report: Report) -> bool:
+        kept = self._kept.get(report.token) if isinstance(report, PhaseFinished) else None
         try:
-            self._send(report)
+            self._send(report, kept is not None and kept.sent_at > 0)
         except Exception as error:  # noqa: BLE001 - no error of a connection may end this thread
             self._logger.warning("report not sent, trying again", type=report.type, error=str(error))
             return False

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from agent.execution import Execution, StopCause
 from agent.files import RunDirectories
 from agent.heartbeat import Heartbeat
-from agent.outbox import Outbox
+from agent.outbox import Outbox, Send
 from agent.output import LogWriter
 from agent.phases import Phases, keeps_directory
 from agent.probe import LivenessFile
@@ -22,7 +22,8 @@ from agent.process import ChildRecords, end_leftovers
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from agent.terraform_environment import terraform_environment
-from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished, Report
+from workers.protocol.errors import Damaged
+from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished
 from workers.protocol.validation import problems
 from workers.protocol.version import instance_id
 from workers.slots.connection import connect
@@ -42,14 +43,14 @@ _LEFTOVER_GRACE = 60.0
 class Agent:
     """Everything of one agent but its Celery worker. ``send`` delivers a report or raises."""
 
-    def __init__(self, settings: AgentSettings, send: Callable[[Report], None], logger: FilteringBoundLogger) -> None:
+    def __init__(self, settings: AgentSettings, send: Send, logger: FilteringBoundLogger) -> None:
         settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings
         self.logger = logger
         self.instance_id = instance_id(uuid.uuid4().hex)
         self.slots = SlotManager()
         self.reports = Outbox(settings.work_dir / "reports", send, logger)
-        self._redis = connect(settings.redis_url, settings.credentials)
+        self._redis = connect(settings.redis, settings.credentials)
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / "children")
         self._directories = RunDirectories(settings.work_dir)
@@ -142,7 +143,7 @@ class Agent:
         order = execution.order
         try:
             execution.redeemed = self._slot_map.redeem(self.settings.agent, order.run, order.token)
-        except RedisError as error:
+        except (RedisError, Damaged) as error:
             # The token may be redeemed or not: nothing may start, and reconcile sees either case.
             execution.logger.warning(
                 "lease not redeemed, the slot map can't be reached: nothing is started", error=str(error)
@@ -181,7 +182,7 @@ class Agent:
     def _quietly(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except RedisError as error:
+        except (RedisError, Damaged) as error:
             self.logger.warning("the slot map can't be reached", error=str(error))
 
 

@@ -4,15 +4,21 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import CredentialProvider
 
+from agent.files import write_atomically
+from workers.protocol import redis_address
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import AgentName, Name
 from workers.protocol.pool_secret import SECRET_FILE, PoolSecret
+from workers.protocol.redis_address import TLS_FILES, RedisAddress
 from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 EMBEDDED = "embedded"
@@ -24,11 +30,13 @@ class PoolCredentials(CredentialProvider):
     """Gives redis-py and kombu the username and password of the moment; kombu makes one without arguments.
 
     The pool's Secret is one file, replaced as a whole when the credential is rotated. Every connection and every
-    encrypted order reads it again: so an agent follows a rotation.
+    encrypted order reads it again: so an agent follows a rotation. Libraries want certificates as files, which are
+    written anew with each reading.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, work_dir: Path | None = None) -> None:
         self.path = (directory or Path(os.environ[SECRET_DIR])) / SECRET_FILE
+        self._work_dir = work_dir
 
     def read(self) -> PoolSecret:
         """Read the Secret. Raises :class:`InvalidRequest` where there is none, or not a whole one."""
@@ -42,7 +50,22 @@ class PoolCredentials(CredentialProvider):
     def get_credentials(self) -> tuple[str, str]:
         """Return username and password."""
         secret = self.read()
+        for server, contents in (("redis", secret.redis_tls), ("broker", secret.broker_tls)):
+            self._write(server, contents)
         return secret.username, secret.password
+
+    def certificates(self, server: Literal["redis", "broker"]) -> dict[str, str]:
+        """Return the files that connecting to a server takes, by parameter of its address."""
+        secret = self.read()
+        return self._write(server, secret.redis_tls if server == "redis" else secret.broker_tls)
+
+    def _write(self, server: str, contents: Mapping[str, str]) -> dict[str, str]:
+        tls = (self._work_dir or Path(os.environ[f"{PREFIX}WORK_DIR"])) / "tls"
+        files = {name: tls / f"{server}.{name}.pem" for name in TLS_FILES if name in contents}
+        for name, path in files.items():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(path, contents[name])
+        return {name: str(path) for name, path in files.items()}
 
 
 class AgentSettings(BaseSettings):
@@ -75,17 +98,21 @@ class AgentSettings(BaseSettings):
         return path.expanduser().absolute()
 
     @property
-    def broker(self) -> str:
-        """The URL of Celery's broker. With a Secret, kombu asks :class:`PoolCredentials` at each connection."""
-        url = self.broker_url or self.redis_url
-        if self.secret_dir is None:
-            return url
-        return f"{url}{'&' if '?' in url else '?'}credential_provider=agent.settings.PoolCredentials"
+    def redis(self) -> RedisAddress:
+        """Where the slot map, the log streams and the reports are. Raises :class:`InvalidRequest` without a Secret."""
+        address = redis_address.parse(self.redis_url)
+        return replace(address, files=self.credentials.certificates("redis")) if self.credentials else address
+
+    @property
+    def broker(self) -> RedisAddress:
+        """Where the orders are. Raises as :attr:`redis` does."""
+        address = redis_address.parse(self.broker_url or self.redis_url)
+        return replace(address, files=self.credentials.certificates("broker")) if self.credentials else address
 
     @property
     def credentials(self) -> PoolCredentials | None:
         """What the slot map's connections ask for a username and password; None where the URL has them."""
-        return None if self.secret_dir is None else PoolCredentials(self.secret_dir)
+        return PoolCredentials(self.secret_dir, self.work_dir) if self.secret_dir else None
 
     def terraform_command(self) -> tuple[str, ...]:
         """Return the command line's beginning that runs Terraform.

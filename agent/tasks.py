@@ -9,7 +9,7 @@ from workers.protocol import names
 
 
 class RedactedRequest(Request):
-    """A task request whose contents, variables among them, show in no log, inspection or event."""
+    """A task request whose contents, variables among them, show in no log."""
 
     @property
     def argsrepr(self) -> str:
@@ -20,11 +20,6 @@ class RedactedRequest(Request):
     def kwargsrepr(self) -> str:
         """What logs show of the keyword arguments."""
         return "{…}"
-
-    def info(self, safe: bool = False) -> dict[str, Any]:
-        """Return what ``inspect`` and Flower show."""
-        shown: dict[str, Any] = super().info(safe=safe)
-        return {**shown, "args": self.argsrepr, "kwargs": self.kwargsrepr}
 
 
 class AgentTask(Task):

@@ -32,7 +32,7 @@ def terraform_environment(
     settings: AgentSettings, own: Mapping[str, str], logger: FilteringBoundLogger
 ) -> dict[str, str]:
     """Return what every Terraform of this agent is given, made from the agent's ``own`` environment."""
-    secrets = {settings.redis_url, settings.broker}
+    secrets = {settings.redis_url, settings.broker_url} - {""}
     base = {
         name: value
         for name, value in own.items()

@@ -11,11 +11,12 @@ from typing import Any
 from celery import Celery, Task
 
 from bench.system import POOL
-from workers.app import build_app, direct_queue
+from workers.app import build_app
 from workers.protocol import names
 from workers.protocol.messages import Order, PhaseFinished, PhaseStarted, Report
 from workers.settings import Settings
 from workers.slots.connection import connect
+from workers.slots.report_queue import ReportQueue
 from workers.slots.slot_map import SlotMap
 
 AGENTS = [f"idle-{number}" for number in range(8)]
@@ -24,18 +25,14 @@ AGENTS = [f"idle-{number}" for number in range(8)]
 def app() -> Celery:
     """Return the application; it takes the orders of every agent."""
     config = Settings()
-    slots = SlotMap(connect(config.redis_url), POOL)
+    client = connect(config.redis)
+    slots, reports = SlotMap(client, POOL), ReportQueue(client, POOL)
     for agent in AGENTS:
         slots.register(agent, "life-1")
     celery = build_app("bench-idle", [names.orders_queue(POOL, agent) for agent in AGENTS], [], config)
 
     def report(what: Report) -> None:
-        celery.send_task(
-            names.REPORT,
-            args=[what.model_dump(mode="json")],
-            queue=direct_queue(names.REPORTS_QUEUE),
-            ignore_result=True,
-        )
+        reports.put(what.model_dump_json(exclude_defaults=True).encode())
 
     def execute(task: Task, order: dict[str, Any]) -> None:
         agent = task.request.delivery_info["routing_key"].rpartition(":")[2]

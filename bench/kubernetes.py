@@ -167,7 +167,9 @@ def _bench(count: int, pods: int) -> Iterator[Bench]:
             api = Counting(str(kubeconfig))
             celery = build_app("bench", [], [], settings)
             client = redis.Redis.from_url(url)
-            system = System(settings, Database(settings.database), client, celery, {"kubernetes": KubernetesPods(api)})
+            system = System(
+                settings, Database(settings.database), client, client, celery, {"kubernetes": KubernetesPods(api)}
+            )
             system.database.migrate()
             yield Bench(system, api)
             api.close()

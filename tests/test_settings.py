@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from workers.protocol.errors import InvalidRequest
+from workers.protocol.redis_address import parse
 from workers.settings import settings
 
 
@@ -29,7 +30,7 @@ def test_the_environment_comes_before_the_running_systems_file_and_that_before_d
     monkeypatch.setenv("TERRASLOT_CYCLE_SECONDS", "9")
     found = settings()
     assert (found.redis_url, found.cycle_seconds, found.dispatch_seconds) == ("redis://file/0", 9, 10)
-    assert found.broker == "redis://file/0"
+    assert found.broker == found.redis == parse("redis://file/0")
     assert found.database == f"sqlite:///{tmp_path}/terraslot.db"
 
 

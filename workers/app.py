@@ -20,6 +20,16 @@ VISIBILITY_TIMEOUT = 600
 RESULT_LIFETIME = timedelta(days=30)
 # A worker's task events are published at this interval: Flower shows them in time, and few round trips are spent.
 EVENTS_SECONDS = 0.5
+_TRANSPORT = {
+    "visibility_timeout": VISIBILITY_TIMEOUT,
+    # Keys of its own: no other Celery on this database redelivers these messages as lost.
+    "unacked_key": "terraslot.unacked",
+    "unacked_index_key": "terraslot.unacked_index",
+    "unacked_mutex_key": "terraslot.unacked_mutex",
+    "priority_steps": [0],
+    "socket_keepalive": True,
+    "health_check_interval": 30,
+}
 
 
 def direct_queue(name: str) -> Queue:
@@ -46,10 +56,23 @@ class BatchedEvents(bootsteps.StartStopStep):
 def build_app(name: str, queues: list[str], include: list[str], config: Settings | None = None) -> Celery:
     """Return a Celery app of the control plane that consumes ``queues`` and knows the tasks of ``include``."""
     config = config or settings()
-    app = Celery(name, broker=config.broker, backend=config.redis_url, include=include, set_as_current=False)
-    app.conf.update(_configuration(config), task_queues=[direct_queue(queue) for queue in queues])
+    app = Celery(name, include=include, set_as_current=False)
+    app.conf.update(_configuration(config), **_servers(config), task_queues=[direct_queue(queue) for queue in queues])
     app.steps["consumer"].add(BatchedEvents)
     return app
+
+
+def _servers(config: Settings) -> dict[str, Any]:
+    broker, broker_tls, broker_options = config.broker.celery()
+    backend, backend_tls, backend_options = config.redis.celery()
+    return {
+        "broker_url": broker,
+        "broker_use_ssl": broker_tls or None,
+        "broker_transport_options": _TRANSPORT | broker_options,
+        "result_backend": backend,
+        "redis_backend_use_ssl": backend_tls or None,
+        "result_backend_transport_options": backend_options,
+    }
 
 
 def _configuration(config: Settings) -> dict[str, Any]:
@@ -78,16 +101,6 @@ def _configuration(config: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "broker_connection_retry_on_startup": True,
-        "broker_transport_options": {
-            "visibility_timeout": VISIBILITY_TIMEOUT,
-            # Keys of its own: no other Celery on this database redelivers these messages as lost.
-            "unacked_key": "terraslot.unacked",
-            "unacked_index_key": "terraslot.unacked_index",
-            "unacked_mutex_key": "terraslot.unacked_mutex",
-            "priority_steps": [0],
-            "socket_keepalive": True,
-            "health_check_interval": 30,
-        },
         "beat_schedule": BEAT_SCHEDULE,
         "beat_schedule_filename": str(config.home / "beat-schedule"),
         "timezone": "UTC",

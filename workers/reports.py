@@ -1,20 +1,114 @@
-"""The worker that takes reports of agents: ``celery -A workers.reports worker``.
+"""The reader of the agents' reports: ``python -m workers.reports``.
 
-Agents may write to the reports queue. The app that reads it knows one task, so that a forged message can name no
-other; and a report counts only with the token of its lease.
+What an agent sends is data, from whoever can read its pool's credential: it names no task and no queue, is bounded
+before it is read, and is dropped with a line in the log where it is not understood. Each pool has a queue of its own,
+and each round takes a few reports of each, so that a pool whose queue is full delays no other.
+
+Reports need no acknowledgement: an agent repeats what counts until the slot map shows that it was taken.
 """
 
-from workers.app import build_app
-from workers.protocol import names
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from workers import logs
+from workers.protocol.errors import Damaged, TerraslotError
+from workers.services.errors import is_outage
 from workers.services.runs import undeliverable
-from workers.services.system import system
+from workers.services.system import System, system
+from workers.settings import settings
+from workers.slots.report_queue import Found, ReportQueue, WakeUps, mark_read, older_reports
 
-app = build_app("terraslot-reports", [names.REPORTS_QUEUE], [])
-# Reports need no acknowledgement: an agent repeats what counts until the slot map shows that it was taken.
-app.conf.broker_transport_options = {**app.conf.broker_transport_options, "ack_emulation": False}
+log = structlog.get_logger(__name__)
+
+THREADS = 4
+_PER_ROUND = 16  # of each pool
+# Seconds. A wake-up may be lost, and agents before 0.2 send none: everything is looked at this often.
+_LOOK_SECONDS = 1.0
+_AWAY_SECONDS = 1.0
 
 
-@app.task(name=names.REPORT, ignore_result=True, send_events=False)
-def report(payload: object) -> None:
-    """Take one report of an agent."""
-    undeliverable.receive(system(), payload)
+class Reader:
+    """Takes reports out of their queues, until it is stopped."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._stopping = threading.Event()
+        # A probe looks at its age.
+        self._alive = system.settings.home / "reports-reader"
+        self._look_at = 0.0
+        self._pools: set[str] = set()
+
+    def stop(self, *_: object) -> None:
+        """End after what has been taken out."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Read until :meth:`stop`; servers that are away are waited for."""
+        self._alive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ThreadPoolExecutor(THREADS, "reports") as threads, WakeUps(self._system.redis) as wake_ups:
+            while not self._stopping.is_set():
+                try:
+                    self._round(threads, wake_ups)
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
+                    log.warning("reports can't be read: trying again", error=str(error))
+                    self._stopping.wait(_AWAY_SECONDS)
+
+    def _round(self, threads: ThreadPoolExecutor, wake_ups: WakeUps) -> None:
+        self._pools |= wake_ups.wait(0 if self._pools else self._look_at - time.monotonic())
+        found: list[Found] = []
+        if time.monotonic() >= self._look_at:
+            self._pools |= {spec.name for spec in self._system.pools()}
+            found += older_reports(self._system.broker, _PER_ROUND)
+            mark_read(self._system.redis)
+            self._alive.touch()
+            self._look_at = time.monotonic() + _LOOK_SECONDS
+        for pool in sorted(self._pools):
+            taken = self._take(pool)
+            found += taken
+            if len(taken) < _PER_ROUND:
+                self._pools.discard(pool)
+        for _ in threads.map(self._receive, found):
+            pass
+
+    def _take(self, pool: str) -> list[Found]:
+        """Take some reports of a pool; what an agent has put in the place of its queue is removed."""
+        queue = ReportQueue(self._system.redis, pool)
+        try:
+            return queue.take(_PER_ROUND)
+        except Damaged as error:
+            log.warning("queue of reports removed, it is none", pool=pool, error=str(error))
+            queue.remove()
+            return []
+
+    def _receive(self, found: Found) -> None:
+        try:
+            undeliverable.receive(self._system, found)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning("report not taken, a server is away: its agent sends it again", error=str(error))
+
+
+def main() -> int:
+    """Read reports until SIGTERM or SIGINT."""
+    try:
+        logs.configure(settings().log_level, settings().log_format)
+        reader = Reader(system())
+    except TerraslotError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, reader.stop)
+    reader.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

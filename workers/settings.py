@@ -7,19 +7,22 @@ embedded system runs, then defaults.
 import os
 from functools import cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from workers.protocol import redis_address
 from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import NAME
+from workers.protocol.redis_address import RedisAddress
 from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 SYSTEM_FILE = "system.json"
 # A hundred years, in days: further back, a date minus this would be none.
 _FOR_EVER = 36_500
-_SECRET = frozenset({"redis_url", "broker_url", "database_url", "encryption_keys"})
+_SECRET = frozenset({"redis_url", "broker_url", "database_url", "encryption_keys", "shared_agent_password"})
 
 
 def home() -> Path:
@@ -35,8 +38,10 @@ class Settings(BaseSettings):
     makes up for lost wake-ups. ``encryption_keys``: Fernet keys separated by commas; the first encrypts, all decrypt.
     ``credential_days``: how old a pool's credential gets before it is rotated. ``run_retention_days``: how long a run
     that is over stays on record, ``decision_retention_days`` a scaling decision or a pod's failure. ``kubeconfig`` and
-    ``namespace``: where the pods of Kubernetes pools are, unless in the namespace of this process's own pod;
-    ``instance`` tells their control plane from others there. ``log_format`` is ``console`` or ``json``.
+    ``namespace``: where the pods of Kubernetes pools are, unless in the namespace of this process's own pod.
+    ``shared_agent_username`` and ``shared_agent_password`` are the Redis user of all agents of all pools, where the
+    server administers no users: pools are not kept from one another then. ``instance`` tells the control plane from
+    others in its namespace. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -45,6 +50,8 @@ class Settings(BaseSettings):
     redis_url: RedisUrl = Field(default="redis://127.0.0.1:6379/0", repr=False)
     broker_url: RedisUrl = Field(default="", repr=False)
     database_url: str = Field(default="", repr=False)
+    shared_agent_username: str = ""
+    shared_agent_password: SecretStr = SecretStr("")
     encryption_keys: SecretStr = SecretStr("")
     credential_days: float = Field(default=30, gt=0)
     run_retention_days: float = Field(default=90, ge=1, le=_FOR_EVER)
@@ -66,10 +73,29 @@ class Settings(BaseSettings):
             raise ValueError("must start with sqlite:/// or postgresql://")
         return url
 
+    @model_validator(mode="after")
+    def _shared_user_is_whole(self) -> Self:
+        if bool(self.shared_agent_username) != bool(self.shared_agent_password.get_secret_value()):
+            raise ValueError("SHARED_AGENT_USERNAME and SHARED_AGENT_PASSWORD belong together: set both or neither")
+        return self
+
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _certificates(cls, url: str) -> str:
+        """Refuse now what would fail at each connection."""
+        if url:
+            redis_address.parse(url).load_certificates()
+        return url
+
     @property
-    def broker(self) -> str:
-        """The URL of Celery's broker."""
-        return self.broker_url or self.redis_url
+    def redis(self) -> RedisAddress:
+        """Where the slot map, the log streams and the results are."""
+        return redis_address.parse(self.redis_url)
+
+    @property
+    def broker(self) -> RedisAddress:
+        """Where Celery's queues are."""
+        return redis_address.parse(self.broker_url or self.redis_url)
 
     @property
     def database(self) -> str:

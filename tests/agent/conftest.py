@@ -6,7 +6,6 @@ reports queue. Terraform is the one on PATH; the configurations need no provider
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import secrets
@@ -39,6 +38,7 @@ from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import CancelMode, Lease
 from workers.protocol.messages import CancelRequest, Order, PhaseFinished, Report
 from workers.slots.log_stream import LogLine, RunLog
+from workers.slots.report_queue import ReportQueue
 from workers.slots.slot_map import SlotMap
 
 POOL = "pool"
@@ -220,9 +220,7 @@ class Plane:
 
     def read(self) -> list[dict[str, Any]]:
         """Return all reports so far."""
-        while message := self.redis.rpop(names.REPORTS_QUEUE):
-            body = base64.b64decode(json.loads(message)["body"])
-            self.reports.append(json.loads(body)[0][0])
+        self.reports += [json.loads(found.content) for found in ReportQueue(self.redis, POOL).take(1_000)]
         return self.reports
 
     def report(self, kind: str, seconds: float = 20, **facts: Any) -> dict[str, Any]:
@@ -348,7 +346,7 @@ def inner_agent(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., InnerA
         config = AgentSettings(
             pool=POOL, agent=name, redis_url=redis_url, **{"work_dir": tmp_path / name, "grace_seconds": 5, **settings}
         )
-        inner = InnerAgent(Agent(config, lambda report: None if inner.lossy else inner.sent.append(report), LOGGER))
+        inner = InnerAgent(Agent(config, lambda report, _: None if inner.lossy else inner.sent.append(report), LOGGER))
         if start:
             inner.agent.start()
             eventually(lambda: any(report.type == "agent_registered" for report in inner.sent))

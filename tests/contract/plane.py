@@ -26,6 +26,7 @@ from tests.waiting import eventually
 POOL = "default"
 ENCRYPTION_KEY = "8mRp2S9wJvT0hXqYc4yQWvB0vJmG2iN1oP3aKd5sL7E="
 _CELERY = "import sys; sys.executable = {python!r}; from celery.__main__ import main; sys.exit(main())"
+_READER = "import sys; from workers.reports import main; sys.exit(main())"
 _CLI = "import sys; sys.argv[0] = 'terraslot'; from workers.cli.main import main; main()"
 _WORKER = ("--pool=threads", "--without-gossip", "--without-mingle", "--loglevel=WARNING")
 _TERRAFORM = """#!/bin/sh
@@ -37,7 +38,7 @@ _CODE = """
 resource "terraform_data" "it" { input = "hello" }
 output "greeting" { value = terraform_data.it.output }
 """
-_LIMITS = {"max_agents": 2, "idle_timeout": 600}
+_LIMITS = {"max_agents": 4, "idle_timeout": 600, "step": 4}
 _TIMEOUTS = {"silent": 3, "dead": 6, "redeem": 20, "interrupt": 10}
 
 
@@ -87,12 +88,12 @@ class Plane:
         pool = {"name": POOL, "limits": _LIMITS, "timeouts": _TIMEOUTS}
         started: list[subprocess.Popen[bytes]] = []
         try:
-            for name, arguments in (
-                ("control", ("-A", "workers", "worker", "-n", "control@contract", "-c", "4", *_WORKER)),
-                ("reports", ("-A", "workers.reports", "worker", "-n", "reports@contract", "-c", "2", *_WORKER)),
-                ("beat", ("-A", "workers", "beat", "--loglevel=WARNING")),
+            for name, program, arguments in (
+                ("control", _CELERY, ("-A", "workers", "worker", "-n", "control@contract", "-c", "4", *_WORKER)),
+                ("reports", *_reports(sources)),
+                ("beat", _CELERY, ("-A", "workers", "beat", "--loglevel=WARNING")),
             ):
-                started.append(self._celery(sources, agents, name, arguments))
+                started.append(self._start(sources, agents, name, program, arguments))
             self.cli(sources, "pool", "apply", "-f", "-", stdin=yaml.safe_dump(pool))
             yield
         finally:
@@ -101,13 +102,15 @@ class Plane:
             for process in started:
                 process.wait(30)
 
-    def _celery(self, sources: Path, agents: Path, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, sources: Path, agents: Path, name: str, program: str, arguments: tuple[str, ...]
+    ) -> subprocess.Popen[bytes]:
         python = self.home / f"python-for-{agents.name}"
         python.write_text(f'#!/bin/sh\nPYTHONPATH="{agents}" exec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
         with (self.home / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", _CELERY.format(python=str(python)), *arguments],
+                [sys.executable, "-c", program.format(python=str(python)), *arguments],
                 env=self.environment(sources), cwd=self.home, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -152,8 +155,11 @@ class Plane:
         return {name: pid for name, pid in found.items() if Path(f"/proc/{pid}").exists()}
 
     def sources_of(self, agent: str) -> str:
-        """Return which sources an agent runs from."""
-        environ = Path(f"/proc/{self.agents()[agent]}/environ").read_bytes().decode().split("\0")
+        """Return which sources an agent runs from; nothing for one that has ended."""
+        try:
+            environ = Path(f"/proc/{self.agents()[agent]}/environ").read_bytes().decode().split("\0")
+        except (KeyError, FileNotFoundError, ProcessLookupError):  # it ends just now
+            return ""
         return dict(line.partition("=")[::2] for line in environ if line)["PYTHONPATH"]
 
     def end_agents(self) -> None:
@@ -163,6 +169,13 @@ class Plane:
 
     def logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in self.home.rglob("*.log"))
+
+
+def _reports(sources: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the program that reads reports, and its arguments: before 0.2 it was a Celery worker."""
+    if "Reader" in (sources / "workers" / "reports.py").read_text():
+        return _READER, ()
+    return _CELERY, ("-A", "workers.reports", "worker", "-n", "reports@contract", "-c", "2", *_WORKER)
 
 
 def _runs(pid: int) -> bool:

@@ -110,7 +110,7 @@ def control_plane(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cl
     celery = build_app("test", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], [], settings)
     backend = KubernetesPods(Api(str(double.write_kubeconfig(tmp_path / "kubeconfig")), read_seconds=5.0))
     client = redis.Redis.from_url(redis_url)
-    system = System(settings, Database(settings.database), client, celery, {"kubernetes": backend})
+    system = System(settings, Database(settings.database), client, client, celery, {"kubernetes": backend})
     system.database.migrate()
     pools.ensure(system, kubernetes_pool())
     cluster = Cluster(system, Pods(), client, double=double)

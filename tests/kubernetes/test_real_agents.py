@@ -27,16 +27,16 @@ from workers.core.rotation import OVERLAP, RECONNECT
 from workers.protocol import names
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import RunKind
-from workers.protocol.messages import REPORT
 from workers.protocol.pool_secret import SECRET_FILE
 from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
-from workers.services.runs import decide, report
+from workers.services.runs import decide, undeliverable
 from workers.services.scaling import scale
 from workers.services.scaling.cycle import cycle
 from workers.services.secrets import credentials
 from workers.services.system import System
 from workers.slots import acl
+from workers.slots.report_queue import ReportQueue
 from workers.specs.workspaces import WorkspaceSpec
 
 HELD_TERRAFORM = """#!/bin/sh
@@ -73,9 +73,8 @@ class Live:
         """Take reports, and let the cycle run, until the condition is true; return it."""
 
         def step() -> Any:
-            while message := self.cluster.redis.rpop(names.REPORTS_QUEUE):
-                body = json.loads(base64.b64decode(json.loads(message)["body"]))
-                report.take(self.cluster.system, REPORT.validate_python(body[0][0]))
+            for found in ReportQueue(self.cluster.redis, POOL).take(100):
+                undeliverable.receive(self.cluster.system, found)
             if self.cluster.redis.delete(names.CONTROL_QUEUE) and cycles:
                 cycle(self.cluster.system, POOL)
             return condition()
@@ -258,7 +257,7 @@ def test_an_agent_whose_kubelet_is_late_loses_nothing_by_a_rotation(live: Live, 
         closed = live.connections().keys()
         assert later(seconds) == ["generation 1 disconnected"]
         live.until(lambda closed=closed: live.waits_for_orders(f"ts-{POOL}-1", closed), cycles=False)
-    acl.remove_user(live.cluster.redis, f"ts-{POOL}-1")
+    acl.Users(live.cluster.redis).remove(f"ts-{POOL}-1")
     assert later(2 * OVERLAP + RECONNECT + 60) == ["generation 1 retired"]
     live.until(lambda: "invalid username-password pair" in live.log(agent), cycles=False)
 

@@ -238,7 +238,7 @@ def control(tmp_path: Path, redis_url: str) -> Iterator[ControlPlane]:
     settings = Settings(home=tmp_path, redis_url=redis_url, broker_url="", database_url="", encryption_keys=new_key())
     celery = build_app("test", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], [], settings)
     pods, client = Pods(), redis.Redis.from_url(redis_url)
-    system = System(settings, Database(settings.database), client, celery, {"local": pods})
+    system = System(settings, Database(settings.database), client, client, celery, {"local": pods})
     system.database.migrate()
     pools.ensure(
         system,

@@ -33,6 +33,7 @@ def check(client: redis.Redis, slots: SlotMap) -> None:
     assert {field for field in kept if "/" not in field} == {lease.run for lease in leases}
 
     assert slots.stats() == _counted(agents)
+    assert slots.repair() == [], "what the verbs have written is whole"
     known = ("leases", "room", "reserved", "agents", "heartbeats", "watch")
     assert set(client.scan_iter(key("*"))) <= {key(name) for name in known}
 

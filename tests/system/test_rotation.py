@@ -22,7 +22,6 @@ from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.services.system import System
 from workers.slots import acl
-from workers.slots.redis_server import without_password
 
 SECRETIVE = """
 variable "word" {
@@ -40,13 +39,14 @@ def secret(cloud: Cloud, pool: str) -> dict[str, Any]:
 
 
 def in_use(cloud: Cloud, pool: str) -> set[str]:
-    return {user for user in acl.users_in_use(cloud.system.redis) if user.startswith(f"ts-{pool}-")}
+    return {user for user in acl.Users(cloud.system.redis).in_use() if user.startswith(f"ts-{pool}-")}
 
 
 @contextmanager
 def as_agent(cloud: Cloud, found: dict[str, Any]) -> Iterator[redis.Redis]:
-    url = without_password(cloud.system.settings.redis_url)
-    with redis.Redis.from_url(url, username=found["username"], password=found["password"]) as client:
+    with redis.Redis.from_url(
+        cloud.system.settings.redis.public, username=found["username"], password=found["password"]
+    ) as client:
         yield client
 
 

@@ -62,8 +62,12 @@ def examine() -> list[Finding]:
     if findings[-1].verdict is Verdict.WRONG:
         return findings
     findings.append(_terraform(settings().terraform))
-    findings += [_of_system("redis", health.redis), _of_system("database", health.database)]
-    if all(finding.verdict is not Verdict.WRONG for finding in findings[-2:]):
+    servers = [_of_system("redis", health.redis), _of_system("database", health.database)]
+    if settings().broker != settings().redis:
+        servers.append(_of_system("broker", health.broker))
+    findings += servers
+    if all(finding.verdict is not Verdict.WRONG for finding in servers):
+        findings += [_of_system("users", health.agents_users), _of_system("clocks", health.clocks)]
         findings += [_of_system("workers", health.workers), _of_system("agents", health.agents)]
     return findings
 

@@ -20,7 +20,10 @@ def up(
     ] = None,
     flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Whether to start Flower.")] = True,
 ) -> None:
-    """Start Valkey, workers, beat, Flower and a local pool under TERRASLOT_HOME."""
+    """Start Valkey, workers, beat, Flower and a local pool under TERRASLOT_HOME.
+
+    No Valkey is started where TERRASLOT_REDIS_URL names a server. Local agents run as you, and can read what you can.
+    """
     options = Options(flower=flower, flower_port=flower_port)
     if detach:
         _ready(background.detach(options, say), "Stop it with `terraslot down`.")

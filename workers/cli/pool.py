@@ -27,6 +27,7 @@ from workers.specs.pools import PoolSpec
 app = typer.Typer(help="Manage pools.", no_args_is_help=True)
 app.add_typer(pool_operations.app)  # they stand below this module's own
 
+_TYPE = "What its agents are. Local ones run as this system's user: there, a pool is no boundary between workspaces."
 _COUNTS = {"min_agents": "--min", "max_agents": "--max", "step": "--step"}
 
 
@@ -88,7 +89,7 @@ def show(name: PoolName, as_json: AsJson = False) -> None:
 def create(
     name: PoolName,
     *,
-    pool_type: Annotated[Literal["local", "kubernetes"], typer.Option("--type", help="What its agents are.")] = "local",
+    pool_type: Annotated[Literal["local", "kubernetes"], typer.Option("--type", help=_TYPE)] = "local",
     as_json: AsJson = False,
     given: dict[str, Any],
 ) -> None:

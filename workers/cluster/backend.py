@@ -32,6 +32,10 @@ class PodBackend(Protocol):
         """The Deployments whose pods a pool may adopt; None where the backend has none."""
         return None
 
+    def clock(self) -> float | None:
+        """Return the cluster's time in seconds since the epoch; None where it is this machine's, or none is set up."""
+        return None
+
     def list(self, pool: str) -> Pods:
         """Return every pod of ``pool`` that exists, the failed and the deleting ones too.
 

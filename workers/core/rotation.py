@@ -16,6 +16,8 @@ OVERLAP = 300.0
 # How long an agent that was disconnected may be between two connections, in seconds: it connects again after growing
 # intervals of up to half a minute.
 RECONNECT = 60.0
+# What agents may do on Redis: 1 before 0.2, which let them do more than they need. An older credential keeps its rules.
+RULES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Credential:
     generation: int
     created_at: float
     disconnected_at: float | None = None
+    rules: int = RULES
 
     @property
     def username(self) -> str:
@@ -58,18 +61,26 @@ Step = Issue | Disconnect | Retire
 
 
 def rotation(
-    credentials: Sequence[Credential], in_use: Collection[str], now: float, *, max_age: float, requested: bool = False
+    credentials: Sequence[Credential],
+    in_use: Collection[str],
+    now: float,
+    *,
+    max_age: float,
+    requested: bool = False,
+    older_agents: bool = False,
 ) -> list[Step]:
     """Return what a pool's credentials need at ``now``.
 
     ``in_use`` are the names of users with a connection. A new generation is due when there is none, when the newest
-    is older than ``max_age`` seconds, or when it is ``requested``; one rotation ends before the next begins.
+    is older than ``max_age`` seconds, when it is ``requested``, or when its rules are old and no ``older_agents``
+    are left that need them; one rotation ends before the next begins.
     """
     if not credentials:
         return [Issue(1)]
     *older, newest = sorted(credentials, key=lambda credential: credential.generation)
     if not older:
-        due = requested or now - newest.created_at > max_age
+        narrower = newest.rules < RULES and not older_agents
+        due = requested or narrower or now - newest.created_at > max_age
         return [Issue(newest.generation + 1)] if due else []
     if now - newest.created_at < OVERLAP:
         return []

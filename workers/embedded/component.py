@@ -1,14 +1,12 @@
 """``python -m workers.embedded.component NAME POOL``: one process of an embedded system's control plane.
 
-The same apps with the same options as ``celery -A workers worker``, ``celery -A workers.reports worker`` and ``celery
--A workers beat``. Celery's command line would import every command that is installed, Flower too: half a second of
-each start. The workers bring the database up to date first, each for itself, and make sure that POOL, a JSON
-document, exists: that is safe at once and again, and a worker that answers has its database.
+The same as ``celery -A workers worker``, ``python -m workers.reports`` and ``celery -A workers beat``. Celery's command
+line would import every command that is installed, Flower too: half a second of each start. The workers bring the
+database up to date first, each for itself, and make sure that POOL, a JSON document, exists: that is safe at once and
+again, and a worker that answers has its database.
 """
 
 import sys
-
-from celery import Celery
 
 from workers.protocol.errors import TerraslotError
 from workers.specs.pools import PoolSpec
@@ -30,10 +28,13 @@ def main(name: str, pool: str) -> int:
         build_app("terraslot-beat", queues=[], include=[]).Beat(quiet=True).run()
         return 0
     _prepare_database(PoolSpec.model_validate_json(pool))
-    app, threads = _app_of(name)
-    worker = app.Worker(
-        hostname=node(name), pool="threads", concurrency=threads, without_gossip=True, without_mingle=True
-    )
+    if name == REPORTS:
+        from workers import reports  # noqa: PLC0415
+
+        return reports.main()
+    from workers.app import app  # noqa: PLC0415
+
+    worker = app.Worker(hostname=node(name), pool="threads", concurrency=8, without_gossip=True, without_mingle=True)
     worker.start()
     return int(worker.exitcode or 0)
 
@@ -44,16 +45,6 @@ def _prepare_database(pool: PoolSpec) -> None:
 
     system().database.migrate()
     manage.ensure(system(), pool)
-
-
-def _app_of(name: str) -> tuple[Celery, int]:
-    if name == REPORTS:
-        from workers.reports import app as reports  # noqa: PLC0415
-
-        return reports, 4
-    from workers.app import app  # noqa: PLC0415
-
-    return app, 8
 
 
 if __name__ == "__main__":

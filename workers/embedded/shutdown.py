@@ -21,9 +21,10 @@ from workers.cluster.processes import Process
 from workers.embedded.component import BEAT, CONTROL, REPORTS
 from workers.embedded.state import Running, forget
 from workers.protocol.errors import TerraslotError
-from workers.protocol.names import REPORTS_QUEUE
+from workers.protocol.redis_address import parse
 from workers.services.formatting import counted
 from workers.slots.connection import connect
+from workers.slots.report_queue import anything_waits
 
 Progress = Callable[[str], None]
 
@@ -89,7 +90,7 @@ def shut_down(
         end(BEAT)
         if not keep_agents:
             _drain(LocalPods(home, {}), stopping, progress)
-        if all(name in children and children[name].alive for name in (REPORTS, VALKEY)):
+        if REPORTS in children and children[REPORTS].alive:
             _await_last_reports(system.redis_url, stopping)
     finally:
         end(CONTROL, REPORTS, FLOWER)
@@ -120,8 +121,8 @@ def _drain(pods: LocalPods, stopping: Interrupts, progress: Progress) -> None:
 def _await_last_reports(redis_url: str, stopping: Interrupts) -> None:
     """Wait until the reports worker has taken the agents' last reports, so that the next start finds them done."""
     until = time.monotonic() + _LAST_REPORTS
-    with suppress(RedisError), connect(redis_url) as redis:
-        while redis.llen(REPORTS_QUEUE) and time.monotonic() < until:
+    with suppress(RedisError), connect(parse(redis_url)) as redis:
+        while anything_waits(redis) and time.monotonic() < until:
             stopping.wait(_TICK)
 
 

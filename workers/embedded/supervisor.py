@@ -16,6 +16,7 @@ from pathlib import Path
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from workers.cluster import process_log, processes
@@ -28,6 +29,8 @@ from workers.embedded.state import Options, Running
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.settings import PREFIX
 from workers.settings import settings
+from workers.slots.connection import connect
+from workers.slots.report_queue import is_read
 
 # Seconds. A slow machine takes ten for all imports, and a database is given up after five.
 _START_DEADLINE = 60.0
@@ -96,7 +99,6 @@ def up(
     port that can't be used, :class:`StillInUse` where another system runs under the same home, and
     :class:`Unavailable` where a part can't be started or dies again and again; nothing is left running then.
     """
-    _refuse_other_servers()
     with state.owned(options.home), Interrupts(tied_to) as interrupts:
         os.environ[f"{PREFIX}HOME"] = str(options.home)
         if left := state.running(options.home):
@@ -124,23 +126,28 @@ class _Supervisor:
         self._progress = progress
         self._components: list[Component] = []
         self._flower_port = _flower_port(options)
-        self._valkey = valkey.configure(self._home)
+        own = _servers_of_ones_own()
+        self._valkey = None if own.get("redis_url") else valkey.configure(self._home)
         self.running = Running(
-            redis_url=self._valkey.url,
+            redis_url=self._valkey.url if self._valkey else own["redis_url"],
             flower_url=f"http://127.0.0.1:{self._flower_port}" if self._flower_port else None,
             owner=processes.identify(os.getpid()),
-            settings={"encryption_keys": state.encryption_key(self._home), **options.settings},
+            settings={"encryption_keys": state.encryption_key(self._home), **own, **options.settings},
         )
 
     def start(self) -> None:
         """Start everything, and wait until all of it answers."""
-        self._start(Component(VALKEY, self._valkey.start, self._valkey.answers, valkey.log(self._home)))
-        self._await_ready()
+        if self._valkey:
+            self._start(Component(VALKEY, self._valkey.start, self._valkey.answers, valkey.log(self._home)))
+            self._await_ready()
+        self.running.write(self._home)
         LocalPods(self._home, {}).open()
         settings.cache_clear()
-        client = Celery("terraslot-supervisor", broker=settings().broker, set_as_current=False)
-        for worker in (CONTROL, REPORTS):
-            self._start(self._control_plane(worker, partial(_answers, client, node(worker))))
+        from workers.app import build_app  # noqa: PLC0415 - it reads the settings, which are written down only now
+
+        client = build_app("terraslot-supervisor", [], [])
+        self._start(self._control_plane(CONTROL, partial(_answers, client, node(CONTROL))))
+        self._start(self._control_plane(REPORTS, partial(_reads, connect(settings().redis))))
         # Beat's notes of an earlier start are of no use: every job is due anyway.
         for notes in self._home.glob("beat-schedule*"):
             notes.unlink(missing_ok=True)
@@ -219,6 +226,13 @@ def _answers(client: Celery, worker: str) -> bool:
     return False
 
 
+def _reads(client: Redis) -> bool:
+    """Whether reports are read."""
+    with suppress(RedisError):
+        return is_read(client)
+    return False
+
+
 def _serves_http(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     with suppress(OSError, http.client.HTTPException):
@@ -228,13 +242,17 @@ def _serves_http(port: int) -> bool:
     return False
 
 
-def _refuse_other_servers() -> None:
-    for name in (f"{PREFIX}REDIS_URL", f"{PREFIX}BROKER_URL"):
-        if os.environ.get(name):
-            raise InvalidRequest(
-                f"{name} names a server of your own, but the embedded system brings its own: unset it, or run the "
-                "workers against your server instead."
-            )
+def _servers_of_ones_own() -> dict[str, str]:
+    """Return the addresses that the environment names: every process of the system uses them, in any shell.
+
+    Raises :class:`InvalidRequest` for queues on a server of one's own without the slot map.
+    """
+    found = {
+        name: os.environ.get(f"{PREFIX}{name.upper()}", "") for name in ("redis_url", "broker_url", "database_url")
+    }
+    if found["broker_url"] and not found["redis_url"]:
+        raise InvalidRequest(f"{PREFIX}BROKER_URL names a server of your own: set {PREFIX}REDIS_URL as well.")
+    return {name: url for name, url in found.items() if url}
 
 
 def _flower_port(options: Options) -> int | None:

@@ -15,3 +15,7 @@ class InvalidRequest(TerraslotError):
 
 class Unavailable(TerraslotError):
     """A server that is needed does not answer: Redis, the database, a cluster."""
+
+
+class Damaged(TerraslotError):
+    """A key of a pool holds what this system does not write, but an agent of the pool may: that pool is concerned."""

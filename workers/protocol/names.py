@@ -31,6 +31,7 @@ CANCEL_ORDER = "agent.cancel"
 
 # A name becomes a part of keys, queues, pods and paths: nothing in it may mean anything there.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+AGENT = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 # For a character class of a regular expression: what a terminal would obey. Tabs and newlines are harmless; a text
 # that is shown as one line excludes the newline, too.
@@ -39,10 +40,16 @@ CONTROLS = (
     "\u2028\u2029"  # lines and paragraphs, to some
     "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text around
 )
+_NOT_SHOWN = re.compile(f"[\n{CONTROLS}]")
 
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME.pattern}$", max_length=63)]
-AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")]
+AgentName = Annotated[str, StringConstraints(pattern=rf"^{AGENT.pattern}$")]
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
+
+
+def one_line(text: str) -> str:
+    """Return a text of unknown origin as one line that may be shown."""
+    return _NOT_SHOWN.sub("\ufffd", text)
 
 
 def orders_queue(pool: str, agent: str) -> str:

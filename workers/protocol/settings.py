@@ -5,18 +5,18 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, ValidationError
 
-from workers.protocol import validation
+from workers.protocol import redis_address, validation
 
 PREFIX = "TERRASLOT_"
 
 
-def _redis_scheme(url: str) -> str:
-    if url and not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must start with redis://, rediss:// or unix://")
+def _redis_address(url: str) -> str:
+    if url:
+        redis_address.parse(url)
     return url
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis_scheme)]
+RedisUrl = Annotated[str, AfterValidator(_redis_address)]
 LogLevel = Annotated[str, StringConstraints(pattern="^(DEBUG|INFO|WARNING|ERROR)$")]
 LogFormat = Annotated[str, StringConstraints(pattern="^(console|json)$")]
 

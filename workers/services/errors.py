@@ -63,13 +63,13 @@ def _unreachable(error: BaseException) -> str | None:
     from kombu.exceptions import OperationalError  # noqa: PLC0415
 
     from workers.settings import settings  # noqa: PLC0415
-    from workers.slots.redis_server import unavailable, without_password  # noqa: PLC0415
+    from workers.slots.redis_server import unavailable  # noqa: PLC0415
 
     if isinstance(error, OperationalError):
         return (
-            f"The broker at {without_password(settings().broker)} can't be reached: {str(error).rstrip('.')}. "
+            f"The broker at {settings().broker.public} can't be reached: {str(error).rstrip('.')}. "
             "Start the system with `terraslot up`, or check TERRASLOT_BROKER_URL."
         )
     # Celery wraps the error that its result backend met.
-    problem = unavailable(error, settings().redis_url) or unavailable(error.__cause__, settings().redis_url)
+    problem = unavailable(error, settings().redis) or unavailable(error.__cause__, settings().redis)
     return None if problem is None else str(problem)

@@ -1,15 +1,30 @@
 """Check what a system needs: facts and hints for `terraslot doctor`. Changes nothing."""
 
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING
 
 from workers.protocol import names
+from workers.protocol.errors import Unavailable
+from workers.protocol.redis_address import RedisAddress
 from workers.services.formatting import counted
 from workers.services.pools import views as pool_views
 from workers.services.system import System
-from workers.slots.redis_server import describe, without_password
+from workers.slots.acl import Users
+from workers.slots.redis_server import clock, describe
+from workers.slots.report_queue import is_read
 
-OLDEST_REDIS = (6, 2)  # the first whose ACL restricts channels (slots/acl.py)
+if TYPE_CHECKING:
+    from redis import Redis
+
+OLDEST_REDIS = (7, 0)  # the first whose ACL restricts a command to some keys (slots/acl.py)
+_FULL = 0.8  # of a server's memory: enough is left to act
+_APART_SECONDS = 2.0  # of two clocks: far above what NTP leaves, and below every timeout of a pool
 _ANSWER_SECONDS = 1.0  # how long workers may take to answer; those of a healthy system need milliseconds
 
 
@@ -32,19 +47,66 @@ class Finding:
 
 
 def redis(system: System) -> Finding:
-    """Check the server of the slot map: its version, whether it persists, whether it may evict keys."""
-    server = describe(system.redis)
+    """Check the server of the slot map: its version, whether it persists, evicts keys, and has memory left."""
+    return _server("redis", system.redis, system.settings.redis)
+
+
+def broker(system: System) -> Finding:
+    """Check the server of Celery's queues alike."""
+    return _server("broker", system.broker, system.settings.broker)
+
+
+def _server(name: str, client: Redis, address: RedisAddress) -> Finding:
+    server = describe(client)
     version = ".".join(map(str, server.version))
-    says = f"{server.kind} {version} at {without_password(system.settings.redis_url)}"
+    says = f"{server.kind} {version} at {address.public}, {_mebibytes(server.used)} in use"
+    if server.limit:
+        says += f" of {_mebibytes(server.limit)}"
     if server.version < OLDEST_REDIS:
-        return Finding("redis", Verdict.WRONG, says, "Use Redis 6.2 or later, or Valkey.")
+        return Finding(name, Verdict.WRONG, says, "Use Redis 7.0 or later, or Valkey.")
+    if server.cluster:
+        return Finding(name, Verdict.WRONG, f"{says}, a Redis Cluster", "Use one primary, with sentinels if you like.")
     if server.evicts:
         hint = "Set maxmemory-policy to noeviction: a server that is full may evict the slot map."
-        return Finding("redis", Verdict.WRONG, f"{says}, may evict keys", hint)
+        return Finding(name, Verdict.WRONG, f"{says}, may evict keys", hint)
+    if server.limit and server.used > _FULL * server.limit:
+        return Finding(name, Verdict.WARNING, says, "Raise maxmemory: a server that is full takes no run any more.")
     if server.persists is False:
         hint = "Set appendonly to yes, or messages are lost when the server restarts."
-        return Finding("redis", Verdict.WARNING, f"{says}, not persistent", hint)
-    return Finding("redis", Verdict.OK, says if server.persists is None else f"{says}, persistent")
+        return Finding(name, Verdict.WARNING, f"{says}, not persistent", hint)
+    return Finding(name, Verdict.OK, says if server.persists is None else f"{says}, persistent")
+
+
+def agents_users(system: System) -> Finding:
+    """Check whether each pool can have a Redis user of its own."""
+    if shared := system.settings.shared_agent_username:
+        hint = "One pool's agents can do to another pool what they like. Use a server that administers users."
+        return Finding("users", Verdict.WARNING, f"the agents of all pools share the Redis user {shared}", hint)
+    try:
+        for client in system.servers:
+            Users(client).check()
+    except Unavailable as error:
+        return Finding("users", Verdict.WRONG, "pools can have no Redis users of their own", str(error))
+    return Finding("users", Verdict.OK, "every pool has Redis users of its own")
+
+
+def clocks(system: System) -> Finding:
+    """Compare the clocks that this system reads: of its servers, and of this machine."""
+    readings: dict[str, Callable[[], float | None]] = {
+        "Redis": partial(clock, system.redis),
+        "the database": system.database.clock,
+    }
+    readings |= {f"the cluster of {kind} pools": backend.clock for kind, backend in system.backends.items()}
+    apart = {name: found - time.time() for name, read in readings.items() if (found := read()) is not None}
+    wrong = [f"{name} is {ahead:+.1f} s" for name, ahead in apart.items() if abs(ahead) > _APART_SECONDS]
+    if wrong:
+        hint = "Let NTP set the clocks: heartbeats, reservations and certificates are judged by them."
+        return Finding("clocks", Verdict.WARNING, f"{', '.join(wrong)} from this machine", hint)
+    return Finding("clocks", Verdict.OK, f"{' and '.join(apart)} agree with this machine")
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
 
 
 def database(system: System) -> Finding:
@@ -60,12 +122,11 @@ def workers(system: System) -> Finding:
     """Check whether workers consume each queue of the control plane."""
     answers = system.celery.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}
     consumed = {queue["name"] for queues in answers.values() for queue in queues}
-    missing = [
-        queue for queue in (names.SUBMIT_QUEUE, names.CONTROL_QUEUE, names.REPORTS_QUEUE) if queue not in consumed
-    ]
+    missing = [f"consumes {queue}" for queue in (names.SUBMIT_QUEUE, names.CONTROL_QUEUE) if queue not in consumed]
+    missing += [] if is_read(system.redis) else ["reads reports"]
     if missing:
-        hint = "Start the system with `terraslot up`, or the workers: celery -A workers worker, and -A workers.reports."
-        return Finding("workers", Verdict.WRONG, f"no worker consumes {', '.join(missing)}", hint)
+        hint = "Start the system with `terraslot up`, or celery -A workers worker and python -m workers.reports."
+        return Finding("workers", Verdict.WRONG, f"no worker {' or '.join(missing)}", hint)
     return Finding("workers", Verdict.OK, f"{len(answers)} answer: {', '.join(sorted(answers))}")
 
 

@@ -18,7 +18,6 @@ from workers.cluster.local import LocalPods
 from workers.settings import Settings, settings
 from workers.slots.connection import connect
 from workers.slots.locks import PoolLock
-from workers.slots.redis_server import without_password
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
 from workers.store import pools
@@ -30,13 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class System:
-    """Settings, database, slot maps, pod backends by pool type, and the Celery app that carries messages."""
+    """Settings, database, both servers (often one), the Celery app that sends messages, pod backends by pool type."""
 
     settings: Settings
     database: Database
     redis: Redis
+    broker: Redis
     celery: Celery
     backends: Mapping[str, PodBackend]
+
+    @property
+    def servers(self) -> list[Redis]:
+        """Both Redis servers; one where they are the same."""
+        return list(dict.fromkeys((self.redis, self.broker)))
 
     def slots(self, pool: str) -> SlotMap:
         """Return the slot map of a pool."""
@@ -69,8 +74,8 @@ def build(config: Settings, celery: Celery) -> System:
     """Put a system together. Nothing connects before it is used."""
     environment = {
         # The agent reads its user and password from its pool's Secret.
-        "TERRASLOT_REDIS_URL": without_password(config.redis_url),
-        "TERRASLOT_BROKER_URL": without_password(config.broker),
+        "TERRASLOT_REDIS_URL": config.redis.public,
+        "TERRASLOT_BROKER_URL": config.broker.public,
         "TERRASLOT_HEARTBEAT_SECONDS": str(config.heartbeat_seconds),
         "TERRASLOT_LOG_LEVEL": config.log_level,
         "TERRASLOT_LOG_FORMAT": config.log_format,
@@ -82,7 +87,9 @@ def build(config: Settings, celery: Celery) -> System:
         "local": LocalPods(config.home, environment | terraform),
         "kubernetes": KubernetesPods(api, instance=config.instance, environment=environment),
     }
-    return System(config, Database(config.database), connect(config.redis_url), celery, backends)
+    redis = connect(config.redis)
+    broker = redis if config.broker == config.redis else connect(config.broker)
+    return System(config, Database(config.database), redis, broker, celery, backends)
 
 
 @cache

@@ -10,8 +10,14 @@ from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from workers.protocol.errors import Damaged
+from workers.protocol.names import one_line
+from workers.protocol.redis_address import RedisAddress
+from workers.slots.redis_server import is_away
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -22,19 +28,31 @@ ANSWER_TIMEOUT = 10.0
 RETRY = Retry(NoBackoff(), 0)
 
 
-def connect(url: str, credentials: redis.CredentialProvider | None = None) -> redis.Redis:
-    """Return a client for ``url``, for threads; it connects when it is first used, and again after a failure.
+def connect(address: RedisAddress, credentials: redis.CredentialProvider | None = None) -> redis.Redis:
+    """Return a client for threads; it connects when it is first used, and again after a failure.
 
-    ``credentials`` are asked for at each connection, in place of those in the URL.
+    ``credentials`` are asked for at each connection, in place of those in the address. Behind sentinels, each
+    connection goes to the server that is the primary then.
     """
-    return redis.Redis.from_url(
-        url,
-        credential_provider=credentials,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=ANSWER_TIMEOUT,
-        health_check_interval=30,
-        retry=RETRY,
-    )
+    who: dict[str, Any] = {"username": address.username, "password": address.password}
+    options: dict[str, Any] = {
+        **({"credential_provider": credentials} if credentials else who),
+        "db": address.db,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": ANSWER_TIMEOUT,
+        "health_check_interval": 30,
+        "retry": RETRY,
+    }
+    if address.path is not None:
+        return redis.Redis(unix_socket_path=address.path, **options)
+    options |= {"ssl": True, **address.files} if address.tls else {}
+    if address.master is None:
+        host, port = address.hosts[0]
+        return redis.Redis(host=host, port=port, **options)
+    of_sentinels = {"socket_timeout": CONNECT_TIMEOUT, **address.sentinel_options}
+    sentinels = Sentinel(address.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinels.master_for(address.master, **options)  # type: ignore[no-untyped-call]
+    return client
 
 
 class Script:
@@ -51,9 +69,27 @@ class Script:
         """Read a verb from its file. Several files become one text, in this order: the shared part first."""
         return cls("".join((_LUA / f"{name}.lua").read_text("utf-8") for name in names))
 
-    def __call__(self, client: Any, keys: Sequence[bytes], *arguments: str | float) -> Any:
-        """Run the verb in one step and return the server's reply. Raises redis-py's errors."""
+    def load_into(self, client: redis.Redis) -> None:
+        """Let a server know the verb, for clients that may not send its text."""
+        client.script_load(self._text)
+
+    def __call__(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
+        """Run the verb in one step and return the server's reply.
+
+        Raises :class:`Damaged` where a key holds what no verb writes, else redis-py's errors.
+        """
         try:
             return client.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)
         except NoScriptError:  # the server is new, or was restarted
+            return self._send(client, keys, *arguments)
+        except ResponseError as error:
+            if is_away(error):
+                raise
+            raise Damaged(f"The server refuses a step on {keys[0].decode()}: {one_line(str(error))}") from error
+
+    def _send(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
+        try:
             return client.execute_command("EVAL", self._text, len(keys), *keys, *arguments)
+        except NoPermissionError as error:
+            message = "the server does not know this verb yet, and an agent may not send it: the next cycle loads it"
+            raise NoPermissionError(message) from error

@@ -1,4 +1,4 @@
-"""Every key of a pool. All share one hash tag, so that a pool lives on one shard of a cluster and pools spread.
+"""Every key of a pool.
 
 What each key of the slot map holds is said where it is read: at the top of ``lua/keys.lua``.
 """
@@ -6,6 +6,9 @@ What each key of the slot map holds is said where it is read: at the top of ``lu
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import NAME
 from workers.slots.records import run_id
+
+# The slot map's keys, in the order in which the verbs take them.
+SLOT_MAP = ("room", "leases", "reserved", "agents", "heartbeats")
 
 
 class PoolKeys:
@@ -21,9 +24,18 @@ class PoolKeys:
 
     @property
     def slot_map(self) -> tuple[bytes, ...]:
-        """The slot map's keys, in the order in which the verbs take them."""
-        names = ("room", "leases", "reserved", "agents", "heartbeats", "watch")
-        return tuple(self._key(name) for name in names)
+        """The keys of the slot map, in the order of :data:`SLOT_MAP`."""
+        return tuple(self._key(name) for name in SLOT_MAP)
+
+    @property
+    def watch(self) -> bytes:
+        """Since when, and when last, the heartbeats were watched."""
+        return self._key("watch")
+
+    @property
+    def reports(self) -> bytes:
+        """The queue of the agents' reports."""
+        return self._key("reports")
 
     def lock(self, job: str) -> tuple[bytes, bytes]:
         """Return the lock of a job, and its rerun flag."""

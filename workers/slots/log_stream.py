@@ -4,23 +4,23 @@ Lines are hostile text: a Terraform configuration decides what is in them. They 
 their control characters when they are read, since a hostile agent may have written them.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from workers.protocol.names import CONTROLS
+from workers.protocol.names import one_line
+from workers.slots.connection import Script
 from workers.slots.keys import PoolKeys
-from workers.slots.records import Text
+from workers.slots.records import Text, text
 
 MAX_LINES = 20_000  # a large apply prints some thousands
 MAX_LINE_BYTES = 8 * 1024  # a long line of Terraform has some hundred
 KEEP_SECONDS = 7 * 86400  # long enough for a person to look after a week-end
 
+APPEND = Script.load("append_log")
 _CUT = " [cut]"
-_CONTROL = re.compile(f"[\n{CONTROLS}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,8 @@ class RunLog:
         """Write lines in one round trip. Beyond the newest 20,000 (and up to a hundred more) the oldest go."""
         if not lines:
             return
-        with self._client.pipeline(transaction=False) as pipe:
-            for line in lines:
-                fields: Mapping[Any, Any] = {"phase": line.phase, "text": _bounded(line.text), "at": line.at}
-                pipe.xadd(self._key, dict(fields), maxlen=MAX_LINES, approximate=True)
-            pipe.expire(self._key, KEEP_SECONDS)
-            pipe.execute()
+        words = [word for line in lines for word in (line.phase, _bounded(line.text), line.at)]
+        APPEND(self._client, (self._key,), MAX_LINES, MAX_LINE_BYTES, KEEP_SECONDS, *words)
 
     def read(self, after: str = "0", block: float = 0, count: int = 1000) -> list[LogLine]:
         """Return up to ``count`` lines after the one with this id; none where there are none.
@@ -71,7 +67,7 @@ def _line(entry: Text, fields: Mapping[Text, Text]) -> LogLine:
 
 
 def _readable(raw: Text) -> str:
-    return _CONTROL.sub("\ufffd", raw if isinstance(raw, str) else raw.decode("utf-8", "replace"))
+    return one_line(text(raw))
 
 
 def _time(word: str) -> float:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
-from workers.protocol.names import RUN_ID
+from workers.protocol.names import AGENT, RUN_ID
 
 Text = bytes | str  # which of the two depends on the client's decode_responses
 _NONE = "-"
 _WORD = re.compile(r"[!-~]+")
-_KINDS = {kind.value: kind for kind in RunKind}
-_STATES = {state.value: state for state in SlotState}
+_SLOTS = {"0": 0, "1": 1, "2": 2}
+_NO_TIME = 1e11  # seconds since the epoch, in the year 5138: as in lua/repair.lua
 _MODES = frozenset(CancelMode)
 
 
@@ -35,7 +35,7 @@ def run_id(value: str) -> str:
 
 def text(reply: Text) -> str:
     """Return a reply as text."""
-    return reply if isinstance(reply, str) else reply.decode()
+    return reply if isinstance(reply, str) else reply.decode(errors="replace")
 
 
 def pairs(replies: Sequence[Text]) -> Iterator[tuple[str, str]]:
@@ -44,44 +44,59 @@ def pairs(replies: Sequence[Text]) -> Iterator[tuple[str, str]]:
     return zip(words[::2], words[1::2], strict=True)
 
 
-def lease(run: str, record: Text) -> Lease:
-    """Return the lease of a run from its record."""
-    kind, agent, slot, token, state, since, redeemer, until, cancel, lost_since, *_ = text(record).split(" ")
-    return Lease(
-        run,
-        _KINDS[kind],
-        agent,
-        int(slot),
-        token,
-        _STATES[state],
-        float(since),
-        redeemer != _NONE,
-        _time(until),
-        None if cancel == _NONE else cancel_mode(cancel),
-        _time(lost_since),
-    )
+def lease(run: str, record: Text) -> Lease | None:
+    """Return the lease of a run from its record; None where that can't be read.
+
+    Agents may write into their own pool's keys, and a newer version may know another kind of run: one such record must
+    not keep the others from being read. :meth:`~workers.slots.slot_map.SlotMap.repair` removes what no verb writes.
+    """
+    try:
+        kind, agent, slot, token, state, since, redeemer, until, cancel, lost_since, *_ = text(record).split(" ")
+        return Lease(
+            run_id(run),
+            RunKind(kind),
+            agent,
+            _SLOTS[slot],
+            token,
+            SlotState(state),
+            _time(since),
+            redeemer != _NONE,
+            None if until == _NONE else _time(until),
+            None if cancel == _NONE else cancel_mode(cancel),
+            None if lost_since == _NONE else _time(lost_since),
+        )
+    except (InvalidRequest, KeyError, ValueError):
+        return None
 
 
 def leases(replies: Sequence[Text]) -> list[Lease]:
-    """Return the leases of a flat reply of runs and records, without the way back from slots to runs."""
-    return [lease(run, record) for run, record in pairs(replies) if "/" not in run]
+    """Return the leases of a flat reply of runs and records: those that can be read."""
+    return [found for run, record in pairs(replies) if "/" not in run and (found := lease(run, record)) is not None]
 
 
-def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord:
-    """Return the agent of its record, its score among the agents' free slots, and the leases that it holds."""
-    instance_id, draining, silent, registered_at, claim, *_ = text(record).split(" ")
-    taken = tuple(sorted(held, key=lambda lease: lease.slot))
-    return AgentRecord(
-        name=name,
-        instance_id=instance_id,
-        draining=draining == "1",
-        silent=silent == "1",
-        registered_at=float(registered_at),
-        heartbeat_at=float(heartbeat_at),
-        idle_since=None if taken else abs(float(score)),
-        leases=taken,
-        claim=None if claim == _NONE else claim,
-    )
+def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterable[Lease]) -> AgentRecord | None:
+    """Return the agent of its record, its score among the agents' free slots, and the leases that it holds.
+
+    None where that can't be read, as for a lease.
+    """
+    try:
+        if not AGENT.fullmatch(name):
+            return None
+        instance_id, draining, silent, registered_at, claim, *_ = text(record).split(" ")
+        taken = tuple(sorted(held, key=lambda lease: lease.slot))
+        return AgentRecord(
+            name=name,
+            instance_id=instance_id,
+            draining=draining == "1",
+            silent=silent == "1",
+            registered_at=_time(registered_at),
+            heartbeat_at=_time(text(heartbeat_at)),
+            idle_since=None if taken else _time(text(score).removeprefix("-")),
+            leases=taken,
+            claim=None if claim == _NONE else claim,
+        )
+    except ValueError:
+        return None
 
 
 def cancel_mode(value: str) -> CancelMode:
@@ -89,5 +104,8 @@ def cancel_mode(value: str) -> CancelMode:
     return CancelMode(value) if value in _MODES else CancelMode.INTERRUPT
 
 
-def _time(value: str) -> float | None:
-    return None if value == _NONE else float(value)
+def _time(value: str) -> float:
+    time = float(value)
+    if not 0 <= time < _NO_TIME:
+        raise ValueError(value)
+    return time

@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis import exceptions
 from redis.exceptions import RedisError, ResponseError
 
 from workers.protocol.errors import Unavailable
+from workers.protocol.redis_address import RedisAddress
 
 # Replies to every command until the server, its role or its users are repaired.
 _AWAY = (
@@ -29,12 +29,18 @@ _AWAY_WORDS = re.compile(r"(?:^|-)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOPERM|NORE
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server says of itself. ``persists``: None where it does not tell; ``evicts``: it may drop keys."""
+    """What a server says of itself. ``persists``: None where it does not tell; ``evicts``: it may drop keys.
+
+    ``cluster``: it is one of a Redis Cluster. ``used`` and ``limit``: bytes of memory, 0 for no limit.
+    """
 
     kind: str
     version: tuple[int, ...]
     persists: bool | None
     evicts: bool
+    cluster: bool
+    used: int
+    limit: int
 
 
 def describe(client: redis.Redis) -> Server:
@@ -46,16 +52,25 @@ def describe(client: redis.Redis) -> Server:
         version=tuple(int(part) for part in version.split(".") if part.isdigit()),
         persists=True if info.get("aof_enabled") else _takes_snapshots(client),
         evicts=bool(info.get("maxmemory")) and info.get("maxmemory_policy") != "noeviction",
+        cluster=bool(info.get("cluster_enabled")),
+        used=int(info.get("used_memory", 0)),
+        limit=int(info.get("maxmemory", 0)),
     )
 
 
-def unavailable(error: BaseException | None, url: str) -> Unavailable | None:
-    """Return what a person is told about an error of the Redis at ``url``; None if it is not one."""
+def clock(client: redis.Redis) -> float:
+    """Return a server's time in seconds since the epoch."""
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1e6
+
+
+def unavailable(error: BaseException | None, address: RedisAddress) -> Unavailable | None:
+    """Return what a person is told about an error of the Redis at ``address``; None if it is not one."""
     if not isinstance(error, RedisError):
         return None
     words = str(error).rstrip(".").partition("\n")[0]
     return Unavailable(
-        f"Redis at {without_password(url)} can't be used: {words}. "
+        f"Redis at {address.public} can't be used: {words}. "
         "Start the system with `terraslot up`, or check TERRASLOT_REDIS_URL."
     )
 
@@ -63,12 +78,6 @@ def unavailable(error: BaseException | None, url: str) -> Unavailable | None:
 def is_away(error: BaseException) -> bool:
     """Whether it was the server, or the way to it, that failed: not one key, one record or one script of ours."""
     return isinstance(error, _AWAY) or (isinstance(error, ResponseError) and bool(_AWAY_WORDS.search(str(error))))
-
-
-def without_password(url: str) -> str:
-    """Return the URL of a server as it may be shown."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _takes_snapshots(client: redis.Redis) -> bool | None:

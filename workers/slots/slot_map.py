@@ -25,14 +25,17 @@ from typing import Any
 
 import redis
 
+from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
-from workers.slots import records
+from workers.slots import log_stream, records, report_queue
 from workers.slots.connection import Script
-from workers.slots.keys import PoolKeys
+from workers.slots.keys import SLOT_MAP, PoolKeys
 from workers.slots.records import run_id, word
 
 WATCH_GAP = 60.0
+# Of agents, or of leases: a hundred times what the largest pool in the benchmarks has.
+MOST_RECORDS = 100_000
 
 # How the text of each verb begins. Those that call no shared function need the keys alone, which is faster.
 _LEAN = ("keys",)
@@ -42,15 +45,25 @@ _VERBS = {
     **{
         verb: Script.load(*_FULL, verb)
         for verb in (
-            "agent", "claim_idle", "deregister", "drain", "give_back", "heartbeat", "mark_silent", "redeem",
-            "register", "reserve", "resume", "take_over", "watched",
+            "agent", "claim_idle", "deregister", "drain", "give_back", "heartbeat", "mark_silent", "redeem", "register",
+            "repair", "reserve", "resume", "take_over", "watched",
         )
     },
     "release": Script.load(*_LEAN, "release", "end_lease"),
     **{verb: Script.load(*_FULL, verb, "end_lease") for verb in ("cancel", "revoke")},
 }  # fmt: skip
-# How many of the keys these take; the others take all.
-_FIRST_KEYS = {"acquire": 2, "release": 3}
+# How many of the keys these take; the others take the five of the slot map, without the watch.
+_FIRST_KEYS = {"acquire": 2, "release": 3, "mark_silent": 6, "watched": 6}
+
+
+# What an agent's credential can call: it may send no text.
+_OF_AGENTS = ("agent", "drain", "heartbeat", "redeem", "register")
+
+
+def load_agents_verbs(client: redis.Redis) -> None:
+    """Let a server know the verbs that agents call; one that was restarted, or took over, has forgotten them."""
+    for verb in (*map(_VERBS.__getitem__, _OF_AGENTS), log_stream.APPEND, report_queue.REPORT):
+        verb.load_into(client)
 
 
 class SlotMap:
@@ -58,12 +71,13 @@ class SlotMap:
 
     def __init__(self, client: redis.Redis, pool: str, clock: Callable[[], float] | None = None) -> None:
         self._client = client
-        self._keys = PoolKeys(pool).slot_map
+        keys = PoolKeys(pool)
+        self._keys = (*keys.slot_map, keys.watch)
         self._clock = clock
 
     def _run(self, verb: str, *arguments: str | float) -> Any:
         now = "" if self._clock is None else self._clock()
-        return _VERBS[verb](self._client, self._keys[: _FIRST_KEYS.get(verb)], now, *arguments)
+        return _VERBS[verb](self._client, self._keys[: _FIRST_KEYS.get(verb, 5)], now, *arguments)
 
     # What agents do
 
@@ -110,10 +124,14 @@ class SlotMap:
     def acquire(self, run: str, kind: RunKind, token: str) -> Lease | None:
         """Find a slot for the run and take it; None if there is none. A lease that the run holds is returned as is.
 
-        So compare the token: another one than ``token`` is of another request for this run.
+        So compare the token: another one than ``token`` is of another request for this run. Raises :class:`Damaged`
+        where the run's record can't be read.
         """
         reply = self._run("acquire", run_id(run), kind.value, word(token))
-        return None if reply is None else records.lease(run, reply)
+        lease = None if reply is None else records.lease(run, reply)
+        if reply is not None and lease is None:
+            raise Damaged(f"The lease of run {run} can't be read: a cycle of its pool removes it.")
+        return lease
 
     def reserve(self, run: str, token: str, until: float) -> bool:
         """Keep the slot of a plan_and_apply for its confirmation, ``until`` that time; its token starts nothing now."""
@@ -197,7 +215,7 @@ class SlotMap:
     # What everybody asks
 
     def find(self, run: str) -> Lease | None:
-        """Return the lease of a run, if it holds a slot."""
+        """Return the lease of a run, if it holds a slot and its record can be read."""
         record: Any = self._client.hget(self._keys[1], run)
         return None if record is None else records.lease(run, record)
 
@@ -207,18 +225,30 @@ class SlotMap:
         if reply is None:
             return None
         record, score, heartbeat_at, leases = reply
-        return records.agent(name, record, score, heartbeat_at, records.leases(leases))
+        return records.agent(name, record, score or "", heartbeat_at or "", records.leases(leases))
 
     def snapshot(self) -> list[AgentRecord]:
         """Return all agents as they are at one moment, by name."""
-        agents, scores, heartbeats, leases = self._run("snapshot")
+        agents, scores, heartbeats, leases = self._run("snapshot", MOST_RECORDS)
         held = defaultdict[str, list[Lease]](list)
         for lease in records.leases(leases):
             held[lease.agent].append(lease)
         score, heard = dict(records.pairs(scores)), dict(records.pairs(heartbeats))
-        return [
-            records.agent(name, record, score[name], heard[name], held[name])
+        found = (
+            records.agent(name, record, score.get(name, ""), heard.get(name, ""), held[name])
             for name, record in sorted(records.pairs(agents))
+        )
+        return [agent for agent in found if agent is not None]
+
+    def repair(self) -> list[tuple[str, str]]:
+        """Remove what no verb writes, and return it: a key's name, and what was in it ('' for all of it).
+
+        Agents may write into their own pool's keys, and what a hostile one wrote must not stay. What it breaks is its
+        own pool's: a run whose lease is removed is a run without a lease.
+        """
+        reply = self._run("repair", MOST_RECORDS)
+        return [
+            (SLOT_MAP[number - 1], records.text(name)) for number, name in zip(reply[::2], reply[1::2], strict=True)
         ]
 
     def stats(self) -> PoolStats:

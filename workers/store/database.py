@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
@@ -81,6 +81,14 @@ class Database:
         """Open a transaction that sees one state of SQLite's and refuses to write; it waits for no writer."""
         with self._explained(), Session(self._reading, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def clock(self) -> float | None:
+        """Return the server's time in seconds since the epoch; None for SQLite, which has no clock of its own."""
+        if self._is_sqlite:
+            return None
+        with self.read() as session:
+            now = session.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one()
+        return float(now)
 
     def dispose(self) -> None:
         """Close all connections that are not in use."""

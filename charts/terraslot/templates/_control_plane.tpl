@@ -23,6 +23,9 @@ serviceAccountName: {{ include "terraslot.fullname" .root }}
 volumes:
   - {name: home, emptyDir: {sizeLimit: 64Mi}}
   - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+{{- with .root.Values.certificates.existingSecret }}
+  - {name: certificates, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- end }}
 {{- end }}
 
 {{- define "terraslot.container" -}}
@@ -34,6 +37,9 @@ env:
 volumeMounts:
   - {name: home, mountPath: /var/lib/terraslot}
   - {name: tmp, mountPath: /tmp}
+{{- if .root.Values.certificates.existingSecret }}
+  - {name: certificates, mountPath: /etc/terraslot/certificates, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{- define "terraslot.env" -}}
@@ -52,6 +58,12 @@ volumeMounts:
 - {name: TERRASLOT_DECISION_RETENTION_DAYS, value: {{ .root.Values.settings.decisionRetentionDays | quote }}}
 {{- if has "redis" .needs }}
 {{ include "terraslot.secretVariable" (dict "root" .root "variable" "TERRASLOT_REDIS_URL" "of" "redis") }}
+{{- with .root.Values.sharedAgentUser.existingSecret }}
+{{- range list "TERRASLOT_SHARED_AGENT_USERNAME" "TERRASLOT_SHARED_AGENT_PASSWORD" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.root.Values.sharedAgentUser.existingSecret }}, key: {{ . }}}}
+{{- end }}
+{{- end }}
 {{- with .root.Values.broker }}
 {{- if or .url .existingSecret.name }}
 {{ include "terraslot.secretVariable" (dict "root" $.root "variable" "TERRASLOT_BROKER_URL" "of" "broker") }}

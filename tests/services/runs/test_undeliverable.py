@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.services.conftest import ControlPlane, HandAgent
-from workers import reports as worker
+from tests.services.conftest import POOL, ControlPlane, HandAgent
 from workers.core.errors import RunFailed
 from workers.core.lifecycle import RunNote, RunStatus
 from workers.protocol.errors import Unavailable
@@ -16,17 +16,19 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import Order
 from workers.services.runs import decide, deliver, report
-from workers.services.runs.undeliverable import PATIENCE, end_unreported
+from workers.services.runs.undeliverable import PATIENCE, end_unreported, receive
 from workers.services.scaling.reconcile import reconcile_pods
+from workers.slots.report_queue import LONGEST, Found
 from workers.store import runs as stored_runs
 
 Clock = Callable[[float], None]
 LATER = PATIENCE.total_seconds() + 1
 
 
-@pytest.fixture(autouse=True)
-def _this_system(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "system", lambda: control.system)
+def arrives(control: ControlPlane, payload: Any) -> None:
+    """Let this be found in the queue of the pool."""
+    content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    receive(control.system, Found(POOL, content[:LONGEST], len(content)))
 
 
 def started(control: ControlPlane, *, apply: bool = False) -> tuple[HandAgent, Order]:
@@ -71,10 +73,10 @@ class TestAnInvalidReportOfAnEnd:
         self, control: ControlPlane, clock_ahead: Clock, facts: dict[str, Any], why: str
     ) -> None:
         _, order = started(control)
-        worker.report(finished(order, **facts))
+        arrives(control, finished(order, **facts))
         assert control.run(order.run).status is RunStatus.PLANNING, "another worker, of a newer version, may take it"
         clock_ahead(LATER)
-        worker.report(finished(order, **facts))
+        arrives(control, finished(order, **facts))
 
         with pytest.raises(RunFailed) as failed:
             deliver.outcome(control.run(order.run))
@@ -87,37 +89,37 @@ class TestAnInvalidReportOfAnEnd:
 
     def test_is_dropped_where_a_valid_one_follows(self, control: ControlPlane, clock_ahead: Clock) -> None:
         _, order = started(control, apply=True)
-        worker.report(finished(order, changes="drifted"))
+        arrives(control, finished(order, changes="drifted"))
         clock_ahead(LATER)
-        worker.report(finished(order))
+        arrives(control, finished(order))
         assert control.run(order.run).status is RunStatus.SUCCEEDED
 
     def test_counts_for_the_phase_alone_that_it_was_about(self, control: ControlPlane, clock_ahead: Clock) -> None:
         agent, order = started(control)
-        worker.report(finished(order, changes="drifted"))
+        arrives(control, finished(order, changes="drifted"))
         agent.finish(order)
         decide.confirm(control.system, order.run)
         apply = agent.order()
         assert agent.start(apply)
         clock_ahead(LATER)
-        worker.report(finished(apply, changes="drifted"))
+        arrives(control, finished(apply, changes="drifted"))
         assert control.run(order.run).status is RunStatus.APPLYING
 
     def test_ends_a_run_whose_cancel_was_asked_for_as_that(self, control: ControlPlane, clock_ahead: Clock) -> None:
         _, order = started(control)
         decide.cancel(control.system, order.run)
-        worker.report(finished(order, outcome="given up"))
+        arrives(control, finished(order, outcome="given up"))
         clock_ahead(LATER)
-        worker.report(finished(order, outcome="given up"))
+        arrives(control, finished(order, outcome="given up"))
         assert control.run(order.run).status is RunStatus.CANCELLED
         assert control.quiet()
 
     def test_shows_nothing_that_a_terminal_would_obey(self, control: ControlPlane, clock_ahead: Clock) -> None:
         _, order = started(control)
         hostile = finished(order, **{"x" * 1000 + "\x1b[2J\n": 1})
-        worker.report(hostile)
+        arrives(control, hostile)
         clock_ahead(LATER)
-        worker.report(hostile)
+        arrives(control, hostile)
         error = control.run(order.run).error or ""
         assert "\x1b" not in error
         assert len(error) < 1500
@@ -136,9 +138,9 @@ class TestAReportThatMeetsAFault:
     ) -> None:
         _, order = started(control, apply=True)
         self.meet(monkeypatch, ValueError("hunter2"))
-        worker.report(finished(order))
+        arrives(control, finished(order))
         clock_ahead(LATER)
-        worker.report(finished(order))
+        arrives(control, finished(order))
         run = control.run(order.run)
         assert (run.status, run.reason) == (RunStatus.FAILED, FailureReason.AGENT_ERROR)
         assert "end of the apply as succeeded, but that report can't be taken: an unexpected ValueError" in str(
@@ -156,9 +158,9 @@ class TestAReportThatMeetsAFault:
             for seconds in (0, LATER):
                 clock_ahead(seconds)
                 with pytest.raises(Unavailable):
-                    worker.report(finished(order))
+                    arrives(control, finished(order))
         assert RunNote.REPORT_REJECTED not in said(control, order.run)
-        worker.report(finished(order))
+        arrives(control, finished(order))
         assert control.run(order.run).status is RunStatus.SUCCEEDED
 
 
@@ -181,7 +183,7 @@ def test_a_message_without_the_token_of_its_run_changes_nothing(
     before = said(control, order.run)
     for seconds in (0, LATER):
         clock_ahead(seconds)
-        worker.report(forge(order))
+        arrives(control, forge(order))
     assert said(control, order.run) == before
     assert control.run(order.run).status is RunStatus.PLANNING
 
@@ -198,7 +200,7 @@ class TestAPhaseWhoseEndIsNeverReported:
         self, control: ControlPlane, clock_ahead: Clock
     ) -> None:
         agent, order = started(control)
-        worker.report({**finished(order), "type": "phase_ended"})
+        arrives(control, {**finished(order), "type": "phase_ended"})
         over = control.spec().timeouts.plan + control.spec().timeouts.redeem + control.spec().timeouts.interrupt
         for seconds, status in ((59, "planning"), (61, "planning"), (121, "planning"), (182, "failed")):
             self.late(control, clock_ahead, agent, order, over + seconds)
@@ -266,3 +268,32 @@ class TestAPhaseWhoseEndIsNeverReported:
             clock_ahead(seconds)
             reconcile_pods(control.system, control.spec())
         assert control.run(order.run).status is RunStatus.PLANNING
+
+
+class TestAReportThatIsTooLong:
+    """F35: it is read no further than its beginning, and ends its run at once; no other version would take it."""
+
+    def test_ends_its_run_and_says_why(self, control: ControlPlane) -> None:
+        _, order = started(control)
+        arrives(control, finished(order, outputs={"big": "x" * LONGEST}))
+        with pytest.raises(RunFailed, match=f"at most are read|{LONGEST:,}"):
+            deliver.outcome(control.run(order.run))
+        assert control.quiet()
+
+    def test_ends_no_run_without_its_token(self, control: ControlPlane) -> None:
+        _, order = started(control)
+        arrives(control, finished(order, outputs={"big": "x" * LONGEST}) | {"token": "another"})
+        assert control.run(order.run).status is RunStatus.PLANNING
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"\xff", b"[]", b"1", b"[" * 100_000, b'{"run": 1}', b"NaN"])
+def test_what_is_no_report_is_dropped(control: ControlPlane, content: bytes) -> None:
+    _, order = started(control)
+    arrives(control, content)
+    assert control.run(order.run).status is RunStatus.PLANNING
+
+
+def test_a_report_in_the_queue_of_another_pool_is_dropped(control: ControlPlane) -> None:
+    _, order = started(control)
+    receive(control.system, Found("other", json.dumps(finished(order)).encode(), 100))
+    assert control.run(order.run).status is RunStatus.PLANNING

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
+from pydantic import SecretStr
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from tests.services.conftest import POOL, ControlPlane
+from tests.topologies import server
 from workers.core.rotation import OVERLAP, RECONNECT
 from workers.protocol.encryption import Keyring
-from workers.protocol.errors import InvalidRequest
+from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.kinds import RunKind
+from workers.services import health, pool_state
 from workers.services.pools import manage as pools
+from workers.services.scaling import cycle
 from workers.services.secrets import credentials
+from workers.slots.log_stream import LogLine, RunLog
+from workers.slots.report_queue import ReportQueue
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
 
@@ -55,8 +63,8 @@ def test_an_agents_credential_is_enough_for_its_slot_map(control: ControlPlane) 
         assert lease is not None
         assert slots.redeem("default-1", "run-1", lease.token)
         slots.heartbeat("default-1", "life-1", [lease.token], [])
-        client.xadd("ts:{default}:log:run-1", {"a": "b"})
-        client.lpush("terraslot.reports", "a report")
+        RunLog(client, POOL, "run-1").append([LogLine("plan", "a line", 1.0)])
+        assert ReportQueue(client, POOL).put(b"a report")
 
 
 @pytest.mark.parametrize(
@@ -174,3 +182,63 @@ def test_a_deleted_pools_users_and_secret_are_gone(control: ControlPlane) -> Non
         with pytest.raises(AuthenticationError):
             client.ping()
     assert control.pods.secrets == {}
+
+
+class TestAnAgentOfAnOlderVersion:
+    """F38: it needs more on Redis than later ones, and its credential keeps that for as long as it is there."""
+
+    @pytest.fixture
+    def _issued_by_the_older_version(self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as older:
+            older.setattr(credentials, "RULES", 1)
+            ensure(control)
+
+    @pytest.mark.usefixtures("_issued_by_the_older_version")
+    def test_keeps_its_rules_and_may_publish_nothing(self, control: ControlPlane) -> None:
+        control.slots.register("older-1", "an-id-without-a-version")
+        assert ensure(control) == []
+        with as_agent(control) as client:
+            assert client.eval("return redis.call('HGET', KEYS[1], 'x')", 1, "ts:{default}:agents") is None
+            client.lpush("terraslot.reports", "a report")
+            client.sadd("_kombu.binding.celery.pidbox", "a binding")
+            for forbidden in (
+                ("PUBLISH", "/0.celery.pidbox", "x"),
+                ("LPUSH", "celery", "x"),
+                ("RPOP", "terraslot.reports"),
+            ):
+                with pytest.raises(NoPermissionError):
+                    client.execute_command(*forbidden)
+
+    @pytest.mark.usefixtures("_issued_by_the_older_version")
+    def test_is_followed_by_one_with_todays_rules_when_it_is_gone(self, control: ControlPlane) -> None:
+        control.slots.register("older-1", "an-id-without-a-version")
+        assert ensure(control) == []
+        control.slots.deregister("older-1")
+        control.agent()
+        assert ensure(control) == ["generation 2 issued"]
+        with as_agent(control) as client, pytest.raises(NoPermissionError):
+            client.execute_command("EVAL", "return 1", 0)
+
+
+class TestAServerThatAdministersNoUsers:
+    @pytest.fixture
+    def managed(self, control: ControlPlane, tmp_path: Path) -> Iterator[ControlPlane]:
+        with server(tmp_path / "managed", 'rename-command ACL ""') as port, redis.Redis(port=port) as client:
+            yield replace(control, system=replace(control.system, redis=client, broker=client))
+
+    def test_is_told_to_the_operator_with_the_way_out(self, managed: ControlPlane) -> None:
+        with pytest.raises(Unavailable, match=r"administer no users.*TERRASLOT_SHARED_AGENT_USERNAME"):
+            ensure(managed)
+        finding = health.agents_users(managed.system)
+        assert (finding.verdict, finding.name) == ("wrong", "users")
+
+    def test_serves_pools_that_share_a_user_which_is_said(self, managed: ControlPlane) -> None:
+        shared = {"shared_agent_username": "agents", "shared_agent_password": SecretStr("a password")}
+        system = replace(managed.system, settings=managed.system.settings.model_copy(update=shared))
+        managed = replace(managed, system=system)
+        assert ensure(managed) == ["generation 1 issued"]
+        found = managed.pods.secrets[POOL]
+        assert (found["username"], found["password"]) == ("agents", "a password")
+        assert health.agents_users(system).says == "the agents of all pools share the Redis user agents"
+        cycle.cycle(system, POOL)
+        assert "share the Redis user agents" in (pool_state.status(system, POOL) or "")

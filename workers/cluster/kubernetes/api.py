@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,18 @@ class Api:
         # Invalid: another pod has the name, and its uid can't be changed to the one of the patch.
         gone = (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
         self.request("patch", "pods", name, body={"metadata": metadata}, accept=gone)
+
+    def clock(self) -> float:
+        """Return the API server's time, to a second. Raises :class:`Unavailable` where it does not answer."""
+        from kubernetes.client import VersionApi  # noqa: PLC0415
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+        try:
+            answer: Any = VersionApi(self._connected()).get_code(_preload_content=False, _request_timeout=self._timeout)
+        except (ApiException, HTTPError, OSError) as error:
+            raise Unavailable(f"The cluster did not tell its time: {_words(error)}.") from error
+        return parsedate_to_datetime(answer.headers["Date"]).timestamp()
 
     def close(self) -> None:
         """Close all connections."""

@@ -54,6 +54,10 @@ class KubernetesPods(PodBackend):
         """The Deployments that run, or ran, pods of pools."""
         return Deployments(self.api, self.instance)
 
+    def clock(self) -> float | None:
+        """See :meth:`PodBackend.clock`."""
+        return self.api.clock() if self.api.configured else None
+
     def list(self, pool: str) -> Pods:
         """See :meth:`PodBackend.list`."""
         return self._listed(labels.selector(self.instance, pool))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
-from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, SlotState
+from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
 from workers.services.runs.views import RunView, shown, view
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
@@ -129,14 +130,18 @@ def _fields(session: Session, pool: str) -> dict[str, Any]:
 
 def _view(system: System, spec: PoolSpec, holding: Mapping[str, Run], stored: dict[str, Any]) -> PoolView:
     slots = system.slots(spec.name)
-    stats = slots.stats()
+    try:
+        stats, agents = slots.stats(), slots.snapshot()
+    except Damaged as error:  # the next cycle removes what no verb writes
+        stats, agents = PoolStats(0, 0, 0, 0, 0, 0), []
+        stored |= {"status_message": str(error)}
     return shown(
         PoolView,
         spec,
         limits=spec.limits.model_dump(),
         timeouts=spec.timeouts.model_dump(),
         slots=shown(SlotCounts, stats, free_plan_and_apply=stats.free_apply),
-        agents=tuple(_agent(record, holding) for record in slots.snapshot()),
+        agents=tuple(_agent(record, holding) for record in agents),
         runs=dict(Counter(run.status.value for run in holding.values())),
         **stored,
     )

@@ -7,6 +7,7 @@ the run fails and says why. That frees its slot safely: an agent reports an end 
 A message without the token of its run changes nothing, and nothing changes while a server is away.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -18,16 +19,18 @@ from pydantic import ValidationError
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import EXECUTING, EventDetail, RunNote
 from workers.core.reconcile import KILL_GRACE, RECENT_HEARTBEAT
+from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import REPORT
-from workers.protocol.names import CONTROLS
+from workers.protocol.names import one_line
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.runs import finish
 from workers.services.runs.dispatch import freed
 from workers.services.runs.report import take
 from workers.services.system import System
 from workers.slots.locks import renew_lock
+from workers.slots.report_queue import LONGEST, Found
 from workers.specs.pools import PoolSpec
 from workers.store import runs
 from workers.store.models import Run, RunEventRecord
@@ -37,22 +40,49 @@ log = structlog.get_logger(__name__)
 # While versions change, a worker of another version takes the repeated report well within this time.
 PATIENCE = timedelta(seconds=120)
 _LONGEST_REASON = 500  # characters: it holds names that the agent chose
+_HEAD = 2_000  # bytes: type, pool, agent, run and token of a report have at most 800
 _ADVICE = (
     "Agents and control plane of different versions are the likely cause: bring them to the same one. What Terraform "
     "has done is in its state and in the run's log; plan again."
 )
 
 
-def receive(system: System, payload: object) -> None:
-    """Take a message as a report. Raises where a server is away: the agent repeats what counts."""
+class TooLong(TerraslotError):
+    """A report is longer than what an agent sends."""
+
+
+def receive(system: System, found: Found) -> None:
+    """Take what was found in a queue as a report. Raises where a server is away: the agent repeats what counts."""
+    fields: dict[str, Any] = {}
     try:
-        take(system, REPORT.validate_python(payload))
+        if found.length > LONGEST:
+            too_long = TooLong(f"it has {found.length:,} bytes, and {LONGEST:,} at most are read")
+            _reject(system, _beginning(found.content), too_long)
+        else:
+            fields = _fields(found)
+            take(system, REPORT.validate_python(fields))
     except UnknownRun as error:
         log.warning("report dropped", error=str(error))
     except Exception as error:
         if is_outage(error):
             raise
-        _reject(system, payload if isinstance(payload, dict) else {}, error)
+        _reject(system, fields, error)
+
+
+def _fields(found: Found) -> dict[str, Any]:
+    try:
+        fields = json.loads(found.content)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("it is not JSON") from None
+    if not isinstance(fields, dict) or (found.pool and fields.get("pool") != found.pool):
+        raise InvalidRequest("it is not a report about its pool")
+    return fields
+
+
+def _beginning(content: bytes) -> dict[str, Any]:
+    """Return what the beginning of a report says of its run: that stands before what may be long."""
+    pairs = re.findall(rb'"(type|run|token|outcome)": ?"([\x21\x23-\x5b\x5d-\x7e]{1,128})"', content[:_HEAD])
+    return {name.decode(): value.decode() for name, value in reversed(pairs)}
 
 
 def end_unreported(system: System, spec: PoolSpec, holding: Iterable[Run]) -> None:
@@ -66,7 +96,7 @@ def end_unreported(system: System, spec: PoolSpec, holding: Iterable[Run]) -> No
 
 
 def _reject(system: System, fields: dict[Any, Any], error: Exception) -> None:
-    why = re.sub(f"[{CONTROLS}\n]", "\ufffd", explained(error))[:_LONGEST_REASON]
+    why = one_line(explained(error))[:_LONGEST_REASON]
     run = _executing(system, fields)
     if run is None:
         log.warning("report dropped", error=why)
@@ -74,7 +104,8 @@ def _reject(system: System, fields: dict[Any, Any], error: Exception) -> None:
     # A traceback for a fault of this program; an invalid report is explained, without its values.
     log.warning("report rejected", run=run.id, why=why, exc_info=None if isinstance(error, ValidationError) else error)
     rejected_for = _time_since(system, run, RunNote.REPORT_REJECTED, why)
-    if fields.get("type") == "phase_finished" and rejected_for > PATIENCE:
+    final = isinstance(error, TooLong) or rejected_for > PATIENCE  # no other version takes a report that is too long
+    if fields.get("type") == "phase_finished" and final:
         outcome = fields.get("outcome")
         known = f" as {outcome}" if outcome in ("succeeded", "failed", "cancelled") else ""
         end = f"The agent {run.agent} has reported the end of the {EXECUTING[run.status]}{known}"

@@ -93,6 +93,8 @@ def _sweep(system: System, backend: PodBackend, pod: Pod) -> bool:
 
 def _cycle(system: System, pool: str) -> None:
     spec = system.pool(pool)
+    for key, name in system.slots(pool).repair():
+        log.warning("record removed, it is none that this system writes", pool=pool, key=key, name=names.one_line(name))
     try:
         run_by_deployment = adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
@@ -109,7 +111,7 @@ def _cycle(system: System, pool: str) -> None:
         set_status(system, pool, str(error))
         raise
     drains = "it drains, and no run is given to it" if spec.draining else None
-    set_status(system, pool, _pending(snapshot.pods) or drains or _older(agents))
+    set_status(system, pool, _pending(snapshot.pods) or drains or _older(agents) or _shared(system))
 
 
 def _protect_busy(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
@@ -145,6 +147,11 @@ def _older(agents: Sequence[AgentRecord]) -> str | None:
         return None
     named = f"{older[0]} and {len(older) - 1} more" if len(older) > 1 else older[0]
     return f"agents of an older version, {named}, are replaced when idle; should new ones be older, update the image"
+
+
+def _shared(system: System) -> str | None:
+    user = system.settings.shared_agent_username
+    return f"its agents share the Redis user {user} with those of all pools" if user else None
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:

@@ -10,13 +10,15 @@ from typing import assert_never
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.core.rotation import Credential, Disconnect, Issue, Retire, Step, encrypting_generation, rotation
+from workers.core.rotation import RULES, Credential, Disconnect, Issue, Retire, Step, encrypting_generation, rotation
 from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.pool_secret import PoolSecret
+from workers.protocol.version import PROTOCOL, protocol_of
 from workers.services.pool_state import pool_lock
 from workers.services.system import System
-from workers.slots import acl
+from workers.slots import acl, slot_map
+from workers.slots.acl import Users
 from workers.specs.pools import PoolSpec
 from workers.store import secrets as stored
 from workers.store.database import Session
@@ -29,12 +31,13 @@ _PASSWORD_BYTES = 32  # 256 bits, as many as a Fernet key has
 
 
 class _Content(BaseModel):
-    """What is stored of a generation, encrypted."""
+    """What is stored of a generation, encrypted. ``rules`` are those that it was issued with."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     password: str = Field(repr=False)
     payload_key: str = Field(repr=False)
+    rules: int = 1
 
 
 _Generations = list[tuple[Credential, _Content]]  # the oldest first
@@ -52,13 +55,14 @@ def check_and_rotate_secret(system: System, spec: PoolSpec, *, requested: bool =
     to encrypt with, and :class:`Unavailable` where the cluster can't be asked.
     """
     found = _read(system, spec.name)
-    in_use = acl.users_in_use(system.redis) if len(found) > 1 else set()
+    in_use = {user for users in _users(system) for user in users.in_use()} if len(found) > 1 else set()
     steps = rotation(
         [credential for credential, _ in found],
         in_use,
         system.now().timestamp(),
         max_age=system.settings.credential_days * _DAY,
         requested=requested,
+        older_agents=any(credential.rules < RULES for credential, _ in found) and _older_agents(system, spec.name),
     )
     for issue in (step for step in steps if isinstance(step, Issue)):
         _issue(system, spec.name, issue.generation)
@@ -102,28 +106,50 @@ def _read(system: System, pool: str) -> _Generations:
 
 def _decrypted(system: System, session: Session, pool: str) -> _Generations:
     keys, rows = system.settings.keyring, stored.credentials(session, pool)
-    return [(_credential(row), _Content.model_validate(keys.decrypt(row.encrypted))) for row in rows]
+    contents = [_Content.model_validate(keys.decrypt(row.encrypted)) for row in rows]
+    return [(_credential(row, content.rules), content) for row, content in zip(rows, contents, strict=True)]
 
 
-def _credential(row: PoolCredential) -> Credential:
+def _credential(row: PoolCredential, rules: int = RULES) -> Credential:
     disconnected = row.disconnected_at.timestamp() if row.disconnected_at else None
-    return Credential(row.pool, row.generation, row.created_at.timestamp(), disconnected)
+    return Credential(row.pool, row.generation, row.created_at.timestamp(), disconnected, rules)
+
+
+def _older_agents(system: System, pool: str) -> bool:
+    """Whether agents before 0.2 are there, which need the rules that their credential was issued with."""
+    return any(protocol_of(agent.instance_id) < PROTOCOL for agent in system.slots(pool).snapshot())
+
+
+def _users(system: System) -> list[Users]:
+    """Return the users of each server: none where an operator provides one for all pools."""
+    if system.settings.shared_agent_username:
+        return []
+    return [Users(client) for client in system.servers]
 
 
 def _issue(system: System, pool: str, generation: int) -> None:
-    content = _Content(password=secrets.token_urlsafe(_PASSWORD_BYTES), payload_key=new_key())
+    content = _Content(password=secrets.token_urlsafe(_PASSWORD_BYTES), payload_key=new_key(), rules=RULES)
     encrypted = system.settings.keyring.encrypt(content.model_dump())
     with system.database.begin() as session:
         stored.issue(session, pool, generation, encrypted, system.now())
 
 
 def _publish(system: System, spec: PoolSpec, generations: _Generations) -> None:
-    for credential, content in generations:
-        acl.put_user(system.redis, spec.name, credential.username, content.password)
+    for users in _users(system):
+        for credential, content in generations:
+            rules = acl.acl_rules if credential.rules == RULES else acl.older_rules
+            users.put(credential.username, content.password, rules(spec.name))
+    slot_map.load_agents_verbs(system.redis)
     newest, content = generations[-1]
-    keys = tuple(content.payload_key for _, content in reversed(generations))
-    secret = PoolSecret(username=newest.username, password=content.password, payload_keys=keys)
-    system.pods(spec).put_secret(spec, secret.model_dump_json())
+    config = system.settings
+    secret = PoolSecret(
+        username=config.shared_agent_username or newest.username,
+        password=config.shared_agent_password.get_secret_value() or content.password,
+        payload_keys=tuple(content.payload_key for _, content in reversed(generations)),
+        redis_tls=config.redis.contents(),
+        broker_tls=config.broker.contents(),
+    )
+    system.pods(spec).put_secret(spec, secret.model_dump_json(exclude_defaults=True))
 
 
 def _perform(system: System, step: Step) -> str:
@@ -132,7 +158,8 @@ def _perform(system: System, step: Step) -> str:
         case Issue(generation):
             return f"generation {generation} issued"
         case Disconnect(credential):
-            acl.disconnect(system.redis, credential.username)
+            for users in _users(system):
+                users.disconnect(credential.username)
             with system.database.begin() as session:
                 stored.disconnected(session, credential.pool, credential.generation, system.now())
             return f"generation {credential.generation} disconnected"
@@ -144,6 +171,7 @@ def _perform(system: System, step: Step) -> str:
 
 
 def _retire(system: System, credential: Credential) -> None:
-    acl.remove_user(system.redis, credential.username)
+    for users in _users(system):
+        users.remove(credential.username)
     with system.database.begin() as session:
         stored.retire(session, credential.pool, credential.generation)

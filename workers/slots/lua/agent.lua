@@ -4,9 +4,10 @@
 local record, leases = redis.call('HGET', AGENTS, ARGV[2]), {}
 if not record then return nil end
 for _, run in ipairs(runs_of(ARGV[2])) do
-  if run then
+  local lease = run and redis.call('HGET', LEASES, run)
+  if lease then
     table.insert(leases, run)
-    table.insert(leases, redis.call('HGET', LEASES, run))
+    table.insert(leases, lease)
   end
 end
 return {record, redis.call('ZSCORE', FREE, ARGV[2]), redis.call('ZSCORE', HEARTBEATS, ARGV[2]), leases}

@@ -7,12 +7,13 @@ local function clock()
   return string.format('%d.%06d', time[1], time[2])
 end
 
--- nil if there is no agent of this name.
+-- nil if there is no agent of this name whose record can be read.
 local function read_agent(name)
   local record = redis.call('HGET', AGENTS, name)
   if not record then return nil end
   local instance_id, draining, silent, registered_at, claim, more =
     string.match(record, '^(%S+) (%d) (%d) (%S+) (%S+)(.*)$')
+  if not instance_id then return nil end
   return {instance_id = instance_id, draining = draining, silent = silent, registered_at = registered_at,
     claim = claim, more = more}
 end

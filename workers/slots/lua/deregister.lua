@@ -5,9 +5,10 @@ local name, held = ARGV[2], {}
 local a = read_agent(name)
 if not a or (ARGV[3] ~= '' and ARGV[3] ~= a.instance_id) then return held end
 for _, run in ipairs(runs_of(name)) do
-  if run then
+  local lease = run and redis.call('HGET', LEASES, run)
+  if lease then
     table.insert(held, run)
-    table.insert(held, redis.call('HGET', LEASES, run))
+    table.insert(held, lease)
     redis.call('HDEL', LEASES, run)
     redis.call('ZREM', RESERVED, run)
   end

@@ -13,7 +13,7 @@ if now - since < after then return {} end
 local names = redis.call('ZRANGEBYSCORE', HEARTBEATS, '-inf', string.format('(%.6f', now - after))
 for _, name in ipairs(names) do
   local a = read_agent(name)
-  if a.silent == '0' then
+  if a and a.silent == '0' then
     a.silent = '1'
     write_agent(name, a)
   end
