@@ -413,17 +413,17 @@ class TestStopping:
     ) -> None:
         configuration.write(HOLDING)
         plan = bench.execution(make_order(configuration.source))
-        write = plan.log.write
+        run = plan.run
 
-        def stop_after_init(text: str) -> None:
-            write(text)
-            if text == "$ terraform plan":
-                plan.stop(StopCause.CANCELLED)
+        def stop_after(*command: Any, **options: Any) -> Any:
+            finished = run(*command, **options)
+            plan.stop(StopCause.CANCELLED)
+            return finished
 
-        plan.log.write = stop_after_init  # type: ignore[method-assign]
+        plan.run = stop_after  # type: ignore[method-assign]
         with pytest.raises(Stopped):
             bench.execute(plan.order, plan)
-        assert bench.lines.texts[-1] == "$ terraform plan"
+        assert [text for text in bench.lines.texts if text.startswith("$ ")] == ["$ terraform init"]
 
     def test_an_apply_that_was_done_already_changes_nothing_of_its_success(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration
