@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -62,6 +63,11 @@ class Pods:
     keep_deleting: bool = False
     made_from: str | None = None
     refusal: TerraslotError | None = None
+    ahead: float | None = None
+
+    def clock(self) -> float | None:
+        """Return this machine's time, ``ahead`` by so many seconds; None where it has no clock of its own."""
+        return None if self.ahead is None else time.time() + self.ahead
 
     def list(self, pool: str) -> list[Pod]:
         self._reach()

@@ -202,3 +202,9 @@ def test_a_new_file_that_somebody_else_writes_to_at_this_moment_is_waited_for(tm
     assert names(database) == []
     database.dispose()
     other.close()
+
+
+def test_the_clock_of_a_server_is_read_and_sqlite_has_none(database, backend):
+    found = database.clock()
+    assert (found is None) is (backend == "sqlite")
+    assert found is None or abs(found - time.time()) < 5
