@@ -31,15 +31,17 @@ URL = "TERRASLOT_REDIS_URL"
 
 
 @contextmanager
-def server(directory: Path, *options: str, port: int | None = None) -> Iterator[int]:
+def server(directory: Path, *options: str) -> Iterator[int]:
     """Run a Valkey with a configuration of its own; yield its port."""
-    port = port or free_port()
     directory.mkdir(parents=True, exist_ok=True)
-    lines = (f"port {port}", "bind 127.0.0.1", 'save ""', f"dir {directory}", *options)
-    (directory / "valkey.conf").write_text("\n".join(lines) + "\n")
-    process = subprocess.Popen([server_binary(), directory / "valkey.conf"], stdout=subprocess.DEVNULL)
+    while True:
+        port = free_port()
+        lines = (f"port {port}", "bind 127.0.0.1", 'save ""', f"dir {directory}", *options)
+        (directory / "valkey.conf").write_text("\n".join(lines) + "\n")
+        process = subprocess.Popen([server_binary(), directory / "valkey.conf"], stdout=subprocess.DEVNULL)
+        if eventually(lambda: _listens(port) or process.poll() is not None, 20) and process.poll() is None:  # noqa: B023
+            break  # else another process took the port in between
     try:
-        eventually(lambda: _listens(port), 10)
         yield port
     finally:
         process.kill()

@@ -20,9 +20,11 @@ from tests.chart.rendering import (
     VARIANTS,
     Object,
     chart,
+    containers,
     notes,
     of_kind,
     one,
+    pods,
     render,
     with_value,
 )
@@ -172,3 +174,21 @@ def test_the_notes_say_how_to_get_in_and_what_is_for_trials_only() -> None:
     assert "There is no pool yet" in trial
     assert "https://terraslot.example.com/slots" in serious
     assert "trials" not in serious
+
+
+def test_certificates_are_mounted_where_the_urls_are_used() -> None:
+    for component, pod in pods(render({"certificates": {"existingSecret": "the-certificates"}})):
+        mounts = {mount["name"]: mount["mountPath"] for mount in containers(pod)[0].get("volumeMounts", ())}
+        if component in ("control", "reports", "beat", "flower", "migrate"):
+            assert mounts["certificates"] == "/etc/terraslot/certificates", component
+            assert {"name": "certificates", "secret": {"secretName": "the-certificates", "defaultMode": 0o440}} in (
+                pod["spec"]["volumes"]
+            )
+
+
+def test_the_user_that_all_agents_share_comes_from_a_secret() -> None:
+    shown = render({"sharedAgentUser": {"existingSecret": "the-user"}})
+    [control] = [containers(pod)[0] for name, pod in pods(shown) if name == "control"]
+    given = {each["name"]: each.get("valueFrom") for each in control["env"]}
+    for name in ("TERRASLOT_SHARED_AGENT_USERNAME", "TERRASLOT_SHARED_AGENT_PASSWORD"):
+        assert given[name] == {"secretKeyRef": {"name": "the-user", "key": name}}
