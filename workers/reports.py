@@ -52,6 +52,7 @@ class Reader:
         self._alive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ThreadPoolExecutor(THREADS, "reports") as threads, WakeUps(self._system.redis) as wake_ups:
             while not self._stopping.is_set():
+                self._alive.touch()  # also while a server is away, which no new process would bring back
                 try:
                     self._round(threads, wake_ups)
                 except Exception as error:
@@ -67,7 +68,6 @@ class Reader:
             self._pools |= {spec.name for spec in self._system.pools()}
             found += older_reports(self._system.broker, _PER_ROUND)
             mark_read(self._system.redis)
-            self._alive.touch()
             self._look_at = time.monotonic() + _LOOK_SECONDS
         for pool in sorted(self._pools):
             taken = self._take(pool)
