@@ -6,13 +6,13 @@ gossip, mingle and heartbeat are off: the slot map has the agent's own heartbeat
 """
 
 import sys
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
+from redis.exceptions import NoPermissionError
 
 from agent import settings
 from agent.runtime import Agent
@@ -39,6 +39,7 @@ class AgentApp(Celery):
     def __init__(self, config: AgentSettings) -> None:
         super().__init__("terraslot-agent", set_as_current=False, include=["agent.tasks"])
         self.conf.update(_configuration(config))
+        self._older_queue = True
         self._reports = ReportQueue(connect(config.redis, config.credentials), config.pool)
         self.steps["consumer"].add(EventLoopTick)
         self.settings = config
@@ -57,16 +58,20 @@ class AgentApp(Celery):
         return worker
 
     def _send(self, report: Report, again: bool) -> None:
-        if again:
+        if self._older_queue or again:
             self._send_to_older(report)
         if not self._reports.put(report.model_dump_json(exclude_defaults=True).encode()):
             raise Unavailable("too many reports of this pool wait")
 
     def _send_to_older(self, report: Report) -> None:
-        """Send a report that was not taken as control planes before 0.2 want it; others do not let this through."""
+        """Send a report as control planes before 0.2 read it, if there may be one: later ones refuse the queue."""
         queue = _direct(names.REPORTS_QUEUE)
-        with suppress(Exception):
+        try:
             self.send_task(names.REPORT, args=[report.wire()], queue=queue, ignore_result=True, retry=False)
+        except Exception as error:  # noqa: BLE001 - what counts is repeated
+            self._older_queue = not any(isinstance(each, NoPermissionError) for each in (error, error.__cause__))
+        else:
+            self._older_queue = True
 
 
 def _configuration(config: AgentSettings) -> dict[str, Any]:
