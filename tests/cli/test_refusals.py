@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from workers.protocol.redis_address import parse
 from workers.protocol.sources import GitSource
 from workers.services import system as services_system
 from workers.slots.connection import connect
@@ -115,7 +116,7 @@ def test_an_unreachable_redis_is_told_without_its_password(control, cli, monkeyp
     control.workspace()
     control.submit()
     monkeypatch.setenv("TERRASLOT_REDIS_URL", NOBODY)
-    with connect(NOBODY) as nobody:
+    with connect(parse(NOBODY)) as nobody:
         monkeypatch.setattr(services_system, "system", lambda: replace(control.system, redis=nobody))
         refused = cli(command)
     assert "redis://127.0.0.1:1/0" in refused.sentence

@@ -79,15 +79,17 @@ class Script:
         Raises :class:`Damaged` where a key holds what no verb writes, else redis-py's errors.
         """
         try:
-            return client.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)
-        except NoScriptError:  # the server is new, or was restarted
-            return self._send(client, keys, *arguments)
+            return self._call(client, keys, *arguments)
         except ResponseError as error:
             if is_away(error):
                 raise
             raise Damaged(f"The server refuses a step on {keys[0].decode()}: {one_line(str(error))}") from error
 
-    def _send(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
+    def _call(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
+        try:
+            return client.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)
+        except NoScriptError:  # the server is new, or was restarted
+            pass
         try:
             return client.execute_command("EVAL", self._text, len(keys), *keys, *arguments)
         except NoPermissionError as error:
