@@ -58,10 +58,10 @@ class AgentApp(Celery):
         return worker
 
     def _send(self, report: Report, again: bool) -> None:
-        if self._older_queue or again:
-            self._send_to_older(report)
         if not self._reports.put(report.model_dump_json(exclude_defaults=True).encode()):
             raise Unavailable("too many reports of this pool wait")
+        if self._older_queue or again:
+            self._send_to_older(report)
 
     def _send_to_older(self, report: Report) -> None:
         """Send a report as control planes before 0.2 read it, if there may be one: later ones refuse the queue."""
@@ -107,6 +107,9 @@ def _configuration(config: AgentSettings) -> dict[str, Any]:
             "unacked_index_key": f"ts:{{{config.pool}}}:unacked_index",
             "unacked_mutex_key": f"ts:{{{config.pool}}}:unacked_mutex",
             "socket_keepalive": True,
+            # A report waits for no connection: what counts is repeated.
+            "max_retries": 1,
+            "interval_start": 0,
             **options,
         },
     }

@@ -192,7 +192,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_running_system(embedded, cli, mon
     answer = cli("doctor --json")
     assert answer.code == 0
     assert {finding["name"]: finding["verdict"] for finding in answer.json} == dict.fromkeys(
-        ["python", "git", "settings", "terraform", "redis", "database", "workers", "agents"], "ok"
+        ["python", "git", "settings", "terraform", "redis", "database", "users", "clocks", "workers", "agents"], "ok"
     )
 
 

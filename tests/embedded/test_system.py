@@ -114,7 +114,7 @@ def test_a_database_that_does_not_answer_is_an_error_and_leaves_nothing(home, pa
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("TERRASLOT_REDIS_URL", "redis://elsewhere:6379/0"),
+        ("TERRASLOT_REDIS_URL", "http://elsewhere:6379/0"),
         ("TERRASLOT_BROKER_URL", "redis://elsewhere:6379/0"),
         ("TERRASLOT_LOG_LEVEL", "LOUD"),
     ],
@@ -123,6 +123,14 @@ def test_a_variable_that_makes_no_sense_is_named_before_anything_lasts(home, mon
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidRequest, match=variable):
         up(Options(home=home))
+    assert state.running(home) is None
+
+
+def test_a_server_of_ones_own_that_does_not_answer_is_named(home, monkeypatch):
+    monkeypatch.setenv("TERRASLOT_REDIS_URL", f"redis://:secret@127.0.0.1:{free_port()}/0")
+    with pytest.raises(Unavailable, match=r"Redis at redis://127.*check TERRASLOT_REDIS_URL") as error:
+        up(Options(home=home))
+    assert "secret" not in str(error.value)
     assert state.running(home) is None
 
 

@@ -27,9 +27,11 @@ from workers.embedded.component import BEAT, CONTROL, REPORTS, node
 from workers.embedded.shutdown import FLOWER, VALKEY, Interrupts, Progress, shut_down
 from workers.embedded.state import Options, Running
 from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.protocol.redis_address import parse
 from workers.protocol.settings import PREFIX
 from workers.settings import settings
 from workers.slots.connection import connect
+from workers.slots.redis_server import unavailable
 from workers.slots.report_queue import is_read
 
 # Seconds. A slow machine takes ten for all imports, and a database is given up after five.
@@ -137,7 +139,9 @@ class _Supervisor:
 
     def start(self) -> None:
         """Start everything, and wait until all of it answers."""
-        if self._valkey:
+        if self._valkey is None:
+            _ask(self.running.redis_url)
+        else:
             self._start(Component(VALKEY, self._valkey.start, self._valkey.answers, valkey.log(self._home)))
             self._await_ready()
         self.running.write(self._home)
@@ -242,10 +246,19 @@ def _serves_http(port: int) -> bool:
     return False
 
 
+def _ask(redis_url: str) -> None:
+    """Raise :class:`Unavailable` where a server of one's own does not answer."""
+    address = parse(redis_url)
+    try:
+        connect(address).ping()
+    except RedisError as error:
+        raise unavailable(error, address) or error from error
+
+
 def _servers_of_ones_own() -> dict[str, str]:
     """Return the addresses that the environment names: every process of the system uses them, in any shell.
 
-    Raises :class:`InvalidRequest` for queues on a server of one's own without the slot map.
+    Raises :class:`InvalidRequest` for an invalid variable, and for queues on a server of one's own without the slot map.
     """
     found = {
         name: os.environ.get(f"{PREFIX}{name.upper()}", "") for name in ("redis_url", "broker_url", "database_url")
