@@ -258,8 +258,10 @@ def _ask(redis_url: str) -> None:
 def _servers_of_ones_own() -> dict[str, str]:
     """Return the addresses that the environment names: every process of the system uses them, in any shell.
 
-    Raises :class:`InvalidRequest` for an invalid variable, and for queues on a server of one's own without the slot map.
+    Raises :class:`InvalidRequest` for an invalid variable, and for queues alone on such a server.
     """
+    settings.cache_clear()
+    settings()  # it names what is invalid
     found = {
         name: os.environ.get(f"{PREFIX}{name.upper()}", "") for name in ("redis_url", "broker_url", "database_url")
     }
