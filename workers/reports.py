@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 THREADS = 4
 _PER_ROUND = 16  # of each pool
+_OLDER_AT_ONCE = 200  # of all agents before 0.2, once a second: below what a worker takes in that time
 # Seconds. A wake-up may be lost, and agents before 0.2 send none: everything is looked at this often.
 _LOOK_SECONDS = 1.0
 _AWAY_SECONDS = 1.0
@@ -66,7 +67,7 @@ class Reader:
         found: list[Found] = []
         if time.monotonic() >= self._look_at:
             self._pools |= {spec.name for spec in self._system.pools()}
-            found += older_reports(self._system.broker, _PER_ROUND)
+            found += older_reports(self._system.broker, _OLDER_AT_ONCE)
             mark_read(self._system.redis)
             self._look_at = time.monotonic() + _LOOK_SECONDS
         for pool in sorted(self._pools):
