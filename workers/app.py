@@ -83,7 +83,6 @@ def _configuration(config: Settings) -> dict[str, Any]:
         "task_routes": {
             names.PLAN: {"queue": direct_queue(names.SUBMIT_QUEUE)},
             names.PLAN_AND_APPLY: {"queue": direct_queue(names.SUBMIT_QUEUE)},
-            names.REPORT: {"queue": direct_queue(names.REPORTS_QUEUE)},
             "terraform.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
             "terraslot.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
         },

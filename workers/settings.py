@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _shared_user_is_whole(self) -> Self:
         if bool(self.shared_agent_username) != bool(self.shared_agent_password.get_secret_value()):
-            raise ValueError("SHARED_AGENT_USERNAME and SHARED_AGENT_PASSWORD belong together: set both or neither")
+            raise ValueError(f"set both of {PREFIX}SHARED_AGENT_USERNAME and {PREFIX}SHARED_AGENT_PASSWORD, or neither")
         return self
 
     @field_validator("redis_url", "broker_url")

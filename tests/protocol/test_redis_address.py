@@ -19,7 +19,7 @@ def addresses(draw: st.DrawFn) -> RedisAddress:
     kind = draw(st.sampled_from(["tcp", "unix", "sentinel"]))
     who = {"username": draw(st.none() | TEXT), "password": draw(st.none() | TEXT), "db": draw(st.integers(0, 15))}
     if kind == "unix":
-        return RedisAddress(path="/run/redis 1.sock", **who)
+        return RedisAddress(path="/run/redis%20 1.sock", **who)
     tls = draw(st.booleans())
     files = {"ssl_ca_certs": "/etc/ca & co.pem"} if tls and draw(st.booleans()) else {}
     if kind == "tcp":

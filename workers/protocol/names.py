@@ -58,5 +58,5 @@ def orders_queue(pool: str, agent: str) -> str:
 
 
 def node_name(pool: str, agent: str) -> str:
-    """Return the Celery node name of an agent, as Flower and remote control show it."""
+    """Return the Celery node name of an agent, under which its worker runs."""
     return f"{pool}@{agent}"

@@ -51,7 +51,7 @@ class RedisAddress:
         names = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.hosts)
         query: dict[str, str | int] = {**self.files, **self.sentinel}
         if self.path is not None:
-            place = self.path if not self.db else f"{self.path}"
+            place = quote(self.path)
             query |= {"db": self.db} if self.db else {}
         else:
             place = f"{names}/{self.db}"
@@ -67,7 +67,7 @@ class RedisAddress:
         query = {"credential_provider": provider} if provider else {}
         if self.path is not None:
             query |= {"virtual_host": str(self.db)}
-            return f"redis+socket://{userinfo}{self.path}?{urlencode(query)}", {}, {}
+            return f"redis+socket://{userinfo}{quote(self.path)}?{urlencode(query)}", {}, {}
         scheme = "sentinel" if self.master else "rediss" if self.tls else "redis"
         chunks = [f"{scheme}://{userinfo}{_bracketed(host)}:{port}/{self.db}" for host, port in self.hosts]
         url = ";".join(chunks) + (f"?{urlencode(query)}" if query else "")

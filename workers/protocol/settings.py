@@ -27,4 +27,4 @@ def problems(error: ValidationError, secret: Collection[str]) -> str:
 
 
 def _variable(path: validation.Path) -> str:
-    return f"{PREFIX}{'_'.join(map(str, path)).upper()}"
+    return f"{PREFIX}{'_'.join(map(str, path)).upper()}" if path else ""

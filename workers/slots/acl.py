@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.exceptions import ResponseError
 
 from workers.protocol.errors import Unavailable
-from workers.slots.keys import SLOT_MAP
+from workers.slots.keys import PoolKeys
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,7 +34,7 @@ def acl_rules(pool: str) -> list[str]:
     prefix = f"ts:{{{pool}}}:"
     return [
         "resetkeys", "resetchannels", "-@all", *_CONNECTION.split(),
-        _selector(_SLOT_MAP, *(f"{prefix}{name}" for name in SLOT_MAP)),
+        _selector(_SLOT_MAP, *_slot_map(pool)),
         _selector("+brpop +llen", f"{prefix}orders:*"),
         _selector("+evalsha +xadd +expire", f"{prefix}log:*"),
         _selector(f"+evalsha +llen +lpush +publish &{prefix}reports", f"{prefix}reports"),
@@ -48,10 +48,14 @@ def older_rules(pool: str) -> list[str]:
     """
     return [
         *acl_rules(pool),
-        _selector("+eval", *(f"ts:{{{pool}}}:{name}" for name in SLOT_MAP)),
+        _selector("+eval", *_slot_map(pool)),
         _selector("+lpush", "%W~terraslot.reports"),
         _selector("+sadd +smembers +subscribe +psubscribe &/0.celery.pidbox", "_kombu.binding.celery.pidbox"),
     ]
+
+
+def _slot_map(pool: str) -> list[str]:
+    return [key.decode() for key in PoolKeys(pool).slot_map]
 
 
 def _selector(rules: str, *keys: str) -> str:

@@ -69,9 +69,9 @@ class Script:
         """Read a verb from its file. Several files become one text, in this order: the shared part first."""
         return cls("".join((_LUA / f"{name}.lua").read_text("utf-8") for name in names))
 
-    def load_into(self, client: redis.Redis) -> None:
+    def load_into(self, pipeline: redis.client.Pipeline) -> None:
         """Let a server know the verb, for clients that may not send its text."""
-        client.script_load(self._text)
+        pipeline.execute_command("SCRIPT LOAD", self._text)  # type: ignore[no-untyped-call]
 
     def __call__(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
         """Run the verb in one step and return the server's reply.

@@ -62,8 +62,10 @@ _OF_AGENTS = ("agent", "drain", "heartbeat", "redeem", "register")
 
 def load_agents_verbs(client: redis.Redis) -> None:
     """Let a server know the verbs that agents call; one that was restarted, or took over, has forgotten them."""
-    for verb in (*map(_VERBS.__getitem__, _OF_AGENTS), log_stream.APPEND, report_queue.REPORT):
-        verb.load_into(client)
+    with client.pipeline(transaction=False) as pipeline:
+        for verb in (*map(_VERBS.__getitem__, _OF_AGENTS), log_stream.APPEND, report_queue.REPORT):
+            verb.load_into(pipeline)
+        pipeline.execute()
 
 
 class SlotMap:

@@ -1,6 +1,6 @@
 -- Before every verb: its keys, and what they hold.
 --
--- KEYS, all of one pool (spelled in workers/slots/keys.py); acquire and release are given the first ones, as far as they need them:
+-- KEYS, all of one pool (spelled in workers/slots/keys.py); a verb is given the first ones, as far as it needs them:
 --   1 room        ZSET  the free-slot index: every agent, by what is taken of it, see below
 --   2 leases      HASH  run -> "kind agent slot token state since redeemer kept_until cancel lost_since",
 --                       and the way back: "agent/slot" -> the run that holds it
