@@ -83,6 +83,8 @@ def _configuration(config: Settings) -> dict[str, Any]:
         "task_routes": {
             names.PLAN: {"queue": direct_queue(names.SUBMIT_QUEUE)},
             names.PLAN_AND_APPLY: {"queue": direct_queue(names.SUBMIT_QUEUE)},
+            # Behind the outcomes that it would send again: see workers.services.runs.deliver.
+            names.DELIVERIES: {"queue": direct_queue(names.SUBMIT_QUEUE)},
             "terraform.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
             "terraslot.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
         },

@@ -90,7 +90,7 @@ _serve(names.FORGET, retention.purge)
 def _run(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Submit a run; or return its outcome, or raise it, where the run is over."""
     if task.request.get(deliver.OUTCOME):
-        run = deliver.due(system(), task.request.id)
+        run = deliver.claim(system(), task.request.id)
     else:
         message = TaskMessage(name=task.name, args=list(args), kwargs=kwargs, options=_options(task))
         run = submit.submit(system(), task.request.id, kind, RunRequest.of_task(args, kwargs), message)

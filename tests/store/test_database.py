@@ -180,8 +180,8 @@ def test_times_compare_by_moment_across_zones(ledger, now):
     with ledger.database.begin() as session:
         late = ledger.now.astimezone(timezone(timedelta(hours=-10)))
         runs.record(session, "a", "plan_finished", expect="planning", now=late)
-        assert runs.undelivered(session, late, 10) == []
-        assert len(runs.undelivered(session, late + timedelta(microseconds=1), 10)) == 1
+        assert runs.undelivered(session, late, late, 10) == []
+        assert len(runs.undelivered(session, late + timedelta(microseconds=1), late, 10)) == 1
 
 
 def test_a_time_without_a_zone_is_refused(ledger):

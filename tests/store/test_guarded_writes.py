@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from workers.core.errors import IllegalTransition, UnknownPool, UnknownRun, UnknownWorkspace
@@ -179,13 +181,37 @@ def test_an_outcome_is_delivered_once(ledger, now):
         assert runs.mark_delivered(session, "a", now) is False, "not over yet"
     ledger.record("a", E.CANCELLED, S.PENDING)
     with ledger.database.begin() as session:
-        assert [run.id for run in runs.undelivered(session, ledger.now, 10)] == [], "too young"
+        assert [run.id for run in runs.undelivered(session, ledger.now, ledger.now, 10)] == [], "too young"
     ledger.record("b", E.CANCELLED, S.PENDING)
     with ledger.database.begin() as session:
-        assert [run.id for run in runs.undelivered(session, ledger.now, 10)] == ["a"]
+        assert [run.id for run in runs.undelivered(session, ledger.now, ledger.now, 10)] == ["a"]
         assert runs.mark_delivered(session, "a", now) is True
         assert runs.mark_delivered(session, "a", now) is False
-        assert runs.undelivered(session, ledger.now, 10) == []
+        assert runs.undelivered(session, ledger.now, ledger.now, 10) == []
+
+
+def test_a_delivery_is_claimed_by_one_until_the_claim_lapses(ledger):
+    def claim(at):
+        with ledger.database.begin() as session:
+            return runs.claim_delivery(session, "a", at, at + timedelta(seconds=60))
+
+    def overdue(at):
+        with ledger.database.read() as session:
+            return [run.id for run in runs.undelivered(session, at, at, 10)]
+
+    ledger.add("a")
+    assert claim(ledger.now) is None, "not over yet"
+    ledger.record("a", E.CANCELLED, S.PENDING)
+    start = ledger.now
+    assert claim(start).status is S.CANCELLED
+    later = start + timedelta(seconds=60)
+    assert (claim(later), overdue(later)) == (None, [])
+    later += timedelta(seconds=1)
+    assert overdue(later) == ["a"]
+    assert claim(later).id == "a"
+    with ledger.database.begin() as session:
+        runs.mark_delivered(session, "a", later)
+    assert claim(later + timedelta(hours=1)) is None
 
 
 def test_a_run_that_does_not_exist_is_unknown(ledger):

@@ -127,7 +127,7 @@ class Run(Base):
 
     ``agent``, ``slot``, ``token``: its lease, or the last one it had. ``started_at``: when the current phase's token
     was redeemed; None while that is not known. ``deadline``: when the current phase has to be over. ``delivered_at``:
-    when its outcome became a Celery result.
+    when its outcome became a Celery result. ``delivery_claimed_until``: a worker makes it one until then.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
     while no run of its workspace is active and it is the first of those that wait. :mod:`workers.store.workspace_queue`
@@ -165,6 +165,7 @@ class Run(Base):
     cancel_mode: Mapped[CancelMode | None]
     task: Mapped[TaskMessage] = mapped_column(_Json)
     delivered_at: Mapped[datetime | None]
+    delivery_claimed_until: Mapped[datetime | None]
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 

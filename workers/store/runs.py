@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -174,10 +174,19 @@ def holding(session: Session, pool: str) -> list[Run]:
     return _all(session, holders.order_by(Run.created_at, Run.id))
 
 
-def undelivered(session: Session, before: datetime, limit: int) -> list[Run]:
-    """Return runs that were over before ``before`` and are not known to be delivered, oldest first."""
-    late = select(Run).where(text(UNDELIVERED), Run.finished_at < before)
+def undelivered(session: Session, before: datetime, now: datetime, limit: int) -> list[Run]:
+    """Return runs that were over before ``before`` and whose delivery is neither done nor claimed, oldest first."""
+    late = select(Run).where(text(UNDELIVERED), Run.finished_at < before, _unclaimed(now))
     return _all(session, late.order_by(Run.finished_at).limit(limit))
+
+
+def claim_delivery(session: Session, run_id: str, now: datetime, until: datetime) -> Run | None:
+    """Claim the delivery of an outcome until then and return its run.
+
+    None where it was delivered, is claimed by another, or the run is not over.
+    """
+    claim = update(Run).where(Run.id == run_id, text(UNDELIVERED), _unclaimed(now)).values(delivery_claimed_until=until)
+    return session.scalar(claim.returning(Run), execution_options={"synchronize_session": False})
 
 
 def mark_delivered(session: Session, run_id: str, now: datetime) -> bool:
@@ -190,6 +199,10 @@ def events(session: Session, run_id: str) -> list[RunEventRecord]:
     """Return what happened to a run, in order."""
     happened = select(RunEventRecord).where(RunEventRecord.run == run_id).order_by(RunEventRecord.id)
     return list(session.scalars(happened))
+
+
+def _unclaimed(now: datetime) -> ColumnElement[bool]:
+    return or_(Run.delivery_claimed_until.is_(None), Run.delivery_claimed_until < now)
 
 
 def _all(session: Session, wanted: Select[Run], **parameters: Any) -> list[Run]:

@@ -40,7 +40,7 @@ SAID = {
     "confirm, and order the apply": Cost(4, 2, 1, 6),
     "take the report of a plan, and order its apply at once": Cost(3, 3, 1, 6),
     "take the report that ends a run, release its slot and see who is next": Cost(5, 3, 1, 7),
-    "read the outcome and remember its delivery": Cost(0, 2, 1, 2),
+    "claim the outcome and remember its delivery": Cost(0, 2, 2, 2),
 }
 
 
@@ -93,8 +93,8 @@ def execute_three_runs(control: ControlPlane, agent: HandAgent, name: str, measu
     with measure("redeem the order, and take the report of it"):
         assert agent.start(order)
     agent.finish(order, changed=False)
-    with measure("read the outcome and remember its delivery"):
-        assert deliver.due(control.system, order.run)
+    with measure("claim the outcome and remember its delivery"):
+        assert deliver.claim(control.system, order.run)
         deliver.delivered(control.system, order.run)
 
     with measure("submit a plan_and_apply, find it a slot and order it"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
+from beat_schedule import BEAT_SCHEDULE
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
 from workers.core.errors import NotWaiting, RunFailed, UnknownRun
@@ -294,10 +295,28 @@ def test_an_outcome_that_was_not_sent_is_sent_a_minute_later(control: ControlPla
     assert control.deliveries() == [run.id]
     assert delivery.deliver_overdue(control.system) == 0
     clock_ahead(61)
+    assert delivery.deliver_overdue(control.system) == 0, "its message may have been sent after that of this job"
+    clock_ahead(61 + control.system.settings.cycle_seconds)
     assert delivery.deliver_overdue(control.system) == 1
     assert control.deliveries() == [run.id]
     delivery.delivered(control.system, run.id)
     assert delivery.deliver_overdue(control.system) == 0
+
+
+def test_overdue_outcomes_are_looked_for_when_those_that_were_sent_before_have_been_taken(
+    control: ControlPlane,
+) -> None:
+    """A backlog of outcomes is not fed with further messages for the same runs."""
+    job = BEAT_SCHEDULE["deliver-outcomes"]
+    control.workspace()
+    agent = control.agent()
+    before = control.submit(PLAN)
+    agent.work()
+    control.system.celery.send_task(job["task"], task_id="the-job", **job["options"])
+    after = control.submit(PLAN)
+    agent.work()
+    assert control.deliveries() == [before.id, "the-job", after.id]
+    assert job["options"]["expires"] <= control.system.settings.cycle_seconds
 
 
 Deliver = Callable[[str], dict[str, Any]]
@@ -340,6 +359,21 @@ class TestAnOutcome:
         with pytest.raises(Ignore):
             deliver(over)
 
+    def test_that_is_being_delivered_is_delivered_by_nobody_else(
+        self, control: ControlPlane, clock_ahead: Clock, deliver: Deliver, over: str
+    ) -> None:
+        """Celery sends the rest of a chain before the result is stored."""
+        deliver(over)
+        with pytest.raises(Ignore):
+            deliver(over)
+        clock_ahead(61)
+        assert deliver(over)["run_id"] == over, "its worker may have died"
+        control.deliveries()
+        clock_ahead(110)
+        assert delivery.deliver_overdue(control.system) == 0
+        clock_ahead(122)
+        assert delivery.deliver_overdue(control.system) == 1
+
     def test_is_left_for_later_where_the_database_is_away(
         self, control: ControlPlane, deliver: Deliver, over: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -347,7 +381,7 @@ class TestAnOutcome:
             raise Unavailable("The database does not answer.")
 
         with monkeypatch.context() as outage:
-            outage.setattr("workers.store.runs.get", away)
+            outage.setattr("workers.store.runs.claim_delivery", away)
             with pytest.raises(Ignore):
                 deliver(over)
         assert control.run(over).delivered_at is None

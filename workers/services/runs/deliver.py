@@ -2,8 +2,11 @@
 
 The task that enqueued a run ends with ``Ignore``, and Celery drops it. When the run is over, the very same message
 (name, arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and returns or
-raises the outcome, and Celery's own tracer stores it and continues the workflow. The message may be sent twice: an
-outcome that was delivered is not delivered again.
+raises the outcome, and Celery's own tracer stores it and continues the workflow.
+
+Celery sends the rest of a chain before it stores the result. So a delivery is claimed before it is executed, and an
+outcome that was delivered or is claimed is not delivered. What remains: a worker that dies, or waits for Redis until
+its claim lapses, between those two leaves the rest of the chain to be sent a second time, with the same task ids.
 """
 
 from datetime import timedelta
@@ -25,6 +28,7 @@ log = structlog.get_logger(__name__)
 OUTCOME = "terraslot_outcome"  # the header of a task that is sent once more
 # A delivery takes milliseconds; one that is missing after a minute was lost, or its worker was killed.
 OVERDUE = timedelta(seconds=60)
+CLAIM = timedelta(seconds=60)
 # Deliveries that one call repeats: a task has to be over long before its own message is delivered again.
 BATCH = 500
 
@@ -54,15 +58,18 @@ def outcome(run: Run) -> dict[str, Any]:
     raise error(f"{sentence}: {run.error}" if run.error else f"{sentence}.")
 
 
-def due(system: System, run_id: str) -> Run | None:
-    """Return a run whose outcome is to be delivered now; None where it was, or where the database does not answer."""
+def claim(system: System, run_id: str) -> Run | None:
+    """Return a run whose outcome this process is to deliver now.
+
+    None where it was delivered, another process delivers it, or the database does not answer.
+    """
+    now = system.now()
     try:
-        with system.database.read() as session:
-            run = runs.get(session, run_id)
+        with system.database.begin() as session:
+            return runs.claim_delivery(session, run_id, now, now + CLAIM)
     except TerraslotError as error:  # an overdue outcome is sent again
         log.warning("outcome not delivered", run=run_id, why=str(error))
         return None
-    return run if run.status.is_over and run.delivered_at is None else None
 
 
 def announce(system: System, run: Run) -> None:
@@ -90,9 +97,15 @@ def complete(system: System, run: Run) -> None:
 
 
 def deliver_overdue(system: System) -> int:
-    """Send overdue outcomes again; return how many."""
+    """Send overdue outcomes again; return how many.
+
+    This job's message expires after one cycle and waits in the queue of the outcomes. When it is executed, an outcome
+    that was sent a cycle earlier has left the queue, so that none is sent again while its message waits there.
+    """
+    now = system.now()
+    before = now - OVERDUE - timedelta(seconds=system.settings.cycle_seconds)
     with system.database.read() as session:
-        overdue = runs.undelivered(session, system.now() - OVERDUE, BATCH)
+        overdue = runs.undelivered(session, before, now, BATCH)
     for run in overdue:
         complete(system, run)
     return len(overdue)
