@@ -12,7 +12,7 @@ from workers.core.pods import Pod, PodPhase
 
 def pod(status: dict[str, Any] | None = None, **metadata: Any) -> Pod:
     head = {"name": "a", "uid": "u", "creationTimestamp": "1970-01-01T00:01:40Z", "labels": {"terraslot.dev/pool": "p"}}
-    return as_pod({"metadata": {**head, **metadata}, "status": status or {"phase": "Running"}})
+    return as_pod({"metadata": {**head, **metadata}, "status": status or {"phase": "Running"}}, now=160.0)
 
 
 def container(state: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]
 
 
 def test_a_pod_has_name_uid_pool_and_age() -> None:
-    assert pod() == Pod("a", "u", "p", 100.0, PodPhase.RUNNING)
+    assert pod() == Pod("a", "u", "p", 60.0, PodPhase.RUNNING)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from workers.core.actions import DeletePod, DrainAgent
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
-from workers.core.reconcile import DeletePod, DrainAgent, orphaned
+from workers.core.reconcile import orphaned
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, Lease, SlotState
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from workers.core.lifecycle import RunStatus
-from workers.core.pods import Pod, PodPhase
-from workers.core.pools import PoolLimits, PoolTimeouts
-from workers.core.reconcile import (
+from workers.core.actions import (
     Action,
     CancelRun,
     DeletePod,
     DeregisterAgent,
     DrainAgent,
     FinishRemoval,
-    HeldRun,
     ReleaseLease,
     Repair,
     RepairRun,
     RequeueOrFail,
-    Views,
-    empty_list_is_suspicious,
-    reconcile,
 )
+from workers.core.lifecycle import RunStatus
+from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.core.reconcile import empty_list_is_suspicious, reconcile
+from workers.core.views import HeldRun, Views
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.protocol.version import OLDEST_AGENT, PROTOCOL
@@ -39,7 +40,7 @@ SPEC = PoolSpec(
 
 
 def pod(name: str = "a", *, age: float = 1000, phase: PodPhase = PodPhase.RUNNING, **more: object) -> Pod:
-    return Pod(name, f"uid-{name}", "default", NOW - age, phase, **more)  # type: ignore[arg-type]
+    return Pod(name, f"uid-{name}", "default", age, phase, **more)  # type: ignore[arg-type]
 
 
 def lease(run: str = "r1", *, age: float = 5, state: SlotState = SlotState.RUNNING, **more: object) -> Lease:
@@ -60,7 +61,7 @@ def run(run_id: str = "r1", status: RunStatus = RunStatus.PLANNING, *, age: floa
 
 
 def actions(*, runs: object = (), agents: object = (), pods: object = (), watched: float = 10_000) -> list[Action]:
-    views = Views(list(runs), list(agents), list(pods), NOW - watched, NOW)  # type: ignore[call-overload]
+    views = Views(list(runs), list(agents), list(pods), NOW - watched, NOW, NOW)  # type: ignore[call-overload]
     return reconcile(views, SPEC)
 
 
@@ -160,7 +161,7 @@ def test_an_agent_whose_pod_is_ending_drains() -> None:
 
 def test_an_agent_that_comes_to_a_draining_pool_drains() -> None:
     draining = SPEC.model_copy(update={"draining": True})
-    views = Views([], [agent(), agent(name="b", draining=True)], [pod(), pod("b")], NOW - 1000, NOW)
+    views = Views([], [agent(), agent(name="b", draining=True)], [pod(), pod("b")], NOW - 1000, NOW, NOW)
     assert reconcile(views, draining) == [DrainAgent("a", "its pool drains")]
 
 
@@ -184,7 +185,7 @@ def test_an_empty_list_is_suspicious_while_a_busy_agent_is_heard() -> None:
     """F24, F8."""
 
     def suspicious(*agents: AgentRecord, pods: tuple[Pod, ...] = ()) -> bool:
-        return empty_list_is_suspicious(Views([], agents, pods, 0, NOW))
+        return empty_list_is_suspicious(Views([], agents, pods, 0, NOW, NOW))
 
     assert suspicious(agent(lease(), beat=1))
     assert not suspicious(agent(lease(), beat=6))
@@ -320,3 +321,52 @@ def test_a_phase_that_its_agent_did_not_end_in_time_is_killed() -> None:
     assert isinstance(action, CancelRun)
     assert action.mode is CancelMode.KILL
     assert actions(runs=[run(deadline=NOW - 159)], agents=[agent(lease())], pods=[pod()]) == []
+
+
+HELD = [
+    lease(age=20),
+    lease(age=20, redeemed=False),
+    lease(age=70, redeemed=False),
+    lease(age=20, lost_since=NOW - 15),
+    lease(age=20, state=SlotState.RESERVED, until=NOW + 20),
+    lease("another", age=20),
+]
+
+
+@st.composite
+def some_views(draw: st.DrawFn) -> Views:
+    age, beat = draw(st.sampled_from([1.0, 20.0, 70.0, 290.0, 400.0])), draw(st.sampled_from([1.0, 40.0, 290.0, 400.0]))
+    due = NOW + draw(st.sampled_from([-200.0, -1.0, 20.0]))
+    status = draw(st.sampled_from([RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING]))
+    runs = [run(status=status, age=age, deadline=due, confirm_until=due)]
+    agents = [agent(draw(st.sampled_from(HELD)), beat=beat), agent(name="b", beat=beat)]
+    watched = draw(st.sampled_from([5.0, 100.0, 10_000.0]))
+    return Views(runs, agents, [pod(name, age=age) for name in "abc"], NOW - watched, NOW, NOW)
+
+
+@given(some_views(), st.floats(-600, 600), st.floats(-600, 600))
+def test_clocks_that_disagree_change_no_decision(views: Views, redis: float, control_plane: float) -> None:
+    """A Redis that is minutes ahead of the control plane or of the cluster, or behind, ends no pod and no run."""
+    apart = replace(
+        views,
+        runs=[_moved(each, control_plane) for each in views.runs],
+        agents=[
+            _moved(each, redis, leases=tuple(_moved(lease, redis) for lease in each.leases)) for each in views.agents
+        ],
+        watched_since=views.watched_since + redis,
+        map_now=views.map_now + redis,
+        runs_now=views.runs_now + control_plane,
+    )
+    assert [_what(action) for action in reconcile(apart, SPEC)] == [_what(action) for action in reconcile(views, SPEC)]
+
+
+TIMES = ("changed_at", "deadline", "confirm_until", "heartbeat_at", "since", "lost_since")
+
+
+def _moved(record: Any, seconds: float, **more: Any) -> Any:
+    times = {name: getattr(record, name, None) for name in TIMES}
+    return replace(record, **{name: time + seconds for name, time in times.items() if time is not None}, **more)
+
+
+def _what(action: Action) -> tuple[object, ...]:
+    return type(action), *(getattr(action, name, None) for name in ("repair", "reason", "pod", "agent"))

@@ -147,7 +147,7 @@ def cluster(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cluster]
 
 @pytest.fixture
 def clock_ahead(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that moves the control plane's clock, and that of its slot map, ahead by seconds in all."""
+    """Return a function that moves all clocks ahead by seconds in all: as if so much time had passed."""
     ahead = [0.0]
     real = System.now
 
@@ -157,4 +157,8 @@ def clock_ahead(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     monkeypatch.setattr(System, "now", lambda self: real(self) + timedelta(seconds=ahead[0]))
     monkeypatch.setattr(System, "slots", lambda self, pool: SlotMap(self.redis, pool, clock=server_time))
-    return lambda seconds: ahead.__setitem__(0, seconds)
+
+    def move(seconds: float) -> None:
+        ahead[0] = cluster.double.objects.ahead = seconds
+
+    return move

@@ -21,6 +21,10 @@ from workers.services.pools import manage as pools
 from workers.services.runs import decide
 from workers.services.scaling import scale
 from workers.services.scaling.cycle import cycle, protect, sweep
+from workers.services.system import System
+from workers.slots.keys import PoolKeys
+from workers.slots.redis_server import clock
+from workers.slots.slot_map import SlotMap
 from workers.store import pools as stored_pools
 from workers.store import runs as stored_runs
 
@@ -266,6 +270,31 @@ class TestAView:
             cluster.slots.heartbeat(agent.name, agent.instance_id, [lease.token], [])
         cluster.cycle()
         assert cluster.slots.stats().running == 2
+
+
+@pytest.mark.parametrize("ahead", [400.0, -400.0])
+@pytest.mark.parametrize("whose", ["the cluster's", "Redis's"])
+def test_a_clock_that_disagrees_ends_no_pod_and_creates_none(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, whose: str, ahead: float
+) -> None:
+    """Each time is compared with the clock that it comes from: neither a starting nor a working pod looks old."""
+    if whose == "Redis's":
+        redis_time = lambda: clock(cluster.redis) + ahead  # noqa: E731 - what the slot map takes for its server's
+        monkeypatch.setattr(System, "slots", lambda self, pool: SlotMap(self.redis, pool, clock=redis_time))
+    else:
+        cluster.double.objects.ahead = ahead
+    now = cluster.slots.watched()[0]
+    cluster.redis.set(PoolKeys(POOL).watch, f"{now - 9_000} {now}")
+    busy(cluster, 1)
+    cluster.double.machinery.missing_images.add("agent:1")
+    cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-9")
+    cluster.workspace("more")
+    cluster.submit(PLAN, "more")
+    for _ in range(2):
+        cluster.cycle()
+    assert cluster.double.pods() == ["default-0", "default-9"]
+    assert not deleting(cluster, "default-9")
+    assert cluster.run("run-1").status is RunStatus.PLANNING
 
 
 class TestAPod:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ POOL = "default"
 class Pods:
     """Pods by name, changed by tests. ``broken``: the cluster is unreachable; ``refusal``: it creates none.
 
-    ``made_from``: the configuration that pods are made from now.
+    ``made_from``: the configuration that pods are made from now. ``passed``: seconds that have passed, for all pods.
     """
 
     keeps_state = True
@@ -64,6 +64,7 @@ class Pods:
     made_from: str | None = None
     refusal: TerraslotError | None = None
     ahead: float | None = None
+    passed: float = 0.0
 
     def clock(self) -> float | None:
         """Return this machine's time, ``ahead`` by so many seconds; None where it has no clock of its own."""
@@ -71,12 +72,11 @@ class Pods:
 
     def list(self, pool: str) -> list[Pod]:
         self._reach()
-        return [pod for pod in self.pods.values() if pod.pool == pool]
+        return [replace(pod, age=pod.age + self.passed) for pod in self.pods.values() if pod.pool == pool]
 
     def create(self, spec: PoolSpec, name: str) -> None:
         self._reach()
-        now = datetime.now(UTC).timestamp()
-        pod = Pod(name, f"uid-{name}", spec.name, now, PodPhase.RUNNING, template=self.made_from)
+        pod = Pod(name, f"uid-{name}", spec.name, -self.passed, PodPhase.RUNNING, template=self.made_from)
         self.pods.setdefault(name, pod)
 
     def template(self, spec: PoolSpec) -> str | None:  # noqa: ARG002 - the protocol's
@@ -262,7 +262,7 @@ def control(tmp_path: Path, redis_url: str) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def clock_ahead(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what moves the control plane's clock, and that of its slot map, ahead by so many seconds in all."""
+    """Return what moves all clocks ahead by so many seconds in all: as if so much time had passed."""
     ahead = [0.0]
     real = System.now
 
@@ -272,4 +272,8 @@ def clock_ahead(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Calla
 
     monkeypatch.setattr(System, "now", lambda self: real(self) + timedelta(seconds=ahead[0]))
     monkeypatch.setattr(System, "slots", lambda self, pool: SlotMap(self.redis, pool, clock=server_time))
-    return lambda seconds: ahead.__setitem__(0, seconds)
+
+    def move(seconds: float) -> None:
+        ahead[0] = control.pods.passed = seconds
+
+    return move

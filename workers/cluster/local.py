@@ -169,7 +169,7 @@ class LocalPods(PodBackend):
             process_log.bound(path / LOG)
             if record.kill_at is not None and self.clock() >= record.kill_at:
                 record.process.send(SIGKILL)
-            return record.as_pod(path.parent.name, path.name)
+            return record.as_pod(path.parent.name, path.name, self.clock())
         if record.ended is None:
             phase, ended = pod_record.how_it_ended(record.process.exit_code(), path / LOG)
             record = record.write(path, phase=phase, ended=ended)
@@ -179,7 +179,7 @@ class LocalPods(PodBackend):
             pod_record.rescue(path, self.home / "rescued")
             shutil.rmtree(path)
             return None
-        return record.as_pod(path.parent.name, path.name)
+        return record.as_pod(path.parent.name, path.name, self.clock())
 
     def _end(self, pod: Pod, grace: float, *, force: bool = False) -> Pod | None:
         """Send SIGTERM once, or kill everything of a pod; return it as it is then.

@@ -46,10 +46,12 @@ class PodRecord(BaseModel):
         """What tells this pod from other pods of its name."""
         return f"{self.pid}:{self.started}"
 
-    def as_pod(self, pool: str, name: str) -> Pod:
+    def as_pod(self, pool: str, name: str, now: float) -> Pod:
         """Return the pod as its backend lists it."""
         deleting = self.kill_at is not None
-        return Pod(name, self.uid, pool, self.created_at, self.phase, deleting, self.ended, template=self.template)
+        return Pod(
+            name, self.uid, pool, now - self.created_at, self.phase, deleting, self.ended, template=self.template
+        )
 
     def write(self, directory: Path, **changes: Any) -> PodRecord:
         """Replace the record of this directory in one step by this one with ``changes``, and return it."""

@@ -20,16 +20,17 @@ class PodPhase(StrEnum):
 class Pod:
     """One pod. ``uid`` tells it from other pods of its name: a deletion states the uid that it expects.
 
-    ``created_at`` is in seconds since the epoch. ``deleting``: its deletion was asked for and is under way.
-    ``reason``: why it waits or failed, in the cluster's words. ``safe_to_evict``: the cluster may evict it; None where
-    its annotations contradict one another. ``controlled``: a controller of the cluster, such as a ReplicaSet, replaces
-    it when it is deleted. ``template`` names the configuration that it was made from, where that is known.
+    ``age``: seconds since its creation, by its cluster's clock, when it was listed. ``deleting``: its deletion was
+    asked for and is under way. ``reason``: why it waits or failed, in the cluster's words. ``safe_to_evict``: the
+    cluster may evict it; None where its annotations contradict one another. ``controlled``: a controller of the
+    cluster, such as a ReplicaSet, replaces it when it is deleted. ``template`` names the configuration that it was made
+    from, where that is known.
     """
 
     name: str
     uid: str
     pool: str
-    created_at: float
+    age: float
     phase: PodPhase
     deleting: bool = False
     reason: str | None = None

@@ -1,8 +1,8 @@
 """What to do where three views disagree: pods listed, agents in the slot map, runs in the database.
 
-:func:`reconcile` compares and names actions; workers.services.scaling.reconcile performs them. The views are read in
-the order runs, agents, pods: a slot is taken in the map before the database says so, and an agent had a pod before it
-registered. In this order something new never looks as if it were gone.
+:func:`reconcile` compares them and names actions; workers.services.scaling.reconcile performs them. The views are read
+in the order runs, agents, pods: a slot is taken in the map before the database says so, and an agent had a pod before
+it registered. In this order something new never looks as if it were gone.
 
 An apply that may have started is never repeated (F9). A workspace is freed only when the processes of its run are
 known to be gone (F12): a run ends once its pod is no longer listed, and a pod is listed while any of its processes
@@ -10,14 +10,24 @@ lives. Silence is counted from the time since which the map is watched, so that 
 away or came back empty (F8).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import cached_property
+from collections.abc import Iterator
 
+from workers.core.actions import (
+    Action,
+    CancelRun,
+    DeletePod,
+    DeregisterAgent,
+    DrainAgent,
+    FinishRemoval,
+    ReleaseLease,
+    Repair,
+    RepairRun,
+    RequeueOrFail,
+)
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
 from workers.core.pools import PoolPolicy
+from workers.core.views import HeldRun, Views
 from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.protocol.version import OLDEST_AGENT
 
@@ -31,141 +41,12 @@ KILL_GRACE = 60.0
 RECENT_HEARTBEAT = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRun:
-    """A run that holds a slot, by the database. ``changed_at``, ``deadline``, ``confirm_until``: epoch seconds.
-
-    ``started``: its agent has reported that it redeemed ``token``, whatever the slot map remembers of that.
-    """
-
-    id: str
-    status: RunStatus
-    agent: str
-    token: str
-    changed_at: float
-    started: bool = False
-    deadline: float | None = None
-    confirm_until: float | None = None
-    cancel: CancelMode | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeletePod:
-    """Delete a pod that failed, never registered or has been silent for too long."""
-
-    pod: Pod
-    reason: str
-    failed_to_start: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FinishRemoval:
-    """Delete the pod of an idle agent that was claimed by a process that died before it deleted the pod."""
-
-    pod: Pod
-    claim: str
-
-
-@dataclass(frozen=True, slots=True)
-class DrainAgent:
-    """Give an agent no further runs: its pod is ending, its pool drains, or its version is not supported."""
-
-    agent: str
-    reason: str = "its pod is ending"
-
-
-@dataclass(frozen=True, slots=True)
-class DeregisterAgent:
-    """Remove an agent whose pod is gone from the map, which requeues or fails the runs that it held."""
-
-    agent: str
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseLease:
-    """Release a slot that is held for a run which does not hold it by the database."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class RequeueOrFail:
-    """Plan a run anew, or fail it: no agent executes it. ``lease``: what is left in the map, to be released then."""
-
-    run: HeldRun
-    reason: str
-    lease: Lease | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRun:
-    """Cancel a run: that was asked for, or its time is over, and the lease does not say so yet."""
-
-    run: HeldRun
-    mode: CancelMode
-    reason: str
-
-
-class Repair(StrEnum):
-    """What is done about a run and its lease where both say how."""
-
-    EXPIRE = "expire"  # the run was not confirmed in time
-    REVERT_CONFIRMATION = "revert confirmation"  # it stopped half-way: running in the map, waiting in the database
-    RESEND_ORDER = "resend order"  # it is not redeemed yet, and may be lost; its token starts it once at most
-    REVOKE_ORDER = "revoke order"  # it was not redeemed in time: revoke the lease, and plan the run anew
-    PAUSE_DEADLINE = "pause deadline"  # the agent that keeps the plan is silent: an apply's time stands still
-    RESUME_DEADLINE = "resume deadline"  # the agent is heard again: the apply has its full time from now on
-
-
-@dataclass(frozen=True, slots=True)
-class RepairRun:
-    """Do what ``repair`` says about a run that has a lease."""
-
-    repair: Repair
-    run: HeldRun
-    lease: Lease
-
-
-Action = DeletePod | FinishRemoval | DrainAgent | DeregisterAgent | ReleaseLease | RequeueOrFail | CancelRun | RepairRun
-
-
-@dataclass(frozen=True)
-class Views:
-    """The three views of one pool at ``now``; the map has been watched without a gap since ``watched_since``."""
-
-    runs: Sequence[HeldRun]
-    agents: Sequence[AgentRecord]
-    pods: Sequence[Pod]
-    watched_since: float
-    now: float
-
-    @cached_property
-    def agent(self) -> dict[str, AgentRecord]:
-        """The agents by name."""
-        return {agent.name: agent for agent in self.agents}
-
-    @cached_property
-    def pod(self) -> dict[str, Pod]:
-        """The pods by name."""
-        return {pod.name: pod for pod in self.pods}
-
-    @cached_property
-    def lease(self) -> dict[str, Lease]:
-        """The leases by run."""
-        return {lease.run: lease for agent in self.agents for lease in agent.leases}
-
-    def watched(self, *since: float) -> float:
-        """Return for how many seconds the map has been watched since the latest of these times."""
-        return self.now - max(self.watched_since, *since)
-
-
 def empty_list_is_suspicious(views: Views) -> bool:
     """Whether no pod is listed while a busy agent was just heard: then it is the list that is wrong.
 
     A namespace that does not exist lists no pods either, and so does that of another control plane.
     """
-    heard = (agent for agent in views.agents if views.now - agent.heartbeat_at < RECENT_HEARTBEAT)
+    heard = (agent for agent in views.agents if views.map_now - agent.heartbeat_at < RECENT_HEARTBEAT)
     return not views.pods and any(agent.leases for agent in heard)
 
 
@@ -185,7 +66,7 @@ def _pods(views: Views, policy: PoolPolicy) -> Iterator[Action]:
             failed_to_start = agent is None and pod.phase is PodPhase.FAILED
             yield DeletePod(pod, pod.reason or f"it has {pod.phase}", failed_to_start=failed_to_start)
         elif agent is None:
-            if views.watched(pod.created_at) > policy.limits.start_deadline:
+            if min(views.watched, pod.age) > policy.limits.start_deadline:
                 reason = f"it did not register within {policy.limits.start_deadline:g} s"
                 detail = f" ({pod.reason})" if pod.reason else ""
                 yield DeletePod(pod, reason + detail, failed_to_start=True)
@@ -193,7 +74,7 @@ def _pods(views: Views, policy: PoolPolicy) -> Iterator[Action]:
             yield FinishRemoval(pod, agent.claim)
         elif agent.protocol < OLDEST_AGENT:
             yield from _unsupported(pod, agent)
-        elif (silence := views.watched(agent.heartbeat_at)) > policy.timeouts.dead:
+        elif (silence := views.silence(agent)) > policy.timeouts.dead:
             yield DeletePod(pod, f"it has been silent for {silence:.0f} s")
 
 
@@ -224,7 +105,7 @@ def _runs(views: Views, policy: PoolPolicy) -> Iterator[Action]:
             yield from _leased(run, lease, views, policy)
         elif run.agent not in views.pod and run.agent not in views.agent:
             yield RequeueOrFail(run, f"its agent {run.agent} is gone")
-        elif run.agent in views.agent and views.now - run.changed_at > CONSISTENCY_GRACE:
+        elif run.agent in views.agent and views.unchanged(run) > CONSISTENCY_GRACE:
             yield RequeueOrFail(run, f"its agent {run.agent} no longer knows of it")
 
 
@@ -239,16 +120,16 @@ def _leased(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> Ite
         yield from _ordered(run, lease, views, policy)
     elif _is_paused(run):
         yield RepairRun(Repair.RESUME_DEADLINE, run, lease)
-    elif _is_overdue(run, policy, views.now) and lease.cancel is not CancelMode.KILL:
+    elif _is_overdue(run, policy, views.runs_now) and lease.cancel is not CancelMode.KILL:
         yield CancelRun(run, CancelMode.KILL, "its time is over and its agent has not ended it")
 
 
 def _waiting(run: HeldRun, lease: Lease, views: Views) -> Iterator[Action]:
     if run.cancel is not None:
         yield CancelRun(run, run.cancel, "its cancel was asked for")
-    elif run.confirm_until is not None and views.now >= run.confirm_until:
+    elif run.confirm_until is not None and views.runs_now >= run.confirm_until:
         yield RepairRun(Repair.EXPIRE, run, lease)
-    elif lease.state is SlotState.RUNNING and not lease.redeemed and views.now - lease.since > CONSISTENCY_GRACE:
+    elif lease.state is SlotState.RUNNING and not lease.redeemed and views.held(lease) > CONSISTENCY_GRACE:
         yield RepairRun(Repair.REVERT_CONFIRMATION, run, lease)
 
 
@@ -269,7 +150,7 @@ def _ordered(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> It
         return
     if paused:
         yield RepairRun(Repair.RESUME_DEADLINE, run, lease)
-    waited, redeem = views.watched(lease.since, run.changed_at), policy.timeouts.redeem
+    waited, redeem = min(views.watched, views.held(lease), views.unchanged(run)), policy.timeouts.redeem
     if waited > redeem and not paused:
         yield RepairRun(Repair.REVOKE_ORDER, run, lease)
     elif lease.token == run.token and (paused or waited > min(CONSISTENCY_GRACE, redeem / 2)):
@@ -287,7 +168,7 @@ def _is_overdue(run: HeldRun, policy: PoolPolicy, now: float) -> bool:
 def _leases(views: Views) -> Iterator[Action]:
     holding = {run.id for run in views.runs}
     for run, lease in views.lease.items():
-        if run not in holding and views.now - lease.since > CONSISTENCY_GRACE:
+        if run not in holding and views.held(lease) > CONSISTENCY_GRACE:
             yield ReleaseLease(lease)
 
 

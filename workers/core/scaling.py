@@ -89,12 +89,17 @@ class Decision:
 
 
 def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
-    """Return how many agents the pool should have at ``now``, never above ``limits.max_agents``."""
-    if facts.current > limits.max_agents:
+    """Return how many agents the pool should have at ``now``, by the clock of the facts' times.
+
+    It is never grown beyond ``limits.max_agents``, and never shrunk while applies wait.
+    """
+    if facts.current > limits.max_agents and not facts.pending_applies:
         return Decision(facts.current, limits.max_agents, ScalingReason.ABOVE_MAXIMUM)
     missing, reason = _shortage(facts, limits)
     if missing:
         return _grow(facts, limits, missing, reason, now)
+    if facts.pending_applies:  # one of the idle agents is about to get it
+        return Decision(facts.current, facts.current, ScalingReason.STEADY)
     if why := _removable(facts, limits, now):
         return Decision(facts.current, facts.current - 1, why)
     return _renew(facts, limits)
@@ -165,5 +170,4 @@ def _renew(facts: PoolFacts, limits: PoolLimits) -> Decision:
 def _others_suffice(facts: PoolFacts) -> bool:
     """Whether, without one idle agent, the next apply finds a slot and utilisation stays below the high mark."""
     others = facts.ready - 1
-    free_apply = facts.free_apply - 1 - facts.pending_applies
-    return others > 0 and free_apply >= 1 and facts.used <= HIGH_UTILISATION * others * SLOTS_PER_AGENT
+    return others > 0 and facts.free_apply > 1 and facts.used <= HIGH_UTILISATION * others * SLOTS_PER_AGENT

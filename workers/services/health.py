@@ -100,7 +100,7 @@ def clocks(system: System) -> Finding:
     apart = {name: found - time.time() for name, read in readings.items() if (found := read()) is not None}
     wrong = [f"{name} is {ahead:+.1f} s" for name, ahead in apart.items() if abs(ahead) > _APART_SECONDS]
     if wrong:
-        hint = "Let NTP set the clocks: heartbeats, reservations and certificates are judged by them."
+        hint = "Let NTP set the clocks: certificates are judged by them, and people compare the times that they show."
         return Finding("clocks", Verdict.WARNING, f"{', '.join(wrong)} from this machine", hint)
     return Finding("clocks", Verdict.OK, f"{' and '.join(apart)} agree with this machine")
 

@@ -83,8 +83,8 @@ class PodSnapshot:
             batch = names[start : start + _AT_ONCE]
             renew_lock()
             failures = self._backend.create_all(self.spec, batch)
-            now, created = self.system.now().timestamp(), (name for name in batch if name not in failures)
-            self._pods |= {name: Pod(name, "", self.spec.name, now, PodPhase.PENDING) for name in created}
+            created = (name for name in batch if name not in failures)
+            self._pods |= {name: Pod(name, "", self.spec.name, 0.0, PodPhase.PENDING) for name in created}
         return failures
 
     def delete(self, pod: Pod) -> None:

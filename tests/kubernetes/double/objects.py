@@ -8,7 +8,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.kubernetes.double import selectors
@@ -40,14 +40,18 @@ VERSIONS = {
 _IMMUTABLE = ("uid", "name", "namespace", "creationTimestamp")
 
 
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now(ahead: float = 0.0) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Objects:
-    """Every write replaces an object, so that what was read before stays as it was."""
+    """Every write replaces an object, so that what was read before stays as it was.
+
+    ``ahead``: by how many seconds the server's clock is ahead of this machine's.
+    """
 
     def __init__(self) -> None:
+        self.ahead = 0.0
         self.changed = threading.Condition(threading.RLock())
         self.version = 1
         self._kept: dict[str, dict[tuple[str, str], Object]] = {resource: {} for resource in KINDS}
@@ -141,7 +145,7 @@ class Objects:
         with self.changed:
             if (namespace, metadata["name"]) in self._kept[resource]:
                 raise already_exists(resource, metadata["name"])
-            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(self.ahead), "generation": 1}
             if namespace:
                 metadata["namespace"] = namespace
             new |= {"apiVersion": VERSIONS.get(resource, "v1"), "kind": KINDS[resource]}

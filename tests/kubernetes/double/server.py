@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -152,6 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the time of the server's clock, for the header ``Date``."""
+        return super().date_time_string((timestamp or time.time()) + self.double.objects.ahead)
 
     def do_GET(self) -> None:
         self._serve()

@@ -12,9 +12,10 @@ from celery.exceptions import Ignore
 from beat_schedule import BEAT_SCHEDULE
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
+from workers.core.actions import Repair, RepairRun, RequeueOrFail
 from workers.core.errors import NotWaiting, RunFailed, UnknownRun
 from workers.core.lifecycle import RunStatus
-from workers.core.reconcile import HeldRun, Repair, RepairRun, RequeueOrFail
+from workers.core.views import HeldRun
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import SlotState

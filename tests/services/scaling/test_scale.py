@@ -243,7 +243,7 @@ def test_a_pod_that_fails_to_start_is_replaced_after_a_back_off(control: Control
     (name,) = control.pods.pods
     broken = control.pods.pods[name]
     control.pods.pods[name] = Pod(
-        name, broken.uid, "default", broken.created_at, PodPhase.FAILED, reason="exit code 2: no Redis"
+        name, broken.uid, "default", broken.age, PodPhase.FAILED, reason="exit code 2: no Redis"
     )
     cycle(control.system, "default")
     assert not control.pods.pods

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Collection
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -58,6 +59,7 @@ class Api:
         self._namespace = namespace
         self._timeout = (min(_CONNECT_SECONDS, read_seconds), read_seconds)
         self._client: ApiClient | None = None
+        self._ahead = time.time() - time.monotonic()
         self._connecting = threading.Lock()
 
     @property
@@ -85,6 +87,7 @@ class Api:
         try:
             answer = method(*name, self.namespace, **options, _preload_content=False, _request_timeout=self._timeout)
             found: Json = json.loads(answer.data)
+            self._ahead = (_date(answer) or time.time()) - time.monotonic()
         except ApiException as error:
             if not error.status:
                 raise Unavailable(f"The cluster could not be asked to {what}: {_words(error.reason)}.") from error
@@ -115,8 +118,12 @@ class Api:
         gone = (Kind.NOT_FOUND, Kind.CONFLICT, Kind.INVALID)
         self.request("patch", "pods", name, body={"metadata": metadata}, accept=gone)
 
+    def now(self) -> float:
+        """Return the API server's time, to a second, as its last answer told it; this machine's before the first."""
+        return time.monotonic() + self._ahead
+
     def clock(self) -> float:
-        """Return the API server's time, to a second. Raises :class:`Unavailable` where it does not answer."""
+        """Ask the API server for its time, to a second. Raises :class:`Unavailable` where it does not answer."""
         from kubernetes.client import VersionApi  # noqa: PLC0415
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
@@ -125,7 +132,7 @@ class Api:
             answer: Any = VersionApi(self._connected()).get_code(_preload_content=False, _request_timeout=self._timeout)
         except (ApiException, HTTPError, OSError) as error:
             raise Unavailable(f"The cluster did not tell its time: {_words(error)}.") from error
-        return parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        return _date(answer) or time.time()
 
     def close(self) -> None:
         """Close all connections."""
@@ -176,6 +183,12 @@ class Api:
         configuration.retries = False
         configuration.connection_pool_maxsize = _CONNECTIONS
         return client.ApiClient(configuration)
+
+
+def _date(answer: Any) -> float | None:
+    """Return when an answer was given; None where a proxy has removed that."""
+    date = answer.headers.get("Date")
+    return parsedate_to_datetime(date).timestamp() if date else None
 
 
 def _words(problem: object) -> str:

@@ -94,7 +94,7 @@ class KubernetesPods(PodBackend):
         ``force`` leaves one second: with none the server would forget the pod while its processes still run.
         """
         grace = {"gracePeriodSeconds": 1} if force else {}
-        return _unless_gone(self.api.delete("pods", pod.name, pod.uid, **grace))
+        return _unless_gone(self.api.delete("pods", pod.name, pod.uid, **grace), self.api.now())
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:
         """See :meth:`PodBackend.set_safe_to_evict`."""
@@ -161,7 +161,7 @@ class KubernetesPods(PodBackend):
             page = self.api.request("list", "pods", label_selector=selector, limit=PAGE, accept=accept, **options)
             if not page:
                 return None
-            found += [as_pod(pod) for pod in page["items"]]
+            found += [as_pod(pod, self.api.now()) for pod in page["items"]]
             token = page["metadata"].get("continue")
             if not token:
                 return found
@@ -170,13 +170,13 @@ class KubernetesPods(PodBackend):
             options = {"_continue": token}
 
 
-def _unless_gone(left: Json) -> Pod | None:
+def _unless_gone(left: Json, now: float) -> Pod | None:
     """Return a pod whose end was asked for, or None where the server has removed it at once."""
     if left.get("kind") != "Pod":
         return None
     metadata = left["metadata"]
     at_once = metadata.get("deletionGracePeriodSeconds") == 0 and not metadata.get("finalizers")
-    return None if at_once else as_pod(left)
+    return None if at_once else as_pod(left, now)
 
 
 def _in_parallel(calls: Mapping[str, Callable[[], None]], *, give_up_after: int) -> dict[str, TerraslotError]:

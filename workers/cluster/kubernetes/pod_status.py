@@ -16,14 +16,14 @@ _ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
 _UNSAFE = {"annotations": {SAFE_TO_EVICT: "false", DO_NOT_DISRUPT: "true"}, "labels": {labels.BUSY: "true"}}
 
 
-def as_pod(pod: dict[str, Any]) -> Pod:
-    """Return the pod of an object of the API."""
+def as_pod(pod: dict[str, Any], now: float) -> Pod:
+    """Return the pod of an object of the API, at ``now`` by the server's clock."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
         pool=(metadata.get("labels") or {}).get(labels.POOL, ""),
-        created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        age=now - datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
         # "Unknown" is a node that does not answer: its processes may still run.
         phase=_PHASES.get(status.get("phase", "Pending"), PodPhase.RUNNING),
         deleting=bool(metadata.get("deletionTimestamp")),

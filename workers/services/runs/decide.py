@@ -19,7 +19,6 @@ from workers.protocol.leases import APPLY_SLOT, CancelMode, CancelOutcome, Lease
 from workers.services.runs import deliver, finish, orders
 from workers.services.runs.dispatch import freed, start_apply
 from workers.services.system import System
-from workers.slots.slot_map import SlotMap
 from workers.store import pools, runs
 from workers.store.models import Run, RunEventRecord
 
@@ -157,7 +156,7 @@ def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None
         return _already_confirmed(run)
     if now is not None and now.cancel is not None:
         return NotWaiting(f"Run {run.id} is being cancelled.")
-    if (silence := _silence(slots, run, now)) is not None:
+    if (silence := _silence(system, run, now)) is not None:
         return AgentSilent(
             f"Run {run.id} can't be confirmed now: the agent {run.agent} that keeps its plan {silence}. Confirm it "
             f"when the agent is heard again, or give it up: `terraslot discard {run.id}`."
@@ -171,13 +170,14 @@ def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None
     return AgentGone(f"The agent {run.agent} that kept the plan of run {run.id} is gone, {ending}.")
 
 
-def _silence(slots: SlotMap, run: Run, lease: Lease | None) -> str | None:
+def _silence(system: System, run: Run, lease: Lease | None) -> str | None:
     """Return in words how the agent that keeps a plan is silent; None where it is gone. Silence is not death."""
+    slots = system.slots(run.pool)
     now, watched_since = slots.watched()
     if lease is not None:
         agent = slots.agent(lease.agent)
         return f"has not been heard for {now - agent.heartbeat_at:.0f} s" if agent else "is not heard"
-    if watched_since > run.updated_at.timestamp():
+    if now - watched_since < (system.now() - run.updated_at).total_seconds():
         # The map is newer than the plan, or was unreachable: the agent may register again. Reconcile decides.
         return "has not registered again since the slot map was lost or unreachable"
     return None

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import structlog
 
 from workers.cluster.backend import PodBackend
+from workers.core.actions import DeletePod
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
-from workers.core.reconcile import DeletePod, orphaned
+from workers.core.reconcile import orphaned
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
@@ -48,7 +49,7 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
     if record is None or run not in since or since[run] > min(since.values()):
         return False  # an earlier run has had it protected
     # The cluster never has two pods of one name, so that the uid is not needed.
-    pod = Pod(agent, "", pool, record.registered_at, PodPhase.RUNNING)
+    pod = Pod(agent, "", pool, 0.0, PodPhase.RUNNING)
     failures = system.pods(system.pool(pool)).set_safe_to_evict([SafeToEvict(pod, safe=False)])
     _log_unprotected(pool, failures)
     return not failures

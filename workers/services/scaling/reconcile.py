@@ -11,8 +11,10 @@ from typing import assert_never
 
 import structlog
 
+from workers.core import actions
 from workers.core import reconcile as core
 from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
+from workers.core.views import HeldRun, Views
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.leases import AgentRecord, Lease
 from workers.services.errors import isolate
@@ -62,16 +64,17 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     slots = system.slots(spec.name)
     # Each cycle watches the map: the time between two of them is no gap, however rare they are.
     slots.mark_silent(spec.timeouts.silent, max(WATCH_GAP, 2 * system.settings.cycle_seconds))
-    now, watched_since = slots.watched()
+    map_now, watched_since = slots.watched()
     agents = slots.snapshot()
     context = Context(system, spec, PodSnapshot(system, spec), holding)
-    views = core.Views(_held(holding), agents, context.snapshot.pods, watched_since, now)
+    runs_now = system.now().timestamp()
+    views = Views(_held(holding), agents, context.snapshot.pods, watched_since, map_now, runs_now)
     if not system.pods(spec).list_is_authoritative and core.empty_list_is_suspicious(views):
         raise Unavailable(
             f"No pod of the pool {spec.name!r} is listed, but its agents are heard: "
             "check TERRASLOT_NAMESPACE, TERRASLOT_INSTANCE and TERRASLOT_KUBECONFIG."
         )
-    if any(isinstance(action, core.DeletePod) for action in _perform_all(views, context)):
+    if any(isinstance(action, actions.DeletePod) for action in _perform_all(views, context)):
         _reconcile_deleted(context, agents)
     end_unreported(system, spec, holding.values())
     return context.snapshot
@@ -87,15 +90,16 @@ def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:
     tokens = {run.token for run in context.holding.values()}
     holding = {run.id: run for run in _holding(context.system, context.spec).values() if run.token in tokens}
     left = [agent for agent in context.slots.snapshot() if agent.name in known]
-    now, watched_since = context.slots.watched()
-    views = core.Views(_held(holding), left, context.snapshot.pods, watched_since, now)
+    map_now, watched_since = context.slots.watched()
+    runs_now = context.system.now().timestamp()
+    views = Views(_held(holding), left, context.snapshot.pods, watched_since, map_now, runs_now)
     _perform_all(views, replace(context, holding=holding))
 
 
-def _perform_all(views: core.Views, context: Context) -> list[core.Action]:
-    actions = core.reconcile(views, context.spec)
+def _perform_all(views: Views, context: Context) -> list[actions.Action]:
+    decided = core.reconcile(views, context.spec)
     unanswered = 0
-    for action in actions:
+    for action in decided:
         renew_lock()
         about = {"pool": context.spec.name, "action": type(action).__name__, "about": _about(action)}
         with isolate("reconcile action failed", **about):
@@ -106,50 +110,50 @@ def _perform_all(views: core.Views, context: Context) -> list[core.Action]:
                 unanswered += isinstance(error, Unavailable)
                 if unanswered == GIVE_UP_AFTER:
                     raise
-    return actions
+    return decided
 
 
-def _about(action: core.Action) -> str:
+def _about(action: actions.Action) -> str:
     match action:
-        case core.DeletePod(pod) | core.FinishRemoval(pod):
+        case actions.DeletePod(pod) | actions.FinishRemoval(pod):
             return pod.name
-        case core.DrainAgent(agent) | core.DeregisterAgent(agent):
+        case actions.DrainAgent(agent) | actions.DeregisterAgent(agent):
             return agent
-        case core.ReleaseLease(lease):
+        case actions.ReleaseLease(lease):
             return lease.run
     return action.run.id
 
 
-def perform(action: core.Action, context: Context) -> None:
+def perform(action: actions.Action, context: Context) -> None:
     """Perform one action."""
     slots, pool = context.slots, context.spec.name
     match action:
-        case core.DeletePod():
+        case actions.DeletePod():
             _delete_pod(action, context)
-        case core.FinishRemoval():
+        case actions.FinishRemoval():
             _finish_removal(action, context)
-        case core.DrainAgent(agent, reason):
+        case actions.DrainAgent(agent, reason):
             slots.drain(agent)
             log.info("agent drains", pool=pool, agent=agent, why=reason)
-        case core.DeregisterAgent(agent, instance_id):
+        case actions.DeregisterAgent(agent, instance_id):
             deleted = context.deleted.get(agent)
             why = f"its pod was deleted: {deleted}" if deleted else "its pod is gone"
             agent_gone(context.system, pool, agent, instance_id, why)
-        case core.ReleaseLease(lease):
+        case actions.ReleaseLease(lease):
             slots.release(lease.run, lease.token)
             log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent)
-        case core.RequeueOrFail():
+        case actions.RequeueOrFail():
             _requeue_or_fail(action, context)
-        case core.CancelRun(held, mode, reason):
+        case actions.CancelRun(held, mode, reason):
             log.warning("run cancelled", run=held.id, why=reason, mode=mode.value)
             decide.interrupt(context.system, context.holding[held.id], mode)
-        case core.RepairRun(repair, run, lease):
+        case actions.RepairRun(repair, run, lease):
             _repair(repair, context.holding[run.id], lease, context)
         case _:
             assert_never(action)
 
 
-def _delete_pod(action: core.DeletePod, context: Context) -> None:
+def _delete_pod(action: actions.DeletePod, context: Context) -> None:
     pool, now = context.spec.name, context.system.now()
     log.warning("pod deleted", pool=pool, pod=action.pod.name, why=action.reason)
     context.snapshot.delete(action.pod)
@@ -160,14 +164,14 @@ def _delete_pod(action: core.DeletePod, context: Context) -> None:
             decisions.record_pod_failure(session, pool, now, action.pod.name, action.reason)
 
 
-def _finish_removal(action: core.FinishRemoval, context: Context) -> None:
+def _finish_removal(action: actions.FinishRemoval, context: Context) -> None:
     pod = action.pod
     if context.slots.take_over(pod.name, secrets.token_hex(8), expect=action.claim):
         context.snapshot.delete(pod)
         log.info("pod deleted", pool=context.spec.name, pod=pod.name, why="its removal was begun and not finished")
 
 
-def _requeue_or_fail(action: core.RequeueOrFail, context: Context) -> None:
+def _requeue_or_fail(action: actions.RequeueOrFail, context: Context) -> None:
     run = context.holding[action.run.id]
     lost = requeue_or_fail(context.system, run, action.reason, may_have_started=True)
     # A run that went on meanwhile keeps its slot.
@@ -175,21 +179,21 @@ def _requeue_or_fail(action: core.RequeueOrFail, context: Context) -> None:
         context.slots.release(run.id, action.lease.token)
 
 
-def _repair(repair: core.Repair, run: Run, lease: Lease, context: Context) -> None:
+def _repair(repair: actions.Repair, run: Run, lease: Lease, context: Context) -> None:
     match repair:
-        case core.Repair.EXPIRE:
+        case actions.Repair.EXPIRE:
             freed(context.system, end(context.system, run, RunEvent.EXPIRED))
-        case core.Repair.REVERT_CONFIRMATION:
+        case actions.Repair.REVERT_CONFIRMATION:
             _revert_confirmation(run, lease, context)
-        case core.Repair.RESEND_ORDER:
+        case actions.Repair.RESEND_ORDER:
             _resend_order(run, lease, context)
-        case core.Repair.REVOKE_ORDER:
+        case actions.Repair.REVOKE_ORDER:
             if context.slots.revoke(run.id, lease.token):
                 why = f"its order was not redeemed within {context.spec.timeouts.redeem:g} s"
                 requeue_or_fail(context.system, run, why, may_have_started=False)
-        case core.Repair.PAUSE_DEADLINE:
+        case actions.Repair.PAUSE_DEADLINE:
             note(context.system, run, RunNote.DEADLINE_PAUSED, deadline=None)
-        case core.Repair.RESUME_DEADLINE:
+        case actions.Repair.RESUME_DEADLINE:
             deadline = apply_deadline(context.system.now(), context.spec)
             note(context.system, run, RunNote.DEADLINE_RESUMED, deadline=deadline)
         case _:
@@ -225,9 +229,9 @@ def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
         return {run.id: run for run in runs.holding(session, spec.name)}
 
 
-def _held(holding: Mapping[str, Run]) -> list[core.HeldRun]:
+def _held(holding: Mapping[str, Run]) -> list[HeldRun]:
     return [
-        core.HeldRun(
+        HeldRun(
             id=run.id,
             status=run.status,
             agent=run.agent or "",

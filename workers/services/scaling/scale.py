@@ -115,6 +115,7 @@ def observe(snapshot: PodSnapshot) -> PoolFacts:
     now = system.now().timestamp()
     slots = system.slots(spec.name)
     agents = slots.snapshot()
+    ahead = slots.watched()[0] - now
     registered = {agent.name for agent in agents}
     unregistered = [pod for pod in snapshot.pods if pod.living and pod.name not in registered]
     with system.database.read() as session:
@@ -126,14 +127,14 @@ def observe(snapshot: PodSnapshot) -> PoolFacts:
     stats = slots.stats()
     return PoolFacts(
         ready=len(available),
-        starting=sum(now - pod.created_at <= spec.limits.start_deadline for pod in unregistered),
+        starting=sum(pod.age <= spec.limits.start_deadline for pod in unregistered),
         free_apply=stats.free_apply,
         free_plan_only=stats.free_plan_only,
         used=len(leases),
         reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
         pending_plans=pending_plans,
         pending_applies=pending_applies,
-        idle_since=tuple(agent.idle_since for agent in available if agent.idle_since is not None),
+        idle_since=tuple(agent.idle_since - ahead for agent in available if agent.idle_since is not None),
         failures=tuple(failures),
         outdated=sum(agent.name in outdated and not agent.leases for agent in available),
         updated=sum(agent.name not in outdated for agent in available),
