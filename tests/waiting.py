@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout: float = 30, every: float = 0.01) -> T:
+def eventually(condition: Callable[[], T], timeout: float = 60, every: float = 0.01) -> T:
     """Return the first true answer of ``condition``; fail if there is none within ``timeout`` seconds."""
     deadline, pause = time.monotonic() + timeout, threading.Event()
     while not (answer := condition()):

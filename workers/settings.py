@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     that is over stays on record, ``decision_retention_days`` a scaling decision or a pod's failure. ``kubeconfig`` and
     ``namespace``: where the pods of Kubernetes pools are, unless in the namespace of this process's own pod.
     ``shared_agent_username`` and ``shared_agent_password`` are the Redis user of all agents of all pools, where the
-    server administers no users: pools are not kept from one another then. ``instance`` tells the control plane from
+    server administers no users: pools are not kept from one another then. ``local_user``: the user of this machine as
+    whom the agents of local pools run, where root starts this system. ``instance`` tells the control plane from
     others in its namespace. ``log_format`` is ``console`` or ``json``.
     """
 
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     run_retention_days: float = Field(default=90, ge=1, le=_FOR_EVER)
     decision_retention_days: float = Field(default=30, ge=1, le=_FOR_EVER)
     terraform: str | None = None
+    local_user: str = ""
     kubeconfig: str | None = None
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")

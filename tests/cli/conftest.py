@@ -189,7 +189,7 @@ class Embedded:
             run = self.latest(workspace)
             return run if run is not None and run.status is status else None
 
-        return eventually(look, timeout=60)
+        return eventually(look, timeout=120)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Program:
 
     def __call__(self, *arguments: str) -> Answer:
         with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         return Answer(process.returncode, out, err)
 
 

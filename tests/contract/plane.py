@@ -126,7 +126,7 @@ class Plane:
         return self.app.send_task("terraform.plan_and_apply", kwargs={"workspace": workspace, **options})
 
     def tell(self, verb: str, run: AsyncResult) -> dict[str, Any]:
-        return self.app.send_task(f"terraform.{verb}", args=[run.id]).get(timeout=60)
+        return self.app.send_task(f"terraform.{verb}", args=[run.id]).get(timeout=120)
 
     def reach(self, run: AsyncResult, state: str) -> dict[str, Any]:
         """Wait until a run's Celery state is this one; return what it says of the run then."""

@@ -81,7 +81,7 @@ def dashboard(home: Path, redis_url: str, *options: str, prefix: str = "") -> It
     program = [sys.executable, "-m", "workers.dashboard", f"--port={port}", *options]
     with subprocess.Popen(program, env=kept | settings, cwd=home, stderr=subprocess.PIPE, text=True) as process:
         try:
-            eventually(lambda: answers(process, port, f"{prefix}/healthcheck"), timeout=60)
+            eventually(lambda: answers(process, port, f"{prefix}/healthcheck"), timeout=120)
             yield lambda path, **headers: get(port, path, **headers)
         finally:
             process.send_signal(signal.SIGTERM)

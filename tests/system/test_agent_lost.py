@@ -43,7 +43,7 @@ def test_a_killed_agents_apply_fails_and_is_never_repeated(cloud: Cloud) -> None
     assert agent is not None
     os.kill(agent_pid(cloud, pool, agent), signal.SIGKILL)
     with pytest.raises(RunFailed, match="agent_lost"):
-        result.get(timeout=60)
+        result.get(timeout=120)
     assert agent not in cloud.pods(pool)
     gate.touch()
     assert cloud.run(result).attempt == 1
@@ -61,7 +61,7 @@ def test_a_stopped_agent_hands_its_waiting_plan_over(cloud: Cloud) -> None:
 
     eventually(planned_elsewhere)
     cloud.tell("confirm", result)
-    assert result.get(timeout=60)["status"] == "succeeded"
+    assert result.get(timeout=120)["status"] == "succeeded"
 
 
 def test_a_server_that_is_killed_and_comes_back_costs_no_run(cloud: Cloud) -> None:
@@ -101,5 +101,5 @@ def test_a_control_worker_that_is_killed_is_replaced_and_loses_no_run(cloud: Clo
     gate.touch()
     cloud.reach(result, "APPLY_PENDING", seconds=60)
     cloud.tell("confirm", result)
-    assert result.get(timeout=60)["status"] == "succeeded"
+    assert result.get(timeout=120)["status"] == "succeeded"
     eventually(cloud.quiet)

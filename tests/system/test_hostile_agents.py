@@ -70,7 +70,7 @@ def _others_go_on(cloud: Cloud, other: str) -> Iterator[None]:
 
 
 def goes_on(cloud: Cloud, pool: str) -> None:
-    assert cloud.apply(cloud.workspace(pool=pool, auto_apply=True)).get(timeout=60)["status"] == "succeeded"
+    assert cloud.apply(cloud.workspace(pool=pool, auto_apply=True)).get(timeout=120)["status"] == "succeeded"
 
 
 def refused(client: redis.Redis, *words: Any) -> bool:
@@ -150,7 +150,7 @@ def test_a_report_of_70_mb_ends_its_run_and_no_other(attacker: redis.Redis, clou
     }  # fmt: skip
     attacker.lpush(f"ts:{{{pool}}}:reports", json.dumps(report))
     with pytest.raises(Exception, match=f"70,000,.* bytes.*{LONGEST:,}") as error:
-        held.get(timeout=60)
+        held.get(timeout=120)
     assert run.id in str(error.value)
     gate.touch()
     eventually(lambda: cloud.quiet(pool), 30)
@@ -211,7 +211,7 @@ def test_malformed_records_concern_their_pool_alone_and_are_removed(
         attacker.zadd(f"ts:{{{pool}}}:reserved", {"run-x": 1})
         assert {view.name for view in views.every(cloud.system)} > {"default", pool}
         eventually(lambda: not written(cloud.system.redis, pool) & FORGED, 20)
-    assert cloud.plan(cloud.workspace(pool=pool)).get(timeout=60)["status"] == "succeeded"
+    assert cloud.plan(cloud.workspace(pool=pool)).get(timeout=120)["status"] == "succeeded"
 
 
 @pytest.mark.usefixtures("_others_go_on")
@@ -220,4 +220,4 @@ def test_a_key_of_another_type_concerns_its_pool_alone_and_is_removed(
 ) -> None:
     with suppress(ResponseError):
         attacker.zadd(f"ts:{{{pool}}}:leases", {"x": 1})
-    assert cloud.plan(cloud.workspace(pool=pool)).get(timeout=60)["status"] == "succeeded"
+    assert cloud.plan(cloud.workspace(pool=pool)).get(timeout=120)["status"] == "succeeded"

@@ -88,7 +88,7 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
 
     assert later(pool, OVERLAP + 1) == ["generation 1 disconnected"]
     plan_gate.touch()
-    assert planning.get(timeout=60)["outputs"] == {}
+    assert planning.get(timeout=120)["outputs"] == {}
     eventually(lambda: in_use(cloud, pool) == {f"ts-{pool}-2"})
     assert later(pool, OVERLAP + RECONNECT) == []  # somebody might be between two connections
     assert later(pool, OVERLAP + RECONNECT + 60) == ["generation 1 retired"]
@@ -99,13 +99,13 @@ def test_an_agent_follows_a_rotation_at_work_and_the_old_credential_opens_nothin
 
     assert applying.state == "APPLYING"
     apply_gate.touch()
-    assert applying.get(timeout=60)["agent"] in agents
+    assert applying.get(timeout=120)["agent"] in agents
     cloud.tell("confirm", waiting)
-    assert waiting.get(timeout=60)["agent"] == keeper
+    assert waiting.get(timeout=120)["agent"] == keeper
     assert {agent.name: agent.instance_id for agent in cloud.slots(pool).snapshot()} == agents
     assert [cloud.run(result).attempt for result in (waiting, applying, planning)] == [1, 1, 1]
 
     further = cloud.apply(cloud.workspace(SECRETIVE, pool=pool, auto_apply=True))
-    assert further.get(timeout=60)["outputs"] == {"length": 8}
+    assert further.get(timeout=120)["outputs"] == {"length": 8}
     eventually(lambda: cloud.quiet(pool))
     assert in_use(cloud, pool) == {f"ts-{pool}-2"}

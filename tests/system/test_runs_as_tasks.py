@@ -27,7 +27,7 @@ def test_a_plan_tells_its_changes_and_changes_nothing(cloud: Cloud) -> None:
     workspace = cloud.workspace()
     for _ in range(2):
         result = cloud.plan(workspace)
-        outcome = result.get(timeout=60)
+        outcome = result.get(timeout=120)
         assert outcome["status"] == "succeeded"
         assert outcome["changes"] == {"add": 1, "change": 0, "destroy": 0}
         assert (outcome["run_id"], outcome["workspace"]) == (result.id, workspace)
@@ -40,25 +40,25 @@ def test_an_apply_waits_for_its_confirmation_and_returns_outputs_from_the_agent_
     assert result.info["status"] == "apply_pending"
     planned_by = result.info["agent"]
     cloud.tell("confirm", result)
-    outcome = result.get(timeout=60)
+    outcome = result.get(timeout=120)
     assert outcome["outputs"] == {"greeting": "hello you"}
     assert (outcome["agent"], outcome["slot"]) == (planned_by, 0)
 
-    again = cloud.apply(workspace).get(timeout=60)
+    again = cloud.apply(workspace).get(timeout=120)
     assert (again["status"], again["changes"]) == ("succeeded", {"add": 0, "change": 0, "destroy": 0})
 
 
 def test_auto_apply_needs_nobody_and_destroy_removes_everything(cloud: Cloud) -> None:
     workspace = cloud.workspace(auto_apply=True)
-    assert cloud.apply(workspace).get(timeout=60)["changes"]["add"] == 1
-    assert cloud.apply(workspace, destroy=True).get(timeout=60)["changes"]["destroy"] == 1
+    assert cloud.apply(workspace).get(timeout=120)["changes"]["add"] == 1
+    assert cloud.apply(workspace, destroy=True).get(timeout=120)["changes"]["destroy"] == 1
 
 
 def test_any_celery_client_that_knows_the_broker_can_enqueue(cloud: Cloud) -> None:
     url = cloud.system.settings.redis_url
     with Celery("somebody-elses", broker=url, backend=url, set_as_current=False) as client:
         result = client.send_task("terraform.plan", args=[cloud.workspace()])
-        assert result.get(timeout=60)["status"] == "succeeded"
+        assert result.get(timeout=120)["status"] == "succeeded"
 
 
 def test_a_chain_goes_on_after_an_approval_and_ignores_what_the_run_before_returned(cloud: Cloud) -> None:
@@ -70,7 +70,7 @@ def test_a_chain_goes_on_after_an_approval_and_ignores_what_the_run_before_retur
     cloud.reach(result.parent, "APPLY_PENDING")
     assert result.state == "PENDING"
     cloud.tell("confirm", result.parent)
-    assert result.get(timeout=60)["workspace"] == second
+    assert result.get(timeout=120)["workspace"] == second
 
 
 def test_a_chain_stops_where_a_plan_is_refused(cloud: Cloud) -> None:
@@ -89,7 +89,7 @@ def test_a_chain_stops_where_a_plan_is_refused(cloud: Cloud) -> None:
 def test_a_group_runs_side_by_side(cloud: Cloud) -> None:
     wanted = [cloud.workspace() for _ in range(3)]
     result = group(cloud.app.signature("terraform.plan", args=[workspace]) for workspace in wanted).apply_async()
-    assert [outcome["workspace"] for outcome in result.get(timeout=60)] == wanted
+    assert [outcome["workspace"] for outcome in result.get(timeout=120)] == wanted
 
 
 def test_a_chord_joins_runs_across_an_approval(cloud: Cloud) -> None:
@@ -100,13 +100,13 @@ def test_a_chord_joins_runs_across_an_approval(cloud: Cloud) -> None:
     ]
     result = chord(header, app=cloud.app)(cloud.app.signature("terraform.plan", kwargs={"workspace": last}))
     cloud.tell("confirm", cloud.reach(result.parent.results[0], "APPLY_PENDING"))
-    assert result.get(timeout=60)["workspace"] == last
+    assert result.get(timeout=120)["workspace"] == last
 
 
 def test_a_failed_run_raises_terraforms_own_words(cloud: Cloud) -> None:
     result = cloud.plan(cloud.workspace('resource "terraform_data" "a" { nonsense = true }\n'))
     with pytest.raises(RunFailed, match=r"terraform_failed.*\n?(.|\n)*Unsupported argument"):
-        result.get(timeout=60)
+        result.get(timeout=120)
     assert result.state == "FAILURE"
     assert "nonsense" in (cloud.run(result).error or "")
     eventually(cloud.quiet)
@@ -115,7 +115,7 @@ def test_a_failed_run_raises_terraforms_own_words(cloud: Cloud) -> None:
 def test_a_provider_that_can_not_be_installed_is_named(cloud: Cloud) -> None:
     code = 'terraform { required_providers { nope = { source = "localhost.invalid/no/nope" } } }'
     with pytest.raises(RunFailed, match=r"(?s)localhost\.invalid/no/nope"):
-        cloud.plan(cloud.workspace(code)).get(timeout=60)
+        cloud.plan(cloud.workspace(code)).get(timeout=120)
 
 
 def test_a_directory_that_is_gone_is_named_with_what_to_do(cloud: Cloud) -> None:
@@ -123,10 +123,10 @@ def test_a_directory_that_is_gone_is_named_with_what_to_do(cloud: Cloud) -> None
     directory = cloud.directory / workspace
     (directory / "main.tf").unlink()
     with pytest.raises(RunFailed, match=r"source_unavailable.*There is no Terraform configuration"):
-        cloud.plan(workspace).get(timeout=60)
+        cloud.plan(workspace).get(timeout=120)
     directory.rmdir()
     with pytest.raises(RunFailed, match=f"source_unavailable.*{directory}"):
-        cloud.plan(workspace).get(timeout=60)
+        cloud.plan(workspace).get(timeout=120)
 
 
 def test_bad_requests_get_a_sentence_each_and_the_worker_stays_up(cloud: Cloud) -> None:
@@ -147,7 +147,7 @@ def test_bad_requests_get_a_sentence_each_and_the_worker_stays_up(cloud: Cloud) 
     ):
         with pytest.raises(error, match=words):
             send().get(timeout=20)
-    assert cloud.plan(workspace).get(timeout=60)["status"] == "succeeded"
+    assert cloud.plan(workspace).get(timeout=120)["status"] == "succeeded"
 
 
 def test_a_run_is_confirmed_once_and_only_while_it_waits(cloud: Cloud) -> None:
@@ -155,7 +155,7 @@ def test_a_run_is_confirmed_once_and_only_while_it_waits(cloud: Cloud) -> None:
     cloud.tell("confirm", result)
     with pytest.raises(NotWaiting, match="not waiting for a confirmation"):
         cloud.tell("confirm", result)
-    result.get(timeout=60)
+    result.get(timeout=120)
     with pytest.raises(NotWaiting, match="it is succeeded"):
         cloud.tell("confirm", result)
     with pytest.raises(IllegalTransition, match="over already"):
@@ -166,7 +166,7 @@ def test_a_message_that_is_no_task_is_dropped_and_the_worker_stays_up(cloud: Clo
     for queue in ("celery", "terraslot.control", "terraslot.reports"):
         cloud.app.send_task("os.system", args=["true"], queue=queue, ignore_result=True)
         cloud.system.redis.lpush(queue, '{"body": "not base64", "headers": {}, "properties": {}}')
-    assert cloud.plan(cloud.workspace()).get(timeout=60)["status"] == "succeeded"
+    assert cloud.plan(cloud.workspace()).get(timeout=120)["status"] == "succeeded"
 
 
 def test_a_cancelled_apply_is_interrupted_once_keeps_its_state_and_frees_the_workspace(cloud: Cloud) -> None:
@@ -215,7 +215,7 @@ from celery import Celery
 url, workspace = sys.argv[1:]
 app = Celery(broker=url, backend=url)
 try:
-    app.send_task("terraform.plan", kwargs={"workspace": workspace}).get(timeout=60)
+    app.send_task("terraform.plan", kwargs={"workspace": workspace}).get(timeout=120)
 except Exception as error:
     print(type(error).__name__, error)
 """

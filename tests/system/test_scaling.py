@@ -25,7 +25,7 @@ def test_a_pool_grows_from_zero_to_its_maximum_and_back_to_zero_when_idle(cloud:
     eventually(lambda: cloud.slots(pool).stats().running == 6)
     assert len(cloud.pods(pool)) == 2
     gate.touch()
-    assert {result.get(timeout=60)["status"] for result in results} == {"succeeded"}
+    assert {result.get(timeout=120)["status"] for result in results} == {"succeeded"}
     eventually(lambda: cloud.pods(pool) == [] and cloud.slots(pool).snapshot() == [])
     with cloud.system.database.read() as session:
         changes = [(row.current, row.desired, row.reason) for row in decisions.recent(session, pool, limit=20)]
@@ -59,7 +59,7 @@ def test_reserved_protection(cloud: Cloud) -> None:
     eventually(lambda: all(agent.draining for agent in cloud.slots(pool).snapshot() if agent.name != keeper))
     assert keeper in cloud.pods(pool)
     cloud.tell("confirm", result)
-    assert result.get(timeout=60)["agent"] == keeper
+    assert result.get(timeout=120)["agent"] == keeper
 
 
 def test_utilisation(cloud: Cloud) -> None:
@@ -71,7 +71,7 @@ def test_utilisation(cloud: Cloud) -> None:
     eventually(lambda: len(cloud.pods(pool)) == 2 and cloud.slots(pool).stats().running == 3)
     gate.touch()
     for result in results:
-        result.get(timeout=60)
+        result.get(timeout=120)
     eventually(lambda: cloud.pods(pool) == [])
     with cloud.system.database.read() as session:
         steps = [(row.current, row.desired) for row in decisions.recent(session, pool, limit=20)]

@@ -49,7 +49,7 @@ def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
     eventually(lambda: any("says" in line.text for line in RunLog(cloud.system.redis, pool, result.id).read()))
     seen += _redis(cloud) + _arguments()
     gate.touch()
-    outcome = result.get(timeout=60)
+    outcome = result.get(timeout=120)
     seen += [str(outcome).encode(), *_redis(cloud), *_files(cloud)]
     assert outcome["outputs"]["plain"] == "it is (sensitive)"
     assert len(outcome["outputs"]["hash"]) == 64
@@ -63,7 +63,7 @@ def test_an_error_that_quotes_a_value_is_masked(cloud: Cloud) -> None:
     workspace = cloud.workspace(QUOTING)
     _set_password(cloud, workspace)
     with pytest.raises(RunFailed, match=r"wrong: \(sensitive\)") as failure:
-        cloud.plan(workspace).get(timeout=60)
+        cloud.plan(workspace).get(timeout=120)
     assert PASSWORD not in str(failure.value)
 
 

@@ -69,7 +69,7 @@ def test_from_up_to_an_applied_run_with_a_rotation_in_it(
         rotate(cloud, monkeypatch)
         eventually(lambda: agent in [found.name for found in cloud.slots().snapshot() if not found.silent])
         cloud.tell("confirm", run)
-        applied = run.get(timeout=60)
+        applied = run.get(timeout=120)
         assert (applied["agent"], applied["outputs"]) == (agent, {"greeting": "hello world"})
         keys = connect(cloud.system.settings.redis).keys("ts:{default}:*")
         assert keys, "the slot map is in the database that the URL names"
@@ -95,4 +95,4 @@ def test_a_failover_in_the_middle_of_runs_loses_none(tmp_path: Path) -> None:
         cloud.tell("confirm", waiting)
         assert waiting.get(timeout=90)["status"] == "succeeded"
         assert [cloud.run(run).attempt for run in (waiting, applying)] == [1, 1]
-        assert cloud.apply(cloud.workspace(auto_apply=True)).get(timeout=60)["status"] == "succeeded"
+        assert cloud.apply(cloud.workspace(auto_apply=True)).get(timeout=120)["status"] == "succeeded"

@@ -22,7 +22,8 @@ def up(
 ) -> None:
     """Start Valkey, workers, beat, Flower and a local pool under TERRASLOT_HOME.
 
-    No Valkey is started where TERRASLOT_REDIS_URL names a server. Local agents run as you, and can read what you can.
+    No Valkey is started where TERRASLOT_REDIS_URL names a server. Local agents run as you,
+    and can read what you can; as root, set TERRASLOT_LOCAL_USER to run them as another user.
     """
     options = Options(flower=flower, flower_port=flower_port)
     if detach:

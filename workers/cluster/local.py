@@ -24,6 +24,7 @@ from workers.cluster import pod_record, process_log, processes
 from workers.cluster.backend import PodBackend, Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
 from workers.cluster.processes import OrphanedGroup, orphaned_groups
+from workers.cluster.system_user import SystemUser
 from workers.core.pods import Pod
 from workers.protocol.errors import Unavailable
 from workers.protocol.pool_secret import SECRET_FILE
@@ -45,7 +46,7 @@ class LocalPods(PodBackend):
     """Local pods under ``home``; ``environment``: the variables ``TERRASLOT_*`` that all agents share.
 
     ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead agent
-    left running.
+    left running. ``user``: as whom agents run, if not as this process.
     """
 
     keeps_state = True
@@ -58,6 +59,7 @@ class LocalPods(PodBackend):
     grace: float = _GRACE
     orphan_grace: float = _GRACE
     command: Sequence[str] = AGENT
+    user: SystemUser | None = None
     clock: Callable[[], float] = time.time
 
     @property
@@ -91,8 +93,12 @@ class LocalPods(PodBackend):
             if self._record(path):
                 return
             (path / WORK).mkdir(parents=True)
+            if self.user:
+                self._let_in(self.user, directory, path)
+                self.user.own(path / WORK)
+            environment = self._environment_of(spec.name, path)
             process = processes.start(
-                self.command, environment=self._environment_of(spec.name, path), directory=path, log=path / LOG
+                self.command, environment=environment, directory=path, log=path / LOG, user=self.user
             )
             PodRecord(pid=process.pid, started=process.started, created_at=self.clock(), template=TEMPLATE).write(path)
 
@@ -109,12 +115,16 @@ class LocalPods(PodBackend):
         directory = self._secret_dir(spec.name)
         path = directory / SECRET_FILE
         with _unavailable("write", str(path)):
-            if path.exists() and path.read_text("utf-8") == content:
+            owner = self.user.uid if self.user else os.geteuid()
+            if path.exists() and path.stat().st_uid == owner and path.read_text("utf-8") == content:
                 return
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = path.with_suffix(".new")
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 file.write(content)
+            if self.user:
+                directory.chmod(0o711)
+                self.user.own(fresh)
             fresh.replace(path)
 
     def delete_secret(self, spec: PoolSpec) -> None:
@@ -133,9 +143,26 @@ class LocalPods(PodBackend):
             (self._root / _CLOSED).touch()
 
     def open(self) -> None:
-        """Allow new pods again."""
+        """Allow new pods again. Raises :class:`InvalidRequest` where agents can't run as their user."""
         with _unavailable("open", str(self._root)):
+            self._root.mkdir(parents=True, exist_ok=True)
             (self._root / _CLOSED).unlink(missing_ok=True)
+            if self.user is None:
+                self.home.chmod(0o700)
+            else:
+                self._let_in(self.user)
+                self.user.check(self._root)
+
+    def _let_in(self, user: SystemUser, *directories: Path) -> None:
+        """Let agents of this user reach what is theirs under ``home``, and nothing else."""
+        secrets, state = self.home / "secrets", self.home / "state"
+        secrets.mkdir(exist_ok=True)
+        for entry in set(self.home.iterdir()) - {self._root, secrets, state}:
+            with suppress(FileNotFoundError):  # other processes replace files meanwhile
+                entry.chmod(entry.stat().st_mode & 0o700)
+        for directory in (self.home, self._root, secrets, *directories):
+            directory.chmod(0o711)
+        user.adopt(state)
 
     @contextmanager
     def _locked(self, pool: str) -> Iterator[Path]:
@@ -222,6 +249,7 @@ class LocalPods(PodBackend):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
         return {
             **inherited,
+            **(self.user.environment(path / WORK) if self.user else {}),
             **self.environment,
             f"{_PREFIX}POOL": pool,
             f"{_PREFIX}AGENT": path.name,

@@ -20,6 +20,8 @@ from signal import SIGINT, SIGKILL, Signals
 
 import psutil
 
+from workers.cluster.system_user import SystemUser
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -67,11 +69,18 @@ _CHILDREN: dict[Process, subprocess.Popen[bytes]] = {}
 
 
 def start(
-    argv: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path, keep: Sequence[int] = ()
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    log: Path,
+    keep: Sequence[int] = (),
+    user: SystemUser | None = None,
 ) -> Process:
     """Start a process in a session of its own, without input, its output appended to ``log``.
 
-    ``keep`` are descriptors that it inherits. Raises :class:`OSError` if it can't be started.
+    ``keep`` are descriptors that it inherits, ``user`` as whom it runs, if not as this process. Raises :class:`OSError`
+    if it can't be started.
     """
     with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603 - an argv of our own, and no shell
@@ -83,6 +92,9 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=tuple(keep),
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
         )
     process = Process(child.pid, _kernel(child.pid)[1])
     _CHILDREN[process] = child
@@ -127,22 +139,23 @@ def orphaned_groups(children: Path) -> list[OrphanedGroup]:
 
 def _orphaned_group(file: Path) -> OrphanedGroup | None:
     try:
-        child = json.loads(file.read_text())
+        child, owner = json.loads(file.read_text()), file.stat().st_uid
     except FileNotFoundError:
         return None  # its agent lives, and has just removed it
-    leader = identify(child["pid"])
+    members = tuple(_members(child["pid"], owner))
+    leader = next((member for member in members if member.pid == child["pid"]), None)
     # The kernel gives the number of a group with members to no other process: where another process has it as its pid,
     # all of the group are gone.
-    if leader and not leader.started_at(child["started"]):
+    if not members or (leader and not leader.started_at(child["started"])):
         return None
-    members = tuple(_members(child["pid"]))
-    return OrphanedGroup(leader, members, bool(child.get("interrupted"))) if members else None
+    return OrphanedGroup(leader, members, bool(child.get("interrupted")))
 
 
-def _members(group: int) -> Iterator[Process]:
+def _members(group: int, owner: int) -> Iterator[Process]:
+    # What a configuration wrote may name any group: a record is about processes of its owner.
     for pid in psutil.pids():
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(pid) == group and (member := identify(pid)):
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getpgid(pid) == group and psutil.Process(pid).uids().real == owner and (member := identify(pid)):
                 yield member
 
 

@@ -104,7 +104,7 @@ def make_home(home: Path) -> None:
     """Create ``home`` with its directory of logs. Raises :class:`InvalidRequest` where that can't be."""
     with _usable(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home.chmod(0o700)
+        home.chmod(home.stat().st_mode & 0o711 | 0o700)  # agents of another user may be at work
         (home / "logs").mkdir(exist_ok=True)
 
 

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from workers.cluster import process_log, processes
+from workers.cluster import process_log, processes, system_user
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.embedded import state, valkey
@@ -129,6 +129,9 @@ class _Supervisor:
         self._components: list[Component] = []
         self._flower_port = _flower_port(options)
         own = _servers_of_ones_own()
+        self._agents_user = system_user.named(settings().local_user)
+        if self._agents_user is None and os.geteuid() == 0:
+            progress(f"Local agents run as root. Set {system_user.VARIABLE} to a user that has no rights of its own.")
         self._valkey = None if own.get("redis_url") else valkey.configure(self._home)
         self.running = Running(
             redis_url=self._valkey.url if self._valkey else own["redis_url"],
@@ -145,7 +148,7 @@ class _Supervisor:
             self._start(Component(VALKEY, self._valkey.start, self._valkey.answers, valkey.log(self._home)))
             self._await_ready()
         self.running.write(self._home)
-        LocalPods(self._home, {}).open()
+        LocalPods(self._home, {}, user=self._agents_user).open()
         settings.cache_clear()
         from workers.app import build_app  # noqa: PLC0415 - it reads the settings, which are written down only now
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 
+from workers.cluster import system_user
 from workers.cluster.backend import PodBackend
 from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
@@ -84,7 +85,7 @@ def build(config: Settings, celery: Celery) -> System:
     terraform = {"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {}
     api = Api(config.kubeconfig, config.namespace)
     backends: dict[str, PodBackend] = {
-        "local": LocalPods(config.home, environment | terraform),
+        "local": LocalPods(config.home, environment | terraform, user=system_user.named(config.local_user)),
         "kubernetes": KubernetesPods(api, instance=config.instance, environment=environment),
     }
     redis = connect(config.redis)

@@ -62,7 +62,9 @@ class Database:
     def migrate(self) -> None:
         """Create the tables, or bring them up to this version. Safe from several processes at once, and again."""
         if self._is_sqlite and self._url.database:
-            Path(self._url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+            file = Path(self._url.database).absolute()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o600)  # it holds outputs of runs
         # Alembic takes a fifth of a second to import, which only a migration has to spend.
         from workers.store import migrations  # noqa: PLC0415
 
