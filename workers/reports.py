@@ -66,7 +66,7 @@ class Reader:
         self._pools |= wake_ups.wait(0 if self._pools else self._look_at - time.monotonic())
         found: list[Found] = []
         if time.monotonic() >= self._look_at:
-            self._pools |= {spec.name for spec in self._system.pools()}
+            self._pools |= set(self._system.pool_names())
             found += older_reports(self._system.broker, _OLDER_AT_ONCE)
             mark_read(self._system.redis)
             self._look_at = time.monotonic() + _LOOK_SECONDS

@@ -36,6 +36,7 @@ from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import decisions
 from workers.store import pools as stored_pools
+from workers.store.models import Pool
 
 POOL = "default"
 HOSTILE = "<script>alert('x')</script>"
@@ -98,7 +99,10 @@ def answers(process: subprocess.Popen[str], port: int, path: str) -> bool:
 
 
 def populated(home: Path, redis_url: str) -> System:
-    """Return a system with one agent: a plan runs on it, an apply waits for its workspace's turn and one for a slot."""
+    """Return a system with one agent: a plan runs on it, an apply waits for its workspace's turn and one for a slot.
+
+    A second pool of it can't be read.
+    """
     config = Settings(home=home, redis_url=redis_url, database_url="", broker_url="")
     system = build(config, build_app("test", [], [], config))
     system.database.migrate()
@@ -116,6 +120,8 @@ def populated(home: Path, redis_url: str) -> System:
     with system.database.begin() as session:
         decisions.record(session, POOL, system.now(), current=1, desired=2, reason=f"reason {HOSTILE}", facts={})
         stored_pools.set_status(session, POOL, f"status {HOSTILE}", system.now())
+        stored_pools.save(session, PoolSpec(name="broken"), system.now())
+        session.get_one(Pool, "broken").spec = {"name": "broken", "limits": {"max_agents": "lots"}}
     return system
 
 
@@ -150,6 +156,14 @@ def test_the_page_shows_agents_with_three_slots_what_waits_and_why_the_pool_is_s
     assert re.search(r"run-2 web plan_and_apply 0 \d+s", page)
 
 
+def test_a_pool_that_can_not_be_read_is_shown_as_that_beside_the_others(guarded) -> None:
+    """F36."""
+    page = guarded("/slots", **PERSON).text
+    assert "unreadable" in page
+    assert "limits.max_agents: Input should be a valid integer" in page
+    assert "local, 0 to 3 agents" in page
+
+
 def test_the_page_escapes_what_others_wrote(guarded) -> None:
     page = guarded("/slots", **PERSON).text
     assert HOSTILE not in page
@@ -159,7 +173,8 @@ def test_the_page_escapes_what_others_wrote(guarded) -> None:
 def test_the_json_has_the_same_facts_for_programs(guarded) -> None:
     answer = guarded("/slots.json", **PERSON)
     assert answer.headers["Content-Type"].startswith("application/json")
-    (pool,) = answer.json["pools"]
+    broken, pool = answer.json["pools"]
+    assert (broken["name"], broken["type"], broken["limits"]["max_agents"]) == ("broken", "unreadable", None)
     assert answer.json["error"] is None
     (agent,) = pool["agents"]
     assert [slot["run_id"] for slot in agent["slots"]] == ["run-1", "run-0", None]

@@ -42,7 +42,7 @@ def test_one_system_from_its_start_to_its_end(home, parts_of):
     assert {f"{part} answers" for part in every if part != "supervisor"} <= set(said)
     database = Database(settings().database)
     with database.read() as session:
-        assert [pool.name for pool in pools.all(session)] == ["mine"]
+        assert pools.names(session) == ["mine"]
     database.dispose()
 
     with urllib.request.urlopen(running.flower_url + "/healthcheck", timeout=10) as answer:

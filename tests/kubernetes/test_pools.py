@@ -607,7 +607,7 @@ class TestADeletedPool:
         said = 'User "x" cannot delete resource "secrets" in API group ""'
         cluster.double.fail("delete", "secrets", status=403, reason="Forbidden", message=said)
         assert delete.delete_pool(cluster.system, POOL) == 0
-        assert cluster.system.pools() == []
+        assert cluster.system.pool_names() == []
 
     def test_keeps_a_pod_as_long_as_it_holds_something(self, cluster: Cluster) -> None:
         """Nothing busy is killed, whatever was deleted."""
@@ -641,7 +641,7 @@ class TestAPoolThatIsSaved:
         private = spec.kubernetes.model_copy(update={"image_pull_secrets": ("registry",)})
         with pytest.raises(InvalidRequest, match="no Secret 'registry'"):
             pools.create(cluster.system, spec.model_copy(update={"kubernetes": private}))
-        assert [each.name for each in cluster.system.pools()] == [POOL]
+        assert cluster.system.pool_names() == [POOL]
 
     @pytest.mark.parametrize(
         ("fault", "said"),

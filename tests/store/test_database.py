@@ -13,7 +13,7 @@ from sqlalchemy.exc import InternalError
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.kinds import RunKind
 from workers.specs.pools import PoolSpec
-from workers.store import pools, runs
+from workers.store import deliveries, pools, runs
 from workers.store.database import Database
 
 CLOSE_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'terraslot'"
@@ -26,7 +26,7 @@ def save(database, name, now):
 
 def names(database):
     with database.read() as session:
-        return [spec.name for spec in pools.all(session)]
+        return pools.names(session)
 
 
 def test_a_transaction_is_committed_when_its_block_ends_and_rolled_back_when_it_raises(database, now):
@@ -65,7 +65,7 @@ def test_a_transaction_for_reading_refuses_to_write_and_the_next_one_may(databas
 def test_a_sqlite_writer_that_waits_too_long_is_told_so(ledger, url, open_database, now):
     hasty = open_database(f"{url}?timeout=0.01")
     with ledger.database.begin() as session:
-        pools.all(session)  # writing or not, it has begun
+        pools.names(session)  # writing or not, it has begun
         with pytest.raises(Unavailable, match=r"terraslot\.db.* locked .*try again"):
             save(hasty, "new", now)
     save(hasty, "new", now)
@@ -180,8 +180,9 @@ def test_times_compare_by_moment_across_zones(ledger, now):
     with ledger.database.begin() as session:
         late = ledger.now.astimezone(timezone(timedelta(hours=-10)))
         runs.record(session, "a", "plan_finished", expect="planning", now=late)
-        assert runs.undelivered(session, late, late, 10) == []
-        assert len(runs.undelivered(session, late + timedelta(microseconds=1), late, 10)) == 1
+        later = late + timedelta(microseconds=1)
+        assert deliveries.overdue(session, before=late, now=later, limit=10) == []
+        assert len(deliveries.overdue(session, before=later, now=later, limit=10)) == 1
 
 
 def test_a_time_without_a_zone_is_refused(ledger):

@@ -10,7 +10,7 @@ from workers.core.errors import IllegalTransition, UnknownPool, UnknownRun, Unkn
 from workers.core.lifecycle import TRANSITIONS, RunEvent, RunStatus
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
-from workers.store import runs
+from workers.store import deliveries, runs
 
 S, E = RunStatus, RunEvent
 
@@ -181,13 +181,13 @@ def test_an_outcome_is_delivered_once(ledger, now):
         assert runs.mark_delivered(session, "a", now) is False, "not over yet"
     ledger.record("a", E.CANCELLED, S.PENDING)
     with ledger.database.begin() as session:
-        assert [run.id for run in runs.undelivered(session, ledger.now, ledger.now, 10)] == [], "too young"
+        assert overdue(session, ledger.now) == [], "too young"
     ledger.record("b", E.CANCELLED, S.PENDING)
     with ledger.database.begin() as session:
-        assert [run.id for run in runs.undelivered(session, ledger.now, ledger.now, 10)] == ["a"]
+        assert overdue(session, ledger.now) == ["a"]
         assert runs.mark_delivered(session, "a", now) is True
         assert runs.mark_delivered(session, "a", now) is False
-        assert runs.undelivered(session, ledger.now, ledger.now, 10) == []
+        assert overdue(session, ledger.now) == []
 
 
 def test_a_delivery_is_claimed_by_one_until_the_claim_lapses(ledger):
@@ -195,9 +195,9 @@ def test_a_delivery_is_claimed_by_one_until_the_claim_lapses(ledger):
         with ledger.database.begin() as session:
             return runs.claim_delivery(session, "a", at, at + timedelta(seconds=60))
 
-    def overdue(at):
+    def found(at):
         with ledger.database.read() as session:
-            return [run.id for run in runs.undelivered(session, at, at, 10)]
+            return overdue(session, at)
 
     ledger.add("a")
     assert claim(ledger.now) is None, "not over yet"
@@ -205,13 +205,33 @@ def test_a_delivery_is_claimed_by_one_until_the_claim_lapses(ledger):
     start = ledger.now
     assert claim(start).status is S.CANCELLED
     later = start + timedelta(seconds=60)
-    assert (claim(later), overdue(later)) == (None, [])
+    assert (claim(later), found(later)) == (None, [])
     later += timedelta(seconds=1)
-    assert overdue(later) == ["a"]
+    assert found(later) == ["a"]
     assert claim(later).id == "a"
     with ledger.database.begin() as session:
         runs.mark_delivered(session, "a", later)
     assert claim(later + timedelta(hours=1)) is None
+
+
+def test_an_attempt_to_deliver_is_entered_by_one_process_and_is_followed_by_a_pause(ledger, now):
+    ledger.add("a")
+    ledger.record("a", E.CANCELLED, S.PENDING)
+    later = ledger.now + timedelta(seconds=60)
+    first, again = deliveries.Overdue("a", 0, None), deliveries.Overdue("a", 1, "no")
+    with ledger.database.begin() as session:
+        assert deliveries.enter_attempt(session, first, later)
+        assert not deliveries.enter_attempt(session, first, later)
+        deliveries.refused(session, "a", "no")
+        assert overdue(session, later - timedelta(seconds=1)) == []
+        assert deliveries.overdue(session, before=later, now=later, limit=10) == [again]
+        assert deliveries.enter_attempt(session, again, later)
+        assert not deliveries.enter_attempt(session, again, later)
+        assert deliveries.overdue(session, before=later, now=later, limit=10) == [("a", 2, None)]
+
+
+def overdue(session, now):
+    return [found.run for found in deliveries.overdue(session, before=now, now=now, limit=10)]
 
 
 def test_a_run_that_does_not_exist_is_unknown(ledger):

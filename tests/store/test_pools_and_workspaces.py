@@ -32,7 +32,7 @@ def session(ledger):
 def test_a_pool_comes_back_as_it_was_given(session, now):
     pools.save(session, POOL, now)
     assert pools.get(session, "big") == POOL
-    assert pools.all(session) == [POOL, PoolSpec(name="default")]
+    assert pools.names(session) == [POOL.name, "default"]
     pools.update(session, POOL.model_copy(update={"attempts": 1}), now)
     assert pools.get(session, "big").attempts == 1
 
@@ -40,7 +40,7 @@ def test_a_pool_comes_back_as_it_was_given(session, now):
 def test_a_workspace_comes_back_as_it_was_given(session, now):
     workspaces.save(session, WORKSPACE, now)
     assert workspaces.get(session, "web") == WORKSPACE
-    assert [spec.name for spec in workspaces.all(session)] == ["dns", "net", "web"]
+    assert workspaces.names(session) == ["dns", "net", "web"]
     pools.save(session, POOL, now)
     workspaces.update(session, WORKSPACE.model_copy(update={"pool": "big"}), now)
 
@@ -115,7 +115,7 @@ def test_what_is_not_needed_is_deleted_and_its_history_stays(ledger, now):
         workspaces.delete(session, "net")
         workspaces.delete(session, "dns")
         pools.delete(session, "default")
-        assert (pools.all(session), workspaces.all(session)) == ([], [])
+        assert (pools.names(session), workspaces.names(session)) == ([], [])
         assert runs.get(session, "a").workspace == "net"
         assert len(decisions.recent(session, "default", 10)) == 1
     assert ledger.events("a") == ["submitted", "cancelled"]

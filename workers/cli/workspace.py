@@ -85,10 +85,13 @@ def apply(file: FileOption, as_json: AsJson = False) -> None:
 @app.command("list")
 def list_workspaces(as_json: AsJson = False) -> None:
     """List all workspaces."""
-    found = [spec.shown for spec in workspaces.every(system())]
+    readable, unreadable = workspaces.every(system())
+    for problem in unreadable:
+        say(str(problem), errors=True, style="yellow")
+    found = [spec.shown for spec in readable]
     if as_json:
         show_json(found)
-    elif not found:
+    elif not found and not unreadable:
         say("No workspaces: `terraslot workspace create NAME --path DIR` makes one.")
     else:
         rows = ((spec.name, spec.pool, _where(spec), _applies(spec)) for spec in found)

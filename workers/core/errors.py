@@ -19,6 +19,10 @@ class UnknownRun(InvalidRequest):
     """No run, or more than one, has this id."""
 
 
+class Unreadable(TerraslotError):
+    """A stored configuration can't be read by this version: what it configures is concerned, and nothing else."""
+
+
 class NameTaken(InvalidRequest):
     """A workspace or pool of this name exists already."""
 

@@ -76,6 +76,7 @@ class RunNote(StrEnum):
     REPORT_REJECTED = "report rejected"
     KILL_REQUESTED = "kill requested"
     END_NOT_REPORTED = "end not reported"
+    DELIVERY_GIVEN_UP = "delivery given up"
 
 
 class EventDetail(TypedDict, total=False):

@@ -8,6 +8,7 @@ slots are free (F32). So each kind is looked at by itself, a starting pod counts
 from dataclasses import dataclass
 from enum import StrEnum
 
+from workers.core.backoff import pause
 from workers.core.pools import PoolLimits
 from workers.protocol.leases import PLAN_ONLY_SLOTS, SLOTS_PER_AGENT
 
@@ -113,7 +114,7 @@ def back_off_until(failures: tuple[float, ...], now: float) -> float:
     recent = [failed for failed in failures if now - failed < FAILURE_WINDOW]
     if not recent:
         return 0.0
-    return max(recent) + min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2.0 ** (len(recent) - 1))
+    return max(recent) + pause(len(recent), first=FIRST_BACK_OFF, longest=LONGEST_BACK_OFF)
 
 
 def _shortage(facts: PoolFacts, limits: PoolLimits) -> tuple[int, ScalingReason]:

@@ -60,11 +60,12 @@ def _up(value: float) -> Metric:
 def _values(pool: PoolView) -> dict[str, dict[str, int]]:
     """Return the values of a pool's gauges, each by its label."""
     slots, states = pool.slots, Counter(agent.state for agent in pool.agents)
+    limits = {"min": pool.limits["min_agents"], "max": pool.limits["max_agents"]}
     return {
         "slots": {"running": slots.running, "reserved": slots.reserved, "idle": slots.idle},
         "slots_free": {"plan": slots.free_plan, "plan_and_apply": slots.free_plan_and_apply},
         "agents": {state: states[state] for state in _AGENT_STATES},
-        "agents_limit": {"min": pool.limits["min_agents"], "max": pool.limits["max_agents"]},
+        "agents_limit": {bound: limit for bound, limit in limits.items() if limit is not None},
         "runs_pending": pool.pending,
         "runs": {status.value: pool.runs.get(status, 0) for status in RunStatus if status.holds_slot},
     }

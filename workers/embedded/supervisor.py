@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from workers.cluster import process_log, processes, system_user
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
+from workers.core.backoff import pause
 from workers.embedded import state, valkey
 from workers.embedded.component import BEAT, CONTROL, REPORTS, node
 from workers.embedded.shutdown import FLOWER, VALKEY, Interrupts, Progress, shut_down
@@ -77,9 +78,9 @@ class Component:
         said = self.how_it_ended()
         if len(self.deaths) >= DEATHS:
             raise Unavailable(f"{said} That was the {len(self.deaths)}th time within {DEATHS_WINDOW:g} s.")
-        pause = min(_FIRST_PAUSE * 2 ** (len(self.deaths) - 1), _LONGEST_PAUSE)
-        self.start_at = now + pause
-        return f"{said} It is started again in {pause:g} s."
+        wait = pause(len(self.deaths), first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+        self.start_at = now + wait
+        return f"{said} It is started again in {wait:g} s."
 
     def how_it_ended(self) -> str:
         """Return how its process ended, with the last line of its log."""

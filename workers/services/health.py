@@ -111,7 +111,7 @@ def _mebibytes(count: int) -> str:
 
 def database(system: System) -> Finding:
     """Check whether the database answers, has the tables of this version, and a pool."""
-    count = len(system.pools())
+    count = len(system.pool_names())
     says = f"{system.database}, {counted(count, 'pool')}"
     if not count:
         return Finding("database", Verdict.WRONG, says, "Start the system with `terraslot up`: it creates a pool.")

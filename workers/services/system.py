@@ -53,14 +53,14 @@ class System:
         return PoolLock(self.redis, pool, job)
 
     def pool(self, name: str) -> PoolSpec:
-        """Return a pool's configuration. Raises :class:`UnknownPool`."""
+        """Return a pool's configuration. Raises :class:`UnknownPool` or :class:`Unreadable`."""
         with self.database.read() as session:
             return pools.get(session, name)
 
-    def pools(self) -> list[PoolSpec]:
-        """Return the configurations of all pools, by name."""
+    def pool_names(self) -> list[str]:
+        """Return the names of all pools, in order."""
         with self.database.read() as session:
-            return pools.all(session)
+            return pools.names(session)
 
     def pods(self, spec: PoolSpec) -> PodBackend:
         """Return the backend of a pool's pods."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workers.core.errors import UnknownWorkspace
+from workers.core.errors import UnknownWorkspace, Unreadable
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.sources import (
     DirectorySource,
@@ -70,10 +70,17 @@ def get(system: System, name: str) -> WorkspaceSpec:
         return workspaces.get(session, name)
 
 
-def every(system: System) -> list[WorkspaceSpec]:
-    """Return all workspaces, by name."""
+def every(system: System) -> tuple[list[WorkspaceSpec], list[Unreadable]]:
+    """Return all workspaces, by name, and what is wrong with each that can't be read."""
+    found: list[WorkspaceSpec] = []
+    unreadable: list[Unreadable] = []
     with system.database.read() as session:
-        return workspaces.all(session)
+        for name in workspaces.names(session):
+            try:
+                found.append(workspaces.get(session, name))
+            except Unreadable as error:
+                unreadable.append(error)
+    return found, unreadable
 
 
 def _check(spec: WorkspaceSpec) -> None:

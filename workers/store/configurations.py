@@ -1,4 +1,8 @@
-"""The configurations of pools and workspaces, each under its name, and the status messages of pools."""
+"""The configurations of pools and workspaces, each under its name, and the status messages of pools.
+
+One that can't be read, written by another version or a person, concerns itself alone: whoever looks at all reads their
+names, and then one at a time.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +11,12 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
+from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace, Unreadable
+from workers.protocol.validation import problems
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import secrets
@@ -45,16 +51,18 @@ class _Configurations(Generic[Spec]):
         self._change(session, spec.name, **self._values(spec, now))
 
     def get(self, session: Session, name: str) -> Spec:
-        """Return one by its name."""
-        spec = session.scalar(self._named, {"name": name})
-        if spec is None:
-            raise self.unknown(name)
-        return self.spec.model_validate(spec)
+        """Return one by its name. Raises :class:`Unreadable`."""
+        try:
+            spec = session.scalar(self._named, {"name": name})
+            if spec is None:
+                raise self.unknown(name)
+            return self.spec.model_validate(spec)
+        except ValueError as error:  # of pydantic, or of the driver that decodes the column
+            raise self._unreadable(name, error) from error
 
-    def all(self, session: Session) -> list[Spec]:
-        """Return all by name."""
-        rows = session.scalars(sa.select(self.row.spec).order_by(self.row.name))
-        return [self.spec.model_validate(spec) for spec in rows]
+    def names(self, session: Session) -> list[str]:
+        """Return all names in order, also of those that can't be read."""
+        return list(session.scalars(sa.select(self.row.name).order_by(self.row.name)))
 
     def delete(self, session: Session, name: str) -> None:
         """Delete one, and its secrets; its runs stay on record. Raises :class:`StillInUse` while anything needs it.
@@ -84,6 +92,13 @@ class _Configurations(Generic[Spec]):
         """Return the error for one that does not exist."""
         return self.not_found(f"No {self.kind} has the name {name!r}: `terraslot {self.kind} list` shows all.")
 
+    def _unreadable(self, name: str, error: ValueError) -> Unreadable:
+        wrong = "; ".join(problems(error)) if isinstance(error, ValidationError) else str(error)
+        return Unreadable(
+            f"The stored configuration of the {self.kind} {name!r} can't be read: {wrong}. Another version of this "
+            "control plane may have written it: use that one, or correct it in the database."
+        )
+
     def _change(self, session: Session, name: str, **values: Any) -> None:
         changed = sa.update(self.row).where(self.row.name == name).values(values).returning(self.row.name)
         if session.scalar(changed) is None:
@@ -100,10 +115,11 @@ class _Pools(_Configurations[PoolSpec]):
 
     def status(self, session: Session, name: str) -> str | None:
         """Return what keeps the pool from its desired state."""
-        row = session.get(Pool, name, populate_existing=True)
+        row = session.execute(sa.select(Pool.status_message).where(Pool.name == name)).one_or_none()
         if row is None:
             raise self.unknown(name)
-        return row.status_message
+        message: str | None = row.status_message
+        return message
 
     def expect_unused(self, session: Session, name: str) -> None:
         self.expect_no_workspace(session, name)

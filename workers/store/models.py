@@ -188,6 +188,17 @@ class RunEventRecord(Base):
     detail: Mapped[EventDetail | None] = mapped_column(_Json)
 
 
+class Delivery(Base):
+    """The attempts to send an overdue outcome again. ``error``: why the last one failed; ``next_at``: not before."""
+
+    __tablename__ = "deliveries"
+
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    attempts: Mapped[int]
+    next_at: Mapped[datetime]
+    error: Mapped[str | None] = mapped_column(SanitizedText)
+
+
 class ScalingDecision(Base):
     """A decision about a pool's size, its reason, and its ``facts``: a :class:`PoolFacts` as a dict."""
 

@@ -174,18 +174,12 @@ def holding(session: Session, pool: str) -> list[Run]:
     return _all(session, holders.order_by(Run.created_at, Run.id))
 
 
-def undelivered(session: Session, before: datetime, now: datetime, limit: int) -> list[Run]:
-    """Return runs that were over before ``before`` and whose delivery is neither done nor claimed, oldest first."""
-    late = select(Run).where(text(UNDELIVERED), Run.finished_at < before, _unclaimed(now))
-    return _all(session, late.order_by(Run.finished_at).limit(limit))
-
-
 def claim_delivery(session: Session, run_id: str, now: datetime, until: datetime) -> Run | None:
     """Claim the delivery of an outcome until then and return its run.
 
     None where it was delivered, is claimed by another, or the run is not over.
     """
-    claim = update(Run).where(Run.id == run_id, text(UNDELIVERED), _unclaimed(now)).values(delivery_claimed_until=until)
+    claim = update(Run).where(Run.id == run_id, text(UNDELIVERED), unclaimed(now)).values(delivery_claimed_until=until)
     return session.scalar(claim.returning(Run), execution_options={"synchronize_session": False})
 
 
@@ -201,7 +195,8 @@ def events(session: Session, run_id: str) -> list[RunEventRecord]:
     return list(session.scalars(happened))
 
 
-def _unclaimed(now: datetime) -> ColumnElement[bool]:
+def unclaimed(now: datetime) -> ColumnElement[bool]:
+    """Return the condition that no process claims the delivery of a run's outcome at ``now``."""
     return or_(Run.delivery_claimed_until.is_(None), Run.delivery_claimed_until < now)
 
 

@@ -54,7 +54,7 @@ def test_an_outcome_that_comes_once_more_when_its_run_is_purged_delivers_nothing
     clock_ahead(91 * _DAY)
     retention.purge(control.system)
 
-    assert deliver.due(control.system, run) is None
+    assert deliver.claim(control.system, run) is None
     deliver.delivered(control.system, run)
 
 

@@ -80,9 +80,8 @@ def _staying(system: System, spec: PoolSpec) -> list[str]:
 
 
 def _pool_of(system: System, agent: str) -> str:
-    names = [spec.name for spec in system.pools()]
     # An agent's name begins with that of its pool, unless a Deployment gave it: the likely pools are asked first.
-    for name in sorted(names, key=lambda name: not agent.startswith(name)):
+    for name in sorted(system.pool_names(), key=lambda name: not agent.startswith(name)):
         if system.slots(name).agent(agent) is not None:
             return name
     raise UnknownAgent(f"No agent has the name {agent!r}: `terraslot agent list` shows all.")

@@ -1,6 +1,7 @@
 """Pools, agents and slots as the CLI and the dashboard show them: plain values, read only.
 
-Their fields are what ``--json`` and the dashboard's JSON print, so that names and meanings stay.
+Their fields are what ``--json`` and the dashboard's JSON print, so that names and meanings stay. A pool that can't be
+read is shown as that, and keeps no other from being shown.
 """
 
 from collections import Counter
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from workers.core.errors import UnknownPool
+from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
+from workers.services.errors import explained, is_outage
 from workers.services.runs.views import RunView, shown, view
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
@@ -77,7 +81,8 @@ class PoolView:
     """One pool: limits, agents, slots, what waits, and what keeps it from its desired state.
 
     ``pending`` counts by kind the runs that lack nothing but a slot, ``waiting`` shows the first of them; ``runs``
-    counts by status those that hold a slot.
+    counts by status those that hold a slot. Of a pool that can't be read the ``type`` is ``unreadable``, and its limits
+    and timeouts are unknown: None.
     """
 
     name: str
@@ -99,23 +104,50 @@ class PoolView:
 
 
 def one(system: System, name: str) -> PoolView:
-    """Return a pool as it is now. Raises :class:`UnknownPool`."""
-    return _view(system, *_read(system, name)[0])
+    """Return a pool as it is now. Raises :class:`UnknownPool` or :class:`Unreadable`."""
+    # One transaction, which ends before the slot map is read.
+    with system.database.read() as session:
+        stored = _stored(session, name)
+    return _view(system, *stored)
 
 
 def every(system: System) -> list[PoolView]:
     """Return all pools as they are now, by name."""
-    return [_view(system, *stored) for stored in _read(system)]
+    found = (_shown(system, name) for name in system.pool_names())
+    return [pool for pool in found if pool is not None]
 
 
-def _read(system: System, name: str | None = None) -> list[_Stored]:
-    # One transaction, which ends before the slot map is read.
-    with system.database.read() as session:
-        specs = pools.all(session) if name is None else [pools.get(session, name)]
-        return [
-            (spec, {run.id: run for run in runs.holding(session, spec.name)}, _fields(session, spec.name))
-            for spec in specs
-        ]
+def _shown(system: System, name: str) -> PoolView | None:
+    try:
+        return one(system, name)
+    except UnknownPool:
+        return None  # it was deleted just now
+    except Exception as error:
+        if is_outage(error):
+            raise
+        return _unreadable(name, explained(error))
+
+
+def _stored(session: Session, name: str) -> _Stored:
+    spec = pools.get(session, name)
+    return spec, {run.id: run for run in runs.holding(session, name)}, _fields(session, name)
+
+
+def _unreadable(name: str, why: str) -> PoolView:
+    return shown(
+        PoolView,
+        PoolSpec(name=name),
+        type="unreadable",
+        limits=dict.fromkeys(PoolLimits.model_fields),
+        timeouts=dict.fromkeys(PoolTimeouts.model_fields),
+        slots=SlotCounts(0, 0, 0, 0, 0, 0),
+        agents=(),
+        pending=dict.fromkeys(map(str, RunKind), 0),
+        runs={},
+        waiting=(),
+        status_message=why,
+        decisions=(),
+    )
 
 
 def _fields(session: Session, pool: str) -> dict[str, Any]:

@@ -7,20 +7,28 @@ raises the outcome, and Celery's own tracer stores it and continues the workflow
 Celery sends the rest of a chain before it stores the result. So a delivery is claimed before it is executed, and an
 outcome that was delivered or is claimed is not delivered. What remains: a worker that dies, or waits for Redis until
 its claim lapses, between those two leaves the rest of the chain to be sent a second time, with the same task ids.
+
+Celery may refuse to send a message for what its caller has written into it, and a worker may drop it. So an outcome is
+sent again a few times; after that it is stored as the task's result, without what the message asks for beside it.
 """
 
+import random
 from datetime import timedelta
 from typing import Any
 
 import structlog
+from celery import states
 
 from workers.app import RESULT_LIFETIME, direct_queue
-from workers.core.lifecycle import ENDINGS, STEPS, RunStatus
+from workers.core.delivery import LONGEST_PAUSE, next_pause
+from workers.core.errors import RunError
+from workers.core.lifecycle import ENDINGS, STEPS, EventDetail, RunNote, RunStatus
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
+from workers.services.errors import explained, is_outage, isolate
 from workers.services.system import System
 from workers.slots import announcements
-from workers.store import runs
+from workers.store import deliveries, runs
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -81,7 +89,77 @@ def announce(system: System, run: Run) -> None:
 
 
 def complete(system: System, run: Run) -> None:
-    """Send the task of a run that is over once more, so that Celery stores the outcome."""
+    """Send the task of a run that is over once more, so that Celery stores the outcome.
+
+    One that can't be sent is overdue a minute later. Raises an outage.
+    """
+    log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
+    with isolate("outcome not sent", run=run.id):
+        _send(system, run)
+
+
+def deliver_overdue(system: System) -> int:
+    """Send overdue outcomes again, each by itself; return how many.
+
+    This job's message expires after one cycle and waits in the queue of the outcomes. When it is executed, an outcome
+    that was sent a cycle earlier has left the queue, so that none is sent again while its message waits there.
+    """
+    now = system.now()
+    before = now - OVERDUE - timedelta(seconds=system.settings.cycle_seconds)
+    with system.database.read() as session:
+        found = deliveries.overdue(session, before=before, now=now, limit=BATCH)
+    return sum(_deliver_again(system, each) for each in found)
+
+
+def _deliver_again(system: System, found: deliveries.Overdue) -> bool:
+    with isolate("outcome not delivered", run=found.run):
+        pause = next_pause(found.attempts, refused=found.error is not None)
+        with system.database.begin() as session:
+            next_at = system.now() + timedelta(seconds=_jittered(pause or LONGEST_PAUSE))
+            if not deliveries.enter_attempt(session, found, next_at):
+                return False
+        return _give_up(system, found) if pause is None else _try_to_send(system, found)
+    return False
+
+
+def _try_to_send(system: System, found: deliveries.Overdue) -> bool:
+    try:
+        with system.database.read() as session:
+            run = runs.get(session, found.run)
+        _send(system, run)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        log.exception("outcome not sent", run=found.run, attempt=found.attempts + 1)
+        with system.database.begin() as session:
+            deliveries.refused(session, found.run, explained(error))
+        return False
+    return True
+
+
+def _give_up(system: System, found: deliveries.Overdue) -> bool:
+    """Store an outcome as the result of its task; the rest of what its message asks for is not sent."""
+    run = claim(system, found.run)
+    if run is None:
+        return False
+    try:
+        system.celery.backend.store_result(run.id, outcome(run), states.SUCCESS)
+    except RunError as error:
+        system.celery.backend.store_result(run.id, error, states.FAILURE)
+    reason = (found.error or "no worker took it").rstrip(".")
+    why = (
+        f"its outcome was sent {found.attempts} times again, and never arrived ({reason}): it is stored as the "
+        "task's result, and no chain, chord or callback of the task went on"
+    )
+    log.error("delivery given up", run=run.id, why=why)
+    with system.database.begin() as session:
+        if runs.mark_delivered(session, run.id, system.now()):
+            detail = EventDetail(why=why)
+            runs.remark(session, run, RunNote.DELIVERY_GIVEN_UP, now=system.now(), detail=detail)
+    return True
+
+
+def _send(system: System, run: Run) -> None:
     task = run.task
     system.celery.send_task(
         task["name"],
@@ -93,22 +171,11 @@ def complete(system: System, run: Run) -> None:
         headers={"ignore_result": False, OUTCOME: True},
         **task["options"],
     )
-    log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
 
 
-def deliver_overdue(system: System) -> int:
-    """Send overdue outcomes again; return how many.
-
-    This job's message expires after one cycle and waits in the queue of the outcomes. When it is executed, an outcome
-    that was sent a cycle earlier has left the queue, so that none is sent again while its message waits there.
-    """
-    now = system.now()
-    before = now - OVERDUE - timedelta(seconds=system.settings.cycle_seconds)
-    with system.database.read() as session:
-        overdue = runs.undelivered(session, before, now, BATCH)
-    for run in overdue:
-        complete(system, run)
-    return len(overdue)
+def _jittered(seconds: float) -> float:
+    """Return a time near to this one: outcomes that an outage made overdue together are not sent together again."""
+    return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - nothing depends on its being unknown
 
 
 def delivered(system: System, run_id: str) -> None:

@@ -9,12 +9,14 @@ import structlog
 
 from workers.cluster.backend import PodBackend
 from workers.core.actions import DeletePod
+from workers.core.errors import UnknownPool
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
 from workers.core.reconcile import orphaned
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
 from workers.protocol.version import PROTOCOL
+from workers.services.errors import explained, is_outage
 from workers.services.pool_state import LOCK_TTL, PodSnapshot, set_status
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
@@ -69,12 +71,12 @@ def dispatches(system: System) -> list[str]:
 
 def sweep(system: System) -> int:
     """Delete the orphaned pods that hold nothing, drain the others; return how many were deleted."""
-    known, deleted = _names(system), 0
+    known, deleted = set(system.pool_names()), 0
     for kind, backend in system.backends.items():
         try:
             pods = backend.orphaned_pods(known)
             # A pool is stored before its pods exist: one that was created during the look is found now.
-            current = _names(system) if pods else set()
+            current = set(system.pool_names()) if pods else set()
             deleted += sum(_sweep(system, backend, pod) for pod in pods if pod.pool not in current)
         except TerraslotError as error:  # they stay until the next round
             log.warning("orphaned pods not deleted", type=kind, why=str(error))
@@ -93,10 +95,10 @@ def _sweep(system: System, backend: PodBackend, pod: Pod) -> bool:
 
 
 def _cycle(system: System, pool: str) -> None:
-    spec = system.pool(pool)
     for key, name in system.slots(pool).repair():
         log.warning("record removed, it is none that this system writes", pool=pool, key=key, name=names.one_line(name))
     try:
+        spec = system.pool(pool)
         run_by_deployment = adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
@@ -108,11 +110,17 @@ def _cycle(system: System, pool: str) -> None:
             autoscale_pods(system, spec, snapshot)
     except LockLost:
         raise  # the process that has the lock now sets the status
-    except TerraslotError as error:
-        set_status(system, pool, str(error))
+    except Exception as error:
+        _tell(system, pool, error)
         raise
     drains = "it drains, and no run is given to it" if spec.draining else None
     set_status(system, pool, _pending(snapshot.pods) or drains or _older(agents) or _shared(system))
+
+
+def _tell(system: System, pool: str, error: Exception) -> None:
+    """Let the pool's status say what ended its cycle; not a lost connection, nor that the pool was deleted."""
+    if not isinstance(error, UnknownPool) and (isinstance(error, TerraslotError) or not is_outage(error)):
+        set_status(system, pool, explained(error))
 
 
 def _protect_busy(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
@@ -156,11 +164,7 @@ def _shared(system: System) -> str | None:
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:
-    pools = sorted(_names(system))
+    pools = system.pool_names()
     for pool in pools:
         system.celery.send_task(task, args=[pool], expires=interval)
     return pools
-
-
-def _names(system: System) -> set[str]:
-    return {spec.name for spec in system.pools()}
