@@ -1,8 +1,10 @@
 """The reader of the agents' reports: ``python -m workers.reports``.
 
 What an agent sends is data, from whoever can read its pool's credential: it names no task and no queue, is bounded
-before it is read, and is dropped with a line in the log where it is not understood. Each pool has a queue of its own,
-and each round takes a few reports of each, so that a pool whose queue is full delays no other.
+before it is read, and is dropped with a line in the log where it is not understood. So this program has no encryption
+keys and no way to the cluster: it stores what was reported, frees slots, and asks control workers for the rest. Each
+pool has a queue of its own, and each round takes a few reports of each, so that a pool whose queue is full delays no
+other.
 
 Reports need no acknowledgement: an agent repeats what counts until the slot map shows that it was taken.
 """
@@ -19,7 +21,7 @@ from workers import logs
 from workers.protocol.errors import Damaged, TerraslotError
 from workers.services.errors import is_outage
 from workers.services.runs import undeliverable
-from workers.services.system import System, system
+from workers.services.system import System, without_pods
 from workers.settings import settings
 from workers.slots.report_queue import Found, ReportQueue, WakeUps, mark_read, older_reports
 
@@ -100,8 +102,10 @@ class Reader:
 def main() -> int:
     """Read reports until SIGTERM or SIGINT."""
     try:
+        from workers.app import app  # noqa: PLC0415 - it reads the settings
+
         logs.configure(settings().log_level, settings().log_format)
-        reader = Reader(system())
+        reader = Reader(without_pods(settings(), app))
     except TerraslotError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2

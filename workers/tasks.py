@@ -15,7 +15,7 @@ from workers.core.errors import RunError
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
-from workers.services.runs import decide, deliver, retention, submit
+from workers.services.runs import auto_apply, decide, deliver, retention, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling import cycle
@@ -77,7 +77,8 @@ def _serve(name: str, service: Callable[..., object]) -> None:
 
 
 # No caller waits for these, and Flower need not show them: events cost a task more than a round trip.
-_serve(names.DISPATCH, dispatcher.dispatch)
+_serve(names.DISPATCH, dispatcher.dispatch_requested)
+_serve(names.AUTO_APPLY, auto_apply.order_apply)
 _serve(names.DISPATCHES, cycle.dispatches)
 _serve(names.CYCLE, cycle.cycle)
 _serve(names.CYCLES, cycle.cycles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chart.rendering import EVERYTHING, NAME, RELEASE, Object, of_kind, one, pods, render
+from workers.cluster.kubernetes.labels import INSTANCE
 from workers.cluster.kubernetes.manifest import pod_manifest
 from workers.cluster.kubernetes.pod_status import eviction_patch
 from workers.specs.kubernetes import KubernetesSpec
@@ -30,7 +31,7 @@ def busy_agents() -> Object:
 
 
 def test_the_agents_budget_covers_busy_agents_of_this_release_and_no_idle_one(busy_agents: Object) -> None:
-    strange = {**_agent_labels(busy=True), "app.kubernetes.io/instance": "another"}
+    strange = {**_agent_labels(busy=True), INSTANCE: "another"}
 
     assert busy_agents["metadata"]["namespace"] == "agents"
     assert _selected(busy_agents, _agent_labels(busy=True))

@@ -1,4 +1,4 @@
-"""What reaches what, by the chart's network policies."""
+"""What reaches what, by the chart's network policies; F44: agents that were adopted like those that were created."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.chart.rendering import (
     pods,
     render,
 )
+from workers.cluster.kubernetes.labels import of_pool
 from workers.cluster.kubernetes.manifest import pod_manifest
 from workers.specs.kubernetes import KubernetesSpec
 from workers.specs.pools import PoolSpec
@@ -35,10 +36,17 @@ _OPEN = {
 }
 
 
-def _agent(namespace: str) -> Place:
+# As a Deployment's chart labels its pods, which keep that when they are adopted.
+_OF_A_DEPLOYMENT = {"app.kubernetes.io/instance": "old", "app.kubernetes.io/managed-by": "Helm"}
+
+
+def _agents(namespace: str) -> dict[str, Place]:
     spec = PoolSpec(name="default", type="kubernetes", kubernetes=KubernetesSpec(image="agent"))
-    pod = pod_manifest(spec, "default-1", instance=RELEASE)
-    return Place(namespace, tuple(pod["metadata"]["labels"].items()))
+    labels = {
+        "agent": pod_manifest(spec, "default-1", instance=RELEASE)["metadata"]["labels"],
+        "adopted": {**_OF_A_DEPLOYMENT, **of_pool(RELEASE, "default")},
+    }
+    return {name: Place(namespace, tuple(each.items())) for name, each in labels.items()}
 
 
 class Cluster:
@@ -47,7 +55,7 @@ class Cluster:
     def __init__(self, values: Object, agents: str = NAMESPACE) -> None:
         objects = render(values)
         self.policies = of_kind(objects, "NetworkPolicy")
-        self.places = {component: _place(pod) for component, pod in pods(objects)} | {"agent": _agent(agents)}
+        self.places = {component: _place(pod) for component, pod in pods(objects)} | _agents(agents)
 
     def who_reaches(self, target: str | Place, port: int) -> set[str]:
         place = self.places[target] if isinstance(target, str) else target
@@ -63,6 +71,7 @@ def _place(pod: Object) -> Place:
     return Place(NAMESPACE, tuple(pod["metadata"]["labels"].items()), tuple(ports))
 
 
+_AGENTS = {"agent", "adopted"}
 _CONTROL_PLANE = {"control", "reports", "beat", "flower", "migrate", "pools", "test"}
 
 
@@ -72,28 +81,26 @@ _CONTROL_PLANE = {"control", "reports", "beat", "flower", "migrate", "pools", "t
 def test_each_part_reaches_what_it_needs(values: Object, agents: str) -> None:
     cluster = Cluster(values, agents)
 
-    assert cluster.who_reaches("valkey", REDIS) == _CONTROL_PLANE | {"agent"}
+    assert cluster.who_reaches("valkey", REDIS) == _CONTROL_PLANE | _AGENTS
     assert cluster.who_reaches("postgresql", POSTGRESQL) == _CONTROL_PLANE
     assert cluster.who_reaches("flower", FLOWER) == {"test"}
-    assert cluster.who_reaches(_DNS_SERVER, DNS) == _CONTROL_PLANE | {"agent"}
-    assert cluster.who_reaches(_INTRANET, API) == {"control", "reports", "pools"}
-    assert cluster.who_reaches(_INTERNET, WEB) == {"control", "reports", "pools", "agent"}
+    assert cluster.who_reaches(_DNS_SERVER, DNS) == _CONTROL_PLANE | _AGENTS
+    assert cluster.who_reaches(_INTRANET, API) == {"control", "pools"}
+    assert cluster.who_reaches(_INTERNET, WEB) == {"control", "pools"} | _AGENTS
 
 
 def test_terraform_reaches_neither_private_networks_nor_the_metadata_of_a_cloud() -> None:
     cluster = Cluster(_OPEN)
 
-    assert "agent" not in cluster.who_reaches(_INTRANET, WEB)
-    assert "agent" not in cluster.who_reaches(_METADATA, 80)
-    assert "agent" not in cluster.who_reaches(_INTRANET, API)
+    for place, port in ((_INTRANET, WEB), (_METADATA, 80), (_INTRANET, API)):
+        assert not _AGENTS & cluster.who_reaches(place, port)
 
 
 def test_agents_accept_no_connections_and_other_parts_only_named_ones() -> None:
     cluster = Cluster(_OPEN)
 
-    assert all(
-        cluster.who_reaches(name, port) == set() for name in ("agent", "control", "beat") for port in (WEB, 8080)
-    )
+    for name in (*_AGENTS, "control", "beat"):
+        assert all(cluster.who_reaches(name, port) == set() for port in (WEB, 8080)), name
     for name, port in (("valkey", REDIS), ("postgresql", POSTGRESQL)):
         assert not reaches(cluster.policies, _ELSEWHERE, cluster.places[name], port)
     assert reaches(cluster.policies, _ELSEWHERE, cluster.places["flower"], FLOWER)

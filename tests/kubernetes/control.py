@@ -12,7 +12,7 @@ import redis
 
 from tests.kubernetes.double.cluster import Double
 from tests.kubernetes.double.objects import Object
-from tests.services.conftest import POOL, ControlPlane, HandAgent, Pods
+from tests.services.conftest import POOL, ControlPlane, HandAgent, Pods, carry_out_at_once
 from tests.waiting import eventually
 from workers.app import build_app
 from workers.cluster.kubernetes.api import Api
@@ -112,6 +112,7 @@ def control_plane(tmp_path: Path, redis_url: str, double: Double) -> Iterator[Cl
     client = redis.Redis.from_url(redis_url)
     system = System(settings, Database(settings.database), client, client, celery, {"kubernetes": backend})
     system.database.migrate()
+    carry_out_at_once(system)
     pools.ensure(system, kubernetes_pool())
     cluster = Cluster(system, Pods(), client, double=double)
     backend.put_secret(kubernetes_pool(), "{}")

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kubernetes import client, config
 
+from tests.chart.rendering import of_kind, render
 from tests.kubernetes.control import Cluster
 from tests.kubernetes.double.cluster import NAMESPACE
 from tests.kubernetes.double.machinery import HASH
@@ -19,7 +21,7 @@ from workers.core.errors import StillInUse
 from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.protocol.kinds import RunKind
-from workers.services.pools import adopt, drain
+from workers.services.pools import adopt, delete, drain
 from workers.services.pools.adopt import _adopt, adopt_deployment, return_to_deployment
 from workers.services.runs import decide
 from workers.services.scaling import scale
@@ -74,6 +76,19 @@ def staying(cluster: Cluster) -> dict[str, str]:
     return {metadata["name"]: metadata["uid"] for metadata in there if metadata["name"] in takes}
 
 
+def evict(cluster: Cluster, pod: str) -> int:
+    """Ask for a pod's eviction as `kubectl drain` does; return the code of the answer."""
+    path = cluster.double.write_kubeconfig(cluster.system.settings.home / "operator")
+    with config.new_client_from_config(str(path)) as api:
+        try:
+            core = client.CoreV1Api(api)
+            return int(
+                core.create_namespaced_pod_eviction_with_http_info(pod, NAMESPACE, {"metadata": {"name": pod}})[1]
+            )
+        except client.ApiException as error:
+            return int(error.status)
+
+
 def run_by_deployment(cluster: Cluster) -> list[HandAgent]:
     """Let the pool say that the Deployment runs its pods; register their agents."""
     spec = cluster.spec()
@@ -99,6 +114,28 @@ def test_every_pod_goes_on_with_its_run_as_a_single_pod(old: Cluster) -> None:
     assert [old.run(run).status for run in started] == [RunStatus.PLANNING] * 3
     assert scale.scale_pods(old.system, old.spec(), 0) == 0
     assert uids(old) == before
+
+
+def test_a_busy_pod_that_was_adopted_is_not_evicted_and_an_idle_one_is(old: Cluster) -> None:
+    """F44: the budget selects by labels that adoption sets, whatever the Deployment had labelled its pods with."""
+    release = old.system.settings.instance
+    for budget in of_kind(render(name=release, namespace=NAMESPACE), "PodDisruptionBudget"):
+        old.double.put("poddisruptionbudgets", budget["metadata"]["name"], spec=budget["spec"])
+    old.configure(min_agents=3)
+    adopt_deployment(old.system, POOL, OLD)
+    old.register()
+    run = old.submit(workspace=old.workspace()).id
+    applying = old.agents[old.run(run).agent or ""]
+    applying.work()
+    decide.confirm(old.system, run)
+    assert applying.start(applying.order())
+    old.cycle()
+
+    answers = {name: evict(old, name) for name in old.agents}
+
+    assert answers.pop(applying.name) == 429
+    assert set(answers.values()) == {201}
+    assert old.run(run).status is RunStatus.APPLYING
 
 
 def test_runs_that_began_under_the_deployment_are_not_touched(old: Cluster) -> None:
@@ -263,6 +300,13 @@ def test_again_when_it_is_done_changes_nothing(old: Cluster) -> None:
     before = uids(old)
     adopt_deployment(old.system, POOL, OLD)
     assert uids(old) == before
+
+
+def test_what_is_kept_of_the_deployment_goes_with_its_pool(old: Cluster) -> None:
+    adopt_deployment(old.system, POOL, OLD)
+    assert len(old.double.objects.all("configmaps", NAMESPACE)) == 1
+    assert delete.delete_pool(old.system, POOL) == 0
+    assert old.double.objects.all("configmaps", NAMESPACE) == []
 
 
 def test_the_way_back_ends_idle_pods_at_once_and_busy_ones_when_they_are_done(old: Cluster) -> None:

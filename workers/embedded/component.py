@@ -2,8 +2,8 @@
 
 The same as ``celery -A workers worker``, ``python -m workers.reports`` and ``celery -A workers beat``. Celery's command
 line would import every command that is installed, Flower too: half a second of each start. The workers bring the
-database up to date first, each for itself, and make sure that POOL, a JSON document, exists: that is safe at once and
-again, and a worker that answers has its database.
+database up to date first, each for itself, and control makes sure that POOL, a JSON document, exists: that is safe at
+once and again, and a worker that answers has its database.
 """
 
 import sys
@@ -27,11 +27,14 @@ def main(name: str, pool: str) -> int:
         # It names the tasks that it sends and needs none of them.
         build_app("terraslot-beat", queues=[], include=[]).Beat(quiet=True).run()
         return 0
-    _prepare_database(PoolSpec.model_validate_json(pool))
     if name == REPORTS:
         from workers import reports  # noqa: PLC0415
+        from workers.settings import settings  # noqa: PLC0415
+        from workers.store.database import Database  # noqa: PLC0415
 
+        Database(settings().database).migrate()
         return reports.main()
+    _prepare_database(PoolSpec.model_validate_json(pool))
     from workers.app import app  # noqa: PLC0415
 
     worker = app.Worker(hostname=node(name), pool="threads", concurrency=8, without_gossip=True, without_mingle=True)

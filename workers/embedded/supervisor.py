@@ -44,6 +44,9 @@ _PYTHON = (sys.executable, "-P", "-m")
 # A component may die four times within a minute; at the fifth the system gives up, where a person sees it.
 DEATHS = 5
 DEATHS_WINDOW = 60.0
+# The reader of reports has no keys and no way to a cluster; a variable that is empty overrides what `system.json` says.
+_SECRETS = ("ENCRYPTION_KEYS", "SHARED_AGENT_USERNAME", "SHARED_AGENT_PASSWORD", "KUBECONFIG")
+_WITHHELD = {REPORTS: dict.fromkeys((f"{PREFIX}{name}" for name in _SECRETS), "")}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 
 
@@ -193,7 +196,7 @@ class _Supervisor:
 
         def start() -> Process:
             process_log.bound(log)
-            environment = state.environment(self._home)
+            environment = {**state.environment(self._home), **_WITHHELD.get(name, {})}
             return processes.start([*_PYTHON, *argv], environment=environment, directory=self._home, log=log)
 
         return Component(name, start, is_ready, log)

@@ -17,6 +17,7 @@ DISCARD = "terraform.discard"
 CANCEL = "terraform.cancel"
 
 DISPATCH = "terraslot.dispatch"
+AUTO_APPLY = "terraslot.auto_apply"
 CYCLE = "terraslot.cycle"
 CYCLES = "terraslot.cycles"
 DISPATCHES = "terraslot.dispatches"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from workers.settings import Settings, settings
 from workers.slots.connection import connect
 from workers.slots.locks import PoolLock
 from workers.slots.slot_map import SlotMap
+from workers.slots.wake_up import WakeUp
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 from workers.store.database import Database
@@ -51,6 +52,10 @@ class System:
     def lock(self, pool: str, job: str) -> PoolLock:
         """Return the lock that lets one process at a time do ``job`` for a pool."""
         return PoolLock(self.redis, pool, job)
+
+    def wake_up(self, pool: str, job: str) -> WakeUp:
+        """Return the message that asks a control worker to do ``job`` for a pool."""
+        return WakeUp(self.redis, pool, job)
 
     def pool(self, name: str) -> PoolSpec:
         """Return a pool's configuration. Raises :class:`UnknownPool` or :class:`Unreadable`."""
@@ -88,9 +93,14 @@ def build(config: Settings, celery: Celery) -> System:
         "local": LocalPods(config.home, environment | terraform, user=system_user.named(config.local_user)),
         "kubernetes": KubernetesPods(api, instance=config.instance, environment=environment),
     }
+    return replace(without_pods(config, celery), backends=backends)
+
+
+def without_pods(config: Settings, celery: Celery) -> System:
+    """Put together what a process needs that neither creates pods nor makes orders. Nothing connects yet."""
     redis = connect(config.redis)
     broker = redis if config.broker == config.redis else connect(config.broker)
-    return System(config, Database(config.database), redis, broker, celery, backends)
+    return System(config, Database(config.database), redis, broker, celery, backends={})
 
 
 @cache

@@ -41,6 +41,10 @@ class PoolKeys:
         """Return the lock of a job, and its rerun flag."""
         return self._key("lock", job), self._key("lock", job, "wanted")
 
+    def wake_up(self, job: str) -> bytes:
+        """Return what is there while the message that asks for a job is under way."""
+        return self._key("wake-up", job)
+
     def log(self, run: str) -> bytes:
         """Return the log stream of a run. Raises :class:`InvalidRequest` for what is no run id."""
         return self._key("log", run_id(run))

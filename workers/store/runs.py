@@ -105,10 +105,17 @@ def note(
 
     Guarded like :func:`record`, with the same None.
     """
-    run = _update(session, run_id, expect, expect_token, {"updated_at": now, **changes}, dispatch=False)
+    run = change(session, run_id, expect=expect, expect_token=expect_token, now=now, **changes)
     if run is not None:
         session.execute(_ENTER, {"run": run_id, "at": now, "event": note, "status": expect, "detail": detail})
     return run
+
+
+def change(
+    session: Session, run_id: str, *, expect: RunStatus, now: datetime, expect_token: str | None = None, **changes: Any
+) -> Run | None:
+    """Set the columns ``changes`` of a run that stays in its status. Guarded like :func:`record`."""
+    return _update(session, run_id, expect, expect_token, {"updated_at": now, **changes}, dispatch=False)
 
 
 def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: EventDetail | None = None) -> None:

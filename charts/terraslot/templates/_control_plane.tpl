@@ -58,12 +58,6 @@ volumeMounts:
 - {name: TERRASLOT_DECISION_RETENTION_DAYS, value: {{ .root.Values.settings.decisionRetentionDays | quote }}}
 {{- if has "redis" .needs }}
 {{ include "terraslot.secretVariable" (dict "root" .root "variable" "TERRASLOT_REDIS_URL" "of" "redis") }}
-{{- with .root.Values.sharedAgentUser.existingSecret }}
-{{- range list "TERRASLOT_SHARED_AGENT_USERNAME" "TERRASLOT_SHARED_AGENT_PASSWORD" }}
-- name: {{ . }}
-  valueFrom: {secretKeyRef: {name: {{ $.root.Values.sharedAgentUser.existingSecret }}, key: {{ . }}}}
-{{- end }}
-{{- end }}
 {{- with .root.Values.broker }}
 {{- if or .url .existingSecret.name }}
 {{ include "terraslot.secretVariable" (dict "root" $.root "variable" "TERRASLOT_BROKER_URL" "of" "broker") }}
@@ -75,6 +69,12 @@ volumeMounts:
 {{- end }}
 {{- if has "encryption" .needs }}
 {{ include "terraslot.secretVariable" (dict "root" .root "variable" "TERRASLOT_ENCRYPTION_KEYS" "of" "encryption") }}
+{{- with .root.Values.sharedAgentUser.existingSecret }}
+{{- range list "TERRASLOT_SHARED_AGENT_USERNAME" "TERRASLOT_SHARED_AGENT_PASSWORD" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.root.Values.sharedAgentUser.existingSecret }}, key: {{ . }}}}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- range $name, $value := .root.Values.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}

@@ -6,7 +6,7 @@
 {{- .Values.agents.namespace | default .Release.Namespace }}
 {{- end }}
 
-{{/* What selects every pod of this release: those of the control plane, and the agents. */}}
+{{/* What selects every pod of the control plane of this release. */}}
 {{- define "terraslot.instance" -}}
 app.kubernetes.io/instance: {{ include "terraslot.instanceName" . }}
 {{- end }}
@@ -16,11 +16,12 @@ app.kubernetes.io/instance: {{ include "terraslot.instanceName" . }}
 {{- .Release.Name | replace "." "-" }}
 {{- end }}
 
-{{/* What selects the agents of this release: the labels that the platform sets, and that no pool can change. */}}
+{{/*
+What selects the agents of this release: the label that the platform gives to each pod that it creates or adopts, and
+that no pool can change. Of the recommended labels an adopted pod keeps those that its Deployment gave it.
+*/}}
 {{- define "terraslot.agentLabels" -}}
-{{ include "terraslot.instance" . }}
-app.kubernetes.io/managed-by: terraslot
-app.kubernetes.io/component: agent
+terraslot.dev/instance: {{ include "terraslot.instanceName" . }}
 {{- end }}
 
 {{/* Of a dict "root" "component": what selects the pods of one part. */}}

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.kubernetes.double import admission
-from tests.kubernetes.double.errors import ApiError, bad_request, conflict, invalid
+from tests.kubernetes.double.budgets import expect_evictable
+from tests.kubernetes.double.errors import bad_request, conflict, invalid
 from tests.kubernetes.double.objects import KINDS, VERSIONS, Object, Objects
 from workers.specs.strategic_merge import merge
 
@@ -70,22 +71,7 @@ class Api:
     def evict(self, namespace: str, name: str, options: Object) -> Object:
         """Delete a pod unless a disruption budget forbids it."""
         with self.objects.changed:
-            pod = self.objects.get("pods", namespace, name)
-            labels = pod["metadata"].get("labels") or {}
-            for budget in self.objects.all("poddisruptionbudgets", namespace):
-                wanted = (budget["spec"].get("selector") or {}).get("matchLabels") or {}
-                if not wanted.items() <= labels.items():
-                    continue
-                healthy = [
-                    each
-                    for each in self.objects.all("pods", namespace)
-                    if wanted.items() <= (each["metadata"].get("labels") or {}).items()
-                    and not each["metadata"].get("deletionTimestamp")
-                    and each["status"]["phase"] == "Running"
-                ]
-                if len(healthy) - 1 < int(budget["spec"].get("minAvailable", 0)):
-                    message = "Cannot evict pod as it would violate the pod's disruption budget."
-                    raise ApiError(429, "TooManyRequests", message)
+            expect_evictable(self.objects, self.objects.get("pods", namespace, name))
             self.delete("pods", namespace, name, options.get("deleteOptions") or {})
             return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 

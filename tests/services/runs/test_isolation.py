@@ -27,6 +27,7 @@ from workers.protocol.sources import SensitiveVariables
 from workers.services import pool_state, workspaces
 from workers.services.errors import is_outage
 from workers.services.runs import decide, deliver, orders
+from workers.services.runs.auto_apply import order_apply
 from workers.services.runs.dispatch import dispatch, start
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.services.secrets.credentials import ensure_secret_for_pool
@@ -175,17 +176,15 @@ class TestAProcessWithoutTheRightKeys:
         agent.work()
         assert control.run(run.id).status is RunStatus.SUCCEEDED
 
-    def test_takes_no_report_that_wants_an_apply_at_once(self, control: ControlPlane, keys: str) -> None:
+    def test_orders_no_apply_at_once_and_costs_nobody_the_plan(self, control: ControlPlane, keys: str) -> None:
         control.workspace(auto_apply=True)
         agent = control.agent()
         run = control.submit()
         order = agent.order()
         assert agent.start(order)
         keep_secret(control)
-        here, control.system = control.system, elsewhere(control, keys)
         with pytest.raises(NoKey):
-            agent.finish(order)
-        control.system = here
+            order_apply(elsewhere(control, keys), run.id, order.token)
         assert control.slots.heartbeat(agent.name, agent.instance_id, [], [order.token]).repeat == (order.token,)
         agent.finish(order)
         agent.work()

@@ -8,7 +8,7 @@ Every step looks at the cluster and does what is left to do: all of it can be re
 Deployment is kept in a ConfigMap before it is deleted.
 
 Permissions beyond those of every day: get, create and delete of Deployments, list and delete of ReplicaSets, get,
-create and update of ConfigMaps.
+create, update and delete of ConfigMaps.
 """
 
 import json
@@ -90,6 +90,11 @@ class Deployments:
         metadata = {key: value for key, value in kept["metadata"].items() if key != "uid"}
         body = {**kept, "metadata": metadata}
         self._api.request("create", "deployments", body=body, accept=(Kind.ALREADY_EXISTS,))
+
+    def forget(self, pool: str) -> None:
+        """Delete what is kept of the Deployment that a pool has adopted; nothing where none was."""
+        if found := self._api.find("configmaps", self._config_map(pool)):
+            self._api.delete("configmaps", found["metadata"]["name"], found["metadata"]["uid"])
 
     def _make_single(self, pool: str, deployment: Json) -> None:
         """Label the pods that have no controller any more, without the hash by which a ReplicaSet would adopt them."""

@@ -12,6 +12,7 @@ import structlog
 
 from workers.cluster.kubernetes.deployments import Deployments
 from workers.core.pods import Pod
+from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.system import System
@@ -38,7 +39,9 @@ def adopt_deployment(system: System, pool: str, deployment: str, *, wait: float 
         _set_deployment(system, pool, deployment, adopting=True)
         _adopt(deployments, pool, deployment, wait)
         log.info("deployment adopted", pool=pool, deployment=deployment)
-        return _set_deployment(system, pool, None)
+        spec = _set_deployment(system, pool, None)
+    system.celery.send_task(names.CYCLE, args=[pool])  # it protects those pods that are busy
+    return spec
 
 
 def return_to_deployment(system: System, pool: str, deployment: str) -> int:

@@ -10,7 +10,7 @@ import time
 
 import structlog
 
-from workers.core.errors import PodRefused, StillInUse
+from workers.core.errors import NotPermitted, PodRefused, StillInUse
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.services.formatting import counted
 from workers.services.pool_state import PodSnapshot, pool_lock
@@ -68,6 +68,7 @@ def _delete(system: System, spec: PoolSpec) -> int:
         left = _delete_pods(system, spec)
         renew_lock()
         credentials.purge(system, spec)
+        _forget_deployment(system, spec)
         with system.database.begin() as session:
             pools.delete(session, spec.name)
     except TerraslotError:
@@ -77,6 +78,16 @@ def _delete(system: System, spec: PoolSpec) -> int:
     for agent in slots.snapshot():
         slots.deregister(agent.name)
     return left
+
+
+def _forget_deployment(system: System, spec: PoolSpec) -> None:
+    try:
+        if deployments := system.pods(spec).deployments:
+            deployments.forget(spec.name)
+    except NotPermitted:
+        pass  # as where no Deployment may be adopted
+    except TerraslotError as error:
+        log.warning("adopted deployment not forgotten", pool=spec.name, why=str(error))
 
 
 def _delete_pods(system: System, spec: PoolSpec) -> int:

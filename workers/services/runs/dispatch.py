@@ -1,11 +1,10 @@
 """The dispatcher gives free slots to the runnable runs of a pool, by priority, then age.
 
 One process at a time dispatches a pool. A wake-up that arrives meanwhile sets the lock's rerun flag, and the process
-dispatches once more, so that no wake-up is lost. Each service that adds a run or frees a slot calls :func:`dispatch`;
-beat does so too, as a safety net.
+dispatches once more, so that no wake-up is lost. What adds a run calls :func:`dispatch`, what frees a slot asks for it
+by a message (:mod:`workers.services.runs.wake`); beat does so too, as a safety net.
 """
 
-import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import apply_deadline, fail, record
+from workers.services.runs.wake import request_cycle_without_agents
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 LOCK_TTL = 30.0
 # Runs read at a time: at least as many as an ordinary pool has free slots.
 BATCH = 100
-# Seconds within which cold starts of a pool ask for one cycle, not one for each of a thousand runs.
-_COLD_START_SECONDS = 1.0
 
 
 def dispatch(system: System, pool: str) -> int:
@@ -47,20 +45,16 @@ def dispatch(system: System, pool: str) -> int:
     return sum(given)
 
 
-def wake(system: System, pool: str) -> None:
-    """Dispatch a pool; where it has no agent at all, enqueue its cycle now instead of waiting for beat."""
-    if dispatch(system, pool) or system.slots(pool).stats().available:
-        return
-    # The lock is not released: it expires.
-    if system.lock(pool, "cold-start").request(uuid.uuid4().hex, ttl=_COLD_START_SECONDS):
-        system.celery.send_task(names.CYCLE, args=[pool])
+def dispatch_requested(system: System, pool: str) -> int:
+    """Dispatch a pool as a message asks for it; return how many slots were given."""
+    system.wake_up(pool, "dispatch").received()
+    return dispatch(system, pool)
 
 
-def freed(system: System, ended: Run | None) -> Run | None:
-    """Give the slot of a run that has ended to the next one; return the run. None stands for a run that has not."""
-    if ended is not None:
-        dispatch(system, ended.pool)
-    return ended
+def dispatch_new(system: System, pool: str) -> None:
+    """Dispatch a pool that a run was added to; where it has no agent at all, enqueue its cycle."""
+    if not dispatch(system, pool):
+        request_cycle_without_agents(system, pool)
 
 
 def _give_all(system: System, pool: str) -> int:

@@ -12,14 +12,15 @@ from typing import Any, assert_never
 import structlog
 
 from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
+from workers.protocol import names
 from workers.protocol.kinds import FailureReason, Phase, RunKind
-from workers.protocol.leases import APPLY_SLOT, Lease
+from workers.protocol.leases import Lease
 from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
-from workers.services.runs import deliver, orders
-from workers.services.runs.dispatch import dispatch, freed, start_apply, wake
-from workers.services.runs.finish import end, fail, requeue_or_fail
+from workers.services.runs import deliver
+from workers.services.runs.finish import end, requeue_or_fail
+from workers.services.runs.wake import freed, request_cycle_without_agents, request_dispatch
 from workers.services.system import System
 from workers.store import pools, runs, workspaces
 from workers.store.models import Run
@@ -54,7 +55,7 @@ def _agent_registered(system: System, report: AgentRegistered) -> None:
     log.info("agent registered", pool=report.pool, agent=report.agent, protocol=protocol)
     if protocol is not None and protocol < OLDEST_AGENT:
         slots.drain(report.agent)  # the next cycle says so, and replaces its pod
-    dispatch(system, report.pool)
+    request_dispatch(system, report.pool)
 
 
 def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str) -> None:
@@ -69,7 +70,8 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     leases = slots.deregister(agent, instance_id)
     _requeue_or_fail_all(system, leases, reason)  # those that were taken meanwhile
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
-    wake(system, pool)
+    request_dispatch(system, pool)
+    request_cycle_without_agents(system, pool)
 
 
 def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:
@@ -114,7 +116,10 @@ def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
         return end(system, run, RunEvent.PLAN_FINISHED, **_facts(report))
     if run.cancel_mode is not None:
         return end(system, run, RunEvent.CANCELLED, **_facts(report))
-    return _apply_at_once(system, run, report) if run.auto_apply else _wait_for_confirmation(system, run, report)
+    if run.auto_apply:
+        _apply_at_once(system, run, report)
+        return None
+    return _wait_for_confirmation(system, run, report)
 
 
 def _end_unsuccessful(system: System, run: Run, report: PhaseFinished) -> Run | None:
@@ -166,18 +171,13 @@ def _keep_plan(system: System, run: Run) -> Run | None:
     return None
 
 
-def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> Run | None:
-    token = orders.new_token()
-    try:
-        with system.database.read() as session:
-            spec = pools.get(session, run.pool)
-            order = orders.make(system, session, run, Phase.APPLY, spec, slot=APPLY_SLOT, token=token)
-    except orders.NotMade as error:
-        return fail(system, run, str(error), **_facts(report))
-    # Where the lease can't be resumed, its agent is silent, or it has another token since: reconcile decides.
-    if system.slots(run.pool).resume(run.id, report.token, token) is not None:
-        start_apply(system, run, RunEvent.PLANNED_AUTO_APPLY, spec, order, **_facts(report))
-    return None
+def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
+    """Store what the plan says, and let a control worker order the apply: it has the keys for that."""
+    with system.database.begin() as session:
+        facts = _facts(report)
+        stored = runs.change(session, run.id, expect=run.status, expect_token=run.token, now=system.now(), **facts)
+    if stored is not None:
+        system.celery.send_task(names.AUTO_APPLY, args=[run.id, report.token], ignore_result=True)
 
 
 def _repeat_last_step(system: System, run: Run) -> None:
@@ -185,4 +185,4 @@ def _repeat_last_step(system: System, run: Run) -> None:
     if run.status is RunStatus.APPLY_PENDING:
         freed(system, _keep_plan(system, run))
     elif run.status.is_over and run.token and system.slots(run.pool).release(run.id, run.token):
-        dispatch(system, run.pool)
+        request_dispatch(system, run.pool)

@@ -12,7 +12,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.names import Name
 from workers.protocol.validation import problems
 from workers.services.runs import deliver
-from workers.services.runs.dispatch import wake
+from workers.services.runs.dispatch import dispatch_new
 from workers.services.system import System
 from workers.store import runs, workspaces
 from workers.store.models import Run, TaskMessage
@@ -68,7 +68,7 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
         try:  # The run is entered: an error from here on does not refuse it.
-            wake(system, run.pool)
+            dispatch_new(system, run.pool)
             deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
         except Exception:
             log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)

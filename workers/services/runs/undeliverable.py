@@ -26,8 +26,8 @@ from workers.protocol.messages import REPORT
 from workers.protocol.names import one_line
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.runs import finish
-from workers.services.runs.dispatch import freed
 from workers.services.runs.report import take
+from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.slots.locks import renew_lock
 from workers.slots.report_queue import LONGEST, Found

@@ -20,10 +20,10 @@ from workers.protocol.leases import AgentRecord, Lease
 from workers.services.errors import isolate
 from workers.services.pool_state import PodSnapshot
 from workers.services.runs import decide, orders
-from workers.services.runs.dispatch import freed
 from workers.services.runs.finish import apply_deadline, end, fail, note, requeue_or_fail
 from workers.services.runs.report import agent_gone
 from workers.services.runs.undeliverable import end_unreported
+from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.slots.locks import renew_lock
 from workers.slots.slot_map import WATCH_GAP, SlotMap

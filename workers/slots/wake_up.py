@@ -1,0 +1,21 @@
+"""A message to the control plane that is sent once, however many processes have a reason to send it."""
+
+import redis
+
+from workers.slots.keys import PoolKeys
+
+
+class WakeUp:
+    """The message that asks for one job of one pool."""
+
+    def __init__(self, client: redis.Redis, pool: str, job: str) -> None:
+        self._client = client
+        self._key = PoolKeys(pool).wake_up(job)
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether to send the message now: not while one is under way, for which at most ``seconds`` are waited."""
+        return bool(self._client.set(self._key, "1", nx=True, px=round(seconds * 1000)))
+
+    def received(self) -> None:
+        """Say, before the job is begun, that what happens from now on needs another message."""
+        self._client.delete(self._key)
