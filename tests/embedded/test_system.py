@@ -19,7 +19,7 @@ from workers.embedded.state import Options
 from workers.embedded.supervisor import up
 from workers.embedded.valkey import free_port
 from workers.protocol.errors import InvalidRequest, Unavailable
-from workers.settings import settings
+from workers.settings import Settings, settings
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 from workers.store.database import Database
@@ -31,7 +31,7 @@ def alive(processes):
     return {name for name, process in processes.items() if process.alive}
 
 
-def test_one_system_from_its_start_to_its_end(home, parts_of):
+def test_one_system_from_its_start_to_its_end(home, parts_of, monkeypatch):
     tied_to, held = os.pipe()
     said = []
     running = detach(Options(home=home, pool=PoolSpec(name="mine")), said.append, tied_to)
@@ -51,6 +51,11 @@ def test_one_system_from_its_start_to_its_end(home, parts_of):
     logs = "".join(log.read_text() for log in (home / "logs").iterdir())
     lines = " ".join(" ".join(psutil.Process(process.pid).cmdline()) for process in every.values())
     assert password not in logs + lines
+    assert settings().encryption_keys.get_secret_value()
+    with monkeypatch.context() as in_reports:
+        for name, value in psutil.Process(every["reports"].pid).environ().items():
+            in_reports.setenv(name, value)
+        assert not Settings().encryption_keys.get_secret_value()
 
     with pytest.raises(StillInUse, match=f"process {every['supervisor'].pid}.*terraslot down"):
         up(Options(home=home))
