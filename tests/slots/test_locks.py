@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
 import pytest
 import redis
 
 from tests.waiting import eventually
-from workers.slots.locks import LockLost, PoolLock, renew_lock
+from workers.slots import locks
+from workers.slots.locks import LOCK_TTL, LockLost, PoolLock, renew_lock
 
 
 def test_one_owner_at_a_time(client: redis.Redis) -> None:
@@ -21,10 +27,10 @@ def test_work_asked_for_meanwhile_is_another_round_for_the_owner(client: redis.R
     lock.request("first", 10)
     lock.request("second", 10)
     lock.request("third", 10)
-    assert not lock.finish("first", 10)
+    assert not lock.finish("first", 10, 1)
     assert not lock.request("second", 10)
-    assert not lock.finish("first", 10)
-    assert lock.finish("first", 10)
+    assert not lock.finish("first", 10, 2)
+    assert lock.finish("first", 10, 3)
     assert lock.request("second", 10)
 
 
@@ -88,6 +94,7 @@ def test_work_that_fails_lets_go_of_the_lock_and_says_why(client: redis.Redis) -
 
 
 KEY = "ts:{pool}:lock:cycle"
+WANTED = f"{KEY}:wanted"
 
 
 class TestARoundThatTakesLongerThanItsLock:
@@ -143,6 +150,106 @@ class TestARoundThatTakesLongerThanItsLock:
 
         outer.work(do, 120)
         renew_lock()  # under no lock there is none to lose
+
+
+def test_requests_that_come_faster_than_rounds_end_do_not_keep_the_holder_for_ever(client: redis.Redis) -> None:
+    """A cycle that takes longer than its tick is asked for again in each of its rounds."""
+    lock, rounds, left = PoolLock(client, "pool", "cycle"), [], []
+
+    def do() -> None:
+        rounds.append(len(rounds))
+        assert len(rounds) < 20, "it never ends"
+        assert not lock.request("beat", 10)
+
+    assert lock.work(do, rounds=3, left=lambda: left.append("a round"))
+    assert (len(rounds), left) == (3, ["a round"])
+    assert lock.work(lambda: rounds.append(3), left=lambda: left.append("another"))
+    assert (len(rounds), left) == (4, ["a round"])
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_every_step_of_a_lock_is_answered_alike_when_it_is_repeated(client: redis.Redis, asked: bool) -> None:
+    """A client that lost the reply calls again."""
+    lock = PoolLock(client, "pool", "cycle")
+
+    def twice(step: Callable[[], bool]) -> bool:
+        first, state = step(), client.mget(KEY, WANTED)
+        assert (step(), client.mget(KEY, WANTED)) == (first, state)
+        return first
+
+    assert twice(lambda: lock.request("first", 10))
+    assert twice(lambda: lock.renew("first", 10))
+    for number in (1, 2):
+        assert not twice(lambda: lock.request("second", 10))
+        assert not twice(lambda number=number: lock.finish("first", 10, number))
+    if asked:
+        lock.request("second", 10)
+        assert twice(lambda: lock.drop("first"))
+    else:
+        assert twice(lambda: lock.finish("first", 10, 3))
+    assert not twice(lambda: lock.renew("first", 10))
+    assert twice(lambda: lock.request("second", 10))
+
+
+def test_a_repeated_end_of_a_round_takes_no_round_from_a_request_in_between(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "cycle")
+    lock.request("first", 10)
+    lock.request("second", 10)
+    assert not lock.finish("first", 10, 1)
+    lock.request("second", 10)
+    assert not lock.finish("first", 10, 1), "the reply was lost; the round that begins now sees both requests"
+    assert lock.finish("first", 10, 2)
+
+
+def test_nothing_of_a_lock_stays_for_ever(client: redis.Redis) -> None:
+    lock = PoolLock(client, "pool", "cycle")
+    lock.request("first", 10)
+    lock.request("second", 5)
+    assert 5 < client.ttl(WANTED) <= 10
+    lock.renew("first", 20)
+    assert 10 < min(client.ttl(KEY), client.ttl(WANTED)) <= 20
+
+
+HOLD = """
+import sys, time
+import redis
+from workers.slots.locks import PoolLock
+
+def hang() -> None:
+    print("holds", flush=True)
+    time.sleep(60)
+
+PoolLock(redis.Redis.from_url(sys.argv[1]), "pool", "cycle").work(hang, float(sys.argv[2]))
+"""
+
+
+def test_a_slow_call_keeps_the_lock_and_a_killed_process_does_not(redis_url: str) -> None:
+    """The lock of a holder that was killed is free soon, however long its calls may take."""
+    lock, ttl = PoolLock(redis.Redis.from_url(redis_url), "pool", "cycle"), 0.6
+    with subprocess.Popen([sys.executable, "-c", HOLD, redis_url, str(ttl)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"holds\n"
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() - began > 3 * ttl)
+        assert not lock.request("next", ttl), "its thread has renewed it, whatever the call that it waits for"
+        holder.kill()
+        holder.wait()
+        killed = time.monotonic()
+        eventually(lambda: lock.request("next", ttl))
+        assert time.monotonic() - killed < 5 * ttl
+    assert LOCK_TTL <= 15
+
+
+def test_work_that_is_stuck_is_not_renewed_for_ever(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_PATIENCE", 0.3)
+    lock = PoolLock(client, "pool", "cycle")
+
+    def stuck() -> None:
+        eventually(lambda: not client.exists(KEY))
+        renew_lock()
+
+    with pytest.raises(LockLost):
+        lock.work(stuck, 0.3)
 
 
 @pytest.mark.parametrize("owner", ["first", "second"])

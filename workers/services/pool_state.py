@@ -13,11 +13,8 @@ from workers.slots.locks import renew_lock
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 
-# Seconds. Longer than one change may take, since the lock is renewed before each: a batch of creations side by side has
-# 25 s for its answers. The lock of a process that died is free after this time.
-LOCK_TTL = 120.0
 _FIRST_PAUSE = 0.05
-# Pods created between two renewals of the lock: as many as the backend creates side by side, so that they take the time
+# Pods created between two looks at the lock: as many as the backend creates side by side, so that they take the time
 # of one answer.
 _AT_ONCE = 8
 _NOW = "at the moment: "
@@ -34,19 +31,18 @@ def pool_lock(system: System, pool: str, *, wait: float = 60.0) -> Iterator[Pool
     system.pool(pool)
     lock, owner = system.lock(pool, "cycle"), uuid.uuid4().hex
     until, pause = time.monotonic() + wait, _FIRST_PAUSE
-    while not lock.request(owner, LOCK_TTL):
+    while not lock.request(owner):
         if time.monotonic() + pause > until:
             raise Unavailable(f"The cycle of the pool {pool!r} still runs after {wait:g} s: try again.")
         time.sleep(pause)
         pause *= 2  # each request makes the holder do one more round, and has to come after that
-    rerun = True
+    done = False
     try:
-        with lock.held(owner, LOCK_TTL):
+        with lock.held(owner):
             yield system.pool(pool)
-        rerun = not lock.finish(owner, LOCK_TTL)
+        done = True
     finally:
-        if rerun:
-            lock.drop(owner)
+        if lock.drop(owner) or not done:
             system.celery.send_task(names.CYCLE, args=[pool])
 
 

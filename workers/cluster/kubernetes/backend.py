@@ -26,7 +26,7 @@ from workers.specs.pools import PoolSpec
 
 PAGE = 500  # as the API's own informers do
 AT_ONCE = 8  # calls of a batch; API servers queue or refuse more of one client
-# A cycle's lock, renewed before a list, lasts 120 s: this and one more call of 20 s leave room.
+# Work on a pool counts as stuck after 120 s without a change: this and one more call of 20 s leave room.
 LIST_SECONDS = 60.0
 _GIVE_UP_AFTER = 3  # failed patches: one or two may be the pods' own problem
 # Another process wrote a Secret at the same moment: the next cycle compares again.

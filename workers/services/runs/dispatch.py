@@ -29,8 +29,8 @@ from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
 
-# Seconds. Longer than a round takes, and the time for which a holder that was killed keeps others waiting.
-LOCK_TTL = 30.0
+# Rounds of one call: the process that dispatches for all others has work of its own.
+ROUNDS = 10
 # Runs read at a time: at least as many as an ordinary pool has free slots.
 BATCH = 100
 
@@ -38,10 +38,15 @@ BATCH = 100
 def dispatch(system: System, pool: str) -> int:
     """Give every free slot of ``pool`` that can be used to a run that waits; return how many were given.
 
-    Returns 0 at once where another process dispatches this pool: that one dispatches once more.
+    Returns 0 at once where another process dispatches this pool: that one dispatches once more. A task goes on with
+    what is still asked for after some rounds.
     """
-    given = []
-    system.lock(pool, "dispatch").work(lambda: given.append(_give_all(system, pool)), LOCK_TTL)
+    given: list[int] = []
+
+    def go_on() -> None:
+        system.celery.send_task(names.DISPATCH, args=[pool])
+
+    system.lock(pool, "dispatch").work(lambda: given.append(_give_all(system, pool)), rounds=ROUNDS, left=go_on)
     return sum(given)
 
 

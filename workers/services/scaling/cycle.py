@@ -17,7 +17,7 @@ from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
 from workers.protocol.version import PROTOCOL
 from workers.services.errors import explained, is_outage
-from workers.services.pool_state import LOCK_TTL, PodSnapshot, set_status
+from workers.services.pool_state import PodSnapshot, set_status
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
 from workers.services.scaling.reconcile import reconcile_pods
@@ -35,7 +35,7 @@ def cycle(system: System, pool: str) -> bool:
     Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked, and :class:`LockLost` where
     this took so long that another process may have the pool's lock; nothing is scaled then.
     """
-    if not system.lock(pool, "cycle").work(lambda: _cycle(system, pool), LOCK_TTL):
+    if not system.lock(pool, "cycle").work(lambda: _cycle(system, pool)):
         return False
     dispatch(system, pool)
     return True
