@@ -54,7 +54,7 @@ def test_the_values_of_the_installation_page_are_taken() -> None:
     objects = render(yaml.safe_load(block))
 
     assert of_kind(objects, "StatefulSet", "Secret") == []
-    assert len(of_kind(objects, "Job")) == 2
+    assert len(of_kind(objects, "Job")) == 3
 
 
 def test_the_chart_is_of_the_packages_version() -> None:

@@ -61,10 +61,35 @@ def test_the_database_of_this_chart_is_migrated_once_it_is_there() -> None:
 
 
 def test_the_migration_waits_for_a_database_that_is_still_starting() -> None:
-    job = one(render(), "Job", f"{NAME}-migrate")["spec"]
+    assert one(render(), "Job", f"{NAME}-migrate")["spec"]["backoffLimit"] >= 10
 
-    assert job["template"]["spec"]["restartPolicy"] == "OnFailure"
-    assert job["backoffLimit"] >= 10
+
+@pytest.mark.parametrize("values", [POOLS, {**POOLS, **URLS}], ids=["trial", "servers outside"])
+def test_pools_and_workspaces_are_checked_before_anything_else_and_without_a_server(values: Object) -> None:
+    """F46"""
+    objects = render(values)
+    order = {
+        (each["kind"], each["metadata"]["name"]): int(each["metadata"]["annotations"]["helm.sh/hook-weight"])
+        for each in objects
+        if hooks(each) == {"pre-install", "pre-upgrade"}
+    }
+    first, second, *_ = sorted(order, key=lambda each: order[each])
+    check = one(objects, "Job", f"{NAME}-check")["spec"]
+    [container] = containers(check["template"])
+
+    assert [first, second] == [("ConfigMap", f"{NAME}-check"), ("Job", f"{NAME}-check")]
+    assert check["backoffLimit"] == 0
+    assert not any("valueFrom" in each for each in variables(container).values())
+
+
+def test_a_job_that_fails_leaves_its_reason_where_helm_prints_it() -> None:
+    """F46: a pod that is started again in place is deleted in the end, and its log with it."""
+    jobs = of_kind(render(POOLS), "Job")
+
+    assert len(jobs) == 3
+    for job in jobs:
+        assert job["metadata"]["annotations"]["helm.sh/hook-output-log-policy"] == "hook-failed"
+        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_pools_and_workspaces_are_applied_after_the_release_and_its_tables() -> None:

@@ -64,6 +64,7 @@ class Machine:
         fixed = {name: each["value"] for name, each in variables(container).items() if "value" in each}
         secret = {name: self._urls[name] for name in variables(container) if name in self._urls}
         own = {"PATH": f"{_BIN}:{os.environ['PATH']}", "HOSTNAME": socket.gethostname()}
+        own |= {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}  # the code under test is not always what is installed
         return {**fixed, **secret, **own, "TERRASLOT_HOME": str(self.home)}
 
 
@@ -119,6 +120,22 @@ def test_flower_answers_its_probe_and_its_metrics_without_a_password(machine: Ma
             assert b"terraslot_up 1.0" in metrics.read()
         flower.send_signal(signal.SIGTERM)
         assert flower.wait(_ENDS_WITHIN) == 0
+
+
+def test_what_no_schema_refuses_ends_the_check_with_a_sentence_in_its_log(machine: Machine) -> None:
+    """F46"""
+    privileged = {"spec": {"containers": [{"name": "agent", "securityContext": {"privileged": True}}]}}
+    objects = render({"pools": {"good": {}, "bad": {"kubernetes": {"pod_template": privileged}}}})
+    files = one(objects, "ConfigMap", f"{NAME}-check")["data"]
+    [container] = containers(one(objects, "Job", f"{NAME}-check")["spec"]["template"])
+    for name, content in files.items():
+        (machine.home / name).write_text(content)
+    container["args"] = [each.replace("/etc/terraslot/specifications", str(machine.home)) for each in container["args"]]
+
+    with machine.running(container) as check:
+        assert check.wait(_STARTS_WITHIN) == 1
+    assert machine.says("bad: kubernetes.pod_template.spec.containers.0.securityContext.privileged")
+    assert machine.says("may not be privileged")
 
 
 def test_the_queues_that_keda_watches_are_those_that_the_workers_read() -> None:

@@ -28,9 +28,21 @@ from tests.chart.rendering import (
     render,
     with_value,
 )
+from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.protocol.sources import without_credentials
 
 _VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 _TWO_DATABASES = {**URLS["database"], "existingSecret": {"name": "other"}}
+_GIT = {"type": "git", "url": "https://git.example.com/net.git"}
+_NODES = {"name": "nodes", "hostPath": {"path": "/"}}
+
+
+def _pool(**values: Any) -> Object:
+    return {"pools": {"a": values}}
+
+
+def _pods(**values: Any) -> Object:
+    return _pool(kubernetes=values)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -125,6 +137,17 @@ def test_the_schema_closes_every_object_whose_properties_it_names() -> None:
         ({"workspaces": {"network": {}}}, "source"),
         ({"control": {"replicas": 0}}, "/control/replicas"),
         ({"image": {"digest": "latest"}}, "/image/digest"),
+        (_pool(limits={"min_agents": 5, "max_agents": 2}), "pools.a.limits: min_agents (5) is above max_agents (2)"),
+        (_pool(limits={"min_agents": 4}), "pools.a.limits: min_agents (4) is above max_agents (3)"),
+        (_pool(timeouts={"silent": 300}), "pools.a.timeouts: silent (300 s) must be shorter than dead (300 s)"),
+        (_pool(type="local", kubernetes={"image": "a"}), "pools.a: the section 'kubernetes'"),
+        (_pods(resources={"requests": {"cpu": "lots"}}), "/pools/a/kubernetes/resources/requests/cpu"),
+        (_pods(hostNetwork=True), "'hostNetwork' not allowed"),
+        (_pods(pod_template={"spec": {"hostNetwork": True}}), "pools.a.kubernetes.pod_template.spec.hostNetwork:"),
+        (_pods(volumes=[_NODES]), "pools.a.kubernetes: the volume 'nodes' is a directory of its node"),
+        (_pods(pod_template={"spec": {"volumes": [_NODES]}}), "the volume 'nodes' is a directory of its node"),
+        ({"workspaces": {"net": {"source": _GIT, "environment": {"GIT_PASSWORD": "a"}}}}, "workspaces.net.environment"),
+        ({"workspaces": {"net": {"source": {**_GIT, "ref": "-a"}}}}, "/workspaces/net/source/ref"),
     ],
 )  # fmt: skip
 def test_invalid_values_are_refused_with_a_sentence(values: Object, sentence: str) -> None:
@@ -132,6 +155,35 @@ def test_invalid_values_are_refused_with_a_sentence(values: Object, sentence: st
         render(values)
 
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://git.example.com/net.git", "https://me:rAbB1t@git.example.com/net.git", "https://rAbB1t@git.example.com/",
+        "https://git.example.com/net@1.git", "ssh://git@git.example.com/net.git", "ssh://git:rAbB1t@git.example.com/net",
+        "git@git.example.com:net.git", "git://:rAbB1t@git.example.com", "file:///srv/net.git", "/srv/net.git",
+    ],
+)  # fmt: skip
+def test_a_git_url_is_refused_where_it_holds_what_may_be_a_password(url: str) -> None:
+    """F46: a ConfigMap is no place for it."""
+    values: Object = {"workspaces": {"net": {"source": {"type": "git", "url": url}}}}
+    if without_credentials(url) == url:
+        assert url in str(of_kind(render(values), "ConfigMap"))
+    else:
+        with pytest.raises(HelmError, match=r"workspaces\.net\.source\.url holds a password or a token"):
+            render(values)
+
+
+def test_a_pool_without_limits_and_timeouts_is_held_to_those_of_the_model() -> None:
+    limits, timeouts = PoolLimits(), PoolTimeouts()
+
+    assert render(_pool(limits={"min_agents": limits.max_agents}))
+    assert render(_pool(timeouts={"silent": timeouts.dead - 1}))
+    assert render(_pool(timeouts={"dead": timeouts.silent + 1}))
+    for refused in ({"dead": timeouts.silent}, {"silent": timeouts.dead}):
+        with pytest.raises(HelmError, match="must be shorter than"):
+            render(_pool(timeouts=refused))
 
 
 def test_the_release_has_the_name_that_it_is_given() -> None:

@@ -23,6 +23,8 @@ from workers.specs.workspaces import WorkspaceSpec
 
 FileOption = Annotated[Path, typer.Option("-f", "--file", metavar="FILE", help="YAML or JSON; - reads from stdin.")]
 
+CheckOption = Annotated[bool, typer.Option("--check", help="Check the file, and save nothing of it.")]
+
 Spec = TypeVar("Spec", PoolSpec, WorkspaceSpec)
 
 
@@ -44,16 +46,30 @@ def read(path: Path, kind: type[Spec]) -> list[Spec]:
     return found
 
 
+def check_all(kind: str, specs: list[Spec], check: Callable[[Spec], None], as_json: bool) -> None:
+    """Check each without a server, print what is wrong; exit code 1 if one is refused."""
+
+    def checked(spec: Spec) -> tuple[str, str | None]:
+        check(spec)
+        return "valid", None
+
+    _one_by_one(kind, specs, checked, as_json)
+
+
 def apply_all(kind: str, specs: list[Spec], apply: Callable[[Spec], tuple[Applied, str | None]], as_json: bool) -> None:
     """Save each, print what that changed and its status; exit code 1 if one was refused."""
+    _one_by_one(kind, specs, apply, as_json)
+
+
+def _one_by_one(kind: str, specs: list[Spec], do: Callable[[Spec], tuple[str, str | None]], as_json: bool) -> None:
     told: list[dict[str, str | None]] = []
     for spec in specs:
         try:
-            outcome, status = apply(spec)
+            outcome, status = do(spec)
         except TerraslotError as error:
             told.append({"name": spec.name, "outcome": "refused", "error": str(error)})
         else:
-            told.append({"name": spec.name, "outcome": outcome.value, "status_message": status})
+            told.append({"name": spec.name, "outcome": str(outcome), "status_message": status})
         if not as_json:
             _tell(kind, told[-1])
     if as_json:

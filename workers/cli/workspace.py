@@ -10,7 +10,7 @@ import typer
 from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import AsJson, WorkspaceName, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change, value_of
-from workers.cli.specifications import FileOption, apply_all, read
+from workers.cli.specifications import CheckOption, FileOption, apply_all, check_all, read
 from workers.cli.system import system
 from workers.protocol.sources import DirectorySource, GitSource, Source
 from workers.services import workspaces
@@ -77,9 +77,13 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
 
 
 @app.command()
-def apply(file: FileOption, as_json: AsJson = False) -> None:
+def apply(file: FileOption, check: CheckOption = False, as_json: AsJson = False) -> None:
     """Create or change workspaces from a YAML or JSON file."""
-    apply_all("workspace", read(file, WorkspaceSpec), lambda spec: (workspaces.apply(system(), spec), None), as_json)
+    specs = read(file, WorkspaceSpec)
+    if check:
+        check_all("workspace", specs, workspaces.check, as_json)
+    else:
+        apply_all("workspace", specs, lambda spec: (workspaces.apply(system(), spec), None), as_json)
 
 
 @app.command("list")

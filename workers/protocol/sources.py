@@ -101,8 +101,8 @@ class GitSource(Tagged, Value):
     """A git repository. The ref is resolved to a commit once, when the run is first planned."""
 
     type: Literal["git"] = "git"
-    url: Annotated[str, AfterValidator(_git_url)]
-    ref: Annotated[str, AfterValidator(_git_ref)] = "HEAD"
+    url: Annotated[str, AfterValidator(_git_url), Field(json_schema_extra={"pattern": f"^{_URL.pattern}$"})]
+    ref: Annotated[str, AfterValidator(_git_ref), Field(json_schema_extra={"pattern": f"^{_REF.pattern}$"})] = "HEAD"
     subdir: Subdirectory = ""
 
 

@@ -26,7 +26,7 @@ def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None
     in what everybody sees of it; :class:`UnknownPool`, or :class:`NameTaken`.
     """
     variables.expect_known(spec.name, spec.sensitive, ())
-    _check(spec)
+    check(spec)
     with system.database.begin() as session:
         workspaces.save(session, spec, system.now())
         if given and given.names:
@@ -39,7 +39,7 @@ def update(system: System, spec: WorkspaceSpec, change: variables.Change | None 
 
     Its sensitive variables stay, except as ``change`` says.
     """
-    _check(spec)
+    check(spec)
     with system.database.begin() as session:
         spec = variables.kept(workspaces.get(session, spec.name), spec)
         workspaces.update(session, variables.store(system, session, Owner.WORKSPACE, spec, change), system.now())
@@ -70,6 +70,19 @@ def get(system: System, name: str) -> WorkspaceSpec:
         return workspaces.get(session, name)
 
 
+def check(spec: WorkspaceSpec) -> None:
+    """Raise :class:`InvalidRequest` for what would be shown to everybody, and for a directory without configuration."""
+    if "GIT_PASSWORD" in spec.environment:
+        raise InvalidRequest(
+            f"Workspace {spec.name}: its environment, which everybody sees, holds GIT_PASSWORD. Leave it out there "
+            "(--unset-env GIT_PASSWORD, where it is set already) and give it with --sensitive-env GIT_PASSWORD."
+        )
+    if isinstance(spec.source, GitSource):
+        _expect_no_credentials(spec.name, spec.source.url)
+    else:
+        _expect_configuration(spec.name, spec.source)
+
+
 def every(system: System) -> tuple[list[WorkspaceSpec], list[Unreadable]]:
     """Return all workspaces, by name, and what is wrong with each that can't be read."""
     found: list[WorkspaceSpec] = []
@@ -81,18 +94,6 @@ def every(system: System) -> tuple[list[WorkspaceSpec], list[Unreadable]]:
             except Unreadable as error:
                 unreadable.append(error)
     return found, unreadable
-
-
-def _check(spec: WorkspaceSpec) -> None:
-    if "GIT_PASSWORD" in spec.environment:
-        raise InvalidRequest(
-            f"Workspace {spec.name}: its environment, which everybody sees, holds GIT_PASSWORD. Leave it out there "
-            "(--unset-env GIT_PASSWORD, where it is set already) and give it with --sensitive-env GIT_PASSWORD."
-        )
-    if isinstance(spec.source, GitSource):
-        _expect_no_credentials(spec.name, spec.source.url)
-    else:
-        _expect_configuration(spec.name, spec.source)
 
 
 def _expect_no_credentials(name: str, url: str) -> None:

@@ -49,7 +49,8 @@ def _keys(named: dict[str, str]) -> dict[str, str]:
     return named
 
 
-Quantity = Annotated[str, AfterValidator(_quantity)]
+# The pattern is for the schema alone: the validator has the better sentence.
+Quantity = Annotated[str, AfterValidator(_quantity), Field(json_schema_extra={"pattern": f"^({_QUANTITY.pattern})$"})]
 Quantities = dict[str, Quantity]
 ObjectName = Annotated[str, StringConstraints(pattern=rf"^{_DNS}(?:\.{_DNS})*$", max_length=253)]
 Object = dict[str, Any]

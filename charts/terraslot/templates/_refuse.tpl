@@ -24,4 +24,5 @@
 {{- fail "control.autoscaling.enabled needs control.autoscaling.redis.address (HOST:PORT): KEDA can't read it from a URL in a Secret." }}
 {{- end }}
 {{- end }}
+{{- include "terraslot.refuseSpecifications" . }}
 {{- end }}
