@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from workers.protocol.kinds import RunKind
@@ -53,10 +53,13 @@ class Model:
             fits = brought.slot == 0 or brought.kind is RunKind.PLAN
             if brought.run not in self.leases and record.runs[brought.slot] is None and fits:
                 until = (brought.until or brought.since) if brought.state is RESERVED else None
-                self.leases[brought.run] = replace(brought, agent=agent, until=until, cancel=None, lost_since=None)
+                self.leases[brought.run] = replace(
+                    brought, agent=agent, until=until, cancel=None, lost_since=None, revoked=False
+                )
                 record.runs[brought.slot] = brought.run
             held = self.leases.get(brought.run)
-            if held and (held.agent, held.token) == (agent, brought.token) and brought.redeemed:
+            ours = held and (held.agent, held.token) == (agent, brought.token)
+            if held and ours and brought.redeemed and not held.revoked:
                 self.leases[brought.run] = replace(held, redeemed=True)
 
     def heartbeat(
@@ -66,7 +69,7 @@ class Model:
         if record is None or record.instance_id != instance_id:
             return HeartbeatReply(registered=False)
         record.heartbeat_at, record.silent = self.now, False
-        running = [self.leases[run] for run in record.runs if run and self.leases[run].state is RUNNING]
+        running = [self.leases[run] for run in record.runs if run and self._executable(run)]
         for lease in running:
             lost = lease.redeemed and lease.token not in {*executing, *reporting}
             since = (lease.lost_since if lease.lost_since is not None else self.now) if lost else None
@@ -80,9 +83,12 @@ class Model:
             repeat=tuple(token for token in reporting if token in tokens),
         )
 
+    def _executable(self, run: str) -> bool:
+        return self.leases[run].state is RUNNING and not self.leases[run].revoked
+
     def redeem(self, agent: str, run: str, token: str) -> bool:
         lease = self._held(run, token)
-        if lease is None or lease.agent != agent or lease.state is not RUNNING or lease.redeemed:
+        if lease is None or lease.agent != agent or not self._executable(run) or lease.redeemed:
             return False
         self.leases[run] = replace(lease, redeemed=True)
         return True
@@ -124,22 +130,21 @@ class Model:
         lease = self.leases.get(run)
         if lease and lease.token == new_token and lease.state is RUNNING:
             return lease
-        if lease is None or lease.token != token or lease.cancel or self.agents[lease.agent].silent:
+        if lease is None or lease.token != token or lease.cancel or lease.revoked or self.agents[lease.agent].silent:
             return None
         self.leases[run] = Lease(run, lease.kind, lease.agent, lease.slot, new_token, RUNNING, self.now)
         return self.leases[run]
 
     def release(self, run: str, token: str) -> bool:
-        lease = self._held(run, token)
-        if lease is not None:
+        if lease := self._held(run, token):
             self._end(lease)
-        return lease is not None
+        return run not in self.leases
 
     def revoke(self, run: str, token: str) -> bool:
         lease = self._held(run, token)
         if lease is None or lease.redeemed:
             return False
-        self._end(lease)
+        self.leases[run] = replace(lease, revoked=True)
         return True
 
     def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
@@ -147,7 +152,7 @@ class Model:
         if lease is None:
             return CancelOutcome.ABSENT
         if lease.state is RESERVED or not lease.redeemed:
-            self._end(lease)
+            self.leases[run] = replace(lease, redeemed=False, revoked=True)
             return CancelOutcome.REVOKED
         self.leases[run] = replace(lease, cancel=CancelMode.KILL if lease.cancel is CancelMode.KILL else mode)
         return CancelOutcome.REQUESTED
@@ -166,23 +171,25 @@ class Model:
     # What the control plane does with agents
 
     def claim_idle(self, count: int, claim: str, among: Sequence[str] | None = None) -> list[str]:
-        idle = [name for name, agent in self.agents.items() if agent.accepts and not agent.taken]
+        idle = [name for name, agent in self.agents.items() if not agent.taken]
         longest = sorted(idle, key=lambda name: (self.agents[name].idle_since, name))
-        chosen = longest if among is None else [name for name in among if name in idle]
-        for name in chosen[: max(0, count)]:
+        meant = longest if among is None else [name for name in among if name in idle]
+        mine = [name for name in meant if self.agents[name].claim == claim]
+        chosen = [*mine, *(name for name in meant if self.agents[name].accepts)][: max(0, count)]
+        for name in chosen:
             self.agents[name].claim = claim
-        return chosen[: max(0, count)]
+        return chosen
 
     def take_over(self, agent: str, claim: str, expect: str) -> bool:
         record = self.agents.get(agent)
-        if record is None or record.claim != expect or record.taken:
+        if record is None or record.claim not in (expect, claim) or record.taken:
             return False
         record.claim = claim
         return True
 
     def give_back(self, agent: str, claim: str) -> bool:
         record = self.agents.get(agent)
-        if record is None or record.claim != claim:
+        if record is None or record.claim not in (claim, None):
             return False
         record.claim = None
         return True
@@ -212,12 +219,19 @@ class Model:
     def watched(self) -> tuple[float, float]:
         return self.now, self.now if self.watched_since is None else self.watched_since
 
-    def deregister(self, agent: str, instance_id: str | None = None) -> list[Lease]:
+    def deregister(
+        self, agent: str, instance_id: str | None = None, *, settled: Collection[str] | None = None
+    ) -> list[Lease]:
         record = self.agents.get(agent)
         if record is None or instance_id not in (None, record.instance_id):
             return []
+        held = [self.leases[run] for run in record.runs if run]
+        if settled is not None and (left := [lease for lease in held if lease.token not in settled]):
+            return left
         del self.agents[agent]
-        return [self.leases.pop(run) for run in record.runs if run]
+        for lease in held:
+            del self.leases[lease.run]
+        return []
 
     # What everybody asks
 

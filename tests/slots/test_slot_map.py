@@ -241,12 +241,18 @@ class TestCancel:
         slots.register("a", "life")
         slots.acquire("run", APPLY, "token")
 
-    def test_an_order_that_nobody_redeemed_is_revoked(self, slots: SlotMap) -> None:
+    def test_an_order_that_nobody_redeemed_is_revoked_and_its_slot_kept_until_it_is_released(
+        self, slots: SlotMap
+    ) -> None:
         assert slots.cancel("run", INTERRUPT) is CancelOutcome.REVOKED
-        assert slots.stats().used == 0
         assert not slots.redeem("a", "run", "token")
+        assert slots.heartbeat("a", "life", ["token"], []).drop == ("token",)
+        assert slots.resume("run", "token", "next-token") is None
+        assert slots.acquire("other", APPLY, "other-token") is None
+        assert slots.release("run", "token")
+        assert slots.stats().used == 0
 
-    def test_an_order_is_taken_back_by_its_token_and_only_before_it_is_redeemed(self, slots: SlotMap) -> None:
+    def test_an_order_is_revoked_by_its_token_and_only_before_it_is_redeemed(self, slots: SlotMap) -> None:
         """A cancel would interrupt what has just started."""
         assert not slots.revoke("run", "another-token")
         assert not slots.revoke("other", "token")
@@ -256,8 +262,10 @@ class TestCancel:
         slots.release("run", "token")
         slots.acquire("run", APPLY, "next-token")
         assert slots.revoke("run", "next-token")
-        assert slots.stats().used == 0
         assert not slots.redeem("a", "run", "next-token")
+        lease = slots.find("run")
+        assert lease
+        assert (lease.revoked, lease.redeemed) == (True, False)
 
     def test_a_reservation_is_revoked(self, slots: SlotMap, clock: Clock) -> None:
         slots.redeem("a", "run", "token")
@@ -419,8 +427,16 @@ class TestDrain:
             slots.register(name, "life")
             clock.now += 1
         assert slots.claim_idle(2, "claim") == ["b", "c"]
-        assert slots.claim_idle(2, "claim") == ["a"]
-        assert slots.claim_idle(2, "claim") == []
+        assert slots.claim_idle(2, "another") == ["a"]
+        assert slots.claim_idle(2, "third") == []
+
+    def test_what_a_claim_has_already_counts_for_it(self, slots: SlotMap, clock: Clock) -> None:
+        for name in "bca":
+            slots.register(name, "life")
+            clock.now += 1
+        assert slots.claim_idle(2, "claim", ["a"]) == ["a"]
+        assert slots.claim_idle(2, "claim") == ["a", "b"]
+        assert slots.claim_idle(2, "claim") == ["b", "a"]
 
     def test_an_agent_with_any_slot_taken_is_never_claimed(self, slots: SlotMap, clock: Clock) -> None:
         """F1, and the founding documents' scale-down protection."""
@@ -529,15 +545,16 @@ class TestSilence:
         clock.now += 1
         assert slots.mark_silent(30) == ["a"]
 
-    def test_deregistering_returns_what_the_agent_held_and_frees_the_runs(self, slots: SlotMap, clock: Clock) -> None:
+    def test_an_agent_is_deregistered_once_what_it_holds_is_settled(self, slots: SlotMap, clock: Clock) -> None:
         slots.register("a", "life")
         slots.acquire("waiting", APPLY, "t-0")
         slots.reserve("waiting", "t-0", clock.now + 60)
         slots.acquire("planning", PLAN, "t-1")
-        assert [(lease.run, lease.slot) for lease in slots.deregister("a")] == [("waiting", 0), ("planning", 1)]
-        assert slots.snapshot() == []
-        assert slots.find("planning") is None
-        assert slots.deregister("a") == []
+        for settled, left in [((), ["waiting", "planning"]), (("t-0", "t-2"), ["planning"]), (("t-0", "t-1"), [])]:
+            assert [lease.run for lease in slots.deregister("a", settled=settled)] == left
+            assert (slots.find("waiting") is None) is (left == [])
+        assert slots.agent("a") is None
+        assert slots.deregister("a", settled=()) == []
 
     def test_an_incarnation_that_came_later_is_not_forgotten(self, slots: SlotMap) -> None:
         slots.register("a", "second-life")
@@ -588,6 +605,7 @@ def test_replies_are_understood_whatever_the_clients_protocol_and_decoding(redis
                 assert (agent.leases, slots.snapshot(), slots.find("run")) == ((lease,), [agent], lease)
                 assert slots.heartbeat("a", "life", ["gone"], []).drop == ("gone",)
                 assert slots.cancel("run", KILL) is CancelOutcome.REVOKED
+                assert slots.release("run", "token")
                 assert slots.claim_idle(1, "claim") == ["a"]
 
 

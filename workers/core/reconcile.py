@@ -112,6 +112,8 @@ def _runs(views: Views, policy: PoolPolicy) -> Iterator[Action]:
 def _leased(run: HeldRun, lease: Lease, views: Views, policy: PoolPolicy) -> Iterator[Action]:
     if run.status is RunStatus.APPLY_PENDING:
         yield from _waiting(run, lease, views)
+    elif lease.revoked:  # by a process that died before it stored what becomes of the run
+        yield RepairRun(Repair.REVOKE_ORDER, run, lease)
     elif lease.lost_since is not None:
         yield from _lost(run, lease, lease.lost_since, views)
     elif run.cancel is not None and lease.cancel not in (run.cancel, CancelMode.KILL):

@@ -29,7 +29,7 @@ class CancelMode(StrEnum):
 class CancelOutcome(StrEnum):
     """What a cancel request met in the slot map."""
 
-    REVOKED = "revoked"  # terraform had not started: the lease is gone, and nothing will start
+    REVOKED = "revoked"  # terraform had not started, and will not: the lease is to be released
     REQUESTED = "requested"  # terraform may be running: the agent was asked, and will report
     ABSENT = "absent"  # the run holds no slot
 
@@ -41,7 +41,8 @@ class Lease:
     ``token`` fences: every change names it, and a stale one changes nothing. ``redeemed`` says that the agent has
     claimed the right to start terraform for this token, which happens once. Times are seconds since the epoch;
     ``until`` is set while the slot is reserved, ``lost_since`` while a redeemed token is neither executed nor reported
-    by its agent: the next heartbeat may still name it, but after a few it never will.
+    by its agent: the next heartbeat may still name it, but after a few it never will. ``revoked``: nothing was started
+    under ``token``, and nothing will be.
     """
 
     run: str
@@ -55,6 +56,7 @@ class Lease:
     until: float | None = None
     cancel: CancelMode | None = None
     lost_since: float | None = None
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

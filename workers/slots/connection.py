@@ -24,8 +24,9 @@ _LUA = Path(__file__).parent / "lua"
 # Seconds. A server that hangs for longer counts as unreachable.
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
-# The client repeats no call: a verb whose reply was lost may have acted; its caller decides whether to repeat it.
-RETRY = Retry(NoBackoff(), 0)
+# A call whose connection broke is repeated once, on another one: every verb is answered alike when it is repeated. A
+# server that hangs is not asked again.
+RETRY = Retry(NoBackoff(), 1, (redis.ConnectionError,))
 
 
 def connect(address: RedisAddress, credentials: redis.CredentialProvider | None = None) -> redis.Redis:

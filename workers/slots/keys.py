@@ -37,6 +37,11 @@ class PoolKeys:
         """The queue of the agents' reports."""
         return self._key("reports")
 
+    @property
+    def taken_reports(self) -> bytes:
+        """The reports that a reader took last."""
+        return self._key("reports", "taken")
+
     def lock(self, job: str) -> tuple[bytes, bytes]:
         """Return the lock of a job, and its rerun flag."""
         return self._key("lock", job), self._key("lock", job, "wanted")
@@ -48,3 +53,7 @@ class PoolKeys:
     def log(self, run: str) -> bytes:
         """Return the log stream of a run. Raises :class:`InvalidRequest` for what is no run id."""
         return self._key("log", run_id(run))
+
+    def log_batches(self, run: str, writer: str) -> bytes:
+        """Return what one writer of a run's log has written."""
+        return self._key("log", run_id(run), writer)

@@ -4,6 +4,7 @@ Lines are hostile text: a Terraform configuration decides what is in them. They 
 their control characters when they are read, since a hostile agent may have written them.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from workers.slots.records import Text, text
 MAX_LINES = 20_000  # a large apply prints some thousands
 MAX_LINE_BYTES = 8 * 1024  # a long line of Terraform has some hundred
 KEEP_SECONDS = 7 * 86400  # long enough for a person to look after a week-end
+# A writer repeats a batch whose reply was lost within seconds of the server's return.
+_BATCHES_SECONDS = 3600
 
 APPEND = Script.load("append_log")
 _CUT = " [cut]"
@@ -37,18 +40,25 @@ class LogLine:
 
 
 class RunLog:
-    """The log stream of one run; both of its phases, in the order of arrival."""
+    """The log stream of one run; both of its phases, in the order of arrival. Each writer has one of its own."""
 
     def __init__(self, client: redis.Redis, pool: str, run: str) -> None:
         self._client = client
         self._key = PoolKeys(pool).log(run)
+        self._batches = PoolKeys(pool).log_batches(run, secrets.token_hex(8))
+        self._batch = 1
 
     def append(self, lines: Sequence[LogLine]) -> None:
-        """Write lines in one round trip. Beyond the newest 20,000 (and up to a hundred more) the oldest go."""
+        """Write lines in one round trip. Beyond the newest 20,000 (and up to a hundred more) the oldest go.
+
+        After an error the same lines follow again: they may have been written, and are not written twice.
+        """
         if not lines:
             return
         words = [word for line in lines for word in (line.phase, _bounded(line.text), line.at)]
-        APPEND(self._client, (self._key,), MAX_LINES, MAX_LINE_BYTES, KEEP_SECONDS, *words)
+        limits = (MAX_LINES, MAX_LINE_BYTES, KEEP_SECONDS)
+        APPEND(self._client, (self._key, self._batches), *limits, self._batch, _BATCHES_SECONDS, *words)
+        self._batch += 1
 
     def read(self, after: str = "0", block: float = 0, count: int = 1000) -> list[LogLine]:
         """Return up to ``count`` lines after the one with this id; none where there are none.

@@ -12,7 +12,7 @@ from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.protocol.names import AGENT, RUN_ID
 
 Text = bytes | str  # which of the two depends on the client's decode_responses
-_NONE = "-"
+_NONE, _REVOKED = "-", "revoked"
 _WORD = re.compile(r"[!-~]+")
 _SLOTS = {"0": 0, "1": 1, "2": 2}
 _NO_TIME = 1e11  # seconds since the epoch, in the year 5138: as in lua/repair.lua
@@ -60,10 +60,11 @@ def lease(run: str, record: Text) -> Lease | None:
             token,
             SlotState(state),
             _time(since),
-            redeemer != _NONE,
+            redeemer not in (_NONE, _REVOKED),
             None if until == _NONE else _time(until),
             None if cancel == _NONE else cancel_mode(cancel),
             None if lost_since == _NONE else _time(lost_since),
+            redeemer == _REVOKED,
         )
     except (InvalidRequest, KeyError, ValueError):
         return None

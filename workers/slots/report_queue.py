@@ -10,6 +10,8 @@ Agents before 0.2 put Celery messages into one queue of all pools; only what is 
 import base64
 import json
 import re
+import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +29,9 @@ _CHANNELS, _CHANNEL = "ts:{*}:reports", re.compile(r"ts:\{([a-z0-9-]+)\}:reports
 _DRAINED_AT_ONCE = 1_000
 # The reader says that it reads, for as long as a slow round may take, in seconds.
 _READER, _READER_SECONDS = "terraslot.reports.reader", 10
+
+# What was taken is kept for the repetition of a call whose reply was lost, which follows within seconds.
+_TAKEN_SECONDS = 60
 
 # Bytes. An agent cuts outputs to 64,000 bytes and errors to 16,000 characters of up to four bytes.
 LONGEST = 256_000
@@ -52,11 +57,11 @@ class ReportQueue:
     def __init__(self, client: redis.Redis, pool: str) -> None:
         self._client = client
         self._pool = pool
-        self._keys = (PoolKeys(pool).reports,)
+        self._keys = (PoolKeys(pool).reports, PoolKeys(pool).taken_reports)
 
     def put(self, report: bytes) -> bool:
         """Append a report; False where too many wait."""
-        return bool(REPORT(self._client, self._keys, report, MAX_WAITING))
+        return bool(REPORT(self._client, self._keys[:1], report, MAX_WAITING))
 
     def remove(self) -> None:
         """Remove whatever is in the queue's place."""
@@ -64,14 +69,20 @@ class ReportQueue:
 
     def take(self, at_most: int) -> list[Found]:
         """Take the oldest reports out of the queue."""
-        replies: list[Any] = _TAKE(self._client, self._keys, at_most, LONGEST)
+        replies = _take(self._client, self._keys, at_most, LONGEST)
         return [Found(self._pool, *pair) for pair in zip(replies[1::2], replies[::2], strict=True)]
 
 
 def older_reports(client: redis.Redis, at_most: int) -> list[Found]:
     """Take reports of agents before 0.2, out of the broker's queue of all pools. Whatever else is there is dropped."""
-    replies = _TAKE(client, (names.REPORTS_QUEUE.encode(),), at_most, 2 * LONGEST)
+    queue = names.REPORTS_QUEUE.encode()
+    replies = _take(client, (queue, queue + b".taken"), at_most, 2 * LONGEST)
     return [found for message in replies[1::2] if (found := _of_celery(message)) is not None]
+
+
+def _take(client: redis.Redis, keys: Sequence[bytes], at_most: int, longest: int) -> list[Any]:
+    replies: list[Any] = _TAKE(client, keys, at_most, longest, secrets.token_hex(8), _TAKEN_SECONDS)
+    return replies
 
 
 def _of_celery(message: Any) -> Found | None:

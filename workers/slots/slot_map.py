@@ -1,9 +1,10 @@
 """Which run holds which slot of which agent: one map of a pool, seen alike by the scheduler and every agent.
 
 Contract
-    Every method is one atomic step on the server (a Lua file each), safe to repeat, and valid from any number of
-    processes. Every change of a lease names its token; a stale token changes nothing. A token starts terraform at
-    most once: :meth:`SlotMap.redeem`. Tokens must be fresh, ``secrets.token_hex(16)`` for each acquire and resume.
+    Every method is one atomic step on the server (a Lua file each), valid from any number of processes, and answered
+    alike when it is repeated: the client repeats a call whose reply was lost, and so may its caller. Every change of a
+    lease names its token; a stale token changes nothing. A token starts terraform at most once:
+    :meth:`SlotMap.redeem`. Tokens must be fresh, ``secrets.token_hex(16)`` for each acquire and resume.
 
 Invariants
     A slot is held by at most one run, a run holds at most one slot, and slots 1 and 2 hold only plans. Every index
@@ -20,7 +21,7 @@ server can't be reached: that says nothing about any slot.
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import redis
@@ -41,16 +42,14 @@ MOST_RECORDS = 100_000
 _LEAN = ("keys",)
 _FULL = ("keys", "agents", "leases")
 _VERBS = {
-    **{verb: Script.load(*_LEAN, verb) for verb in ("acquire", "snapshot", "stats")},
+    **{verb: Script.load(*_LEAN, verb) for verb in ("acquire", "release", "snapshot", "stats")},
     **{
         verb: Script.load(*_FULL, verb)
         for verb in (
-            "agent", "claim_idle", "deregister", "drain", "give_back", "heartbeat", "mark_silent", "redeem", "register",
-            "repair", "reserve", "resume", "take_over", "watched",
+            "agent", "cancel", "claim_idle", "deregister", "drain", "give_back", "heartbeat", "mark_silent", "redeem",
+            "register", "repair", "reserve", "resume", "revoke", "take_over", "watched",
         )
     },
-    "release": Script.load(*_LEAN, "release", "end_lease"),
-    **{verb: Script.load(*_FULL, verb, "end_lease") for verb in ("cancel", "revoke")},
 }  # fmt: skip
 # How many of the keys these take; the others take the five of the slot map, without the watch.
 _FIRST_KEYS = {"acquire": 2, "release": 3, "mark_silent": 6, "watched": 6}
@@ -149,15 +148,21 @@ class SlotMap:
         return None if reply is None else records.lease(run, reply)
 
     def release(self, run: str, token: str) -> bool:
-        """End the run's lease: the slot is idle."""
+        """End the run's lease, or find that it holds none: its slot is idle. False where it holds another lease."""
         return bool(self._run("release", run, token))
 
     def revoke(self, run: str, token: str) -> bool:
-        """End the run's lease before its token is redeemed. False where it was redeemed: the lease stays."""
+        """Let the token of the run's lease start nothing any more. False where it was redeemed, or is not the lease's.
+
+        The lease stays, ``revoked``, until what becomes of the run is stored, and is released then.
+        """
         return bool(self._run("revoke", run, token))
 
     def cancel(self, run: str, mode: CancelMode) -> CancelOutcome:
-        """Revoke the run's lease if nothing has started under it, else mark it for its agent to end the phase."""
+        """Revoke the run's lease if nothing has started under it, else mark it for its agent to end the phase.
+
+        A lease that was revoked stays until it is released, as for :meth:`revoke`.
+        """
         return CancelOutcome(records.text(self._run("cancel", run, mode)))
 
     # What the control plane does with agents
@@ -165,8 +170,9 @@ class SlotMap:
     def claim_idle(self, count: int, claim: str, among: Sequence[str] | None = None) -> list[str]:
         """Claim up to ``count`` agents whose three slots are all idle, longest idle first, to remove their pods.
 
-        They are given nothing from now on. ``claim`` names the claimer, which gives back what it can't remove. With
-        ``among`` only those agents, the first ones first.
+        They are given nothing from now on. ``claim`` names the claimer, which gives back what it can't remove. Agents
+        that it has claimed before are among those that are returned. With ``among`` only those agents, the first ones
+        first.
         """
         names = self._run("claim_idle", count, word(claim), int(among is not None), *(among or ()))
         return [records.text(name) for name in names]
@@ -179,7 +185,7 @@ class SlotMap:
         return bool(self._run("take_over", agent, word(claim), expect))
 
     def give_back(self, agent: str, claim: str) -> bool:
-        """End a claim: the agent may be given runs again, unless it drains. False if the claim is not the agent's."""
+        """End a claim: the agent may be given runs again, unless it drains. False if another has claimed it."""
         return bool(self._run("give_back", agent, claim))
 
     def drain(self, agent: str) -> bool:
@@ -207,12 +213,17 @@ class SlotMap:
         now, since = self._run("watched")
         return float(now), float(since)
 
-    def deregister(self, agent: str, instance_id: str | None = None) -> list[Lease]:
-        """Remove an agent whose processes are known to be gone; returns the leases that it still held, ended.
+    def deregister(
+        self, agent: str, instance_id: str | None = None, *, settled: Collection[str] | None = None
+    ) -> list[Lease]:
+        """Remove an agent whose processes are known to be gone, and end its leases.
 
-        With ``instance_id``, only that one: a later one with the same name stays.
+        With ``instance_id``, only that one: a later one with the same name stays. With ``settled``, only if it holds no
+        leases but those of these tokens: the others are returned, nothing has changed, and it is called again once it
+        is stored what becomes of their runs.
         """
-        return records.leases(self._run("deregister", agent, instance_id or ""))
+        only = settled is not None
+        return records.leases(self._run("deregister", agent, instance_id or "", int(only), *(settled or ())))
 
     # What everybody asks
 
@@ -246,7 +257,8 @@ class SlotMap:
         """Remove what no verb writes, and return it: a key's name, and what was in it ('' for all of it).
 
         Agents may write into their own pool's keys, and what a hostile one wrote must not stay. What it breaks is its
-        own pool's: a run whose lease is removed is a run without a lease.
+        own pool's: a run whose lease is removed is a run without a lease. A repeated call finds nothing more; what was
+        removed is for the log alone.
         """
         reply = self._run("repair", MOST_RECORDS)
         return [

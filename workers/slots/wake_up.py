@@ -1,8 +1,12 @@
 """A message to the control plane that is sent once, however many processes have a reason to send it."""
 
+import secrets
+from typing import Any
+
 import redis
 
 from workers.slots.keys import PoolKeys
+from workers.slots.records import text
 
 
 class WakeUp:
@@ -14,7 +18,10 @@ class WakeUp:
 
     def is_due(self, seconds: float) -> bool:
         """Whether to send the message now: not while one is under way, for which at most ``seconds`` are waited."""
-        return bool(self._client.set(self._key, "1", nx=True, px=round(seconds * 1000)))
+        asking = secrets.token_hex(8)
+        # A call that is repeated, since its reply was lost, finds what it has set.
+        found: Any = self._client.set(self._key, asking, nx=True, get=True, px=round(seconds * 1000))
+        return found is None or text(found) == asking
 
     def received(self) -> None:
         """Say, before the job is begun, that what happens from now on needs another message."""

@@ -14,15 +14,15 @@ from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
 from workers.core.actions import Repair, RepairRun, RequeueOrFail
 from workers.core.errors import NotWaiting, RunFailed, UnknownRun
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import RunNote, RunStatus
 from workers.core.views import HeldRun
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
-from workers.protocol.leases import SlotState
+from workers.protocol.leases import CancelMode, CancelOutcome, SlotState
 from workers.protocol.messages import AgentStopped, PhaseFinished
 from workers.services import workspaces
 from workers.services.pool_state import PodSnapshot
-from workers.services.runs import decide, dispatch, orders, report, submit
+from workers.services.runs import decide, dispatch, finish, orders, report, submit
 from workers.services.runs import deliver as delivery
 from workers.services.scaling.reconcile import Context, perform, reconcile_pods
 from workers.slots.slot_map import SlotMap
@@ -135,7 +135,9 @@ class TestAnAgentThatIsGone:
         deregister = type(control.slots).deregister
         with pytest.MonkeyPatch.context() as order:
             order.setattr(
-                type(control.slots), "deregister", lambda *a: sorted(deregister(*a), key=lambda one: -one.slot)
+                type(control.slots),
+                "deregister",
+                lambda *a, **how: sorted(deregister(*a, **how), key=lambda one: -one.slot),
             )
             lose_pod(control)
         assert control.run(run.id).status is RunStatus.PENDING
@@ -407,6 +409,27 @@ def test_an_order_that_is_lost_is_sent_again_and_starts_once(control: ControlPla
     assert again == first
     assert agent.start(first)
     assert not agent.start(again)
+
+
+@pytest.mark.parametrize(("asked", "status"), [(False, RunStatus.PENDING), (True, RunStatus.CANCELLED)])
+def test_an_order_that_was_revoked_by_a_process_that_died_was_never_started(
+    control: ControlPlane, asked: bool, status: RunStatus
+) -> None:
+    """F39: it is not taken for one whose agent was lost while it applied."""
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    agent.work()
+    run = decide.confirm(control.system, run.id)
+    if asked:
+        finish.note(control.system, run, RunNote.CANCEL_REQUESTED, cancel_mode=CancelMode.INTERRUPT)
+        assert control.slots.cancel(run.id, CancelMode.INTERRUPT) is CancelOutcome.REVOKED
+    else:
+        assert control.slots.revoke(run.id, run.token or "")
+    assert not agent.start(agent.order())
+    reconcile(control)
+    assert control.run(run.id).status is status
+    assert control.quiet()
 
 
 def test_an_order_that_is_not_redeemed_is_revoked(control: ControlPlane, clock_ahead: Clock) -> None:

@@ -61,15 +61,13 @@ def _agent_registered(system: System, report: AgentRegistered) -> None:
 def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str) -> None:
     """Requeue or fail the runs of an agent that is known to be gone, and deregister it."""
     slots = system.slots(pool)
-    record = slots.agent(agent)
-    held = record.leases if record is not None and record.instance_id == instance_id else ()
-    reason = f"its agent {agent} is gone ({why})"
+    settled: dict[str, str] = {}
     # Commit, then release: only the lease tells that an apply never started, and a process that is killed here leaves
-    # it in place for the next.
-    _requeue_or_fail_all(system, held, reason)
-    leases = slots.deregister(agent, instance_id)
-    _requeue_or_fail_all(system, leases, reason)  # those that were taken meanwhile
-    log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=[lease.run for lease in leases])
+    # it in place for the next. Others may be taken meanwhile.
+    while held := slots.deregister(agent, instance_id, settled=settled):
+        _requeue_or_fail_all(system, held, f"its agent {agent} is gone ({why})")
+        settled |= {lease.token: lease.run for lease in held}
+    log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
     request_dispatch(system, pool)
     request_cycle_without_agents(system, pool)
 

@@ -142,8 +142,8 @@ def perform(action: actions.Action, context: Context) -> None:
         case actions.ReleaseLease(lease):
             slots.release(lease.run, lease.token)
             log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent)
-        case actions.RequeueOrFail():
-            _requeue_or_fail(action, context)
+        case actions.RequeueOrFail(held, reason, lease):
+            _requeue_or_fail(context.holding[held.id], reason, lease, context, may_have_started=True)
         case actions.CancelRun(held, mode, reason):
             log.warning("run cancelled", run=held.id, why=reason, mode=mode.value)
             decide.interrupt(context.system, context.holding[held.id], mode)
@@ -171,12 +171,11 @@ def _finish_removal(action: actions.FinishRemoval, context: Context) -> None:
         log.info("pod deleted", pool=context.spec.name, pod=pod.name, why="its removal was begun and not finished")
 
 
-def _requeue_or_fail(action: actions.RequeueOrFail, context: Context) -> None:
-    run = context.holding[action.run.id]
-    lost = requeue_or_fail(context.system, run, action.reason, may_have_started=True)
+def _requeue_or_fail(run: Run, why: str, lease: Lease | None, context: Context, *, may_have_started: bool) -> None:
+    lost = requeue_or_fail(context.system, run, why, may_have_started=may_have_started)
     # A run that went on meanwhile keeps its slot.
-    if lost is not None and action.lease is not None:
-        context.slots.release(run.id, action.lease.token)
+    if lost is not None and lease is not None:
+        context.slots.release(run.id, lease.token)
 
 
 def _repair(repair: actions.Repair, run: Run, lease: Lease, context: Context) -> None:
@@ -190,7 +189,7 @@ def _repair(repair: actions.Repair, run: Run, lease: Lease, context: Context) ->
         case actions.Repair.REVOKE_ORDER:
             if context.slots.revoke(run.id, lease.token):
                 why = f"its order was not redeemed within {context.spec.timeouts.redeem:g} s"
-                requeue_or_fail(context.system, run, why, may_have_started=False)
+                _requeue_or_fail(run, why, lease, context, may_have_started=False)
         case actions.Repair.PAUSE_DEADLINE:
             note(context.system, run, RunNote.DEADLINE_PAUSED, deadline=None)
         case actions.Repair.RESUME_DEADLINE:

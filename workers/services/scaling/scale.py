@@ -182,7 +182,7 @@ def _remove_idle(snapshot: PodSnapshot, count: int, *, outdated_only: bool) -> i
 def _claim(slots: SlotMap, snapshot: PodSnapshot, count: int, claim: str, *, outdated_only: bool) -> list[str]:
     outdated = [pod.name for pod in snapshot.outdated]
     claimed = slots.claim_idle(count, claim, outdated) if outdated else []
-    return claimed if outdated_only else [*claimed, *slots.claim_idle(count - len(claimed), claim)]
+    return claimed if outdated_only else slots.claim_idle(count, claim)  # those that are claimed already among them
 
 
 def _delete(snapshot: PodSnapshot, pod: Pod) -> bool:

@@ -1,19 +1,41 @@
 -- Claims agents for removal: accepting ones whose three slots are all idle, longest idle first. Their slots are given
--- to no run from now on.
+-- to no run from now on. Those that this claim has already count: a repeated call claims no more.
 -- ARGV: 2 how many at most, 3 claim, 4 among (1: only the agents that follow, in their order; 0: all), then agents
--- Returns their names.
-local count, names = tonumber(ARGV[2]), {}
-if count <= 0 then return names end
-if ARGV[4] == '0' then
-  names = redis.call('ZRANGEBYSCORE', FREE, 0, TAKEN, 'LIMIT', 0, count)
+-- Returns the names of all that the claim has, those of a list in its order.
+local count, claim, names, chosen = tonumber(ARGV[2]), ARGV[3], {}, {}
+
+local function idle_since(name)
+  local score = tonumber(redis.call('ZSCORE', FREE, name) or TAKEN + 1)
+  return math.abs(score) <= TAKEN and score or nil
 end
-for i = 5, #ARGV do
-  local score = tonumber(redis.call('ZSCORE', FREE, ARGV[i]) or -1)
-  if score >= 0 and score <= TAKEN and #names < count then table.insert(names, ARGV[i]) end
+local function choose(name)
+  if #chosen < count then table.insert(chosen, name) end
+end
+
+if ARGV[4] == '0' then
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', FREE, -TAKEN, '(0')) do table.insert(names, name) end
+  table.sort(names, function(one, other)
+    local first, second = -idle_since(one), -idle_since(other)
+    return first < second or first == second and one < other
+  end)
+else
+  for i = 5, #ARGV do table.insert(names, ARGV[i]) end
 end
 for _, name in ipairs(names) do
-  local a = read_agent(name)
-  a.claim = ARGV[3]
-  write_agent(name, a)
+  local a = idle_since(name) and read_agent(name)
+  if a and a.claim == claim then choose(name) end
 end
-return names
+
+if ARGV[4] == '0' then
+  names = redis.call('ZRANGEBYSCORE', FREE, 0, TAKEN, 'LIMIT', 0, math.max(count - #chosen, 0))
+end
+for _, name in ipairs(names) do
+  local since = idle_since(name)
+  if since and since >= 0 and #chosen < count then
+    local a = read_agent(name)
+    a.claim = claim
+    write_agent(name, a)
+    choose(name)
+  end
+end
+return chosen

@@ -18,7 +18,7 @@ for i = 5, #ARGV do named[ARGV[i]] = true end
 local running, cancels = {}, {}
 for _, run in ipairs(runs_of(name)) do
   local lease = run and read_lease(run)
-  if lease and lease.state == 'running' then
+  if lease and lease.state == 'running' and lease.redeemer ~= REVOKED then
     running[lease.token] = true
     if lease.cancel ~= NONE then
       table.insert(cancels, lease.token)

@@ -7,7 +7,7 @@
 local now, after, gap = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
 local since, last = string.match(redis.call('GET', KEYS[6]) or '', '^(%S+) (%S+)$')
 if not since or now - last > gap then since = now end
-redis.call('SET', KEYS[6], since .. ' ' .. now)
+redis.call('SET', KEYS[6], since .. ' ' .. now, 'EX', math.ceil(gap) + 1) -- after a gap it means nothing
 if now - since < after then return {} end
 
 local names = redis.call('ZRANGEBYSCORE', HEARTBEATS, '-inf', string.format('(%.6f', now - after))

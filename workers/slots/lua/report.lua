@@ -1,4 +1,5 @@
--- Appends a report to the queue of its pool, and wakes the reader.
+-- Appends a report to the queue of its pool, and wakes the reader. A repeated call appends it again: the reader takes a
+-- report twice like once.
 -- KEYS: 1 reports, a LIST; the channel that wakes the reader has the same name
 -- ARGV: 1 the report, 2 how many may wait
 -- Returns 1, or 0 where as many wait; then nothing changes.
