@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-
 _CHANGES = re.compile(rb"\r\n(?:EVAL|EVALSHA|SET)\r\n")
 
 

@@ -65,7 +65,7 @@ class ReportQueue:
 
     def remove(self) -> None:
         """Remove whatever is in the queue's place."""
-        self._client.delete(self._keys[0])
+        self._client.delete(*self._keys)
 
     def take(self, at_most: int) -> list[Found]:
         """Take the oldest reports out of the queue."""

@@ -225,6 +225,10 @@ class SlotMap:
         only = settled is not None
         return records.leases(self._run("deregister", agent, instance_id or "", int(only), *(settled or ())))
 
+    def remove(self) -> None:
+        """Remove the map of a pool that was deleted, with whatever is in its place."""
+        self._client.delete(*self._keys)
+
     # What everybody asks
 
     def find(self, run: str) -> Lease | None:

@@ -607,7 +607,7 @@ def test_a_submission_is_accepted_though_dispatch_fails_at_the_moment(
         raise Unavailable("The database was locked by other writers for too long.")
 
     with monkeypatch.context() as unlucky:
-        unlucky.setattr(submit, "wake", locked)
+        unlucky.setattr(submit, "dispatch_new", locked)
         run = control.submit(PLAN)
     assert run.status is RunStatus.PENDING
     control.agent().work()

@@ -17,7 +17,9 @@ from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.pools.drain import POLL_SECONDS, held
 from workers.services.secrets import credentials
 from workers.services.system import System
+from workers.slots import order_queue
 from workers.slots.locks import renew_lock
+from workers.slots.report_queue import ReportQueue
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 
@@ -76,7 +78,9 @@ def _delete(system: System, spec: PoolSpec) -> int:
             slots.give_back(name, claim)
         raise
     for agent in slots.snapshot():
-        slots.deregister(agent.name)
+        order_queue.remove(system.broker, spec.name, agent.name)
+    ReportQueue(system.redis, spec.name).remove()
+    slots.remove()
     return left
 
 

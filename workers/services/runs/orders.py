@@ -19,6 +19,7 @@ from workers.protocol.messages import CancelRequest, Order
 from workers.services.errors import explained, is_outage
 from workers.services.secrets import variables
 from workers.services.system import System
+from workers.slots import order_queue
 from workers.specs.pools import PoolSpec
 from workers.store import workspaces
 from workers.store.database import Session
@@ -95,3 +96,4 @@ def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
         argsrepr="()",
         kwargsrepr=f"{{'run': '{run.id}'}}",
     )
+    order_queue.expire(system.broker, run.pool, run.agent or "")

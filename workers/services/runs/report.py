@@ -22,6 +22,7 @@ from workers.services.runs import deliver
 from workers.services.runs.finish import end, requeue_or_fail
 from workers.services.runs.wake import freed, request_cycle_without_agents, request_dispatch
 from workers.services.system import System
+from workers.slots import order_queue
 from workers.store import pools, runs, workspaces
 from workers.store.models import Run
 
@@ -67,6 +68,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     while held := slots.deregister(agent, instance_id, settled=settled):
         _requeue_or_fail_all(system, held, f"its agent {agent} is gone ({why})")
         settled |= {lease.token: lease.run for lease in held}
+    order_queue.remove(system.broker, pool, agent)
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
     request_dispatch(system, pool)
     request_cycle_without_agents(system, pool)
