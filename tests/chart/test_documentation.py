@@ -54,7 +54,24 @@ def test_the_values_of_the_installation_page_are_taken() -> None:
     objects = render(yaml.safe_load(block))
 
     assert of_kind(objects, "StatefulSet", "Secret") == []
-    assert len(of_kind(objects, "Job")) == 3
+    assert len(of_kind(objects, "Job")) == 4
+
+
+def test_the_table_of_resources_is_that_of_the_values() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    rows = dict(re.findall(r"^\| (?:a trial's )?(\w+) \| (\d \| .*?) \|$", _INSTALL.read_text(), re.MULTILINE))
+    said = {part.lower(): [cell.strip() for cell in row.split("|")] for part, row in rows.items()}
+    resources = {part: each["resources"] for part, each in values.items() if "resources" in (each or {})}
+
+    assert said == {
+        part: [
+            str(values[part].get("replicas", 1)),
+            each["requests"]["cpu"],
+            f"{each['requests']['memory']}, at most {each['limits']['memory']}",
+            values[part].get("storage", {}).get("size", ""),
+        ]
+        for part, each in resources.items()
+    }
 
 
 def test_the_chart_is_of_the_packages_version() -> None:

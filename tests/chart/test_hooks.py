@@ -24,6 +24,8 @@ from tests.chart.rendering import (
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 
+_HELM_WAITS = 300  # seconds, unless it is told otherwise
+
 
 def _documents(text: str) -> Iterator[Object]:
     return filter(None, yaml.safe_load_all(text))
@@ -82,11 +84,18 @@ def test_pools_and_workspaces_are_checked_before_anything_else_and_without_a_ser
     assert not any("valueFrom" in each for each in variables(container).values())
 
 
+def test_before_anything_of_the_release_goes_its_pools_drain() -> None:
+    drain = one(render(), "Job", f"{NAME}-drain")
+
+    assert hooks(drain) == {"pre-delete"}
+    assert drain["spec"]["activeDeadlineSeconds"] < _HELM_WAITS
+
+
 def test_a_job_that_fails_leaves_its_reason_where_helm_prints_it() -> None:
     """F46: a pod that is started again in place is deleted in the end, and its log with it."""
     jobs = of_kind(render(POOLS), "Job")
 
-    assert len(jobs) == 3
+    assert len(jobs) == 4
     for job in jobs:
         assert job["metadata"]["annotations"]["helm.sh/hook-output-log-policy"] == "hook-failed"
         assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
@@ -147,4 +156,4 @@ def test_a_pool_that_names_no_image_and_no_account_gets_the_charts() -> None:
 
 
 def test_without_pools_and_workspaces_there_is_nothing_to_apply() -> None:
-    assert [job["metadata"]["name"] for job in of_kind(render(), "Job")] == [f"{NAME}-migrate"]
+    assert [job["metadata"]["name"] for job in of_kind(render(), "Job")] == [f"{NAME}-migrate", f"{NAME}-drain"]

@@ -18,6 +18,8 @@ import redis
 from tests.chart.rendering import NAME, Object, containers, one, pods, render, variables
 from tests.waiting import eventually
 from workers.protocol import names
+from workers.protocol.kinds import RunKind
+from workers.slots.slot_map import SlotMap
 
 _BIN = Path(sys.executable).parent
 _HOME = "/var/lib/terraslot"
@@ -136,6 +138,22 @@ def test_what_no_schema_refuses_ends_the_check_with_a_sentence_in_its_log(machin
         assert check.wait(_STARTS_WITHIN) == 1
     assert machine.says("bad: kubernetes.pod_template.spec.containers.0.securityContext.privileged")
     assert machine.says("may not be privileged")
+
+
+def test_a_release_without_work_drains_and_one_with_work_stays(machine: Machine, valkey: redis.Redis) -> None:
+    drain = _container("drain")
+    impatient = [each.replace("240", "0") for each in drain["args"]]
+    assert machine.run(_container("migrate"), _container("migrate")["args"]) == 0
+    assert machine.run(drain, ["terraslot", "pool", "create", "default"]) == 0
+
+    assert machine.run(drain, drain["args"]) == 0
+    slots = SlotMap(valkey, "default")
+    slots.register("default-1", "life-1")
+    assert slots.acquire("run-1", RunKind.PLAN, "token") is not None
+    drain["args"] = impatient
+    with machine.running(drain) as job:
+        assert job.wait(_STARTS_WITHIN) == 1
+    assert machine.says("Agents still hold runs: default (1 slot)")
 
 
 def test_the_queues_that_keda_watches_are_those_that_the_workers_read() -> None:

@@ -21,7 +21,7 @@ from workers.core.errors import StillInUse
 from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import InvalidRequest, TerraslotError, Unavailable
 from workers.protocol.kinds import RunKind
-from workers.services.pools import adopt, delete, drain
+from workers.services.pools import adopt, delete, drain, shut_down
 from workers.services.pools.adopt import _adopt, adopt_deployment, return_to_deployment
 from workers.services.runs import decide
 from workers.services.scaling import scale
@@ -307,6 +307,13 @@ def test_what_is_kept_of_the_deployment_goes_with_its_pool(old: Cluster) -> None
     assert len(old.double.objects.all("configmaps", NAMESPACE)) == 1
     assert delete.delete_pool(old.system, POOL) == 0
     assert old.double.objects.all("configmaps", NAMESPACE) == []
+
+
+def test_before_an_uninstallation_the_pods_of_the_deployment_drain_and_stay(old: Cluster) -> None:
+    run_by_deployment(old)
+    before = uids(old)
+    assert shut_down.drain_all(old.system, timeout=0) == 3
+    assert (uids(old), staying(old)) == (before, {})
 
 
 def test_the_way_back_ends_idle_pods_at_once_and_busy_ones_when_they_are_done(old: Cluster) -> None:

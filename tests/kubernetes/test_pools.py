@@ -12,11 +12,11 @@ from tests.kubernetes.control import Clock, Cluster, another_process, kubernetes
 from tests.kubernetes.double.cluster import NAMESPACE
 from tests.services.conftest import POOL, HandAgent
 from tests.waiting import eventually
-from workers.core.errors import PodRefused
+from workers.core.errors import PodRefused, StillInUse
 from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
-from workers.services.pools import delete
+from workers.services.pools import delete, shut_down
 from workers.services.pools import manage as pools
 from workers.services.runs import decide
 from workers.services.scaling import scale
@@ -700,3 +700,25 @@ class TestAClusterThatDoesNotAnswer:
         cluster.double.fail("patch", cut=True, times=100)
         cluster.cycle()
         assert cluster.requests().count(("patch", "pods")) <= 3 + 8
+
+
+class TestShuttingDown:
+    def test_is_refused_while_an_agent_works_and_ends_all_agents_when_none_does(self, cluster: Cluster) -> None:
+        cluster.configure(min_agents=2)
+        first, second = cluster.start(2)
+        run = cluster.submit(workspace=cluster.workspace()).id
+        working = cluster.agents[cluster.run(run).agent or ""]
+        working.work()
+        decide.confirm(cluster.system, run)
+
+        with pytest.raises(StillInUse, match=r"Agents still hold runs: default \(1 slot\)"):
+            shut_down.drain_all(cluster.system, timeout=0)
+        cluster.cycle()
+        assert sorted(cluster.running()) == sorted([first.name, second.name])
+
+        working.work()
+        assert cluster.run(run).status is RunStatus.SUCCEEDED
+        shut_down.drain_all(cluster.system, timeout=0)
+        eventually(lambda: cluster.double.pods() == [])
+        cluster.cycle()
+        assert cluster.double.pods() == [], "a pool that drains creates none, whatever its minimum"

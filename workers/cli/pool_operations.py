@@ -9,7 +9,7 @@ from workers.cli.options import AsJson, PoolName
 from workers.cli.system import system
 from workers.protocol.errors import InvalidRequest
 from workers.services.formatting import counted
-from workers.services.pools import adopt
+from workers.services.pools import adopt, shut_down
 from workers.services.pools import delete as removal
 from workers.services.pools import drain as draining
 from workers.services.scaling.scale import Scaled, scale_now
@@ -40,6 +40,17 @@ def drain(
         draining.wait_until_drained(system(), name)
         held = 0
     answer({"pool": name, "draining": True, "held": held}, _drains(name, held), as_json=as_json)
+
+
+@app.command("drain-all")
+def drain_all(
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for runs.")] = 240,
+    as_json: AsJson = False,
+) -> None:
+    """Drain all pools and end their agents. Refused while they hold runs. For an uninstallation."""
+    left = shut_down.drain_all(system(), timeout)
+    ending = counted(left, "pod is still ending, or a Deployment's", "pods are still ending, or a Deployment's")
+    answer({"draining": True, "ending": left}, f"All pools drain; {ending}.", as_json=as_json)
 
 
 @app.command()
