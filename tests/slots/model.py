@@ -53,9 +53,8 @@ class Model:
             fits = brought.slot == 0 or brought.kind is RunKind.PLAN
             if brought.run not in self.leases and record.runs[brought.slot] is None and fits:
                 until = (brought.until or brought.since) if brought.state is RESERVED else None
-                self.leases[brought.run] = replace(
-                    brought, agent=agent, until=until, cancel=None, lost_since=None, revoked=False
-                )
+                lease = replace(brought, agent=agent, since=min(brought.since, self.now), until=until)
+                self.leases[brought.run] = replace(lease, cancel=None, lost_since=None, revoked=False)
                 record.runs[brought.slot] = brought.run
             held = self.leases.get(brought.run)
             ours = held and (held.agent, held.token) == (agent, brought.token)

@@ -416,6 +416,12 @@ class TestRegister:
         slots.register("a", "life", draining=True)
         assert slots.acquire("run", PLAN, "token") is None
 
+    def test_what_an_agent_brings_whose_clock_is_ahead_is_held_from_now_on(self, slots: SlotMap, clock: Clock) -> None:
+        slots.register("a", "life", [Lease("run", PLAN, "a", 1, "token", RUNNING, clock.now + 300, redeemed=True)])
+        lease = slots.find("run")
+        assert lease
+        assert lease.since == clock.now
+
     def test_plan_only_slots_take_nothing_else_back(self, slots: SlotMap) -> None:
         slots.register("a", "life", [Lease("run", APPLY, "a", 1, "token", RUNNING, 900.0, redeemed=True)])
         assert slots.find("run") is None

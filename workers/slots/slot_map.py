@@ -29,42 +29,14 @@ import redis
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
-from workers.slots import log_stream, records, report_queue
-from workers.slots.connection import Script
+from workers.slots import records
 from workers.slots.keys import SLOT_MAP, PoolKeys
 from workers.slots.records import run_id, word
+from workers.slots.verbs import FIRST_KEYS, VERBS
 
 WATCH_GAP = 60.0
 # Of agents, or of leases: a hundred times what the largest pool in the benchmarks has.
 MOST_RECORDS = 100_000
-
-# How the text of each verb begins. Those that call no shared function need the keys alone, which is faster.
-_LEAN = ("keys",)
-_FULL = ("keys", "agents", "leases")
-_VERBS = {
-    **{verb: Script.load(*_LEAN, verb) for verb in ("acquire", "release", "snapshot", "stats")},
-    **{
-        verb: Script.load(*_FULL, verb)
-        for verb in (
-            "agent", "cancel", "claim_idle", "deregister", "drain", "give_back", "heartbeat", "mark_silent", "redeem",
-            "register", "repair", "reserve", "resume", "revoke", "take_over", "watched",
-        )
-    },
-}  # fmt: skip
-# How many of the keys these take; the others take the five of the slot map, without the watch.
-_FIRST_KEYS = {"acquire": 2, "release": 3, "mark_silent": 6, "watched": 6}
-
-
-# What an agent's credential can call: it may send no text.
-_OF_AGENTS = ("agent", "drain", "heartbeat", "redeem", "register")
-
-
-def load_agents_verbs(client: redis.Redis) -> None:
-    """Let a server know the verbs that agents call; one that was restarted, or took over, has forgotten them."""
-    with client.pipeline(transaction=False) as pipeline:
-        for verb in (*map(_VERBS.__getitem__, _OF_AGENTS), log_stream.APPEND, report_queue.REPORT):
-            verb.load_into(pipeline)
-        pipeline.execute()
 
 
 class SlotMap:
@@ -78,7 +50,7 @@ class SlotMap:
 
     def _run(self, verb: str, *arguments: str | float) -> Any:
         now = "" if self._clock is None else self._clock()
-        return _VERBS[verb](self._client, self._keys[: _FIRST_KEYS.get(verb, 5)], now, *arguments)
+        return VERBS[verb](self._client, self._keys[: FIRST_KEYS.get(verb, 5)], now, *arguments)
 
     # What agents do
 

@@ -17,7 +17,7 @@ from workers.protocol.pool_secret import PoolSecret
 from workers.protocol.version import PROTOCOL, protocol_of
 from workers.services.pool_state import pool_lock
 from workers.services.system import System
-from workers.slots import acl, slot_map
+from workers.slots import acl, verbs
 from workers.slots.acl import Users
 from workers.specs.pools import PoolSpec
 from workers.store import secrets as stored
@@ -139,7 +139,7 @@ def _publish(system: System, spec: PoolSpec, generations: _Generations) -> None:
         for credential, content in generations:
             rules = acl.acl_rules if credential.rules == RULES else acl.older_rules
             users.put(credential.username, content.password, rules(spec.name))
-    slot_map.load_agents_verbs(system.redis)
+    verbs.load_agents_verbs(system.redis)
     newest, content = generations[-1]
     config = system.settings
     secret = PoolSecret(

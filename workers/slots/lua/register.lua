@@ -15,6 +15,7 @@ redis.call('ZADD', HEARTBEATS, now, name)
 for i = 5, #ARGV, 7 do
   local run, kind, slot, token, since, redeemed, kept_until = unpack(ARGV, i, i + 6)
   local lease = read_lease(run)
+  if tonumber(since) > tonumber(now) then since = now end -- by the agent's clock, which may be ahead
   if not lease and redis.call('HEXISTS', LEASES, name .. '/' .. slot) == 0 and (slot == '0' or kind == 'plan') then
     lease = {kind = kind, agent = name, slot = slot, token = token, since = since, redeemer = NONE, cancel = NONE,
       state = kept_until == NONE and 'running' or 'reserved', kept_until = kept_until, lost_since = NONE,
