@@ -81,7 +81,7 @@ COPY --from=workers-environment /opt/terraslot /opt/terraslot
 USER 10001:10001
 CMD ["celery", "-A", "workers", "worker"]
 
-# What runs in a pool's pods.
+# What runs in a pool's pods: a supervisor, which starts the agent's worker again where that dies beside its Terraform.
 FROM runtime AS agent
 ENV TERRASLOT_WORK_DIR=/var/lib/terraslot
 # hadolint ignore=DL3008

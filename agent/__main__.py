@@ -2,9 +2,16 @@
 
 import sys
 
-from agent.app import load
+from agent.supervisor import supervise
 
-if __name__ == "__main__":
+
+def _work() -> int:
+    from agent.app import load  # noqa: PLC0415 - the supervisor stays small
+
     worker = load().Worker()
     worker.start()
-    sys.exit(worker.exitcode or 0)
+    return worker.exitcode or 0
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(_work))

@@ -10,20 +10,23 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from agent.output import Excerpt, LogWriter
-from agent.process import Child, ChildRecords, Sink
+from agent.command_output import DIRECTORY, CommandOutput
+from agent.output import Excerpt, Lines, LogWriter
+from agent.process import Adopted, Child, ChildRecords
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished, PhaseStarted, Report
 
 R = TypeVar("R", PhaseStarted, PhaseFinished)
+
+LASTING = "lasting"  # names the output of the command that the agent's next process goes on with
 
 
 class StopCause(StrEnum):
@@ -60,15 +63,23 @@ def unavailable(sentence: str) -> PhaseFailed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A command that ended: its exit code, and the clean lines it wrote to stderr."""
+    """A command that ended: its exit code, the clean lines it wrote to stderr, and the file with its stdout if kept.
 
-    code: int
+    ``code`` is None where the agent was started again meanwhile, and nobody saw how it ended.
+    """
+
+    code: int | None
     errors: list[str]
+    stdout: Path
 
 
 @dataclass(eq=False, repr=False)
 class Execution:
-    """One phase of one run in one slot. ``started_at`` is seconds since the epoch; ``post`` sends a report."""
+    """One phase of one run in one slot. ``started_at`` is seconds since the epoch; ``post`` sends a report.
+
+    ``left``: the lasting command that a previous process of this agent has started for this phase. ``changed`` is told
+    when what a next process would need to know has changed.
+    """
 
     order: Order
     pool: str
@@ -78,16 +89,20 @@ class Execution:
     log: LogWriter
     post: Callable[[Report], None]
     logger: FilteringBoundLogger
+    left: Adopted | None = None
+    changed: Callable[[Execution], None] = lambda _: None
+    started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self.started_at = time.time()
-        self.redeemed = False
+        self.redeemed = self.left is not None
         self.commit = self.order.commit
         self.cause: StopCause | None = None
-        self._reported = False
+        self.ended: tuple[int | None] | None = None  # the lasting command's exit code, once it has ended
+        self._reported = self.redeemed
         self._lock = threading.Lock()
-        self._child: Child | None = None
-        self._deadline = time.monotonic() + self.order.timeout
+        self._child: Child | None = self.left
+        self._commands = 0
+        self._deadline = time.monotonic() + self.order.timeout - max(0.0, time.time() - self.started_at)
         self._kill_at = math.inf
 
     @property
@@ -127,6 +142,7 @@ class Execution:
             if kill_in is not None:
                 self._kill_at = min(self._kill_at, time.monotonic() + kill_in)
             child = self._child
+        self.changed(self)
         if child is not None and kill_in == 0:
             child.kill()
         elif child is not None:
@@ -144,38 +160,55 @@ class Execution:
         *,
         cwd: Path,
         env: Mapping[str, str],
-        stdout: Sink | None = None,
+        keep_stdout: int | None = None,
         title: str | None = None,
+        lasting: bool = False,
         even_if_stopped: bool = False,
     ) -> Finished:
-        """Run one command to its end, its output going to the log, or its stdout to ``stdout``.
+        """Run one command to its end, its output going to the log; or its stdout to a file of ``keep_stdout`` bytes.
 
-        ``title`` is a line of the log before its output, which costs the start of the command no time. Raises
-        :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
+        ``title`` is a line of the log before its output, which costs the start of the command no time. ``lasting``: the
+        agent's next process goes on with it. Raises :class:`Stopped` instead of starting it when the phase is to end,
+        and ``OSError`` when it can't start.
         """
+        if lasting and self.left is not None:
+            self.log.write("The agent was started again: Terraform went on meanwhile.")
+            return self._finish(self.left, lasting=True)
         with self._lock:
             if self.cause is not None and not even_if_stopped:
                 raise Stopped(self.cause)
-            child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=self.order.run)
+            output = CommandOutput(self.directory / DIRECTORY, self._next_name(lasting), keep_stdout=keep_stdout)
+            child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=self.order.run, output=output)
         # After the first command was started: sending a report takes time from this thread.
         if not self._reported:
             self._report_started()
         if title is not None:
             self.log.write(title)
-        return self._finish(child, stdout)
+        return self._finish(child, lasting=lasting)
 
-    def _finish(self, child: Child, stdout: Sink | None) -> Finished:
+    def _next_name(self, lasting: bool) -> str:
+        self._commands += 1
+        return LASTING if lasting else f"{self.order.phase}-{self._commands}"
+
+    def _finish(self, child: Child, *, lasting: bool) -> Finished:
         excerpt = Excerpt(2 * MAX_ERROR)
+        before = Lines(lambda text: excerpt.add(self.log.mask(text)), self.log.mask.longest)
+        child.output.errors_again(before.feed)
+        before.end()
         output = self.log.stream()
         errors = self.log.stream(also=excerpt.add)
         try:
-            code = child.finish(stdout or output.feed, errors.feed, self._watch_time)
+            code = child.finish(output.feed, errors.feed, self._watch_time, self._note_end if lasting else None)
         finally:
             with self._lock:
                 self._child = None
         output.end()
         errors.end()
-        return Finished(code, excerpt.lines)
+        return Finished(code, excerpt.lines, child.output.stdout)
+
+    def _note_end(self, code: int | None) -> None:
+        self.ended = (code,)
+        self.changed(self)
 
     def _watch_time(self) -> None:
         now = time.monotonic()

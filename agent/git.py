@@ -12,12 +12,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from agent.execution import Execution, Finished, unavailable
+from agent.files import read_regular
 from workers.protocol.messages import MAX_ERROR
 from workers.protocol.sources import GitSource, without_credentials
 
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$AGENT_GIT_USERNAME" "$AGENT_GIT_PASSWORD"; }; f'
 )
+_LONGEST_ANSWER = 2**20
 _ANY_USER = "git"  # beside a token most servers ignore the user's name, but want one
 _FETCH = ("--no-tags", "--no-recurse-submodules", "--no-write-commit-graph", "--no-auto-maintenance")
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
@@ -111,11 +113,9 @@ class _Repository:
             )
 
     def _resolve(self, name: str) -> str:
-        found = bytearray()
-        self._run("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}", stdout=found)
-        return found.decode().strip()
+        found = self._run("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
+        return read_regular(found.stdout).decode().strip()
 
-    def _run(self, *arguments: str, stdout: bytearray | None = None) -> Finished:
+    def _run(self, *arguments: str) -> Finished:
         argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.version=2", *self.remote.options, *arguments]
-        sink = bytearray().extend if stdout is None else stdout.extend
-        return self.execution.run(argv, cwd=self.tree, env=self.remote.environment, stdout=sink)
+        return self.execution.run(argv, cwd=self.tree, env=self.remote.environment, keep_stdout=_LONGEST_ANSWER)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.settings import SECRET_DIR, PoolCredentials
+from agent.summary import MASKED
 from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.messages import Order
 from workers.protocol.sources import SensitiveVariables
 
-MASKED = "(sensitive)"
 # Shorter values are part of too many words: a log with every 1 and yes masked can't be read.
 SHORTEST = 4
 

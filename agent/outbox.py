@@ -30,6 +30,7 @@ _RETRY_SECONDS = 1.0
 class _Kept:
     report: PhaseFinished
     lease: Lease
+    posted: bool = False
     sent_at: float = 0.0
     queued: bool = False
 
@@ -53,7 +54,10 @@ class Outbox:
         self._thread.start()
 
     def keep(self, report: PhaseFinished, lease: Lease) -> None:
-        """Put the report of a phase's end on disk; :meth:`post` sends it, and it is repeated from then on."""
+        """Put the report of a phase's end on disk; :meth:`post` sends it, and it is repeated from then on.
+
+        So that is the first thing to do once an outcome is known: an agent that is killed later still reports it.
+        """
         try:
             self._write(report, lease)
         except OSError as error:
@@ -68,7 +72,7 @@ class Outbox:
             if isinstance(report, PhaseFinished) and (kept := self._kept.get(report.token)):
                 if kept.queued:
                     return
-                kept.queued = True
+                kept.posted = kept.queued = True
         self._outbox.put(report)
 
     def tokens(self) -> list[str]:
@@ -92,7 +96,7 @@ class Outbox:
                 with self._lock:
                     self._kept.pop(token, None)
                 self._path(token).unlink(missing_ok=True)
-            elif time.monotonic() - kept.sent_at > REPEAT_AFTER:
+            elif kept.posted and time.monotonic() - kept.sent_at > REPEAT_AFTER:
                 self.post(kept.report)
 
     def flush(self, patience: float) -> None:
@@ -139,4 +143,4 @@ def _kept(content: dict[str, Any]) -> _Kept:
     report, found = PhaseFinished.model_validate(content["report"]), content["lease"]
     kind, slot, since = RunKind(found["kind"]), found["slot"], found["since"]
     lease = Lease(report.run, kind, report.agent, slot, report.token, SlotState.RUNNING, since, redeemed=True)
-    return _Kept(report, lease)
+    return _Kept(report, lease, posted=True)

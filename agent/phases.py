@@ -12,11 +12,12 @@ from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
 from agent.masking import Mask, decrypted
 from agent.output import clean
-from agent.terraform import Terraform, bounded, fitting
+from agent.summary import fitting
+from agent.terraform import Terraform, bounded, too_large
 from agent.terraform_environment import run_environment
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, Phase, RunKind
-from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished
+from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Order, PhaseFinished
 from workers.protocol.sources import SensitiveVariables
 
 _PLAN = "plan.tfplan"
@@ -140,9 +141,9 @@ def _write_variables(directory: Path, variables: Mapping[str, Any]) -> Path | No
 
 
 def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[str, Any]:
-    kept, left_out = fitting(execution.log.mask.tree(dict(values)))
+    kept, left_out = fitting(execution.log.mask.tree(dict(values)), MAX_OUTPUTS_BYTES)
     for name in left_out:
-        execution.log.write(f"The output '{name}' is too large for the run's record, and left out of it.")
+        execution.log.write(too_large(name))
     return kept
 
 

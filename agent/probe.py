@@ -1,23 +1,26 @@
 """``python -m agent.probe ready|alive``: what the kubelet asks. Exit code 0 is yes; the reason for a no is printed.
 
-The answer is in a file that the agent writes. It is alive while it makes progress; a process or an open port says
-nothing (F31). An unreachable Redis is no reason to end an agent: its Terraform goes on, and it reconnects by itself.
-So two things count: the heartbeat's thread goes on, whether or not it reaches the slot map; and while it reaches it,
-Celery's event loop ticks as well.
+The answer is in a file that the agent's worker writes. It is alive while it makes progress; a process or an open port
+says nothing (F31). An unreachable Redis is no reason to end an agent: its Terraform goes on, and it reconnects by
+itself. So two things count: the heartbeat's thread goes on, whether or not it reaches the slot map; and while it
+reaches it, Celery's event loop ticks as well.
+
+The agent's supervisor asks the same, and starts a stuck worker again beside its Terraform. The kubelet would end the
+container with its Terraform; so it comes second, with four failures' patience, two minutes.
 
 Times are of the kernel's monotonic clock, in seconds, which all containers of a node share.
 """
 
+import json
 import os
 import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from agent.files import write_atomically
+from agent.files import read_regular, write_atomically
 
 # The heartbeat's thread waits for one answer of Redis at most: 10 s, and 10 s until the next attempt.
 HEARTBEAT_SECONDS = 120.0
@@ -28,10 +31,9 @@ _FILE = "liveness.json"
 READY, ALIVE = "ready", "alive"
 
 
-class Liveness(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Liveness:
     """When what last went on. ``reaching_since``: since when every heartbeat has reached the slot map; None if not."""
-
-    model_config = ConfigDict(frozen=True)
 
     heartbeat_at: float
     tick_at: float
@@ -52,10 +54,11 @@ def stuck(liveness: Liveness, now: float) -> str | None:
 
 def read(work_dir: Path) -> Liveness | None:
     """Return the liveness of the agent that works in ``work_dir``; None where nothing is written."""
-    try:
-        return Liveness.model_validate_json((work_dir / _FILE).read_bytes())
-    except (OSError, ValidationError):
-        return None
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        found = json.loads(read_regular(work_dir / _FILE))
+        since = found["reaching_since"]
+        return Liveness(float(found["heartbeat_at"]), float(found["tick_at"]), None if since is None else float(since))
+    return None
 
 
 class LivenessFile:
@@ -71,7 +74,7 @@ class LivenessFile:
     def heartbeat(self, *, reached: bool | None = None) -> None:
         """Note that the heartbeat goes on; ``reached``: whether this one reached the slot map, if one was sent."""
         now = time.monotonic()
-        changes: dict[str, object] = {"heartbeat_at": now}
+        changes: dict[str, float | None] = {"heartbeat_at": now}
         if reached is not None:
             changes["reaching_since"] = (self._liveness.reaching_since or now) if reached else None
         self._note(now, **changes)
@@ -81,14 +84,14 @@ class LivenessFile:
         now = time.monotonic()
         self._note(now, tick_at=now)
 
-    def _note(self, now: float, **changes: object) -> None:
+    def _note(self, now: float, **changes: float | None) -> None:
         with self._lock:
-            before, self._liveness = self._liveness, self._liveness.model_copy(update=changes)
+            before, self._liveness = self._liveness, replace(self._liveness, **changes)  # type: ignore[arg-type]
             if now - self._written_at < _WRITE_SECONDS and before.reaching_since == self._liveness.reaching_since:
                 return
             self._written_at = now
             with suppress(OSError):
-                write_atomically(self._path, self._liveness.model_dump_json())
+                write_atomically(self._path, json.dumps(asdict(self._liveness)))
 
 
 def main(question: str) -> int:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
+from agent.apply_record import Applying, ApplyRecord, left_by
 from agent.execution import Execution, StopCause
 from agent.files import RunDirectories
 from agent.heartbeat import Heartbeat
@@ -18,12 +19,13 @@ from agent.outbox import Outbox, Send
 from agent.output import LogWriter
 from agent.phases import Phases, keeps_directory
 from agent.probe import LivenessFile
-from agent.process import ChildRecords, end_leftovers
+from agent.process import Adopted, ChildRecords, end_leftovers
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from agent.terraform_environment import terraform_environment
 from workers.protocol.errors import Damaged
-from workers.protocol.messages import AgentStopped, CancelRequest, Order, PhaseFinished
+from workers.protocol.kinds import Phase
+from workers.protocol.messages import AgentStopped, CancelRequest, Order
 from workers.protocol.validation import problems
 from workers.protocol.version import instance_id
 from workers.slots.connection import connect
@@ -69,13 +71,53 @@ class Agent:
         )
         self._stopping = threading.Lock()
         self._stopped = False
+        self._started = False
+        self._apply = ApplyRecord(settings.work_dir)
+        self._adopted = self._adopt()
 
     def start(self) -> None:
-        """Register in the slot map once nothing is left of a previous process; returns at once."""
-        threading.Thread(target=self._start, name="start", daemon=True).start()
+        """Register in the slot map once nothing but an apply is left of a previous process; returns at once."""
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._start, name="start", daemon=True).start()
+
+    def resume(self) -> None:
+        """Go on with the apply that a previous process of this agent has begun, if there is one; returns at once.
+
+        The agent registers at once then, before it can take orders: it must be heard.
+        """
+        if self._adopted is not None:
+            threading.Thread(target=self._resume, args=(self._adopted,), name="resume", daemon=True).start()
+            self.start()
+
+    def _adopt(self) -> Execution | None:
+        """Return the apply that a previous process has begun, in its slot; None if it has ended, or none was begun."""
+        applying = self._apply.read()
+        left = self._left(applying) if applying else None
+        if applying is None or left is None:
+            self._apply.remove()
+            return None
+        execution = self._execution(applying.order, left, applying.started_at)
+        execution.commit, execution.cause = applying.commit, applying.cause
+        execution.ended = (applying.code,) if applying.ended else None
+        self.slots.take(execution)
+        return execution
+
+    def _left(self, applying: Applying) -> Adopted | None:
+        if applying.order.token in self.reports.tokens():
+            return None
+        return left_by(applying, self._directories.path(applying.order.run), self._records)
+
+    def _resume(self, execution: Execution) -> None:
+        execution.logger.warning("going on with the apply of a previous process of this agent")
+        try:
+            self._execute(execution)
+        finally:
+            self.slots.leave(execution)
 
     def _start(self) -> None:
-        if leftovers := end_leftovers(self._records, min(_LEFTOVER_GRACE, self.settings.grace_seconds)):
+        kept = self._adopted.left.pid if self._adopted and self._adopted.left else None
+        if leftovers := end_leftovers(self._records, min(_LEFTOVER_GRACE, self.settings.grace_seconds), kept):
             self.logger.warning("ended what a previous process of this agent left", pids=leftovers)
         self.heartbeat.start()
 
@@ -84,8 +126,19 @@ class Agent:
         order = self._valid(Order, payload)
         if order is None:
             return
+        execution = self._execution(order)
+        if refusal := self.slots.take(execution):
+            execution.logger.warning("order refused", why=refusal)
+            return
+        try:
+            if self._redeem(execution):
+                self._execute(execution)
+        finally:
+            self.slots.leave(execution)
+
+    def _execution(self, order: Order, left: Adopted | None = None, started_at: float | None = None) -> Execution:
         logger = self.logger.bind(run=order.run, slot=order.slot, phase=order.phase)
-        execution = Execution(
+        return Execution(
             order,
             pool=self.settings.pool,
             agent=self.settings.agent,
@@ -94,15 +147,10 @@ class Agent:
             log=LogWriter(RunLog(self._redis, self.settings.pool, order.run).append, order.phase, logger),
             post=self.reports.post,
             logger=logger,
+            left=left,
+            changed=self._apply.write if order.phase is Phase.APPLY else _nothing,
+            started_at=started_at or time.time(),
         )
-        if refusal := self.slots.take(execution):
-            logger.warning("order refused", why=refusal)
-            return
-        try:
-            if self._redeem(execution):
-                self._execute(execution)
-        finally:
-            self.slots.leave(execution)
 
     def cancel(self, payload: dict[str, Any]) -> None:
         """End a phase that executes here; heartbeats repeat the request."""
@@ -154,22 +202,25 @@ class Agent:
         return execution.redeemed
 
     def _execute(self, execution: Execution) -> None:
+        execution.changed(execution)
         finished = self._phases.finish(execution)
+        if finished is not None:
+            execution.logger.info(
+                "finished", outcome=finished.outcome, seconds=round(time.time() - execution.started_at, 2)
+            )
+            # On disk before all else that takes time: what is only in memory is lost with this process.
+            self.reports.keep(finished, execution.lease)
+        if execution.order.phase is Phase.APPLY:
+            execution.changed = _nothing
+            self._apply.remove()
         execution.log.close(_LOG_SECONDS)
         if not keeps_directory(execution.order, finished):
             self._directories.set_aside(execution.order.run)
         if finished is not None:
-            self._report(execution, finished)
+            # Out of the slot, then sent: the control plane may give the slot to the next run at once.
+            self.slots.leave(execution)
+            self.reports.post(finished)
         self._directories.empty()
-
-    def _report(self, execution: Execution, finished: PhaseFinished) -> None:
-        execution.logger.info(
-            "finished", outcome=finished.outcome, seconds=round(time.time() - execution.started_at, 2)
-        )
-        # On disk, then out of the slot, then sent: the control plane may give the slot to the next run at once.
-        self.reports.keep(finished, execution.lease)
-        self.slots.leave(execution)
-        self.reports.post(finished)
 
     def _valid(self, message: type[M], payload: dict[str, Any]) -> M | None:
         try:
@@ -184,6 +235,10 @@ class Agent:
             action()
         except (RedisError, Damaged) as error:
             self.logger.warning("the slot map can't be reached", error=str(error))
+
+
+def _nothing(_: Execution) -> None:
+    """Keep no record: a plan is made anew."""
 
 
 def last_moments(grace: float) -> tuple[float, float]:

@@ -1,19 +1,21 @@
 """Terraform's command line: what is asked of it, what its exit codes mean, and what is read from its JSON."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent import summary
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
-from agent.masking import MASKED
-from agent.process import Sink
+from agent.files import read_regular
 from agent.terraform_environment import exclusive, plugin_cache
 from workers.protocol.kinds import FailureReason
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
+APPLIED = b"Apply complete!"  # how Terraform's last words begin
 _PLAN_HAS_CHANGES = 2
 
 
@@ -22,7 +24,7 @@ class Terraform:
     """Terraform in one module's directory, for one phase.
 
     Every method raises :class:`PhaseFailed` with Terraform's own error text, :class:`Stopped` where the phase was
-    stopped before the command succeeded, and ``OSError`` where it can't be started, or prints too much JSON.
+    stopped before the command succeeded, and ``OSError`` where it can't be started, or its JSON can't be read.
     """
 
     execution: Execution
@@ -41,30 +43,45 @@ class Terraform:
         flags += [f"-var-file={variables}"] if variables else []
         flags += ["-destroy"] if destroy else []
         flags += [] if lock else ["-lock=false"]
-        return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)) == _PLAN_HAS_CHANGES
+        return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)).code == _PLAN_HAS_CHANGES
 
     def show(self, plan: Path) -> tuple[Changes, dict[str, Any]]:
         """Return what a plan file holds: its counts, and those outputs that are known before the apply."""
-        return summary(self._read("show", str(plan)))
+        found = self._summary("plan", "show", str(plan))
+        return Changes.model_validate({name: found[name] for name in ("add", "change", "destroy")}), found["outputs"]
 
     def apply(self, plan: Path) -> None:
-        """Apply a plan file."""
-        self._run("apply", "-input=false", str(plan))
+        """Apply a plan file, or go on with the apply of it that a previous process of this agent has begun."""
+        self._run("apply", "-input=false", str(plan), lasting=True)
 
     def output(self) -> dict[str, Any]:
         """Return the outputs in the state; also when the phase was to be stopped, but the apply was done before."""
-        return outputs(self._read("output", even_if_stopped=True))
+        found: dict[str, Any] = self._summary("output", "output", even_if_stopped=True)["outputs"]
+        return found
 
-    def _read(self, name: str, *arguments: str, even_if_stopped: bool = False) -> dict[str, Any]:
-        found = bytearray()
+    def _summary(self, kind: str, name: str, *arguments: str, even_if_stopped: bool = False) -> dict[str, Any]:
+        finished = self._run(name, "-json", *arguments, keep_stdout=MAX_JSON_BYTES, even_if_stopped=even_if_stopped)
+        found = finished.stdout
+        try:
+            if found.stat().st_size <= summary.SHORT:
+                return summary.summary(kind, json.loads(read_regular(found)))
+            return self._summary_of_long(kind, found, even_if_stopped=even_if_stopped)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise OSError(f"terraform {name} -json printed something else ({error!r:.200})") from error
+        finally:
+            found.unlink(missing_ok=True)
 
-        def collect(data: bytes) -> None:
-            if len(found) + len(data) > MAX_JSON_BYTES:
-                raise OSError(f"terraform {name} printed more than {MAX_JSON_BYTES} bytes of JSON")
-            found.extend(data)
-
-        self._run(name, "-json", *arguments, stdout=collect, even_if_stopped=even_if_stopped)
-        value: dict[str, Any] = json.loads(found)
+    def _summary_of_long(self, kind: str, found: Path, *, even_if_stopped: bool) -> dict[str, Any]:
+        program = [sys.executable, "-I", summary.__file__, kind, str(found), str(MAX_OUTPUTS_BYTES)]
+        finished = self.execution.run(
+            program, cwd=self.module, env={}, keep_stdout=summary.SHORT, even_if_stopped=even_if_stopped
+        )
+        if finished.code != 0:
+            why = finished.errors[-1] if finished.errors else f"its reader was ended with {finished.code}"
+            raise OSError(f"Terraform printed {found.stat().st_size / 2**20:.0f} MiB of JSON, and {why}")
+        value: dict[str, Any] = json.loads(read_regular(finished.stdout))
+        for left_out in value.pop("left_out"):
+            self.execution.log.write(too_large(left_out))
         return value
 
     def _run(
@@ -72,25 +89,30 @@ class Terraform:
         name: str,
         *arguments: str,
         good: tuple[int, ...] = (0,),
-        stdout: Sink | None = None,
+        keep_stdout: int | None = None,
+        lasting: bool = False,
         even_if_stopped: bool = False,
-    ) -> int:
+    ) -> Finished:
         finished = self.execution.run(
             [*self.command, name, "-no-color", *arguments],
             cwd=self.module,
             env=self.environment,
-            stdout=stdout,
-            title=None if stdout else f"$ terraform {name}",
+            keep_stdout=keep_stdout,
+            title=None if keep_stdout else f"$ terraform {name}",
+            lasting=lasting,
             even_if_stopped=even_if_stopped,
         )
         if finished.code not in good:
             raise self._failure(name, finished)
-        return finished.code
+        return finished
 
     def _failure(self, name: str, finished: Finished) -> PhaseFailed | Stopped:
         text = error_text(finished.errors)
         if self.execution.cause is not None:
             return Stopped(self.execution.cause, text)
+        if finished.code is None:
+            sentence = "The agent was lost, and Terraform ended before it was started again: how is not known."
+            return PhaseFailed(FailureReason.AGENT_LOST, f"{sentence}\n\n{text}" if text else sentence)
         ended = f"was ended by signal {-finished.code}" if finished.code < 0 else f"exited with {finished.code}"
         return PhaseFailed(FailureReason.TERRAFORM_FAILED, text or f"terraform {name} {ended} and said nothing.")
 
@@ -109,6 +131,11 @@ def error_text(lines: Sequence[str]) -> str | None:
     return bounded(text, MAX_ERROR) or None
 
 
+def too_large(output: str) -> str:
+    """Return the line of the log about an output that does not fit into a report."""
+    return f"The output '{output:.200}' is too large for the run's record, and left out of it."
+
+
 def bounded(text: str, size: int) -> str:
     """Return the text, or its beginning and end with a mark between them if it is longer than ``size``."""
     if len(text) <= size:
@@ -116,34 +143,3 @@ def bounded(text: str, size: int) -> str:
     mark = "\n… (left out) …\n"
     half = (size - len(mark)) // 2
     return text[:half] + mark + text[-half:]
-
-
-def summary(plan: Mapping[str, Any]) -> tuple[Changes, dict[str, Any]]:
-    """Return the counts and the known outputs of ``show -json``. A replacement is an add and a destroy."""
-    actions = [action for change in plan.get("resource_changes", ()) for action in change["change"]["actions"]]
-    changes = Changes(add=actions.count("create"), change=actions.count("update"), destroy=actions.count("delete"))
-    return changes, outputs(plan.get("planned_values", {}).get("outputs", {}))
-
-
-def outputs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return outputs by name; sensitive ones without their value, and none that is not known yet."""
-    return {
-        name: MASKED if output.get("sensitive") else output["value"]
-        for name, output in values.items()
-        if output.get("sensitive") or "value" in output
-    }
-
-
-def fitting(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the outputs that fit a message, in order, and the names of those that do not."""
-    kept: dict[str, Any] = {}
-    left_out: list[str] = []
-    room = MAX_OUTPUTS_BYTES
-    for name, value in values.items():
-        size = len(json.dumps({name: value}))
-        if size > room:
-            left_out.append(name)
-        else:
-            kept[name] = value
-            room -= size
-    return kept, left_out

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import warnings
-from queue import SimpleQueue
 from typing import Any
 
 from celery import bootsteps
@@ -17,11 +16,11 @@ from celery.apps.worker import Worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 
+from agent import supervisor
 from workers.protocol.leases import SLOTS_PER_AGENT
 from workers.protocol.names import node_name
 
 _TICK_SECONDS = 5.0
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 class EventLoopTick(bootsteps.StartStopStep):
@@ -38,7 +37,7 @@ class AgentWorker(Worker):
     """A Celery worker for one agent; command-line flags do not change its shape."""
 
     def __init__(self, app: Any = None, **kwargs: Any) -> None:
-        self._signals: SimpleQueue[int] = SimpleQueue()
+        self._signals = supervisor.signals
         self._agent = (app or self.app).agent
         self._waker: int | None = None
         settings = self._agent.settings
@@ -57,6 +56,7 @@ class AgentWorker(Worker):
 
     def start(self) -> None:
         """Work until told to stop. However Celery ends, the agent stops in its order."""
+        self._agent.resume()
         super().start()
         self._agent.stop()
 
@@ -77,7 +77,7 @@ class AgentWorker(Worker):
     def install_platform_tweaks(self, worker: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Handle signals instead of Celery."""
         threading.Thread(target=self._wait_for_signal, name="stop", daemon=True).start()
-        for number in _STOPPING:
+        for number in supervisor.STOPPING:
             signal.signal(number, self._on_signal)
         # Stacks without their variables: Celery's own handler shows those as well.
         faulthandler.register(signal.SIGUSR1, all_threads=True)

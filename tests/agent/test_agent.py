@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from agent.process import process_started
 from tests.agent.conftest import POOL, AgentProcess, Configuration, Plane
 from tests.valkey_server import running_valkey
 from tests.waiting import eventually
@@ -208,24 +207,6 @@ def test_sigterm_after_a_cancel_is_no_second_interrupt(
     assert plane.finished(order)["outcome"] == "cancelled"
     assert agent.exit_code() == 0
     assert "Two interrupts" not in "\n".join(plane.log("run-1"))
-
-
-def test_a_restarted_agent_ends_what_its_previous_process_left(
-    agent: AgentProcess, start_agent: StartAgent, plane: Plane, configuration: Configuration
-) -> None:
-    """F9, F18: killed in the middle of an apply, whose terraform may save its state and is then gone."""
-    order = slow_apply(plane, configuration)
-    (child,) = [json.loads(path.read_text()) for path in (agent.work_dir / "children").iterdir()]
-    agent.signal(signal.SIGKILL)
-    agent.exit_code()
-    assert process_started(child["pid"]) is not None
-    plane.send(order)  # and the order delivered once more
-    again = start_agent()
-    eventually(lambda: "ended what a previous process" in again.log, 20)
-    assert process_started(child["pid"]) is None
-    lost = eventually(lambda: (lease := plane.slots.find("run-1")) and lease.lost_since, 20)
-    assert lost
-    assert not [each for each in plane.read() if each["type"] == "phase_finished" and each["token"] == order.token]
 
 
 def test_an_agent_waits_for_redis_and_outlives_its_restart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.command_output import CommandOutput
 from agent.process import Child, ChildRecords, end_leftovers, process_started
 from tests.waiting import eventually
 
@@ -38,8 +40,11 @@ def records(tmp_path: Path) -> ChildRecords:
 
 @pytest.fixture
 def start(tmp_path: Path, records: ChildRecords) -> Callable[..., Child]:
+    numbers = itertools.count()
+
     def start(*argv: str) -> Child:
-        return Child(argv, cwd=tmp_path, env=dict(os.environ), records=records, run="run-1")
+        output = CommandOutput(tmp_path / "output", f"command-{next(numbers)}")
+        return Child(argv, cwd=tmp_path, env=dict(os.environ), records=records, run="run-1", output=output)
 
     return start
 

@@ -63,6 +63,7 @@ class Pods:
     keep_deleting: bool = False
     made_from: str | None = None
     refusal: TerraslotError | None = None
+    left: list[bytes] = field(default_factory=list)
     ahead: float | None = None
     passed: float = 0.0
 
@@ -98,6 +99,11 @@ class Pods:
             return self.pods[pod.name]
         del self.pods[pod.name]
         return None
+
+    def left_reports(self, pool: str) -> Iterator[bytes]:  # noqa: ARG002 - the protocol's
+        while self.left:
+            yield self.left[0]
+            del self.left[0]
 
     def orphaned_pods(self, pools: Collection[str]) -> list[Pod]:
         self._reach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -34,19 +35,42 @@ def test_a_killed_agents_plan_is_made_anew_elsewhere(cloud: Cloud) -> None:
     eventually(lambda: cloud.quiet(pool))
 
 
-def test_a_killed_agents_apply_fails_and_is_never_repeated(cloud: Cloud) -> None:
-    """F9, F12: and only after terraform, which outlived its agent, is gone."""
+def test_an_apply_outlives_its_agent_whose_pod_reports_it(cloud: Cloud) -> None:
+    """F40: it has ended before the agent is back; state is written, and no lock left."""
     pool, gate = cloud.pool(), cloud.gate()
     workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
     result = cloud.reach(cloud.apply(workspace), "APPLYING")
     agent = cloud.started(result).agent
     assert agent is not None
+    before = (instance := cloud.slots(pool).agent(agent)) and instance.instance_id
     os.kill(agent_pid(cloud, pool, agent), signal.SIGKILL)
+    eventually(lambda: (now := cloud.slots(pool).agent(agent)) and now.instance_id != before)
+    gate.touch()
+    assert result.get(timeout=60)["status"] == "succeeded"
+    assert cloud.run(result).agent == agent
+    assert cloud.run(result).attempt == 1
+    (state_file,) = (cloud.system.settings.home / "state").rglob(f"*{workspace}*/*.tfstate")
+    assert json.loads(state_file.read_text())["resources"]
+    assert not list(state_file.parent.glob("*.lock.info"))
+    eventually(lambda: cloud.quiet(pool))
+
+
+def test_an_apply_that_is_killed_with_its_agent_fails_and_is_never_repeated(cloud: Cloud) -> None:
+    """F9, F12."""
+    pool, gate = cloud.pool(), cloud.gate()
+    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
+    result = cloud.reach(cloud.apply(workspace), "APPLYING")
+    agent = cloud.started(result).agent
+    assert agent is not None
+    children = cloud.system.settings.home / "pods" / pool / agent / "work" / "children"
+    (terraform,) = eventually(lambda: list(children.iterdir()))
+    os.kill(agent_pid(cloud, pool, agent), signal.SIGKILL)
+    os.killpg(int(terraform.name), signal.SIGKILL)
     with pytest.raises(RunFailed, match="agent_lost"):
-        result.get(timeout=120)
-    assert agent not in cloud.pods(pool)
+        result.get(timeout=60)
     gate.touch()
     assert cloud.run(result).attempt == 1
+    eventually(lambda: cloud.quiet(pool))
 
 
 def test_a_stopped_agent_hands_its_waiting_plan_over(cloud: Cloud) -> None:

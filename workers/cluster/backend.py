@@ -1,6 +1,6 @@
 """The interface of pods, whatever runs them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Protocol
 
 from workers.cluster.kubernetes.deployments import Deployments
@@ -73,6 +73,10 @@ class PodBackend(Protocol):
         A pod that is gone is no error.
         """
         return {}
+
+    def left_reports(self, pool: str) -> Iterator[bytes]:  # noqa: ARG002
+        """Yield the reports that dead agents had kept and nobody sends; each goes when the next one is asked for."""
+        return iter(())
 
     def put_secret(self, spec: PoolSpec, content: str) -> None:
         """Write the Secret that the agents of a pool read, as one file; nothing where it has this content."""

@@ -5,8 +5,9 @@ own, so that neither a terminal's Ctrl-C nor the end of the worker that started 
 pool, which the kernel releases when its holder dies, makes every call one step for all threads and processes. No call
 waits for a process: deadlines are written to the pod's record, and the next call acts on them.
 
-A pod exists as long as its agent, or anything that the agent started, lives: an agent that was killed leaves a
-terraform that still writes, which gets one SIGINT and time to store its state.
+A pod exists as long as its agent, or anything that the agent started, lives. An agent that was killed while it applied
+is started again, as a kubelet would: its terraform has gone on, and it reports how that ends. Anything else that a dead
+agent left gets one SIGINT and time to end; reports that it could not send are kept for the pool's next cycle.
 """
 
 import fcntl
@@ -20,10 +21,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from workers.cluster import pod_record, process_log, processes
+from workers.cluster import kept_reports, pod_record, process_log, processes
 from workers.cluster.backend import PodBackend, Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
-from workers.cluster.processes import OrphanedGroup, orphaned_groups
+from workers.cluster.processes import OrphanedGroup, Process, orphaned_groups
 from workers.cluster.system_user import SystemUser
 from workers.core.pods import Pod
 from workers.protocol.errors import Unavailable
@@ -44,6 +45,8 @@ _GRACE = 60
 @dataclass(frozen=True)
 class LocalPods(PodBackend):
     """Local pods under ``home``; ``environment``: the variables ``TERRASLOT_*`` that all agents share.
+
+    Without an environment no agent is started again; whoever has one does that.
 
     ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead agent
     left running. ``user``: as whom agents run, if not as this process.
@@ -96,11 +99,12 @@ class LocalPods(PodBackend):
             if self.user:
                 self._let_in(self.user, directory, path)
                 self.user.own(path / WORK)
-            environment = self._environment_of(spec.name, path)
-            process = processes.start(
-                self.command, environment=environment, directory=path, log=path / LOG, user=self.user
-            )
+            process = self._start(path)
             PodRecord(pid=process.pid, started=process.started, created_at=self.clock(), template=TEMPLATE).write(path)
+
+    def left_reports(self, pool: str) -> Iterator[bytes]:
+        """See :meth:`PodBackend.left_reports`."""
+        return kept_reports.take(self._reports(pool))
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete`."""
@@ -132,6 +136,7 @@ class LocalPods(PodBackend):
         directory = self._secret_dir(spec.name)
         with _unavailable("delete", str(directory)), suppress(FileNotFoundError):
             shutil.rmtree(directory)
+        shutil.rmtree(self._reports(spec.name), ignore_errors=True)
 
     def check(self, spec: PoolSpec) -> None:
         """Do nothing: every configuration of a local pool is possible."""
@@ -197,7 +202,11 @@ class LocalPods(PodBackend):
             if record.kill_at is not None and self.clock() >= record.kill_at:
                 record.process.send(SIGKILL)
             return record.as_pod(path.parent.name, path.name, self.clock())
+        if record.is_to_go_on(path):
+            going_on = self._start_again(path, record) if self.environment else record
+            return going_on.as_pod(path.parent.name, path.name, self.clock())
         if record.ended is None:
+            kept_reports.save(path / WORK, self._reports(path.parent.name), path.name)
             phase, ended = pod_record.how_it_ended(record.process.exit_code(), path / LOG)
             record = record.write(path, phase=phase, ended=ended)
         if orphans := orphaned_groups(path / _CHILDREN):
@@ -240,6 +249,19 @@ class LocalPods(PodBackend):
             if due or orphan.leader is None:
                 orphan.kill()
         return record
+
+    def _start(self, path: Path) -> Process:
+        environment = self._environment_of(path.parent.name, path)
+        return processes.start(self.command, environment=environment, directory=path, log=path / LOG, user=self.user)
+
+    def _start_again(self, path: Path, record: PodRecord) -> PodRecord:
+        record.process.exit_code()
+        process = self._start(path)
+        restarts = record.restarts + 1
+        return record.write(path, pid=process.pid, started=process.started, restarts=restarts, first=record.uid)
+
+    def _reports(self, pool: str) -> Path:
+        return self.home / "reports" / pool
 
     def _secret_dir(self, pool: str) -> Path:
         return self.home / "secrets" / pool

@@ -15,6 +15,8 @@ from workers.core.pods import Pod, PodPhase
 RECORD = "pod.json"
 LOG = "agent.log"
 WORK = "work"
+_APPLY = "apply.json"  # an agent has it in WORK while it applies
+_RESTARTS = 3
 
 
 class PodRecord(BaseModel):
@@ -22,7 +24,8 @@ class PodRecord(BaseModel):
 
     ``kill_at``: its deletion was asked for, and it is killed then. ``orphans_kill_at``: it died before its children;
     they were interrupted, and are killed then. ``ended``: how the process ended, as a message. ``template``: the
-    backend's at its creation; pods of 0.1 have none.
+    backend's at its creation; pods of 0.1 have none. ``restarts``: how often its agent was started again, and
+    ``first`` its uid since then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,6 +38,8 @@ class PodRecord(BaseModel):
     phase: PodPhase = PodPhase.RUNNING
     ended: str | None = None
     template: str = ""
+    restarts: int = 0
+    first: str = ""
 
     @property
     def process(self) -> Process:
@@ -44,7 +49,12 @@ class PodRecord(BaseModel):
     @property
     def uid(self) -> str:
         """What tells this pod from other pods of its name."""
-        return f"{self.pid}:{self.started}"
+        return self.first or f"{self.pid}:{self.started}"
+
+    def is_to_go_on(self, directory: Path) -> bool:
+        """Whether its agent is started again to go on with its apply: it died, and nobody wants the pod to end."""
+        wanted = self.kill_at is None and self.ended is None and self.restarts < _RESTARTS
+        return wanted and (directory / WORK / _APPLY).exists()
 
     def as_pod(self, pool: str, name: str, now: float) -> Pod:
         """Return the pod as its backend lists it."""

@@ -1,13 +1,9 @@
 """Processes by pid and start time: a pid alone is another process's later.
 
-The start time is the kernel's; on Linux no change of the clock moves it. A zombie counts as gone.
-
-An agent keeps ``WORK_DIR/children/PID`` for each child while it lives, ``{"pid", "started"}`` with the time in seconds
-since the epoch, and adds ``"interrupted": true`` when it sends the one SIGINT that a terraform may get: a second one
-makes it abort without storing its state. These files name what a dead agent left running.
+The start time is the kernel's; on Linux no change of the clock moves it. A zombie counts as gone. The records of its
+children name what a dead agent left running (:mod:`workers.protocol.children`).
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +16,9 @@ from signal import SIGINT, SIGKILL, Signals
 
 import psutil
 
+from workers.cluster import agent_files
 from workers.cluster.system_user import SystemUser
+from workers.protocol.children import ChildRecord, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +52,14 @@ class Process:
         _CHILDREN.pop(self, None)
         return child.returncode
 
-    def started_at(self, moment: float) -> bool:
-        """Whether it started at this time, in seconds since the epoch, unless the clock was set since."""
+    def is_on(self, record: ChildRecord) -> bool:
+        """Whether this is the child on record, unless the clock was set since it started."""
         with suppress(psutil.NoSuchProcess):
-            return abs(psutil.Process(self.pid).create_time() - moment) <= _CLOCK_ROUNDING
+            return record.is_of(psutil.Process(self.pid).create_time())
         return False
 
 
-# Seconds. Linux rounds the time of its boot, in which start times count, to a whole second anew at every reading.
-_CLOCK_ROUNDING = 1.5
-
+_LONGEST_RECORD = 10_000  # bytes
 # Children of this process, kept for their exit codes, and so that none stays a zombie.
 _CHILDREN: dict[Process, subprocess.Popen[bytes]] = {}
 
@@ -139,16 +135,19 @@ def orphaned_groups(children: Path) -> list[OrphanedGroup]:
 
 def _orphaned_group(file: Path) -> OrphanedGroup | None:
     try:
-        child, owner = json.loads(file.read_text()), file.stat().st_uid
-    except FileNotFoundError:
-        return None  # its agent lives, and has just removed it
-    members = tuple(_members(child["pid"], owner))
-    leader = next((member for member in members if member.pid == child["pid"]), None)
+        content, owner = agent_files.read(file, _LONGEST_RECORD)
+    except OSError:
+        return None  # its agent lives, and has just removed it; or it is no record
+    child = parse(file.name, content)
+    if child is None:
+        return None
+    members = tuple(_members(child.pid, owner))
+    leader = next((member for member in members if member.pid == child.pid), None)
     # The kernel gives the number of a group with members to no other process: where another process has it as its pid,
     # all of the group are gone.
-    if not members or (leader and not leader.started_at(child["started"])):
+    if not members or (leader and not leader.is_on(child)):
         return None
-    return OrphanedGroup(leader, members, bool(child.get("interrupted")))
+    return OrphanedGroup(leader, members, child.interrupted)
 
 
 def _members(group: int, owner: int) -> Iterator[Process]:

@@ -10,11 +10,12 @@ import pytest
 from celery.exceptions import Ignore
 
 from beat_schedule import BEAT_SCHEDULE
-from tests.services.conftest import ControlPlane, HandAgent
+from tests.services.conftest import POOL, ControlPlane, HandAgent
 from workers import tasks
 from workers.core.actions import Repair, RepairRun, RequeueOrFail
 from workers.core.errors import NotWaiting, RunFailed, UnknownRun
 from workers.core.lifecycle import RunNote, RunStatus
+from workers.core.pods import PodPhase
 from workers.core.views import HeldRun
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
@@ -82,6 +83,28 @@ class TestAnAgentThatIsGone:
         with pytest.raises(RunFailed, match=r"agent_lost.*its pod is gone"):
             delivery.outcome(control.run(run_id))
         assert control.deliveries() == [run_id]
+
+    def test_has_its_apply_reported_by_what_it_had_kept_on_disk(self, control: ControlPlane) -> None:
+        """F41: what is no report of its own run changes nothing."""
+        control.workspace()
+        agent = control.agent()
+        run_id = started(control, agent, phase="apply")
+        token = control.run(run_id).token or ""
+        facts = {"agent": agent.name, "run": run_id, "phase": "apply", "outcome": "succeeded"}
+        for about in (
+            {"pool": "other", "token": token},
+            {"pool": POOL, "token": "x" * 32},
+            {"pool": POOL, "token": token},
+        ):
+            control.pods.left.append(PhaseFinished.model_validate({**facts, **about}).model_dump_json().encode())
+        control.pods.left.insert(0, b"{}")
+        control.pods.pods[agent.name] = replace(control.pods.pods[agent.name], phase=PodPhase.FAILED)
+        waiting = control.submit(PLAN)
+        reconcile(control)
+        assert control.run(run_id).status is RunStatus.SUCCEEDED
+        assert control.pods.left == []
+        assert control.slots.agent(agent.name) is None
+        assert control.run(waiting.id).status is RunStatus.PENDING
 
     def test_has_an_apply_planned_anew_that_was_never_redeemed(self, control: ControlPlane) -> None:
         control.workspace()

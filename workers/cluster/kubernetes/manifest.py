@@ -106,7 +106,8 @@ def _agent(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str])
         "resources": _present(requests=pods.resources.requests, limits=pods.resources.limits),
         "securityContext": CONTAINER,
         "readinessProbe": {**_probe("ready"), "periodSeconds": 10, "timeoutSeconds": 5},
-        # Two minutes without progress: a busy node is no reason to end a terraform.
+        # Two minutes more than the agent's supervisor, which starts a worker without progress again: the kubelet ends
+        # the container, and terraform with it.
         "livenessProbe": {**_probe("alive"), "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 4},
         # The last log line of an agent that can't start is its pod's reason.
         "terminationMessagePolicy": "FallbackToLogsOnError",

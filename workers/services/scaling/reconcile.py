@@ -14,6 +14,7 @@ import structlog
 from workers.core import actions
 from workers.core import reconcile as core
 from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
+from workers.core.pods import PodPhase
 from workers.core.views import HeldRun, Views
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.leases import AgentRecord, Lease
@@ -22,10 +23,11 @@ from workers.services.pool_state import PodSnapshot
 from workers.services.runs import decide, orders
 from workers.services.runs.finish import apply_deadline, end, fail, note, requeue_or_fail
 from workers.services.runs.report import agent_gone
-from workers.services.runs.undeliverable import end_unreported
+from workers.services.runs.undeliverable import end_unreported, receive
 from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.slots.locks import renew_lock
+from workers.slots.report_queue import Found
 from workers.slots.slot_map import WATCH_GAP, SlotMap
 from workers.specs.pools import PoolSpec
 from workers.store import decisions, pools, runs
@@ -67,6 +69,7 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     map_now, watched_since = slots.watched()
     agents = slots.snapshot()
     context = Context(system, spec, PodSnapshot(system, spec), holding)
+    _take_left_reports(context)
     runs_now = system.now().timestamp()
     views = Views(_held(holding), agents, context.snapshot.pods, watched_since, map_now, runs_now)
     if not system.pods(spec).list_is_authoritative and core.empty_list_is_suspicious(views):
@@ -78,6 +81,15 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
         _reconcile_deleted(context, agents)
     end_unreported(system, spec, holding.values())
     return context.snapshot
+
+
+def _take_left_reports(context: Context) -> None:
+    """Take the reports that dead agents had kept, before anything is decided about their runs."""
+    for report in context.system.pods(context.spec).left_reports(context.spec.name):
+        for pod in context.snapshot.pods:
+            if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
+                context.slots.drain(pod.name)  # the slot that becomes free is nobody's
+        receive(context.system, Found(context.spec.name, report, len(report)))
 
 
 def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:
