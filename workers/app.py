@@ -85,6 +85,7 @@ def _configuration(config: Settings) -> dict[str, Any]:
             names.PLAN_AND_APPLY: {"queue": direct_queue(names.SUBMIT_QUEUE)},
             # Behind the outcomes that it would send again: see workers.services.runs.deliver.
             names.DELIVERIES: {"queue": direct_queue(names.SUBMIT_QUEUE)},
+            **{task: {"queue": direct_queue(names.CLUSTER_QUEUE)} for task in names.CLUSTER_TASKS},
             "terraform.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
             "terraslot.*": {"queue": direct_queue(names.CONTROL_QUEUE)},
         },
@@ -115,4 +116,4 @@ def _configure_logging(**_: Any) -> None:
     configure(settings().log_level, settings().log_format)
 
 
-app = build_app("terraslot", [names.SUBMIT_QUEUE, names.CONTROL_QUEUE], ["workers.tasks"])
+app = build_app("terraslot", [*names.REQUEST_QUEUES, names.CLUSTER_QUEUE], ["workers.tasks"])

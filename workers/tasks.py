@@ -76,16 +76,27 @@ def _serve(name: str, service: Callable[..., object]) -> None:
         service(system(), *args)
 
 
+def _serve_cluster(name: str, service: Callable[..., object]) -> None:
+    """Register such a task that asks a cluster. An older version sends it to another queue: it goes on from there."""
+
+    @app.task(name=name, bind=True, ignore_result=True, send_events=False, throws=TerraslotError)
+    def task(self: Task, *args: str) -> None:
+        if self.request.delivery_info["routing_key"] == names.CONTROL_QUEUE:
+            app.send_task(name, args=args, expires=self.request.expires)
+        else:
+            service(system(), *args)
+
+
 # No caller waits for these, and Flower need not show them: events cost a task more than a round trip.
 _serve(names.DISPATCH, dispatcher.dispatch_requested)
 _serve(names.AUTO_APPLY, auto_apply.order_apply)
 _serve(names.DISPATCHES, cycle.dispatches)
-_serve(names.CYCLE, cycle.cycle)
-_serve(names.CYCLES, cycle.cycles)
-_serve(names.PROTECT, cycle.protect)
-_serve(names.SWEEP, cycle.sweep)
 _serve(names.DELIVERIES, deliver.deliver_overdue)
 _serve(names.FORGET, retention.purge)
+_serve_cluster(names.CYCLE, cycle.cycle)
+_serve_cluster(names.CYCLES, cycle.cycles)
+_serve_cluster(names.PROTECT, cycle.protect)
+_serve_cluster(names.SWEEP, cycle.sweep)
 
 
 def _run(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

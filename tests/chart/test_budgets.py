@@ -53,5 +53,5 @@ def test_every_pod_is_covered_by_one_budget_at_most_or_it_could_not_be_evicted_a
 
     covering = {name: [b for b in budgets if _selected(b, each)] for name, each in labels.items()}
 
-    assert {name: len(found) for name, found in covering.items() if found} == {"control": 1, "reports": 1}
+    assert {name: len(found) for name, found in covering.items() if found} == {"control": 1, "cluster": 1, "reports": 1}
     assert all(found[0]["spec"]["maxUnavailable"] == 1 for found in covering.values() if found)

@@ -72,7 +72,7 @@ def _place(pod: Object) -> Place:
 
 
 _AGENTS = {"agent", "adopted"}
-_CONTROL_PLANE = {"control", "reports", "beat", "flower", "migrate", "pools", "drain", "test"}
+_CONTROL_PLANE = {"control", "cluster", "reports", "beat", "flower", "migrate", "pools", "drain", "test"}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_each_part_reaches_what_it_needs(values: Object, agents: str) -> None:
     assert cluster.who_reaches("postgresql", POSTGRESQL) == _CONTROL_PLANE
     assert cluster.who_reaches("flower", FLOWER) == {"test"}
     assert cluster.who_reaches(_DNS_SERVER, DNS) == _CONTROL_PLANE | _AGENTS
-    assert cluster.who_reaches(_INTRANET, API) == {"control", "pools", "drain"}
-    assert cluster.who_reaches(_INTERNET, WEB) == {"control", "pools", "drain"} | _AGENTS
+    assert cluster.who_reaches(_INTRANET, API) == {"cluster", "pools", "drain"}
+    assert cluster.who_reaches(_INTERNET, WEB) == {"cluster", "pools", "drain"} | _AGENTS
 
 
 def test_terraform_reaches_neither_private_networks_nor_the_metadata_of_a_cloud() -> None:

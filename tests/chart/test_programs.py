@@ -81,7 +81,7 @@ def machine(tmp_path: Path, redis_url: str) -> Machine:
     return Machine(tmp_path, redis_url)
 
 
-@pytest.mark.parametrize("component", ["control", "reports"])
+@pytest.mark.parametrize("component", ["control", "cluster", "reports"])
 def test_a_worker_passes_its_probe_unless_it_is_stuck_and_ends_when_told_to(machine: Machine, component: str) -> None:
     container = _container(component)
     probe = container["livenessProbe"]["exec"]["command"]
@@ -159,10 +159,10 @@ def test_a_release_without_work_drains_and_one_with_work_stays(machine: Machine,
 def test_the_queues_that_keda_watches_are_those_that_the_workers_read() -> None:
     scaled = one(render({"control": {"autoscaling": {"enabled": True}}}), "ScaledObject", f"{NAME}-control")
 
-    assert [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]] == [
-        names.SUBMIT_QUEUE,
-        names.CONTROL_QUEUE,
-    ]
+    watched = [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]]
+    assert watched == list(names.REQUEST_QUEUES)
+    assert f"--queues={','.join(watched)}" in _container("control")["args"]
+    assert f"--queues={names.CLUSTER_QUEUE}" in _container("cluster")["args"]
 
 
 def _answers(url: str) -> bool:

@@ -231,7 +231,7 @@ def test_the_notes_say_how_to_get_in_and_what_is_for_trials_only() -> None:
 def test_certificates_are_mounted_where_the_urls_are_used() -> None:
     for component, pod in pods(render({"certificates": {"existingSecret": "the-certificates"}})):
         mounts = {mount["name"]: mount["mountPath"] for mount in containers(pod)[0].get("volumeMounts", ())}
-        if component in ("control", "reports", "beat", "flower", "migrate"):
+        if component in ("control", "cluster", "reports", "beat", "flower", "migrate"):
             assert mounts["certificates"] == "/etc/terraslot/certificates", component
             assert {"name": "certificates", "secret": {"secretName": "the-certificates", "defaultMode": 0o440}} in (
                 pod["spec"]["volumes"]

@@ -26,7 +26,7 @@ from workers.cluster.kubernetes.api import RESOURCES
 from workers.protocol.settings import PREFIX
 from workers.settings import Settings
 
-_API_SPEAKERS = {"control", "pools", "drain"}
+_API_SPEAKERS = {"cluster", "pools", "drain"}
 _CLUSTER = Path(__file__).parents[2] / "workers" / "cluster" / "kubernetes"
 _MODULES = set(_CLUSTER.glob("*.py"))
 _EVERY_DAY = _MODULES - {_CLUSTER / "deployments.py"}
@@ -141,6 +141,7 @@ def test_a_process_knows_the_connections_that_it_needs_and_no_others(variant: st
     redis, database, keys = "TERRASLOT_REDIS_URL", "TERRASLOT_DATABASE_URL", "TERRASLOT_ENCRYPTION_KEYS"
     needed = {
         "control": {redis, database, keys},
+        "cluster": {redis, database, keys},
         "reports": {redis, database},
         "pools": {redis, database, keys},
         "flower": {redis, database},

@@ -56,7 +56,7 @@ def test_told_to_end_in_the_middle_it_takes_everything_with_it(home, parts_of, n
     with subprocess.Popen([TERRASLOT, "demo"], stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
         eventually(lambda: "planning on" in demo.stdout.readline())
         parts = parts_of(home / "demo")
-        assert len(parts) == 6  # the supervisor, its four children without Flower, and an agent
+        assert len(parts) == 7  # the supervisor, its five children without Flower, and an agent
         os.kill(demo.pid, number)
         demo.stdout.read()
         assert demo.wait(60) == (-number if number == signal.SIGKILL else 130)

@@ -26,7 +26,7 @@ signal.signal(15, signal.SIG_IGN if STUBBORN else told)
 print("ready", flush=True)
 while True: signal.pause()
 """
-PARTS = ("valkey", "control", "reports", "beat", "flower")
+PARTS = ("valkey", "control", "cluster", "reports", "beat", "flower")
 
 
 class Asked:
@@ -94,8 +94,8 @@ def test_beat_goes_first_agents_while_workers_listen_and_valkey_last(start, star
     shut_down(home, system, Asked(), lambda _: None)
     order = ended()
     assert order[:2] == ["beat", "agent"]
-    assert set(order[2:5]) == {"control", "reports", "flower"}
-    assert order[5:] == ["valkey"]
+    assert set(order[2:6]) == {"control", "cluster", "reports", "flower"}
+    assert order[6:] == ["valkey"]
     assert not any(child.alive for child in system.children.values())
     assert state.running(home) is None
 

@@ -24,7 +24,7 @@ from workers.specs.pools import PoolSpec
 from workers.store import pools
 from workers.store.database import Database
 
-PARTS = {"valkey", "control", "reports", "beat", "supervisor"}
+PARTS = {"valkey", "control", "cluster", "reports", "beat", "supervisor"}
 
 
 def alive(processes):

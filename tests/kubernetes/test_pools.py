@@ -508,7 +508,7 @@ class TestSafeToEvict:
         cluster.workspace()
         cluster.start(1)
         cluster.submit(PLAN)
-        assert b"terraslot.protect" in b"".join(cluster.redis.lrange("terraslot.control", 0, -1))
+        assert b"terraslot.protect" in b"".join(cluster.redis.lrange("terraslot.cluster", 0, -1))
 
     def test_is_set_once_for_a_pod_and_not_for_each_of_its_runs(self, cluster: Cluster, clock_ahead: Clock) -> None:
         cluster.workspace()
@@ -630,7 +630,7 @@ class TestAPoolThatIsSaved:
         pools.create(cluster.system, kubernetes_pool("other"))
         assert cluster.status("other") is None
         assert cluster.double.pods() == []
-        assert b"terraslot.cycle" in b"".join(cluster.redis.lrange("terraslot.control", 0, -1))
+        assert b"terraslot.cycle" in b"".join(cluster.redis.lrange("terraslot.cluster", 0, -1))
 
     def test_is_refused_where_its_cluster_refuses_its_pods(self, cluster: Cluster) -> None:
         spec = kubernetes_pool("other")

@@ -75,7 +75,7 @@ class Live:
         def step() -> Any:
             for found in ReportQueue(self.cluster.redis, POOL).take(100):
                 undeliverable.receive(self.cluster.system, found)
-            if self.cluster.redis.delete(names.CONTROL_QUEUE) and cycles:
+            if self.cluster.redis.delete(names.CONTROL_QUEUE, names.CLUSTER_QUEUE) and cycles:
                 cycle(self.cluster.system, POOL)
             return condition()
 

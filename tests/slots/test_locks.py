@@ -224,7 +224,7 @@ PoolLock(redis.Redis.from_url(sys.argv[1]), "pool", "cycle").work(hang, float(sy
 
 
 def test_a_slow_call_keeps_the_lock_and_a_killed_process_does_not(redis_url: str) -> None:
-    """The lock of a holder that was killed is free soon, however long its calls may take."""
+    """F37: the lock of a holder that was killed is free soon, however long its calls may take."""
     lock, ttl = PoolLock(redis.Redis.from_url(redis_url), "pool", "cycle"), 0.6
     with subprocess.Popen([sys.executable, "-c", HOLD, redis_url, str(ttl)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

@@ -1,17 +1,20 @@
 """``python -m workers.embedded.component NAME POOL``: one process of an embedded system's control plane.
 
-The same as ``celery -A workers worker``, ``python -m workers.reports`` and ``celery -A workers beat``. Celery's command
-line would import every command that is installed, Flower too: half a second of each start. The workers bring the
+The same as two of ``celery -A workers worker``, one for what people ask for and one for what asks a cluster, ``python
+-m workers.reports`` and ``celery -A workers beat``. Celery's command line would import every command that is installed,
+Flower too: half a second of each start. The workers bring the
 database up to date first, each for itself, and control makes sure that POOL, a JSON document, exists: that is safe at
 once and again, and a worker that answers has its database.
 """
 
 import sys
 
+from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.specs.pools import PoolSpec
 
-BEAT, CONTROL, REPORTS = "beat", "control", "reports"
+BEAT, CONTROL, CLUSTER, REPORTS = "beat", "control", "cluster", "reports"
+_QUEUES = {CONTROL: names.REQUEST_QUEUES, CLUSTER: (names.CLUSTER_QUEUE,)}
 
 
 def node(name: str) -> str:
@@ -34,10 +37,17 @@ def main(name: str, pool: str) -> int:
 
         Database(settings().database).migrate()
         return reports.main()
-    _prepare_database(PoolSpec.model_validate_json(pool))
     from workers.app import app  # noqa: PLC0415
 
-    worker = app.Worker(hostname=node(name), pool="threads", concurrency=8, without_gossip=True, without_mingle=True)
+    _prepare_database(PoolSpec.model_validate_json(pool))
+    worker = app.Worker(
+        hostname=node(name),
+        queues=_QUEUES[name],
+        pool="threads",
+        concurrency=8,
+        without_gossip=True,
+        without_mingle=True,
+    )
     worker.start()
     return int(worker.exitcode or 0)
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
-from workers.embedded.component import BEAT, CONTROL, REPORTS
+from workers.embedded.component import BEAT, CLUSTER, CONTROL, REPORTS
 from workers.embedded.state import Running, forget
 from workers.protocol.errors import TerraslotError
 from workers.protocol.redis_address import parse
@@ -93,7 +93,7 @@ def shut_down(
         if REPORTS in children and children[REPORTS].alive:
             _await_last_reports(system.redis_url, stopping)
     finally:
-        end(CONTROL, REPORTS, FLOWER)
+        end(CONTROL, CLUSTER, REPORTS, FLOWER)
         end(VALKEY)
         forget(home)
 

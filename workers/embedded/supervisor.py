@@ -1,4 +1,4 @@
-"""The embedded system in the foreground: Valkey, SQLite, both workers, beat, Flower and a local pool under one home.
+"""The embedded system in the foreground: Valkey, SQLite, the workers, beat, Flower and a local pool under one home.
 
 The supervisor starts everything, waits until each part answers, starts again what dies, and ends everything when it
 is told to, also in the middle of starting. Its children live in sessions of their own: a Ctrl-C reaches it alone.
@@ -24,7 +24,7 @@ from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.core.backoff import pause
 from workers.embedded import state, valkey
-from workers.embedded.component import BEAT, CONTROL, REPORTS, node
+from workers.embedded.component import BEAT, CLUSTER, CONTROL, REPORTS, node
 from workers.embedded.shutdown import FLOWER, VALKEY, Interrupts, Progress, shut_down
 from workers.embedded.state import Options, Running
 from workers.protocol.errors import InvalidRequest, Unavailable
@@ -157,7 +157,8 @@ class _Supervisor:
         from workers.app import build_app  # noqa: PLC0415 - it reads the settings, which are written down only now
 
         client = build_app("terraslot-supervisor", [], [])
-        self._start(self._control_plane(CONTROL, partial(_answers, client, node(CONTROL))))
+        for worker in (CONTROL, CLUSTER):
+            self._start(self._control_plane(worker, partial(_answers, client, node(worker))))
         self._start(self._control_plane(REPORTS, partial(_reads, connect(settings().redis))))
         # Beat's notes of an earlier start are of no use: every job is due anyway.
         for notes in self._home.glob("beat-schedule*"):

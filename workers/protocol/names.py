@@ -8,6 +8,9 @@ from pydantic import StringConstraints
 # Any Celery client that knows nothing but the broker's address sends here, so runs are taken from here.
 SUBMIT_QUEUE = "celery"
 CONTROL_QUEUE = "terraslot.control"
+REQUEST_QUEUES = (SUBMIT_QUEUE, CONTROL_QUEUE)
+# What asks a cluster, which may be slow to answer: never in front of what people ask for.
+CLUSTER_QUEUE = "terraslot.cluster"
 REPORTS_QUEUE = "terraslot.reports"
 
 PLAN = "terraform.plan"
@@ -26,6 +29,8 @@ PROTECT = "terraslot.protect"
 SWEEP = "terraslot.sweep"
 FORGET = "terraslot.forget"
 REPORT = "terraslot.report"
+
+CLUSTER_TASKS = (CYCLE, CYCLES, PROTECT, SWEEP)
 
 EXECUTE_ORDER = "agent.execute"
 CANCEL_ORDER = "agent.cancel"

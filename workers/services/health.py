@@ -122,7 +122,7 @@ def workers(system: System) -> Finding:
     """Check whether workers consume each queue of the control plane."""
     answers = system.celery.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}
     consumed = {queue["name"] for queues in answers.values() for queue in queues}
-    missing = [f"consumes {queue}" for queue in (names.SUBMIT_QUEUE, names.CONTROL_QUEUE) if queue not in consumed]
+    missing = [f"consumes {queue}" for queue in (*names.REQUEST_QUEUES, names.CLUSTER_QUEUE) if queue not in consumed]
     missing += [] if is_read(system.redis) else ["reads reports"]
     if missing:
         hint = "Start the system with `terraslot up`, or celery -A workers worker and python -m workers.reports."

@@ -11,7 +11,6 @@ from tests.services.conftest import POOL, ControlPlane
 from workers.core.errors import Unreadable
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
-from workers.protocol import names
 from workers.protocol.kinds import RunKind
 from workers.services import health, workspaces
 from workers.services.pool_state import status
@@ -32,7 +31,6 @@ def bad(request: pytest.FixtureRequest, control: ControlPlane) -> ControlPlane:
     """A control plane with a pool ``bad`` that can't be read."""
     manage.create(control.system, PoolSpec(name="bad"))
     overwrite(control, "pools", "bad", request.param)
-    control.redis.delete(names.CONTROL_QUEUE)
     return control
 
 

@@ -85,7 +85,7 @@ def test_submissions_to_an_empty_pool_enqueue_one_cycle_at_once(control: Control
     control.workspace()
     for _ in range(5):
         control.submit(PLAN)
-    assert control.redis.llen("terraslot.control") == 1
+    assert control.redis.llen("terraslot.cluster") == 1
 
 
 def test_a_starting_pod_is_never_deleted(control: ControlPlane) -> None:
@@ -276,4 +276,4 @@ def test_an_error_in_one_pool_stops_no_other(control: ControlPlane) -> None:
     """S10: each pool's cycle is a task of its own."""
     pools.ensure(control.system, PoolSpec(name="other"))
     assert cycles(control.system) == ["default", "other"]
-    assert control.redis.llen("terraslot.control") == 3  # one for the pods of deleted pools
+    assert control.redis.llen("terraslot.cluster") == 3  # one for the pods of deleted pools

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from workers.cluster.kubernetes.gate import Gate
 from workers.cluster.kubernetes.refusals import Call, Kind, Refusal, explain
 from workers.core.errors import PodRefused
 from workers.protocol.errors import InvalidRequest, Unavailable
@@ -49,7 +50,7 @@ _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 class Api:
     """One cluster, by a kubeconfig or by this pod's service account; the first call connects.
 
-    ``read_seconds``: the longest wait for an answer.
+    ``read_seconds``: the longest wait for an answer; after a few calls in vain, ``gate`` holds others back.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Api:
         self._kubeconfig = kubeconfig
         self._namespace = namespace
         self._timeout = (min(_CONNECT_SECONDS, read_seconds), read_seconds)
+        self.gate = Gate(_was_answered)
         self._client: ApiClient | None = None
         self._ahead = time.time() - time.monotonic()
         self._connecting = threading.Lock()
@@ -78,15 +80,17 @@ class Api:
 
         It is empty for a refusal to ``accept``. Raises what :func:`~workers.cluster.kubernetes.refusals.explain` makes
         of any other refusal, :class:`PodRefused` where the client itself finds the object invalid, and
-        :class:`Unavailable` where no answer came in time.
+        :class:`Unavailable` where no answer came in time, or where none has come for a while.
         """
         what, method = Call(verb, resource, self.namespace, *name), self._method(verb, resource)
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
+        options |= {"_preload_content": False, "_request_timeout": self._timeout}
         try:
-            answer = method(*name, self.namespace, **options, _preload_content=False, _request_timeout=self._timeout)
-            found: Json = json.loads(answer.data)
+            with self.gate.call(str(what)):
+                answer = method(*name, self.namespace, **options)
+                found: Json = json.loads(answer.data)
             self._ahead = (_date(answer) or time.time()) - time.monotonic()
         except ApiException as error:
             if not error.status:
@@ -189,6 +193,15 @@ def _date(answer: Any) -> float | None:
     """Return when an answer was given; None where a proxy has removed that."""
     date = answer.headers.get("Date")
     return parsedate_to_datetime(date).timestamp() if date else None
+
+
+def _was_answered(error: Exception) -> bool | None:
+    from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    if isinstance(error, ApiException):
+        return bool(error.status)
+    return False if isinstance(error, HTTPError | OSError) else None  # the client itself refuses some objects
 
 
 def _words(problem: object) -> str:
