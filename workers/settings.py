@@ -90,6 +90,11 @@ class Settings(BaseSettings):
         return url
 
     @property
+    def in_cluster(self) -> bool:
+        """Whether this process is a pod of an installation in a cluster; a pod that runs `terraslot up` is none."""
+        return self.namespace is not None and "KUBERNETES_SERVICE_HOST" in os.environ
+
+    @property
     def redis(self) -> RedisAddress:
         """Where the slot map, the log streams and the results are."""
         return redis_address.parse(self.redis_url)

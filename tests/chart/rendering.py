@@ -64,6 +64,7 @@ EVERYTHING: Object = {
     "agents": {
         "namespace": "agents",
         "adoptDeployments": True,
+        "watchNodes": True,
         "serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"},
     },
     "networkPolicies": {"flowerFrom": [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]},

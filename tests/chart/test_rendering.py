@@ -76,7 +76,8 @@ def test_kubernetes_schema_would_notice_a_misspelt_field_and_a_wrong_type() -> N
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_two_objects_have_the_same_name(variant: str) -> None:
     names = Counter(
-        (each["kind"], each["metadata"]["namespace"], each["metadata"]["name"]) for each in render(VARIANTS[variant])
+        (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+        for each in render(VARIANTS[variant])
     )
 
     assert [name for name, count in names.items() if count > 1] == []

@@ -22,7 +22,7 @@ from tests.chart.rendering import (
     render,
     variables,
 )
-from workers.cluster.kubernetes.api import RESOURCES
+from workers.cluster.kubernetes.api import CLUSTER_WIDE, RESOURCES
 from workers.protocol.settings import PREFIX
 from workers.settings import Settings
 
@@ -69,7 +69,9 @@ def test_the_agents_account_is_bound_to_no_role() -> None:
 
     assert one(objects, "ServiceAccount", f"{NAME}-agent")["metadata"]["namespace"] == "agents"
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}]
-    assert of_kind(objects, "ClusterRole", "ClusterRoleBinding") == []
+    [of_cluster] = of_kind(objects, "ClusterRoleBinding")
+    assert of_cluster["subjects"] == binding["subjects"]
+    assert of_kind(render(), "ClusterRole", "ClusterRoleBinding") == []
 
 
 @pytest.mark.parametrize(
@@ -77,16 +79,23 @@ def test_the_agents_account_is_bound_to_no_role() -> None:
 )
 def test_the_role_allows_what_the_code_calls_and_nothing_else(values: Object, modules: set[Path]) -> None:
     [role] = of_kind(render(values), "Role")
-    allowed = {
+    of_nodes = of_kind(render(values), "ClusterRole")
+    called = _called(modules)
+    of_cluster = {call for call in called if call[1] in CLUSTER_WIDE}
+
+    assert role["metadata"]["namespace"] == values.get("agents", {}).get("namespace", NAMESPACE)
+    assert _allowed(role) == called - of_cluster, "the Role is in charts/terraslot/templates/permissions.yaml"
+    assert [_allowed(each) for each in of_nodes] == ([of_cluster] if values else [])
+
+
+def _allowed(role: Object) -> set[tuple[str, str, str]]:
+    return {
         (group, resource, verb)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-
-    assert role["metadata"]["namespace"] == values.get("agents", {}).get("namespace", NAMESPACE)
-    assert allowed == _called(modules), "the Role is in charts/terraslot/templates/permissions.yaml"
 
 
 def _called(modules: set[Path]) -> set[tuple[str, str, str]]:

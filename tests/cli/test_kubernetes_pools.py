@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Terraslot
 from tests.kubernetes.control import Cluster, control_plane, kubernetes_pool
-from tests.kubernetes.double.cluster import NAMESPACE, Double
+from tests.kubernetes.double.cluster import NAMESPACE, NODE, Double
 from tests.services.conftest import POOL
 from tests.waiting import eventually
 from workers.core.lifecycle import RunStatus
@@ -175,3 +175,41 @@ def test_a_pool_whose_pods_would_come_back_or_hold_work_is_not_deleted(old: Clus
     old.slots.release("run-x", lease.token)
     assert cli(f"pool delete {POOL} --yes --json").json == {"pool": POOL, "deleted": True, "ending": 0}
     assert (old.double.pods(), _secrets(old)) == ([], [])
+
+
+def test_an_agent_of_a_node_that_is_gone_is_forgotten_on_a_persons_word(pool: Cluster, cli: Terraslot) -> None:
+    pool.cycle()
+    cli(f"pool scale {POOL} 1")
+    (agent,) = pool.register()
+    run = pool.submit(workspace=pool.workspace())
+    assert agent.start(agent.order())
+    forget = f"agent forget {agent.name}"
+    assert cli(forget).sentence.startswith(f"Say --node-is-gone to forget the agent '{agent.name}': silence alone")
+    assert cli(f"{forget} --node-is-gone --yes").sentence.startswith(f"The agent {agent.name} is heard")
+
+    pool.slots.mark_silent(0)
+    waits = f"the agent {agent.name} is silent since "
+    assert waits in cli(f"show {run.id}").out
+    assert cli(f"show {run.id} --json").json["waiting"].startswith(waits)
+    assert cli(f"{forget} --node-is-gone").sentence == (
+        f"Say --yes to forget the agent '{agent.name}': there is nobody to ask."
+    )
+    assert cli(f"{forget} --node-is-gone --yes").out == (
+        f"Agent {agent.name} is forgotten.\n  Run {run.id} is pending.\n"
+    )
+    assert pool.double.pods() == []
+    assert cli(f"{forget} --node-is-gone --yes").sentence.startswith(f"No agent has the name '{agent.name}'")
+
+
+def test_the_agents_of_a_node_are_drained_and_given_runs_again_together(pool: Cluster, cli: Terraslot) -> None:
+    pool.cycle()
+    cli(f"pool scale {POOL} 2")
+    first, second = sorted(agent.name for agent in pool.register())
+    drained = f"Agent {first} drains; it holds no slots.\nAgent {second} drains; it holds no slots.\n"
+    assert cli(f"agent drain --node {NODE}").out == drained
+    assert cli(f"agent undrain --node {NODE} --json").json == [
+        {"agent": name, "draining": False} for name in (first, second)
+    ]
+    assert "No agent runs on the node 'node-9'" in cli("agent drain --node node-9").sentence
+    for command in ("agent drain", f"agent drain {first} --node {NODE}"):
+        assert cli(command).code == 2

@@ -11,6 +11,7 @@ from workers.protocol.sources import GitSource
 from workers.services import system as services_system
 from workers.slots.connection import connect
 from workers.specs.workspaces import WorkspaceSpec
+from workers.store import pools as stored_pools
 from workers.store import workspaces
 
 NOBODY = "redis://:secret@127.0.0.1:1/0"
@@ -171,6 +172,23 @@ def test_the_doctor_names_what_is_missing(control, cli, monkeypatch) -> None:
     assert findings["workers"]["verdict"] == "wrong"
     assert findings["agents"]["verdict"] == "ok"
     assert cli("doctor").code == 1
+
+
+def test_the_doctor_of_a_fresh_cluster_says_what_to_do_there(control, cli, monkeypatch) -> None:
+    in_cluster = control.system.settings.model_copy(update={"namespace": "agents"})
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("TERRASLOT_NAMESPACE", "agents")
+    monkeypatch.setattr(services_system, "system", lambda: replace(control.system, settings=in_cluster))
+    without_workers = cli("doctor --json")
+    with control.system.database.begin() as session:
+        stored_pools.delete(session, "default")
+    without_pools = cli("doctor --json")
+
+    assert "terraslot up" not in without_workers.out + without_pools.out
+    found = {finding["name"]: finding for finding in [*without_pools.json, *without_workers.json[-2:]]}
+    assert not {"terraform", "git"} & found.keys()  # its agents have them
+    assert found["database"]["hint"].startswith("Describe a pool under `pools` in the chart's values")
+    assert "kubectl get deployments" in found["workers"]["hint"]
 
 
 def test_the_doctor_knows_the_embedded_terraform(environment, cli, monkeypatch) -> None:

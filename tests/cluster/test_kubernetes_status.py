@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from workers.cluster.kubernetes.pod_status import MAX_REASON, as_pod, eviction_patch
+from workers.cluster.kubernetes.pod_status import MAX_REASON, as_pod, eviction_patch, start_problem
 from workers.core.pods import Pod, PodPhase
 
 
@@ -99,6 +99,35 @@ def test_a_pod_that_ends_is_deleting_whatever_its_phase_says() -> None:
 )
 def test_why_a_pod_ended_waits_or_was_restarted(status: dict[str, Any], reason: str | None) -> None:
     assert pod(status).reason == reason
+
+
+def event(kind: str, reason: str, **when: str | None) -> dict[str, Any]:
+    head = {
+        "type": kind,
+        "reason": reason,
+        "message": "words",
+        "metadata": {"creationTimestamp": "1970-01-01T00:00:01Z"},
+    }
+    return head | when
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([], None),
+        ([event("Normal", "Scheduled")], None),
+        ([event("Normal", "Scheduled"), event("Warning", "FailedMount")], "FailedMount: words"),
+        (
+            [
+                event("Warning", "FailedMount", lastTimestamp="1970-01-01T00:00:10Z"),
+                event("Normal", "Pulling", lastTimestamp=None, eventTime="1970-01-01T00:00:11.000000Z"),
+            ],
+            None,  # it is mounted by now
+        ),
+    ],
+)
+def test_a_start_fails_for_what_the_latest_event_warns_of(events: list[dict[str, Any]], said: str | None) -> None:
+    assert start_problem(events) == said
 
 
 def test_a_reason_is_bounded() -> None:

@@ -20,6 +20,7 @@ from workers.core.actions import (
     Repair,
     RepairRun,
     RequeueOrFail,
+    UndrainAgent,
 )
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
@@ -163,6 +164,39 @@ def test_an_agent_that_comes_to_a_draining_pool_drains() -> None:
     draining = SPEC.model_copy(update={"draining": True})
     views = Views([], [agent(), agent(name="b", draining=True)], [pod(), pod("b")], NOW - 1000, NOW, NOW)
     assert reconcile(views, draining) == [DrainAgent("a", "its pool drains")]
+
+
+_FREE, _BY_HAND = agent(), agent(draining=True)
+_FOR_NODE = replace(_BY_HAND, cordoned=True)
+_ITS_NODE, _NONE = frozenset({"n"}), frozenset[str]()
+
+
+@pytest.mark.parametrize(
+    ("record", "cordoned", "expected"),
+    [
+        (_FREE, _ITS_NODE, [DrainAgent("a", "its node n takes no pods", cordon=True)]),
+        (_FREE, _NONE, []),
+        (_FREE, None, []),
+        (_FOR_NODE, _ITS_NODE, []),
+        (_FOR_NODE, _NONE, [UndrainAgent("a")]),
+        (_FOR_NODE, None, []),  # not known: what was decided stays
+        (_BY_HAND, _ITS_NODE, []),
+        (_BY_HAND, _NONE, []),
+    ],
+)
+def test_an_agent_drains_as_long_as_its_node_takes_no_pods(
+    record: AgentRecord, cordoned: frozenset[str] | None, expected: list[Action]
+) -> None:
+    """F45; and a person's drain is ended by nobody else."""
+    views = Views([], [record], [pod(node="n")], NOW - 1000, NOW, NOW, cordoned)
+    assert reconcile(views, SPEC) == expected
+
+
+def test_a_drain_for_a_node_becomes_one_for_good_where_its_pod_ends_or_its_pool_drains() -> None:
+    ending = Views([], [_FOR_NODE], [pod(node="n", deleting=True)], NOW - 1000, NOW, NOW, _NONE)
+    assert reconcile(ending, SPEC) == [DrainAgent("a")]
+    draining = Views([], [_FOR_NODE], [pod(node="n")], NOW - 1000, NOW, NOW, _NONE)
+    assert reconcile(draining, SPEC.model_copy(update={"draining": True})) == [DrainAgent("a", "its pool drains")]
 
 
 def test_a_run_that_a_restarted_agent_lost_says_why_it_was_restarted() -> None:

@@ -79,9 +79,31 @@ class TestAServer:
     ) -> None:
         pods = backends(double, read_seconds=0.2)
         double.fail("list", hang=True, times=10)
-        with pytest.raises(Unavailable, match=r"did not answer when asked to list pods.*timed out"):
+        with pytest.raises(Unavailable) as caught:
             pods.list("default")
+        assert str(caught.value) == (
+            f"The API server {double.server.url} did not answer when asked to list pods in the namespace terraslot: "
+            "no answer came within 0.2 s. Check that it runs, and that this process can reach it."
+        )
         assert double.server.count("list") == 1
+
+    @pytest.mark.parametrize(
+        ("server", "said"),
+        [
+            ("http://127.0.0.1:1", "it refused the connection. Check that it runs"),
+            ("http://me:hunter2@no-such-host.invalid", "its name can't be resolved. Check the server's address"),
+            ("https://127.0.0.1:{port}", "TLS failed (wrong version number). Check its address and certificate"),
+        ],
+    )
+    def test_that_can_not_be_reached_is_named_with_what_to_do(
+        self, double: Double, tmp_path: Path, server: str, said: str
+    ) -> None:
+        path = tmp_path / "config"
+        path.write_text(kubeconfig(server.format(port=double.server.port), "token"))
+        with pytest.raises(Unavailable) as caught:
+            KubernetesPods(Api(str(path))).list("default")
+        assert said in str(caught.value)
+        assert not any(word in str(caught.value) for word in ("Pool", "Errno", "object at", "hunter2"))
 
     def test_that_cuts_the_connection_was_asked_once(self, double: Double, pods: KubernetesPods) -> None:
         double.fail("create", cut=True)

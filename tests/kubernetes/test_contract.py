@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.chart.rendering import NAME, of_kind, render
 from tests.kubernetes.conftest import NOWHERE, Target, pool
 from tests.waiting import eventually
 from workers.cluster.kubernetes import labels
+from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.cluster.kubernetes.manifest import pod_manifest, secret_name
 from workers.core.errors import NotPermitted, PodRefused, QuotaExceeded
 from workers.core.pods import Pod, PodPhase, SafeToEvict
@@ -188,13 +190,13 @@ class TestDeleting:
         assert left.deleting
         assert only(backend.list("default")).deleting
 
-    def test_a_bound_pod_with_force_does_not_make_it_look_gone(self, target: Target) -> None:
-        """F12: a pod that the server forgets may still run."""
+    def test_a_bound_pod_with_force_is_forgotten_whatever_its_node_says(self, target: Target) -> None:
         backend = target.backend()
         backend.create(BOUND, "default-1")
-        left = backend.delete(only(backend.list("default")), force=True)
-        assert left is not None
-        assert left.deleting
+        pod = only(backend.list("default"))
+        assert backend.delete(pod, force=True) is None
+        assert backend.list("default") == []
+        assert backend.delete(pod, force=True) is None
 
     def test_another_pod_of_the_same_name_is_refused_by_its_uid(self, target: Target) -> None:
         """F1."""
@@ -291,26 +293,17 @@ class TestASecret:
 
 
 class TestAServiceAccount:
-    def account(self, target: Target, tmp_path: Path, *rules: dict[str, Any]) -> str:
-        """Return the kubeconfig of an account with these rules."""
-        namespace = target.namespace
-        target.core.create_namespaced_service_account(namespace, {"metadata": {"name": "worker"}})
-        target.rbac.create_namespaced_role(namespace, {"metadata": {"name": "worker"}, "rules": list(rules)})
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "worker"}
-        subjects = [{"kind": "ServiceAccount", "name": "worker", "namespace": namespace}]
-        binding = {"metadata": {"name": "worker"}, "roleRef": reference, "subjects": subjects}
-        target.rbac.create_namespaced_role_binding(namespace, binding)
-        answer = target.core.create_namespaced_service_account_token("worker", namespace, {"spec": {"audiences": None}})
-        return str(as_bearer(target, answer.status.token, tmp_path / "worker"))
-
     def test_of_the_chart_may_do_everything_that_is_done(self, target: Target, tmp_path: Path) -> None:
         roles = of_kind(render({"agents": {"adoptDeployments": True}}), "Role")
         (role,) = (role for role in roles if role["metadata"]["name"] == NAME)
-        backend = target.backend(self.account(target, tmp_path, *role["rules"]))
+        backend = target.backend(account(target, tmp_path, *role["rules"]))
         eventually(lambda: permitted(backend))
         assert backend.create_all(POOL, ["default-1", "default-2"]) == {}
         first, second = backend.list("default")
         assert backend.set_safe_to_evict([SafeToEvict(first, safe=False)]) == {}
+        target.core.create_namespaced_event(target.namespace, warning(target, first))
+        assert eventually(lambda: backend.start_problem(first)) == "FailedMount: no such volume"
+        assert backend.cordoned_nodes() is None
         assert backend.delete(second) is None
         for content in ("{}", '{"rotated": true}', '{"rotated": true}'):
             backend.put_secret(POOL, content)
@@ -327,7 +320,7 @@ class TestAServiceAccount:
     def test_of_the_chart_may_do_nothing_else(self, target: Target, tmp_path: Path) -> None:
         roles = of_kind(render(), "Role")
         (role,) = (role for role in roles if role["metadata"]["name"] == NAME)
-        worker = self.account(target, tmp_path, *role["rules"])
+        worker = account(target, tmp_path, *role["rules"])
         eventually(lambda: permitted(target.backend(worker)))
         core = CoreV1Api(new_client_from_config(worker))
         calls = (
@@ -336,6 +329,7 @@ class TestAServiceAccount:
             lambda: core.read_namespaced_pod_log("default-1", target.namespace),
             lambda: core.connect_get_namespaced_pod_exec("default-1", target.namespace),
             lambda: core.list_namespaced_pod("kube-system"),
+            core.list_node,
             lambda: core.create_namespaced_service_account(target.namespace, {"metadata": {"name": "x"}}),
         )
         for call in calls:
@@ -346,7 +340,7 @@ class TestAServiceAccount:
 
     def test_without_a_verb_is_told_which(self, target: Target, tmp_path: Path) -> None:
         rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
-        backend = target.backend(self.account(target, tmp_path, rule))
+        backend = target.backend(account(target, tmp_path, rule))
         eventually(lambda: permitted(backend))
         with pytest.raises(NotPermitted, match=f"create pods in the namespace {target.namespace}.*verb 'create'"):
             backend.create(POOL, "default-1")
@@ -355,6 +349,46 @@ class TestAServiceAccount:
         path = as_bearer(target, "stranger", tmp_path / "stranger")
         with pytest.raises(NotPermitted, match="its credentials are not valid"):
             target.backend(str(path)).list("default")
+
+
+class TestANode:
+    @pytest.fixture
+    def node(self, target: Target) -> Iterator[str]:
+        """Create a node that nobody runs."""
+        name = f"terraslot-test-{uuid.uuid4().hex[:8]}"
+        target.core.create_node({"metadata": {"name": name}})
+        yield name
+        target.core.delete_node(name)
+
+    @pytest.fixture
+    def reader(self, target: Target, tmp_path: Path) -> Iterator[KubernetesPods]:
+        """Return the backend of an account that may read nodes, by the chart's ClusterRole, and nothing else."""
+        (rules,) = (role["rules"] for role in of_kind(render({"agents": {"watchNodes": True}}), "ClusterRole"))
+        name = f"terraslot-test-{uuid.uuid4().hex[:8]}"
+        target.rbac.create_cluster_role({"metadata": {"name": name}, "rules": rules})
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        subjects = [{"kind": "ServiceAccount", "name": "worker", "namespace": target.namespace}]
+        binding = {"metadata": {"name": name}, "roleRef": reference, "subjects": subjects}
+        target.rbac.create_cluster_role_binding(binding)
+        kubeconfig = account(target, tmp_path)
+        eventually(lambda: target.backend(kubeconfig).cordoned_nodes() is not None)
+        yield target.backend(kubeconfig)
+        target.rbac.delete_cluster_role_binding(name)
+        target.rbac.delete_cluster_role(name)
+
+    def test_that_takes_no_pods_is_told_from_others(self, target: Target, node: str, reader: KubernetesPods) -> None:
+        """F45."""
+        assert node not in (reader.cordoned_nodes() or ())
+        target.core.patch_node(node, {"spec": {"unschedulable": True}})
+        eventually(lambda: node in (reader.cordoned_nodes() or ()))
+        target.core.patch_node(node, {"spec": {"unschedulable": None}})
+        eventually(lambda: node not in (reader.cordoned_nodes() or ()))
+
+    def test_that_nobody_runs_is_not_ready_and_one_that_is_gone_is_told_as_such(
+        self, node: str, reader: KubernetesPods
+    ) -> None:
+        assert reader.node_condition(node) == "NotReady"
+        assert reader.node_condition("terraslot-no-such-node") == "deleted"
 
 
 class TestADeployment:
@@ -385,6 +419,26 @@ def create_deployment(target: Target) -> None:
     template = {"metadata": {"labels": {"app": "old"}}, "spec": spec}
     deployment = {"replicas": 2, "selector": {"matchLabels": {"app": "old"}}, "template": template}
     target.apps.create_namespaced_deployment(target.namespace, {"metadata": {"name": "old"}, "spec": deployment})
+
+
+def account(target: Target, tmp_path: Path, *rules: dict[str, Any]) -> str:
+    """Return the kubeconfig of an account with these rules."""
+    namespace = target.namespace
+    target.core.create_namespaced_service_account(namespace, {"metadata": {"name": "worker"}})
+    target.rbac.create_namespaced_role(namespace, {"metadata": {"name": "worker"}, "rules": list(rules)})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "worker"}
+    subjects = [{"kind": "ServiceAccount", "name": "worker", "namespace": namespace}]
+    binding = {"metadata": {"name": "worker"}, "roleRef": reference, "subjects": subjects}
+    target.rbac.create_namespaced_role_binding(namespace, binding)
+    answer = target.core.create_namespaced_service_account_token("worker", namespace, {"spec": {"audiences": None}})
+    return str(as_bearer(target, answer.status.token, tmp_path / "worker"))
+
+
+def warning(target: Target, pod: Pod) -> dict[str, Any]:
+    """Return the event that a kubelet leaves for a pod whose volume it can't mount."""
+    involved = {"kind": "Pod", "namespace": target.namespace, "name": pod.name, "uid": pod.uid}
+    head = {"metadata": {"name": f"{pod.name}.mount"}, "involvedObject": involved}
+    return {**head, "type": "Warning", "reason": "FailedMount", "message": "no such volume"}
 
 
 def permitted(backend: Any) -> bool:

@@ -19,6 +19,7 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.services.pools import delete, shut_down
 from workers.services.pools import manage as pools
 from workers.services.runs import decide
+from workers.services.runs.views import view, why_pending
 from workers.services.scaling import scale
 from workers.services.scaling.cycle import cycle, protect, sweep
 from workers.services.system import System
@@ -175,7 +176,7 @@ class TestACycle:
             cluster.cycle()
         cluster.requests()
         cluster.cycle()
-        assert Counter(cluster.requests()) <= Counter([("list", "pods"), ("get", "secrets")])
+        assert Counter(cluster.requests()) <= Counter([("list", "pods"), ("list", "nodes"), ("get", "secrets")])
 
     def test_makes_one_more_request_for_each_change(self, cluster: Cluster) -> None:
         cluster.configure(min_agents=3)
@@ -186,7 +187,8 @@ class TestACycle:
         cluster.cycle()
         asked = cluster.requests()
         assert {("delete", "pods"), ("create", "pods")} <= {*asked}
-        assert Counter(asked) <= Counter([("list", "pods"), ("delete", "pods"), ("get", "secrets"), ("create", "pods")])
+        steady = [("list", "pods"), ("list", "nodes"), ("get", "secrets")]
+        assert Counter(asked) <= Counter([*steady, ("delete", "pods"), ("create", "pods")])
 
     def test_runs_once_where_two_begin_at_once(self, cluster: Cluster) -> None:
         """F28, F5: two beats."""
@@ -328,6 +330,54 @@ class TestAPod:
         clock_ahead(320)
         cluster.cycle()
         assert len(cluster.register()) == 1
+
+    def test_that_can_not_mount_a_volume_says_so_until_another_has_started(
+        self, cluster: Cluster, clock_ahead: Clock
+    ) -> None:
+        """Its own status has no reason: the cause is an event, and the next try says nothing of it at first."""
+        cluster.workspace()
+        spec = cluster.spec()
+        assert spec.kubernetes is not None
+        volume = {"name": "ca", "secret": {"secretName": "our-ca"}}
+        more = spec.kubernetes.model_copy(update={"volumes": (volume,)})
+        pools.update(cluster.system, spec.model_copy(update={"kubernetes": more}))
+        run = cluster.submit(PLAN)
+        cluster.cycle()
+        (name,) = cluster.double.pods()
+        eventually(lambda: cluster.double.objects.all("events", NAMESPACE))
+        (container,) = cluster.double.pod(name)["status"]["containerStatuses"]
+        assert container["state"] == {"waiting": {"reason": "ContainerCreating"}}
+        cause = 'FailedMount: MountVolume.SetUp failed for volume "ca" : secret "our-ca" not found'
+        clock_ahead(12)
+        cluster.cycle()
+        assert cluster.status() == f"at the moment: the pod {name} waits: {cause}"
+
+        for seconds in (60, 110, 160, 210, 260, 302):
+            clock_ahead(seconds)
+            cluster.cycle()
+        eventually(lambda: cluster.double.pods() == [])
+        clock_ahead(315)
+        cluster.cycle()
+        assert len(cluster.double.pods()) == 1
+        said = f"no pod has started since {name} failed to: it did not register within 300 s ({cause})"
+        assert cluster.status() == f"at the moment: {said}"
+        assert said in why_pending(cluster.system, view(cluster.run(run.id)))
+
+        cluster.double.put("secrets", "our-ca")
+        eventually(cluster.running)
+        cluster.register()
+        cluster.cycle()
+        assert cluster.status() is None
+
+    def test_whose_events_can_not_be_read_is_shown_without_a_reason(self, cluster: Cluster, clock_ahead: Clock) -> None:
+        cluster.system.pods(cluster.spec()).delete_secret(cluster.spec())
+        cluster.system.pods(cluster.spec()).create(cluster.spec(), "default-1")
+        eventually(lambda: cluster.double.objects.all("events", NAMESPACE))
+        clock_ahead(12)
+        said = 'User "x" cannot list resource "events" in API group ""'
+        cluster.double.fail("list", "events", status=403, reason="Forbidden", message=said)
+        cluster.cycle()
+        assert cluster.status() is None
 
     def test_that_can_not_be_scheduled_says_so_in_the_status(self, cluster: Cluster) -> None:
         spec = cluster.spec()

@@ -71,6 +71,15 @@ class Pods:
         """Return this machine's time, ``ahead`` by so many seconds; None where it has no clock of its own."""
         return None if self.ahead is None else time.time() + self.ahead
 
+    def cordoned_nodes(self) -> frozenset[str] | None:
+        return None
+
+    def node_condition(self, node: str) -> str | None:  # noqa: ARG002 - the protocol's
+        return None
+
+    def start_problem(self, pod: Pod) -> str | None:  # noqa: ARG002 - the protocol's
+        return None
+
     def list(self, pool: str) -> list[Pod]:
         self._reach()
         return [replace(pod, age=pod.age + self.passed) for pod in self.pods.values() if pod.pool == pool]

@@ -19,6 +19,7 @@ class Agent:
     heartbeat_at: float
     idle_since: float
     draining: bool = False
+    cordoned: bool = False
     silent: bool = False
     claim: str | None = None
     runs: list[str | None] = field(default_factory=lambda: [None, None, None])
@@ -49,6 +50,7 @@ class Model:
         if record.instance_id != instance_id:
             record.instance_id, record.registered_at = instance_id, self.now
         record.heartbeat_at, record.silent, record.draining = self.now, False, record.draining or draining
+        record.cordoned = record.cordoned and not draining
         for brought in executing:
             fits = brought.slot == 0 or brought.kind is RunKind.PLAN
             if brought.run not in self.leases and record.runs[brought.slot] is None and fits:
@@ -193,16 +195,17 @@ class Model:
         record.claim = None
         return True
 
-    def drain(self, agent: str) -> bool:
-        return self._set_draining(agent, draining=True)
+    def drain(self, agent: str, *, cordon: bool = False) -> bool:
+        return self._set_draining(agent, draining=True, cordon=cordon)
 
-    def undrain(self, agent: str) -> bool:
-        return self._set_draining(agent, draining=False)
+    def undrain(self, agent: str, *, cordon: bool = False) -> bool:
+        return self._set_draining(agent, draining=False, cordon=cordon)
 
-    def _set_draining(self, agent: str, *, draining: bool) -> bool:
-        if agent in self.agents:
-            self.agents[agent].draining = draining
-        return agent in self.agents
+    def _set_draining(self, agent: str, *, draining: bool, cordon: bool) -> bool:
+        record = self.agents.get(agent)
+        if record and not (cordon and record.draining and not record.cordoned):
+            record.draining, record.cordoned = draining, draining and cordon
+        return record is not None
 
     def mark_silent(self, older_than: float, gap: float = GAP) -> list[str]:
         if self.watched_since is None or self.now - self.watched_at > gap:
@@ -255,6 +258,7 @@ class Model:
             idle_since=None if agent.taken else agent.idle_since,
             leases=tuple(self.leases[run] for run in agent.runs if run),
             claim=agent.claim,
+            cordoned=agent.cordoned,
         )
 
     def stats(self) -> PoolStats:

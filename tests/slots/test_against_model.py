@@ -151,13 +151,13 @@ class SlotMachine(RuleBasedStateMachine):
     def give_back(self, agent: str, claim: str) -> None:
         self.both("give_back", agent, claim)
 
-    @rule(agent=AGENTS)
-    def drain(self, agent: str) -> None:
-        self.both("drain", agent)
+    @rule(agent=AGENTS, cordon=st.booleans())
+    def drain(self, agent: str, cordon: bool) -> None:
+        self.both("drain", agent, cordon=cordon)
 
-    @rule(agent=AGENTS)
-    def undrain(self, agent: str) -> None:
-        self.both("undrain", agent)
+    @rule(agent=AGENTS, cordon=st.booleans())
+    def undrain(self, agent: str, cordon: bool) -> None:
+        self.both("undrain", agent, cordon=cordon)
 
     @rule(older_than=st.sampled_from([10.0, 30.0]))
     def mark_silent(self, older_than: float) -> None:

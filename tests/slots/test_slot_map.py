@@ -629,8 +629,9 @@ class TestRecordsOfALaterVersion:
         slots.register("a", "2.life")
         slots.acquire("planning", PLAN, "plan-token")
         slots.acquire("applying", APPLY, "apply-token")
-        for key, name in ((KEYS[1], "planning"), (KEYS[1], "applying"), (KEYS[3], "a")):
-            client.hset(key, name, f"{text(client.hget(key, name))} later words")
+        # The drain's cause is left out of an agent's record where there is none.
+        for key, name, left_out in ((KEYS[1], "planning", ""), (KEYS[1], "applying", ""), (KEYS[3], "a", " -")):
+            client.hset(key, name, f"{text(client.hget(key, name))}{left_out} later words")
         return client
 
     def test_every_verb_leaves_the_words_in_place(self, slots: SlotMap, later: redis.Redis, clock: Clock) -> None:

@@ -58,10 +58,11 @@ def reencrypt(as_json: AsJson = False) -> None:
 def examine() -> list[Finding]:
     """Look at everything; what can't be asked because something else is wrong is left out."""
     python = Finding("python", Verdict.OK, f"{platform.python_version()} at {sys.executable}")
-    findings = [python, _git(), _checked("settings", lambda: _settings(settings()))]
+    findings = [python, _checked("settings", lambda: _settings(settings()))]
     if findings[-1].verdict is Verdict.WRONG:
         return findings
-    findings.append(_terraform(settings().terraform))
+    if not settings().in_cluster:  # there, the agents' image has both
+        findings += [_git(), _terraform(settings().terraform)]
     servers = [_of_system("redis", health.redis), _of_system("database", health.database)]
     if settings().broker != settings().redis:
         servers.append(_of_system("broker", health.broker))

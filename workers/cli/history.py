@@ -58,7 +58,7 @@ def show(run: RunId, as_json: AsJson = False) -> None:
     found = run_views.one(database(), run)
     events = run_views.events(database(), found)
     if as_json:
-        show_json(asdict(found) | {"events": events})
+        show_json(asdict(found) | {"waiting": _waits_for(found), "events": events})
         return
     console().print(_facts(found))
     if found.error:
@@ -105,8 +105,7 @@ def _facts(run: RunView) -> Table:
         "Finished": _moment(run.finished_at),
         "Confirm until": _moment(run.confirm_until),
     }
-    if run.status is RunStatus.PENDING:
-        facts["Waiting"] = _why_pending(run)
+    facts["Waiting"] = _waits_for(run)
     if run.cancel_requested and not run.status.is_over:
         facts["Cancel"] = "asked for"
     for name, value in facts.items():
@@ -120,11 +119,22 @@ def _happened(event: EventView) -> tuple[object, ...]:
     return _moment(event.at), event.event, event.status, detail
 
 
-def _why_pending(run: RunView) -> str:
-    # Only a run that waits is worth the time that this takes to load.
+def _waits_for(run: RunView) -> str | None:
+    """Say what a run waits for that is not over, beside a person and Terraform."""
+    if run.status.is_over:
+        return None
+    # Only a run that may wait is worth the time that this takes to load.
     from workers.cli.system import system  # noqa: PLC0415
+    from workers.services.errors import user_message  # noqa: PLC0415
 
-    return run_views.why_pending(system(), run)
+    if run.status is RunStatus.PENDING:
+        return run_views.why_pending(system(), run)
+    try:
+        return run_views.why_silent(system(), run)
+    except Exception as error:
+        if user_message(error) is None:
+            raise
+        return None  # the database says the rest
 
 
 def _moment(moment: datetime | None) -> str | None:

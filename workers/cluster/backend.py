@@ -36,6 +36,18 @@ class PodBackend(Protocol):
         """Return the cluster's time in seconds since the epoch; None where it is this machine's, or none is set up."""
         return None
 
+    def cordoned_nodes(self) -> frozenset[str] | None:
+        """Return the names of the nodes that take no new pods; None where that is not known."""
+        return None
+
+    def node_condition(self, node: str) -> str | None:  # noqa: ARG002
+        """Return ``Ready``, ``NotReady`` or ``deleted`` for the node of a pod; None where that is not known."""
+        return None
+
+    def start_problem(self, pod: Pod) -> str | None:  # noqa: ARG002
+        """Return why a pod does not start that says nothing of it itself; None where nothing is known."""
+        return None
+
     def list(self, pool: str) -> Pods:
         """Return every pod of ``pool`` that exists, the failed and the deleting ones too.
 
@@ -62,7 +74,9 @@ class PodBackend(Protocol):
         return failed
 
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
-        """End this pod, by its uid: SIGTERM, and after its grace period SIGKILL. ``force`` kills at once.
+        """End this pod, by its uid: SIGTERM, and after its grace period SIGKILL.
+
+        ``force`` kills at once; a pod of a node that does not answer is forgotten.
 
         Returns without waiting: the pod as it is while it ends, or None where nothing of it is left.
         """

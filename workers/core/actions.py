@@ -27,10 +27,21 @@ class FinishRemoval:
 
 @dataclass(frozen=True, slots=True)
 class DrainAgent:
-    """Give an agent no further runs: its pod is ending, its pool drains, or its version is not supported."""
+    """Give an agent no further runs: its pod is ending, its pool drains, or its version is not supported.
+
+    ``cordon``: its node takes no pods, and the drain ends with that.
+    """
 
     agent: str
     reason: str = "its pod is ending"
+    cordon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainAgent:
+    """Give runs again to an agent that was drained for its node, which takes pods again."""
+
+    agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +97,7 @@ class RepairRun:
     lease: Lease
 
 
-Action = DeletePod | FinishRemoval | DrainAgent | DeregisterAgent | ReleaseLease | RequeueOrFail | CancelRun | RepairRun
+Action = (
+    DeletePod | FinishRemoval | DrainAgent | UndrainAgent | DeregisterAgent | ReleaseLease | RequeueOrFail | CancelRun
+    | RepairRun
+)  # fmt: skip

@@ -68,6 +68,7 @@ class RunNote(StrEnum):
     SUBMITTED = "submitted"
     PLAN_STARTED = "plan started"
     APPLY_STARTED = "apply started"
+    COMMIT_RESOLVED = "commit resolved"
     CANCEL_REQUESTED = "cancel requested"
     REQUEST_REFUSED = "request refused"
     CONFIRMATION_REVERTED = "confirmation not completed"

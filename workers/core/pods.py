@@ -24,7 +24,8 @@ class Pod:
     asked for and is under way. ``reason``: why it waits or failed, in the cluster's words. ``safe_to_evict``: the
     cluster may evict it; None where its annotations contradict one another. ``controlled``: a controller of the
     cluster, such as a ReplicaSet, replaces it when it is deleted. ``template`` names the configuration that it was made
-    from, where that is known.
+    from, where that is known. ``node`` runs it, where there are nodes. ``ends_at``: when its grace period ends, if it
+    is deleting; in seconds since the epoch, by its cluster's clock.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Pod:
     safe_to_evict: bool | None = True
     controlled: bool = False
     template: str | None = None
+    node: str | None = None
+    ends_at: float | None = None
 
     @property
     def living(self) -> bool:

@@ -23,6 +23,7 @@ from workers.core.actions import (
     Repair,
     RepairRun,
     RequeueOrFail,
+    UndrainAgent,
 )
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
@@ -59,7 +60,7 @@ def _pods(views: Views, policy: PoolPolicy) -> Iterator[Action]:
     for pod in views.pods:
         agent = views.agent.get(pod.name)
         if pod.deleting:
-            if agent is not None and agent.available:
+            if agent is not None and (agent.available or agent.cordoned):
                 yield DrainAgent(agent.name)
         elif pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
             # An agent that stopped has deregistered itself: its pod succeeded, and it had started.
@@ -92,10 +93,21 @@ def _unsupported(pod: Pod, agent: AgentRecord) -> Iterator[Action]:
 
 def _agents(views: Views, policy: PoolPolicy) -> Iterator[Action]:
     for agent in views.agents:
-        if agent.name not in views.pod:
+        pod = views.pod.get(agent.name)
+        if pod is None:
             yield DeregisterAgent(agent.name, agent.instance_id)
-        elif policy.draining and not agent.draining:
+        elif policy.draining and (agent.cordoned or not agent.draining):
             yield DrainAgent(agent.name, "its pool drains")
+        elif views.cordoned is not None and not pod.deleting:
+            yield from _on_node(agent, pod, views.cordoned)
+
+
+def _on_node(agent: AgentRecord, pod: Pod, cordoned: frozenset[str]) -> Iterator[Action]:
+    """Keep runs from a node that is being emptied: the busy agent there is the one that packing would choose (F45)."""
+    if pod.node in cordoned and not agent.draining:
+        yield DrainAgent(agent.name, f"its node {pod.node} takes no pods", cordon=True)
+    elif pod.node not in cordoned and agent.cordoned:
+        yield UndrainAgent(agent.name)
 
 
 def _runs(views: Views, policy: PoolPolicy) -> Iterator[Action]:

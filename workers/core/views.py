@@ -37,7 +37,8 @@ class Views:
     """The three views of one pool at one moment.
 
     ``map_now`` is Redis's time, and that of ``watched_since``, since when the map has been watched without a gap;
-    ``runs_now`` is the control plane's. Both are seconds since the epoch.
+    ``runs_now`` is the control plane's. Both are seconds since the epoch. ``cordoned``: the nodes that take no new
+    pods; None where that is not known.
     """
 
     runs: Sequence[HeldRun]
@@ -46,6 +47,7 @@ class Views:
     watched_since: float
     map_now: float
     runs_now: float
+    cordoned: frozenset[str] | None = None
 
     @cached_property
     def agent(self) -> dict[str, AgentRecord]:

@@ -64,6 +64,7 @@ class AgentRecord:
     """An agent as the slot map knows it. ``idle_since`` is None while any slot is taken.
 
     ``draining``: its node, an operator or itself wants its end. ``claim``: who is about to remove its pod.
+    ``cordoned``: it drains because its node takes no pods, and until it does again.
     """
 
     name: str
@@ -75,6 +76,7 @@ class AgentRecord:
     idle_since: float | None
     leases: tuple[Lease, ...]
     claim: str | None = None
+    cordoned: bool = False
 
     @property
     def protocol(self) -> int:

@@ -63,13 +63,16 @@ def _unreachable(error: BaseException) -> str | None:
     from kombu.exceptions import OperationalError  # noqa: PLC0415
 
     from workers.settings import settings  # noqa: PLC0415
-    from workers.slots.redis_server import unavailable  # noqa: PLC0415
+    from workers.slots.redis_server import START, unavailable  # noqa: PLC0415
 
+    advice = "See that the server runs" if settings().in_cluster else START
     if isinstance(error, OperationalError):
         return (
             f"The broker at {settings().broker.public} can't be reached: {str(error).rstrip('.')}. "
-            "Start the system with `terraslot up`, or check TERRASLOT_BROKER_URL."
+            f"{advice}, or check TERRASLOT_BROKER_URL."
         )
     # Celery wraps the error that its result backend met.
-    problem = unavailable(error, settings().redis) or unavailable(error.__cause__, settings().redis)
-    return None if problem is None else str(problem)
+    for met in (error, error.__cause__):
+        if (problem := unavailable(met, settings().redis, advice)) is not None:
+            return str(problem)
+    return None

@@ -114,7 +114,10 @@ def database(system: System) -> Finding:
     count = len(system.pool_names())
     says = f"{system.database}, {counted(count, 'pool')}"
     if not count:
-        return Finding("database", Verdict.WRONG, says, "Start the system with `terraslot up`: it creates a pool.")
+        hint = "Start the system with `terraslot up`: it creates a pool."
+        if system.settings.in_cluster:
+            hint = "Describe a pool under `pools` in the chart's values, or use `terraslot pool create`."
+        return Finding("database", Verdict.WRONG, says, hint)
     return Finding("database", Verdict.OK, says)
 
 
@@ -126,6 +129,8 @@ def workers(system: System) -> Finding:
     missing += [] if is_read(system.redis) else ["reads reports"]
     if missing:
         hint = "Start the system with `terraslot up`, or celery -A workers worker and python -m workers.reports."
+        if system.settings.in_cluster:
+            hint = "Look at the Deployments of the release: `kubectl get deployments`, and the logs of those not ready."
         return Finding("workers", Verdict.WRONG, f"no worker {' or '.join(missing)}", hint)
     return Finding("workers", Verdict.OK, f"{len(answers)} answer: {', '.join(sorted(answers))}")
 
@@ -138,7 +143,7 @@ def agents(system: System) -> Finding:
     problems = [f"{pool.name}: {pool.status_message}" for pool in found if pool.status_message]
     if silent:
         hint = "They send no heartbeat; their pods are deleted and replaced when that goes on."
-        return Finding("agents", Verdict.WARNING, f"silent: {', '.join(silent)}", hint)
+        return Finding("agents", Verdict.WARNING, "; ".join([f"silent: {', '.join(silent)}", *problems]), hint)
     if problems:
         return Finding("agents", Verdict.WARNING, "; ".join(problems), "Look at `terraslot pool show NAME`.")
     says = f"{len(all_agents)} registered" if all_agents else "none; they are started when a run waits"

@@ -4,6 +4,9 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+
+import structlog
 
 from workers.core.pods import Pod, PodPhase, SafeToEvict
 from workers.protocol import names
@@ -13,11 +16,16 @@ from workers.slots.locks import renew_lock
 from workers.specs.pools import PoolSpec
 from workers.store import pools
 
+log = structlog.get_logger(__name__)
+
 _FIRST_PAUSE = 0.05
 # Pods created between two looks at the lock: as many as the backend creates side by side, so that they take the time
 # of one answer.
 _AT_ONCE = 8
 _NOW = "at the moment: "
+# Seconds that an ordinary start takes, for which nothing is said of it; and how many pods the cluster is asked about.
+_ORDINARY_START = 10.0
+_EXPLAINED_AT_MOST = 3
 
 
 @contextmanager
@@ -66,6 +74,35 @@ class PodSnapshot:
         template = self._backend.template(self.spec)
         return [pod for pod in self._pods.values() if pod.template not in (None, template)]
 
+    def cordoned_nodes(self) -> frozenset[str] | None:
+        """Return the names of the nodes that take no new pods; None where that is not known."""
+        if not any(pod.node for pod in self._pods.values()):
+            return None
+        try:
+            return self._backend.cordoned_nodes()
+        except TerraslotError as error:
+            log.warning("nodes not read", pool=self.spec.name, why=str(error))
+            return None
+
+    def node_condition(self, pod: Pod) -> str | None:
+        """Return ``Ready``, ``NotReady`` or ``deleted`` for the node of a pod; None where that is not known."""
+        try:
+            return self._backend.node_condition(pod.node) if pod.node else None
+        except TerraslotError as error:
+            log.warning("node not read", pool=self.spec.name, node=pod.node, why=str(error))
+            return None
+
+    def explain_starts(self) -> None:
+        """Ask the cluster about pods that do not start and don't say why: about a few, those that wait longest."""
+        mute = [pod for pod in self._pods.values() if pod.node and pod.phase is PodPhase.PENDING and not pod.reason]
+        waiting = [pod for pod in mute if pod.age > _ORDINARY_START]
+        for pod in sorted(waiting, key=lambda pod: -pod.age)[:_EXPLAINED_AT_MOST]:
+            try:
+                self._pods[pod.name] = replace(pod, reason=self._backend.start_problem(pod))
+            except TerraslotError as error:
+                log.warning("events not read", pool=self.spec.name, pod=pod.name, why=str(error))
+                return
+
     def find(self, name: str) -> Pod | None:
         """Return the pod of that name."""
         return self._pods.get(name)
@@ -83,10 +120,10 @@ class PodSnapshot:
             self._pods |= {name: Pod(name, "", self.spec.name, 0.0, PodPhase.PENDING) for name in created}
         return failures
 
-    def delete(self, pod: Pod) -> None:
-        """Delete a pod; it stays in the snapshot while it ends. Raises :class:`LockLost`."""
+    def delete(self, pod: Pod, *, force: bool = False) -> None:
+        """Delete a pod, as :meth:`PodBackend.delete`; it stays here while it ends. Raises :class:`LockLost`."""
         renew_lock()
-        left = self._backend.delete(pod)
+        left = self._backend.delete(pod, force=force)
         if left is None:
             self._pods.pop(pod.name, None)
         else:

@@ -12,6 +12,7 @@ from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.protocol.names import AGENT, RUN_ID
 
 Text = bytes | str  # which of the two depends on the client's decode_responses
+CORDON = "cordon"
 _NONE, _REVOKED = "-", "revoked"
 _WORD = re.compile(r"[!-~]+")
 _SLOTS = {"0": 0, "1": 1, "2": 2}
@@ -83,7 +84,7 @@ def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterab
     try:
         if not AGENT.fullmatch(name):
             return None
-        instance_id, draining, silent, registered_at, claim, *_ = text(record).split(" ")
+        instance_id, draining, silent, registered_at, claim, *later = text(record).split(" ")
         taken = tuple(sorted(held, key=lambda lease: lease.slot))
         return AgentRecord(
             name=name,
@@ -95,6 +96,7 @@ def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterab
             idle_since=None if taken else _time(text(score).removeprefix("-")),
             leases=taken,
             claim=None if claim == _NONE else claim,
+            cordoned=draining == "1" and later[:1] == [CORDON],
         )
     except ValueError:
         return None

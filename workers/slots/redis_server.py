@@ -11,6 +11,8 @@ from redis.exceptions import RedisError, ResponseError
 from workers.protocol.errors import Unavailable
 from workers.protocol.redis_address import RedisAddress
 
+# What to do about a server that does not answer, where it is one of this machine.
+START = "Start the system with `terraslot up`"
 # Replies to every command until the server, its role or its users are repaired.
 _AWAY = (
     exceptions.AskError,
@@ -64,15 +66,12 @@ def clock(client: redis.Redis) -> float:
     return seconds + microseconds / 1e6
 
 
-def unavailable(error: BaseException | None, address: RedisAddress) -> Unavailable | None:
-    """Return what a person is told about an error of the Redis at ``address``; None if it is not one."""
+def unavailable(error: BaseException | None, address: RedisAddress, advice: str = START) -> Unavailable | None:
+    """Return what a person is told about an error of the Redis at ``address``, with what to do; None if it is none."""
     if not isinstance(error, RedisError):
         return None
     words = str(error).rstrip(".").partition("\n")[0]
-    return Unavailable(
-        f"Redis at {address.public} can't be used: {words}. "
-        "Start the system with `terraslot up`, or check TERRASLOT_REDIS_URL."
-    )
+    return Unavailable(f"Redis at {address.public} can't be used: {words}. {advice}, or check TERRASLOT_REDIS_URL.")
 
 
 def is_away(error: BaseException) -> bool:

@@ -160,13 +160,16 @@ class SlotMap:
         """End a claim: the agent may be given runs again, unless it drains. False if another has claimed it."""
         return bool(self._run("give_back", agent, claim))
 
-    def drain(self, agent: str) -> bool:
-        """Give the agent no further runs; false if it is unknown."""
-        return bool(self._run("drain", agent, 1))
+    def drain(self, agent: str, *, cordon: bool = False) -> bool:
+        """Give the agent no further runs; false if it is unknown.
 
-    def undrain(self, agent: str) -> bool:
-        """Give the agent runs again; false if it is unknown."""
-        return bool(self._run("drain", agent, 0))
+        ``cordon``: its node takes no pods. A drain that began for another reason stays what it is.
+        """
+        return bool(self._run("drain", agent, 1, *_cause(cordon=cordon)))
+
+    def undrain(self, agent: str, *, cordon: bool = False) -> bool:
+        """Give the agent runs again; false if it is unknown. ``cordon``: only where it drains for its node."""
+        return bool(self._run("drain", agent, 0, *_cause(cordon=cordon)))
 
     def mark_silent(self, older_than: float, gap: float = WATCH_GAP) -> list[str]:
         """Give no runs to agents without a heartbeat for ``older_than`` seconds, until they are heard again.
@@ -244,6 +247,10 @@ class SlotMap:
     def stats(self) -> PoolStats:
         """Return the pool's counts, at a cost that does not grow with the pool."""
         return PoolStats(*self._run("stats"))
+
+
+def _cause(*, cordon: bool) -> tuple[str, ...]:
+    return (records.CORDON,) if cordon else ()
 
 
 def _restorable(lease: Lease) -> tuple[str | float, ...]:

@@ -23,8 +23,15 @@ def recent(session: Session, pool: str, limit: int) -> list[ScalingDecision]:
 
 
 def record_pod_failure(session: Session, pool: str, now: datetime, pod: str, reason: str) -> None:
-    """Store that a pod failed or never registered."""
+    """Store that a pod failed or never registered; or that one could not be created, which has no name then."""
     session.add(PodFailure(pool=pool, at=now, pod=pod, reason=reason))
+
+
+def last_failed_start(session: Session, pool: str, since: float) -> PodFailure | None:
+    """Return the latest failure after ``since``, in seconds since the epoch, of a pod of a pool that was there."""
+    after = datetime.fromtimestamp(since, UTC)
+    failed = sa.select(PodFailure).where(PodFailure.pool == pool, PodFailure.at > after, PodFailure.pod != "")
+    return session.scalar(failed.order_by(PodFailure.at.desc(), PodFailure.id.desc()).limit(1))
 
 
 def pod_failures(session: Session, pool: str, since: float) -> list[float]:

@@ -216,7 +216,10 @@ class ScalingDecision(Base):
 
 
 class PodFailure(Base):
-    """A pod that failed or never registered: the creation of pods backs off after several."""
+    """A pod that failed or never registered, or could not be created: ``pod`` is empty then.
+
+    The creation of pods backs off after several.
+    """
 
     __tablename__ = "pod_failures"
 

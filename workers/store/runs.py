@@ -98,14 +98,16 @@ def note(
     expect: RunStatus,
     now: datetime,
     expect_token: str | None = None,
+    expect_null: str | None = None,
     detail: EventDetail | None = None,
     **changes: Any,
 ) -> Run | None:
     """Set the columns ``changes`` of a run that stays in its status, and enter ``note`` among its events.
 
-    Guarded like :func:`record`, with the same None.
+    Guarded like :func:`record`, with the same None; also by the column ``expect_null``, which is not set yet.
     """
-    run = change(session, run_id, expect=expect, expect_token=expect_token, now=now, **changes)
+    values = {"updated_at": now, **changes}
+    run = _update(session, run_id, expect, expect_token, values, dispatch=False, null=expect_null)
     if run is not None:
         session.execute(_ENTER, {"run": run_id, "at": now, "event": note, "status": expect, "detail": detail})
     return run
@@ -217,21 +219,30 @@ def _starting_with(prefix: str) -> Select[Run]:
 
 
 def _update(
-    session: Session, run_id: str, expect: RunStatus, token: str | None, values: dict[str, Any], *, dispatch: bool
+    session: Session,
+    run_id: str,
+    expect: RunStatus,
+    token: str | None,
+    values: dict[str, Any],
+    *,
+    dispatch: bool,
+    null: str | None = None,
 ) -> Run | None:
     return session.scalar(
-        _guarded(tuple(values), token=token is not None, runnable=dispatch),
+        _guarded(tuple(values), token=token is not None, runnable=dispatch, null=null),
         {"of_run": run_id, "of_status": expect, "of_token": token, **{f"new_{name}": values[name] for name in values}},
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
 
 
 @cache
-def _guarded(columns: tuple[str, ...], *, token: bool, runnable: bool) -> ReturningUpdate[Run]:
+def _guarded(columns: tuple[str, ...], *, token: bool, runnable: bool, null: str | None) -> ReturningUpdate[Run]:
     """Return the statement that sets these columns, built once."""
     guarded = update(Run).where(Run.id == bindparam("of_run"), Run.status == bindparam("of_status"))
     if token:
         guarded = guarded.where(Run.token == bindparam("of_token"))
     if runnable:
         guarded = guarded.where(text(RUNNABLE))
+    if null:
+        guarded = guarded.where(_runs.c[null].is_(None))
     return guarded.values({name: bindparam(f"new_{name}", type_=_runs.c[name].type) for name in columns}).returning(Run)

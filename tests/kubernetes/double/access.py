@@ -50,22 +50,27 @@ class Access:
         )
 
     def _rules(self, user: str, namespace: str) -> list[dict[str, Any]]:
-        account = user.rpartition(":")[2]
+        found = [("roles", namespace, each) for each in self._objects.all("rolebindings", namespace) if namespace]
+        found += [("clusterroles", "", each) for each in self._objects.all("clusterrolebindings")]
         rules = []
-        for binding in self._objects.all("rolebindings", namespace):
-            if any(
-                subject.get("name") == account
-                and subject.get("kind") == "ServiceAccount"
-                and subject.get("namespace", namespace) == user.split(":")[2]
-                for subject in binding.get("subjects") or ()
-            ):
-                role = self._objects.find("roles", namespace, binding["roleRef"]["name"])
+        for roles, where, binding in found:
+            if _binds(binding, user, namespace):
+                role = self._objects.find(roles, where, binding["roleRef"]["name"])
                 rules += (role or {}).get("rules") or []
         return rules
 
     def _account_exists(self, user: str) -> bool:
         _, _, namespace, account = user.split(":")
         return self._objects.find("serviceaccounts", namespace, account) is not None
+
+
+def _binds(binding: dict[str, Any], user: str, namespace: str) -> bool:
+    _, _, of, account = user.split(":")
+    return any(
+        (subject.get("kind"), subject.get("name"), subject.get("namespace", namespace))
+        == ("ServiceAccount", account, of)
+        for subject in binding.get("subjects") or ()
+    )
 
 
 def _allows(rule: dict[str, Any], verb: str, resource: str, subresource: str, name: str) -> bool:

@@ -37,6 +37,8 @@ def admit(objects: Objects, resource: str, namespace: str, new: Object, query: d
         _check_quota(objects, namespace, new)
     if resource == "secrets":
         _validate_secret(new)
+    if resource == "nodes":
+        new.setdefault("spec", {})
     if resource == "namespaces":
         new.setdefault("spec", {"finalizers": ["kubernetes"]})
         new["status"] = {"phase": "Active"}

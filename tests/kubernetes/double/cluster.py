@@ -16,6 +16,7 @@ from tests.kubernetes.double.objects import Object, Objects
 from tests.kubernetes.double.server import Fault, Server
 
 NAMESPACE = "terraslot"
+NODE = "node-1"
 
 
 def kubeconfig(url: str, token: str, namespace: str = NAMESPACE) -> str:
@@ -41,6 +42,7 @@ class Double:
         self.server = Server(self.objects, self.access)
         self.machinery = Machinery(Api(self.objects), start)
         self.server.api.create("namespaces", "", {"metadata": {"name": NAMESPACE}}, {})
+        self.add_node(NODE)
 
     def close(self) -> None:
         self.server.stop()
@@ -77,6 +79,20 @@ class Double:
     def vanish(self, name: str) -> None:
         """Remove a pod as when its node is gone."""
         self.objects.remove("pods", NAMESPACE, name)
+
+    def add_node(self, name: str) -> None:
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        self.objects.create("nodes", "", {"metadata": {"name": name}, "spec": {}, "status": ready})
+
+    def cordon(self, name: str, *, ends: bool = False) -> None:
+        """Let a node take no new pods, as ``kubectl cordon`` does; or end that."""
+        self.objects.change("nodes", "", name, lambda node: node["spec"].update(unschedulable=not ends or None))
+
+    def lose_node(self, name: str = NODE) -> None:
+        """Let no node answer any more: processes go on unseen, and the server says of this one that it is not ready."""
+        self.machinery.silent = True
+        unknown = {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}
+        self.objects.change("nodes", "", name, lambda node: node.update(status=unknown))
 
     def put(self, resource: str, name: str, **content: Any) -> Object:
         return self.server.api.create(resource, NAMESPACE, {"metadata": {"name": name}, **content}, {})

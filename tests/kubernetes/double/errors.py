@@ -9,6 +9,8 @@ GROUPS = {
     "replicasets": "apps",
     "roles": "rbac.authorization.k8s.io",
     "rolebindings": "rbac.authorization.k8s.io",
+    "clusterroles": "rbac.authorization.k8s.io",
+    "clusterrolebindings": "rbac.authorization.k8s.io",
     "poddisruptionbudgets": "policy",
 }
 

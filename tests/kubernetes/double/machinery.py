@@ -32,7 +32,7 @@ class Running:
 
 @dataclass
 class Machinery:
-    """``start`` makes the container of a pod; ``missing_images`` can't be pulled. One node, called ``node-1``."""
+    """``start`` makes the container of a pod; ``missing_images`` can't be pulled. One node is there at first."""
 
     api: Api
     start: Start = lambda _objects, _pod: Nothing()
@@ -88,26 +88,33 @@ class Machinery:
     # Pods
 
     def _pod(self, pod: Object) -> None:
-        if not pod["spec"].get("nodeName"):
+        node = pod["spec"].get("nodeName")
+        if not node:
             self._schedule(pod)
-        elif pod["spec"]["nodeName"] == "node-1" and not self.silent:
+        elif self.objects.find("nodes", "", node) and not self.silent:
             if pod["metadata"].get("deletionTimestamp"):
                 self._end(pod)
             elif pod["status"]["phase"] in ("Pending", "Running"):
                 self._run(pod)
 
     def _schedule(self, pod: Object) -> None:
+        nodes = self.objects.all("nodes")
+        free = [each["metadata"]["name"] for each in nodes if _is_ready(each) and not each["spec"].get("unschedulable")]
+        why = "didn't match Pod's node affinity/selector" if pod["spec"].get("nodeSelector") else "were unschedulable"
         condition = {"type": "PodScheduled", "status": "True"}
-        if pod["spec"].get("nodeSelector"):
-            why = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
-            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
+        if pod["spec"].get("nodeSelector") or not free:
+            said = f"0/{len(nodes)} nodes are available: {len(nodes)} node(s) {why}."
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
 
         def bind(new: Object) -> None:
             new["status"]["conditions"] = [condition]
             if condition["status"] == "True":
-                new["spec"]["nodeName"] = "node-1"
+                new["spec"]["nodeName"] = min(free, key=self._pods_on)
 
         self._change(pod, bind)
+
+    def _pods_on(self, node: str) -> int:
+        return sum(pod["spec"].get("nodeName") == node for pod in self.objects.all("pods"))
 
     def _run(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
@@ -133,7 +140,8 @@ class Machinery:
             waiting = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}
             self._status(pod, "Pending", {"waiting": waiting})
         elif missing := self._missing_secret(pod):
-            self._status(pod, "Pending", {"waiting": {"reason": "ContainerCreating", "message": missing}})
+            self._status(pod, "Pending", {"waiting": {"reason": "ContainerCreating"}})
+            self._warn(pod, "FailedMount", missing)
         else:
             self.running[pod["metadata"]["uid"]] = Running(self.start(self.objects, pod))
             self._status(pod, "Running", {"running": {"startedAt": now()}})
@@ -147,8 +155,17 @@ class Machinery:
         for volume in pod["spec"].get("volumes") or ():
             name = (volume.get("secret") or {}).get("secretName")
             if name and self.objects.find("secrets", pod["metadata"]["namespace"], name) is None:
-                return f'MountVolume.SetUp failed: secret "{name}" not found'
+                return f'MountVolume.SetUp failed for volume "{volume["name"]}" : secret "{name}" not found'
         return None
+
+    def _warn(self, pod: Object, reason: str, message: str) -> None:
+        """Leave an event, the only place where a kubelet says such a thing."""
+        metadata = pod["metadata"]
+        name = f"{metadata['name']}.{metadata['uid']}.{reason.lower()}"
+        if self.objects.find("events", metadata["namespace"], name) is None:
+            involved = {"kind": "Pod", **{field: metadata[field] for field in ("name", "namespace", "uid")}}
+            event = {"metadata": {"name": name}, "involvedObject": involved, "type": "Warning", "reason": reason}
+            self.objects.create("events", metadata["namespace"], {**event, "message": message, "lastTimestamp": now()})
 
     def _end(self, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -253,6 +270,11 @@ class Machinery:
                 self.api.create("pods", metadata["namespace"], pod, {})
             except ApiError:
                 return  # a quota: it tries again for ever
+
+
+def _is_ready(node: Object) -> bool:
+    conditions = node.get("status", {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _owner(kind: str, owner: Object) -> Object:

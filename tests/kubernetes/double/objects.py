@@ -20,6 +20,7 @@ KINDS = {
     "namespaces": "Namespace",
     "nodes": "Node",
     "pods": "Pod",
+    "events": "Event",
     "secrets": "Secret",
     "configmaps": "ConfigMap",
     "serviceaccounts": "ServiceAccount",
@@ -28,6 +29,8 @@ KINDS = {
     "replicasets": "ReplicaSet",
     "roles": "Role",
     "rolebindings": "RoleBinding",
+    "clusterroles": "ClusterRole",
+    "clusterrolebindings": "ClusterRoleBinding",
     "poddisruptionbudgets": "PodDisruptionBudget",
 }
 VERSIONS = {
@@ -35,6 +38,8 @@ VERSIONS = {
     "replicasets": "apps/v1",
     "roles": "rbac.authorization.k8s.io/v1",
     "rolebindings": "rbac.authorization.k8s.io/v1",
+    "clusterroles": "rbac.authorization.k8s.io/v1",
+    "clusterrolebindings": "rbac.authorization.k8s.io/v1",
     "poddisruptionbudgets": "policy/v1",
 }
 _IMMUTABLE = ("uid", "name", "namespace", "creationTimestamp")
@@ -112,10 +117,12 @@ class Objects:
 
     def _selected(self, resource: str, namespace: str | None, query: dict[str, str]) -> list[Object]:
         by_label = selectors.labels(query.get("labelSelector", ""))
-        by_field = selectors.fields(query.get("fieldSelector", ""))
+        by_field = selectors.fields(resource, query.get("fieldSelector", ""))
         everything = self.all(resource, namespace)
         if query.get("resourceVersion") == "0" and self._cache is not None:
-            everything = [each for each in self._cache[resource] if namespace in (None, each["metadata"]["namespace"])]
+            everything = [
+                each for each in self._cache[resource] if namespace in (None, each["metadata"].get("namespace"))
+            ]
         return [each for each in everything if by_label(each["metadata"].get("labels") or {}) and by_field(each)]
 
     def _continued(self, token: str) -> tuple[int, int, list[Object]]:

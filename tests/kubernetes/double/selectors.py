@@ -10,12 +10,13 @@ from tests.kubernetes.double.errors import bad_request
 
 Matcher = Callable[[dict[str, Any]], bool]
 
+# What objects can be selected by beside their names; what is not set is the text that follows.
 _FIELDS = {
-    "metadata.name": ("metadata", "name"),
-    "metadata.namespace": ("metadata", "namespace"),
-    "status.phase": ("status", "phase"),
-    "spec.nodeName": ("spec", "nodeName"),
+    "pods": {"status.phase": "", "spec.nodeName": ""},
+    "nodes": {"spec.unschedulable": "false"},
+    "events": {"involvedObject.name": "", "involvedObject.uid": "", "reason": "", "type": ""},
 }
+_EVERYWHERE = {"metadata.name": "", "metadata.namespace": ""}
 
 
 def labels(selector: str) -> Matcher:
@@ -23,17 +24,24 @@ def labels(selector: str) -> Matcher:
     return lambda found: all(term(found) for term in terms)
 
 
-def fields(selector: str) -> Matcher:
+def fields(resource: str, selector: str) -> Matcher:
+    known = _EVERYWHERE | _FIELDS.get(resource, {})
     terms = []
     for term in filter(None, selector.split(",")):
         name, operator, value = re.fullmatch(r"([^=!]+)(!=|==?)(.*)", term).groups()
-        if name not in _FIELDS:
+        if name not in known:
             raise bad_request(f"field label not supported: {name}")
-        terms.append((_FIELDS[name], operator, value))
+        terms.append((name, operator, value))
     return lambda found: all(
-        ((found.get(part) or {}).get(field, "") == value) is (operator != "!=")
-        for (part, field), operator, value in terms
+        (_field(found, name, known[name]) == value) is (operator != "!=") for name, operator, value in terms
     )
+
+
+def _field(found: dict[str, Any], path: str, unset: str) -> str:
+    value: Any = found
+    for part in path.split("."):
+        value = (value or {}).get(part)
+    return unset if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def of_object(selector: dict[str, Any]) -> Matcher:

@@ -182,7 +182,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: dict[str, Any]) -> tuple[int, bytes | None]:
         request = self._request()
-        self.double.requests.append(request)
         fault = next((fault for fault in self.double.faults if fault.strikes(request)), None)
         if fault and fault.first:
             fault.first()
@@ -212,6 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             query,
             user,
         )
+        self.double.requests.append(request)
         self.double.access.authorize(
             user,
             verb,

@@ -20,10 +20,11 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import SlotState
-from workers.protocol.messages import Changes
+from workers.protocol.messages import Changes, PhaseStarted
 from workers.services.runs import decide, deliver, submit
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling.reconcile import reconcile_pods
+from workers.store import runs
 
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 
@@ -50,6 +51,22 @@ def test_a_plan_is_planned_on_a_plan_only_slot_and_delivered(control: ControlPla
     }
     assert control.deliveries() == [run.id]
     assert control.quiet()
+
+
+def test_a_start_that_is_reported_again_is_entered_once_and_its_commit_when_it_is_known(control: ControlPlane) -> None:
+    """The agent of a git workspace reports its start, and once more when it knows the commit; each may arrive twice."""
+    control.workspace()
+    agent = control.agent()
+    run = control.submit()
+    order = agent.order()
+    assert agent.start(order)
+    for commit in (None, "c0ffee", None, "c0ffee"):
+        agent._report(PhaseStarted, order, phase=order.phase, commit=commit)
+
+    with control.system.database.read() as session:
+        entered = [(each.event, (each.detail or {}).get("commit")) for each in runs.events(session, run.id)]
+    assert entered[2:] == [("plan started", None), ("commit resolved", "c0ffee")]
+    assert control.run(run.id).commit == "c0ffee"
 
 
 def test_an_apply_waits_for_a_person_and_runs_on_the_same_agent_and_slot(control: ControlPlane) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from workers.cluster.kubernetes.gate import Gate
+from workers.cluster.kubernetes.outages import explain_outage
 from workers.cluster.kubernetes.refusals import Call, Kind, Refusal, explain
 from workers.core.errors import PodRefused
 from workers.protocol.errors import InvalidRequest, Unavailable
@@ -39,10 +40,13 @@ _VERBS = {"get": "read", "update": "replace"}
 RESOURCES = {
     "pods": ("CoreV1Api", "pod"),
     "secrets": ("CoreV1Api", "secret"),
+    "events": ("CoreV1Api", "event"),
+    "nodes": ("CoreV1Api", "node"),
     "configmaps": ("CoreV1Api", "config_map"),
     "deployments": ("AppsV1Api", "deployment"),
     "replicasets": ("AppsV1Api", "replica_set"),
 }
+CLUSTER_WIDE = frozenset({"nodes"})
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
 
@@ -76,25 +80,26 @@ class Api:
         return self._namespace or "default"
 
     def request(self, verb: str, resource: str, *name: str, accept: Collection[Kind] = (), **options: Any) -> Json:
-        """Act on objects of the namespace, or on the one of this name; return the answer's object.
+        """Act on objects of the namespace or the cluster, or on the one of this name; return the answer's object.
 
         It is empty for a refusal to ``accept``. Raises what :func:`~workers.cluster.kubernetes.refusals.explain` makes
         of any other refusal, :class:`PodRefused` where the client itself finds the object invalid, and
         :class:`Unavailable` where no answer came in time, or where none has come for a while.
         """
-        what, method = Call(verb, resource, self.namespace, *name), self._method(verb, resource)
+        where = () if resource in CLUSTER_WIDE else (self.namespace,)
+        what, method = Call(verb, resource, "".join(where), *name), self._method(verb, resource)
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
         options |= {"_preload_content": False, "_request_timeout": self._timeout}
         try:
             with self.gate.call(str(what)):
-                answer = method(*name, self.namespace, **options)
+                answer = method(*name, *where, **options)
                 found: Json = json.loads(answer.data)
             self._ahead = (_date(answer) or time.time()) - time.monotonic()
         except ApiException as error:
             if not error.status:
-                raise Unavailable(f"The cluster could not be asked to {what}: {_words(error.reason)}.") from error
+                raise self._outage(error, str(what)) from error
             refusal = Refusal.of(error.status, error.reason, error.body)
             if refusal.kind in accept:
                 return {}
@@ -104,7 +109,7 @@ class Api:
             wrong = problems(error, path=lambda path: dotted(path[1:]), at_most=_NAMED_AT_MOST)
             raise PodRefused(f"The client refuses to {what}: {'; '.join(wrong)}.") from error
         except (HTTPError, OSError, ValueError) as error:
-            raise Unavailable(f"The cluster did not answer when asked to {what}: {_words(error)}.") from error
+            raise self._outage(error, str(what)) from error
         return found
 
     def find(self, resource: str, name: str) -> Json:
@@ -135,7 +140,7 @@ class Api:
         try:
             answer: Any = VersionApi(self._connected()).get_code(_preload_content=False, _request_timeout=self._timeout)
         except (ApiException, HTTPError, OSError) as error:
-            raise Unavailable(f"The cluster did not tell its time: {_words(error)}.") from error
+            raise self._outage(error, "tell its time") from error
         return _date(answer) or time.time()
 
     def close(self) -> None:
@@ -149,10 +154,14 @@ class Api:
         from kubernetes import client  # noqa: PLC0415
 
         group, noun = RESOURCES[resource]
+        scope = "" if resource in CLUSTER_WIDE else "namespaced_"
         method: Callable[..., Any] = getattr(
-            getattr(client, group)(self._connected()), f"{_VERBS.get(verb, verb)}_namespaced_{noun}"
+            getattr(client, group)(self._connected()), f"{_VERBS.get(verb, verb)}_{scope}{noun}"
         )
         return method
+
+    def _outage(self, error: Exception, what: str) -> Unavailable:
+        return explain_outage(error, what, str(self._connected().configuration.host), self._timeout[1])
 
     def _connected(self) -> ApiClient:
         with self._connecting:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from workers.cluster.backend import PodBackend, Pods
@@ -17,7 +17,8 @@ from workers.cluster.kubernetes import labels
 from workers.cluster.kubernetes.api import Api, Json
 from workers.cluster.kubernetes.deployments import Deployments
 from workers.cluster.kubernetes.manifest import pod_manifest, pool_secret, secret_name, template_digest
-from workers.cluster.kubernetes.pod_status import as_pod, eviction_patch
+from workers.cluster.kubernetes.nodes import Nodes
+from workers.cluster.kubernetes.pod_status import as_pod, eviction_patch, start_problem
 from workers.cluster.kubernetes.refusals import Kind
 from workers.core.errors import NotPermitted, PodRefused
 from workers.core.pods import Pod, SafeToEvict
@@ -53,6 +54,27 @@ class KubernetesPods(PodBackend):
     def deployments(self) -> Deployments:
         """The Deployments that run, or ran, pods of pools."""
         return Deployments(self.api, self.instance)
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The nodes that run the pods."""
+        return Nodes(self.api)
+
+    def cordoned_nodes(self) -> frozenset[str] | None:
+        """See :meth:`PodBackend.cordoned_nodes`."""
+        return self.nodes.cordoned()
+
+    def node_condition(self, node: str) -> str | None:
+        """See :meth:`PodBackend.node_condition`."""
+        return self.nodes.condition(node)
+
+    def start_problem(self, pod: Pod) -> str | None:
+        """See :meth:`PodBackend.start_problem`; None without the permission to read events."""
+        try:
+            selector = f"involvedObject.uid={pod.uid}"
+            return start_problem(self.api.request("list", "events", field_selector=selector)["items"])
+        except NotPermitted:
+            return None
 
     def clock(self) -> float | None:
         """See :meth:`PodBackend.clock`."""
@@ -91,9 +113,10 @@ class KubernetesPods(PodBackend):
     def delete(self, pod: Pod, *, force: bool = False) -> Pod | None:
         """See :meth:`PodBackend.delete`.
 
-        ``force`` leaves one second: with none the server would forget the pod while its processes still run.
+        With ``force`` the server forgets the pod at once, whatever its node says or does not say: its processes may
+        still run. Only for a node that is known to be gone.
         """
-        grace = {"gracePeriodSeconds": 1} if force else {}
+        grace = {"gracePeriodSeconds": 0} if force else {}
         return _unless_gone(self.api.delete("pods", pod.name, pod.uid, **grace), self.api.now())
 
     def set_safe_to_evict(self, changes: Sequence[SafeToEvict]) -> dict[str, TerraslotError]:

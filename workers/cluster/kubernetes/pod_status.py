@@ -1,6 +1,6 @@
 """From a pod of the API server to the system's own. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -23,15 +23,26 @@ def as_pod(pod: dict[str, Any], now: float) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         pool=(metadata.get("labels") or {}).get(labels.POOL, ""),
-        age=now - datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        age=now - _time(metadata["creationTimestamp"]),
         # "Unknown" is a node that does not answer: its processes may still run.
         phase=_PHASES.get(status.get("phase", "Pending"), PodPhase.RUNNING),
         deleting=bool(metadata.get("deletionTimestamp")),
+        ends_at=_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
+        node=(pod.get("spec") or {}).get("nodeName"),
         reason=_reason(status),
         safe_to_evict=_safe_to_evict(metadata),
         template=(metadata.get("labels") or {}).get(labels.TEMPLATE),
         controlled=any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()),
     )
+
+
+def start_problem(events: Iterable[dict[str, Any]]) -> str | None:
+    """Return the latest of a pod's events in the cluster's words, if it is a warning.
+
+    A pod whose volume can't be mounted, or whose sandbox can't be made, says nothing of it in its status.
+    """
+    order = sorted(events, key=lambda event: (_seen_at(event), event.get("type") == "Warning"))
+    return _bounded(_sentence(order[-1])) if order and order[-1].get("type") == "Warning" else None
 
 
 def eviction_patch(uid: str, *, safe: bool) -> dict[str, Any]:
@@ -51,8 +62,23 @@ def _reason(status: dict[str, Any]) -> str | None:
     """Return why a pod ended, waits or was restarted, in the cluster's words."""
     for words in (_ended(status), _waiting(status), _unscheduled(status), _restarted(status)):
         if words:
-            return words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 1]}…"
+            return _bounded(words)
     return None
+
+
+def _bounded(words: str) -> str:
+    return words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 1]}…"
+
+
+def _seen_at(event: dict[str, Any]) -> float:
+    """Return when an event was seen last: in a series, else as one that is counted, else once."""
+    series = event.get("series") or {}
+    seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return _time(seen or event["metadata"]["creationTimestamp"])
+
+
+def _time(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def _ended(status: dict[str, Any]) -> str | None:

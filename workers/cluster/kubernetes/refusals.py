@@ -29,7 +29,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call, as a message names it: ``create pods in the namespace ns``."""
+    """A call, as a message names it: ``create pods in the namespace ns``; of the whole cluster without namespace."""
 
     verb: str
     resource: str
@@ -38,7 +38,7 @@ class Call:
 
     def __str__(self) -> str:
         what = f"{self.resource} {self.name}" if self.name else self.resource
-        return f"{self.verb} {what} in the namespace {self.namespace}"
+        return f"{self.verb} {what} in the namespace {self.namespace}" if self.namespace else f"{self.verb} {what}"
 
 
 @dataclass(frozen=True, slots=True)

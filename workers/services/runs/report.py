@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 import structlog
 
-from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
+from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import Lease
@@ -85,14 +85,19 @@ def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> N
 
 
 def _phase_started(system: System, report: PhaseStarted) -> None:
+    """Enter the start once. The agent reports again when it knows the commit, and any report may arrive twice."""
     now = system.now()
-    expected, note = _STARTED[report.phase]
-    resolved = {"commit": report.commit} if report.commit else {}
+    status, note = _STARTED[report.phase]
+    expected: dict[str, Any] = {"expect": status, "expect_token": report.token, "now": now}
+    resolved: dict[str, Any] = {"commit": report.commit} if report.commit else {}
+    detail: EventDetail = {"agent": report.agent, "commit": report.commit}
     with system.database.begin() as session:
-        runs.note(
-            session, report.run, note, expect=expected, expect_token=report.token, now=now,
-            detail={"agent": report.agent, "commit": report.commit}, started_at=now, **resolved,
-        )  # fmt: skip
+        started = runs.note(
+            session, report.run, note, **expected, expect_null="started_at", detail=detail, started_at=now, **resolved
+        )
+        if started is None and resolved:
+            known: dict[str, Any] = {"expect_null": "commit", "detail": resolved, **resolved}
+            runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
 
 
 def _phase_finished(system: System, report: PhaseFinished) -> None:

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.core.lifecycle import EventDetail, RunStatus
+from workers.core.silence import waits_for
+from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import PoolStats
 from workers.store import pools, runs, workspaces
@@ -127,6 +129,20 @@ def why_pending(system: System, run: RunView) -> str:
         return f"waiting for {which} of the same workspace"
     missing = _missing(system.slots(run.pool).stats(), run.kind)
     return f"{missing}; {pool_status}" if pool_status else missing
+
+
+def why_silent(system: System, run: RunView) -> str | None:
+    """Say what a run waits for whose agent is silent; None where it is heard, or can't be asked about."""
+    agent = system.slots(run.pool).agent(run.agent or "")
+    if agent is None or not agent.silent:
+        return None
+    backend = system.pods(system.pool(run.pool))
+    try:
+        pod = next((pod for pod in backend.list(run.pool) if pod.name == agent.name), None)
+        condition = backend.node_condition(pod.node) if pod and pod.node else None
+    except TerraslotError:  # this process may have no way to the cluster
+        return waits_for(agent, None)
+    return waits_for(agent, pod, condition)
 
 
 def _missing(stats: PoolStats, kind: RunKind) -> str:

@@ -15,11 +15,11 @@ from workers.core.reconcile import orphaned
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
-from workers.protocol.version import PROTOCOL
 from workers.services.errors import explained, is_outage
 from workers.services.pool_state import PodSnapshot, set_status
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
+from workers.services.scaling.problems import problem
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.services.scaling.scale import autoscale_pods
 from workers.services.secrets.credentials import ensure_secret_for_pool
@@ -113,8 +113,7 @@ def _cycle(system: System, pool: str) -> None:
     except Exception as error:
         _tell(system, pool, error)
         raise
-    drains = "it drains, and no run is given to it" if spec.draining else None
-    set_status(system, pool, _pending(snapshot.pods) or drains or _older(agents) or _shared(system))
+    set_status(system, pool, problem(snapshot, agents))
 
 
 def _tell(system: System, pool: str, error: Exception) -> None:
@@ -143,24 +142,6 @@ def _protect_busy(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
 def _log_unprotected(pool: str, failures: dict[str, TerraslotError]) -> None:
     for pod, error in failures.items():
         log.warning("safe-to-evict not set", pool=pool, pod=pod, why=str(error))
-
-
-def _pending(pods: Sequence[Pod]) -> str | None:
-    waiting = (pod for pod in pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
-    return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
-
-
-def _older(agents: Sequence[AgentRecord]) -> str | None:
-    older = [agent.name for agent in agents if agent.protocol < PROTOCOL]
-    if not older:
-        return None
-    named = f"{older[0]} and {len(older) - 1} more" if len(older) > 1 else older[0]
-    return f"agents of an older version, {named}, are replaced when idle; should new ones be older, update the image"
-
-
-def _shared(system: System) -> str | None:
-    user = system.settings.shared_agent_username
-    return f"its agents share the Redis user {user} with those of all pools" if user else None
 
 
 def _for_every_pool(system: System, task: str, interval: float) -> list[str]:

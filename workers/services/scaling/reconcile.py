@@ -70,8 +70,10 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     agents = slots.snapshot()
     context = Context(system, spec, PodSnapshot(system, spec), holding)
     _take_left_reports(context)
+    cordoned = context.snapshot.cordoned_nodes()
+    context.snapshot.explain_starts()
     runs_now = system.now().timestamp()
-    views = Views(_held(holding), agents, context.snapshot.pods, watched_since, map_now, runs_now)
+    views = Views(_held(holding), agents, context.snapshot.pods, watched_since, map_now, runs_now, cordoned)
     if not system.pods(spec).list_is_authoritative and core.empty_list_is_suspicious(views):
         raise Unavailable(
             f"No pod of the pool {spec.name!r} is listed, but its agents are heard: "
@@ -129,7 +131,7 @@ def _about(action: actions.Action) -> str:
     match action:
         case actions.DeletePod(pod) | actions.FinishRemoval(pod):
             return pod.name
-        case actions.DrainAgent(agent) | actions.DeregisterAgent(agent):
+        case actions.DrainAgent(agent) | actions.UndrainAgent(agent) | actions.DeregisterAgent(agent):
             return agent
         case actions.ReleaseLease(lease):
             return lease.run
@@ -144,9 +146,12 @@ def perform(action: actions.Action, context: Context) -> None:
             _delete_pod(action, context)
         case actions.FinishRemoval():
             _finish_removal(action, context)
-        case actions.DrainAgent(agent, reason):
-            slots.drain(agent)
+        case actions.DrainAgent(agent, reason, cordon):
+            slots.drain(agent, cordon=cordon)
             log.info("agent drains", pool=pool, agent=agent, why=reason)
+        case actions.UndrainAgent(agent):
+            slots.undrain(agent, cordon=True)
+            log.info("agent is given runs again", pool=pool, agent=agent, why="its node takes pods again")
         case actions.DeregisterAgent(agent, instance_id):
             deleted = context.deleted.get(agent)
             why = f"its pod was deleted: {deleted}" if deleted else "its pod is gone"

@@ -156,10 +156,10 @@ def _create(snapshot: PodSnapshot, count: int) -> int:
         if name not in failures:
             log.info("pod created", pool=spec.name, pod=name)
     if failures:
-        name, error = next(iter(failures.items()))
+        error = next(iter(failures.values()))
         log.warning("pods not created", pool=spec.name, count=len(failures), why=str(error))
         with system.database.begin() as session:
-            decisions.record_pod_failure(session, spec.name, system.now(), name, str(error))
+            decisions.record_pod_failure(session, spec.name, system.now(), "", str(error))
             pools.set_status(session, spec.name, str(error), system.now())
     return len(names) - len(failures)
 

@@ -14,14 +14,16 @@ local function read_agent(name)
   local instance_id, draining, silent, registered_at, claim, more =
     string.match(record, '^(%S+) (%d) (%d) (%S+) (%S+)(.*)$')
   if not instance_id then return nil end
+  local cause, later = string.match(more, '^ (%S+)(.*)$')
   return {instance_id = instance_id, draining = draining, silent = silent, registered_at = registered_at,
-    claim = claim, more = more}
+    claim = claim, cause = cause or NONE, more = later or ''}
 end
 
 -- Stores what an agent is, and whether it accepts runs; one that is new is idle since now.
 local function write_agent(name, a)
   redis.call('HSET', AGENTS, name,
-    a.instance_id .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at .. ' ' .. a.claim .. a.more)
+    a.instance_id .. ' ' .. a.draining .. ' ' .. a.silent .. ' ' .. a.registered_at .. ' ' .. a.claim ..
+    ((a.cause ~= NONE or a.more ~= '') and ' ' .. a.cause or '') .. a.more)
   local size = math.abs(tonumber(redis.call('ZSCORE', FREE, name) or clock()))
   local accepts = a.draining == '0' and a.silent == '0' and a.claim == NONE
   redis.call('ZADD', FREE, accepts and size or -size, name)

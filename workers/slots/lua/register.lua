@@ -5,9 +5,9 @@
 --       redeemed (0, 1), kept_until ('-' if it is running, a time if it is reserved)
 -- Returns nothing.
 local name, now = ARGV[2], clock()
-local a = read_agent(name) or {draining = '0', claim = NONE, more = ''}
+local a = read_agent(name) or {draining = '0', claim = NONE, cause = NONE, more = ''}
 if a.instance_id ~= ARGV[3] then a.instance_id, a.registered_at = ARGV[3], now end
-if ARGV[4] == '1' then a.draining = '1' end
+if ARGV[4] == '1' then a.draining, a.cause = '1', NONE end
 a.silent = '0'
 write_agent(name, a)
 redis.call('ZADD', HEARTBEATS, now, name)
