@@ -88,6 +88,56 @@ def test_sqlite_is_set_up_for_several_processes(database):
     assert settings == ["wal", 1, 1, 10_000]
 
 
+LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
+def limits(database):
+    with database.read() as session:
+        return [session.execute(text(f"SHOW {limit}")).scalar_one() for limit in LIMITS]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_postgresql_ends_what_takes_too_long_unless_the_url_says_otherwise(url, database, open_database, now):
+    assert limits(database) == ["30s", "10s", "1min"]
+    save(database, "new", now)
+    assert limits(database) == ["30s", "10s", "1min"], "also after a transaction on that connection"
+    own = open_database(f"{url}&options=-c%20statement_timeout%3D7s")
+    assert limits(own) == ["7s", "10s", "1min"]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_statement_that_takes_too_long_is_told_as_that(url, open_database):
+    hasty = open_database(f"{url}&options=-c%20statement_timeout%3D50ms")
+    with pytest.raises(Unavailable, match=r"took too long .*statement timeout.*try again"), hasty.read() as session:
+        session.execute(text("SELECT pg_sleep(30)"))
+    assert names(hasty) == []
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_postgresql_writer_that_waits_too_long_is_told_so(ledger, url, open_database, now):
+    hasty = open_database(f"{url}&options=-c%20lock_timeout%3D50ms")
+    with ledger.database.begin() as session:
+        pools.set_status(session, "default", "held", now)
+        with pytest.raises(Unavailable, match="locked by other writers for too long: try"), hasty.begin() as other:
+            pools.set_status(other, "default", "waits", now)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_process_that_is_frozen_in_a_transaction_keeps_its_rows_for_a_while_only(ledger, url, open_database, now):
+    frozen = open_database(f"{url}&options=-c%20idle_in_transaction_session_timeout%3D50ms")
+
+    def freeze():
+        with frozen.begin() as session:
+            pools.set_status(session, "default", "frozen", now)
+            with ledger.database.begin() as other:
+                pools.set_status(other, "default", "goes on", now)
+
+    with pytest.raises(Unavailable, match=r"ended what took too long .*idle-in-transaction timeout"):
+        freeze()
+    with ledger.database.read() as session:
+        assert pools.status(session, "default") == "goes on"
+
+
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_a_connection_that_the_server_closed_is_replaced_unnoticed(database, postgres, now):
     save(database, "one", now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from concurrent.futures import wait
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -118,6 +119,16 @@ def test_who_migrates_second_waits_for_the_first(empty_url, open_database, meanw
         migrations.upgrade(session.connection())
         second = meanwhile(open_database(empty_url).migrate)
         assert not second.done()
+    second.result()
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_who_waits_for_another_migration_waits_as_long_as_it_takes(empty_url, open_database, meanwhile):
+    hasty = open_database(f"{empty_url}&options=-c%20statement_timeout%3D200ms%20-c%20lock_timeout%3D200ms")
+    with open_database(empty_url).begin() as session:
+        migrations.upgrade(session.connection())
+        second = meanwhile(hasty.migrate)
+        assert wait([second], timeout=0.5).not_done
     second.result()
 
 

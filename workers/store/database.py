@@ -36,6 +36,20 @@ _POSTGRESQL_DEFAULTS = {
     "keepalives_interval": "10",
     "keepalives_count": "3",
 }
+# What PostgreSQL ends by itself, unless the role, the database or the URL says otherwise. A statement takes
+# milliseconds, the longest, a purge, less than a second; a process that is frozen in a transaction keeps its rows for
+# a minute.
+_POSTGRESQL_LIMITS = {
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+_LIMIT = """
+    SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
+    WHERE current_setting(name) = '0'
+"""
+_LOCK_NOT_AVAILABLE = "55P03"
+_TOOK_TOO_LONG = ("57014", "25P03")  # query_canceled, idle_in_transaction_session_timeout
 _MISSING_TABLE_STATES = ("42P01", "42703")  # PostgreSQL's undefined_table, undefined_column
 _MISSING_TABLE_WORDS = ("no such table", "no such column", "has no column named")  # SQLite's
 
@@ -134,8 +148,11 @@ class Database:
                 f"The database {self} lacks tables of this version ({words}): "
                 "start the system with `terraslot up`, or run the migration job."
             )
-        if words in ("database is locked", "database table is locked"):
+        state = _state(error)
+        if state == _LOCK_NOT_AVAILABLE or words in ("database is locked", "database table is locked"):
             return self._locked()
+        if state in _TOOK_TOO_LONG:
+            return f"The database {self} ended what took too long ({words}). Nothing was changed: try again."
         if words == "unable to open database file":
             return (
                 f"The database {self} can't be used: there is no file that can be opened. "
@@ -179,7 +196,16 @@ def _parse(url: str) -> URL:
 
 def _postgresql_engine(url: URL) -> Engine:
     # A connection that the server or a proxy closed is noticed before it is used, at the price of a round trip.
-    return create_engine(url.set(query=_POSTGRESQL_DEFAULTS | url.query), pool_pre_ping=True, pool_timeout=10)
+    engine = create_engine(url.set(query=_POSTGRESQL_DEFAULTS | url.query), pool_pre_ping=True, pool_timeout=10)
+    event.listen(engine, "connect", _postgresql_connected)
+    return engine
+
+
+def _postgresql_connected(connection: Any, _record: object) -> None:
+    # Not as options of the connection: poolers such as PgBouncer refuse those.
+    connection.autocommit = True
+    connection.execute(_LIMIT, [list(_POSTGRESQL_LIMITS), list(_POSTGRESQL_LIMITS.values())])
+    connection.autocommit = False
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -220,5 +246,10 @@ def _sqlite_begin(connection: Connection) -> None:
 
 
 def _lacks_tables(error: Exception, words: str) -> bool:
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return state in _MISSING_TABLE_STATES or any(missing in words for missing in _MISSING_TABLE_WORDS)
+    return _state(error) in _MISSING_TABLE_STATES or any(missing in words for missing in _MISSING_TABLE_WORDS)
+
+
+def _state(error: Exception) -> str | None:
+    """Return PostgreSQL's code for an error."""
+    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state

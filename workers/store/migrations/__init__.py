@@ -46,7 +46,11 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     config.attributes["connection"] = connection
     with _one_at_a_time:
         if connection.dialect.name == "postgresql":
+            # A change of a large table takes its time, and so may another process that makes it. One that waits for a
+            # table's lock keeps everybody from the table, so that it is given up, and tried again by who started it.
+            connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+            connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         found, newest = _revision(connection), ScriptDirectory.from_config(config).get_current_head()
         if found and newest and found.isdigit() and found > newest:
             log.info("schema is newer than this version, left as it is", found=found, newest_known=newest)
