@@ -26,7 +26,8 @@ _TRANSPORT = {
     "unacked_key": "terraslot.unacked",
     "unacked_index_key": "terraslot.unacked_index",
     "unacked_mutex_key": "terraslot.unacked_mutex",
-    "priority_steps": [0],
+    # Every queue that a sender may choose by a priority is read, whatever steps the sender's own app has.
+    "priority_steps": list(range(10)),
     "socket_keepalive": True,
     "health_check_interval": 30,
 }

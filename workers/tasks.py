@@ -13,19 +13,31 @@ from celery.exceptions import Ignore
 from workers.app import app
 from workers.core.errors import RunError
 from workers.protocol import names
-from workers.protocol.errors import TerraslotError
+from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.kinds import RunKind
+from workers.remote_control import ControlRequest, decision_id, is_revoked
 from workers.services.runs import auto_apply, decide, deliver, retention, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling import cycle
 from workers.services.system import system
-from workers.store.models import TaskMessage
+from workers.store.models import Run, TaskMessage
 
 _NOT_SENT_AGAIN = ("expires", "headers", "origin", "soft_time_limit", "time_limit")
 
 
-class RunTask(Task):
+# As a callback for errors, a run is sent like any other task, with the id of the task that failed. Celery would call a
+# task of more arguments at once, in the place where the other one failed.
+_AS_ERRBACK = {"__header__": staticmethod(lambda failed: failed), "typing": False}
+
+
+class ControlTask(Task):
+    """A task whose messages are never discarded as revoked."""
+
+    Request = ControlRequest
+
+
+class RunTask(ControlTask):
     """A task that lasts as long as its run."""
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
@@ -38,34 +50,40 @@ class RunTask(Task):
             deliver.delivered(system(), task_id)
 
 
-@app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError)
+@app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError, **_AS_ERRBACK)
 def plan(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace: ``plan(workspace, priority=0, destroy=False)``. The result is the run's."""
     return _run(self, RunKind.PLAN, args, kwargs)
 
 
-@app.task(name=names.PLAN_AND_APPLY, bind=True, base=RunTask, throws=TerraslotError)
+@app.task(name=names.PLAN_AND_APPLY, bind=True, base=RunTask, throws=TerraslotError, **_AS_ERRBACK)
 def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace, wait for a confirmation (unless ``auto_apply``), and apply that plan."""
     return _run(self, RunKind.PLAN_AND_APPLY, args, kwargs)
 
 
-@app.task(name=names.CONFIRM, bind=True, throws=TerraslotError)
+@app.task(name=names.CONFIRM, bind=True, base=ControlTask, throws=TerraslotError)
 def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, Any]:
     """Let the plan of a waiting run be applied; with ``attempt``, no other than the one of that attempt."""
     return decide.deduplicate(system(), run_id, self.request.id, decide.confirm, attempt=attempt)
 
 
-@app.task(name=names.DISCARD, bind=True, throws=TerraslotError)
+@app.task(name=names.DISCARD, bind=True, base=ControlTask, throws=TerraslotError)
 def discard(self: Task, run_id: str) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
     return decide.deduplicate(system(), run_id, self.request.id, decide.discard)
 
 
-@app.task(name=names.CANCEL, bind=True, throws=TerraslotError)
+@app.task(name=names.CANCEL, bind=True, base=ControlTask, throws=TerraslotError)
 def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
     return decide.deduplicate(system(), run_id, self.request.id, decide.cancel, force=force)
+
+
+@app.task(name=names.REVOKE, bind=True, base=ControlTask, ignore_result=True, send_events=False, throws=TerraslotError)
+def revoke(self: Task, run_id: str, force: bool = False) -> None:
+    """Cancel a run that was revoked; every control worker that hears of it asks for the same decision."""
+    decide.revoke(system(), run_id, self.request.id, force=force)
 
 
 def _serve(name: str, service: Callable[..., object]) -> None:
@@ -101,14 +119,22 @@ _serve_cluster(names.SWEEP, cycle.sweep)
 
 def _run(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Submit a run; or return its outcome, or raise it, where the run is over."""
-    if task.request.get(deliver.OUTCOME):
+    if task.request.get(deliver.OUTCOME) or _submit(task, kind, args, kwargs).status.is_over:
         run = deliver.claim(system(), task.request.id)
-    else:
-        message = TaskMessage(name=task.name, args=list(args), kwargs=kwargs, options=_options(task))
-        run = submit.submit(system(), task.request.id, kind, RunRequest.of_task(args, kwargs), message)
-    if run is None or not run.status.is_over:
-        raise Ignore
-    return deliver.outcome(run)
+        if run is not None:
+            return deliver.outcome(run)
+    raise Ignore
+
+
+def _submit(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    if any(task.request.timelimit or ()):
+        raise InvalidRequest("Celery's time limits do not bound a run: set the timeouts of its pool instead.")
+    request = RunRequest.of_task(args, kwargs, follows=task.request.parent_id is not None)
+    message = TaskMessage(name=task.name, args=list(args), kwargs=kwargs, options=_options(task))
+    run = submit.submit(system(), task.request.id, kind, request, message)
+    if is_revoked(run.id):
+        decide.revoke(system(), run.id, decision_id(run.id, force=False))
+    return run
 
 
 def _options(task: Task) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import chain, chord
 
 from tests.system.conftest import HELD, Cloud
 from tests.waiting import eventually
@@ -54,13 +54,6 @@ def test_auto_apply_needs_nobody_and_destroy_removes_everything(cloud: Cloud) ->
     assert cloud.apply(workspace, destroy=True).get(timeout=120)["changes"]["destroy"] == 1
 
 
-def test_any_celery_client_that_knows_the_broker_can_enqueue(cloud: Cloud) -> None:
-    url = cloud.system.settings.redis_url
-    with Celery("somebody-elses", broker=url, backend=url, set_as_current=False) as client:
-        result = client.send_task("terraform.plan", args=[cloud.workspace()])
-        assert result.get(timeout=120)["status"] == "succeeded"
-
-
 def test_a_chain_goes_on_after_an_approval_and_ignores_what_the_run_before_returned(cloud: Cloud) -> None:
     first, second = cloud.workspace(), cloud.workspace()
     result = chain(
@@ -84,12 +77,6 @@ def test_a_chain_stops_where_a_plan_is_refused(cloud: Cloud) -> None:
         result.get(timeout=20)
     with pytest.raises(UnknownRun):
         cloud.run(result)
-
-
-def test_a_group_runs_side_by_side(cloud: Cloud) -> None:
-    wanted = [cloud.workspace() for _ in range(3)]
-    result = group(cloud.app.signature("terraform.plan", args=[workspace]) for workspace in wanted).apply_async()
-    assert [outcome["workspace"] for outcome in result.get(timeout=120)] == wanted
 
 
 def test_a_chord_joins_runs_across_an_approval(cloud: Cloud) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
+from flower.api import tasks as flower_tasks
 from flower.app import Flower
 from flower.command import apply_env_options, apply_options, extract_settings, is_flower_option, setup_logging
 from flower.options import options
@@ -65,6 +66,8 @@ def read_options(arguments: Sequence[str]) -> None:
 def build(celery: Celery, of: System) -> Any:
     """Return Flower with the pages and metrics of the pools of a system; to be built once a process."""
     celery.conf.broker_transport_options = celery.conf.broker_transport_options | _ASK_ONCE
+    # Flower looks results up in Celery's current app, which no app of this project is: it would answer 503.
+    flower_tasks.AsyncResult = celery.AsyncResult
     flower = Flower(capp=celery, options=options, ui_modules={"Template": Navigation}, **application_settings)
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
     flower.add_handlers(r".*", pages(of, options.url_prefix or ""))

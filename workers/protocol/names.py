@@ -19,6 +19,7 @@ CONFIRM = "terraform.confirm"
 DISCARD = "terraform.discard"
 CANCEL = "terraform.cancel"
 
+REVOKE = "terraslot.revoke"
 DISPATCH = "terraslot.dispatch"
 AUTO_APPLY = "terraslot.auto_apply"
 CYCLE = "terraslot.cycle"

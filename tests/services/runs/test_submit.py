@@ -9,7 +9,7 @@ import pytest
 from workers.protocol.errors import InvalidRequest
 from workers.services.runs.submit import RunRequest
 
-EARLIER_RESULT = {"run_id": "run-0", "status": "succeeded"}
+EARLIER_RESULTS = [{"run_id": "run-0", "status": "succeeded"}, ["a", "list"], "net-2", 7, None]
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,21 @@ EARLIER_RESULT = {"run_id": "run-0", "status": "succeeded"}
     [
         (["net"], {"priority": 3}),
         ([], {"workspace": "net", "priority": 3}),
-        ([EARLIER_RESULT, "net"], {"priority": 3}),
-        ([[EARLIER_RESULT, EARLIER_RESULT]], {"workspace": "net", "priority": 3}),
     ],
-    ids=["by position", "by name", "in a chain", "in a chord"],
+    ids=["by position", "by name"],
 )
 def test_a_workspace_is_given_by_position_or_by_name_and_options_by_name(
     args: list[Any], kwargs: dict[str, Any]
 ) -> None:
     assert RunRequest.of_task(args, kwargs) == RunRequest(workspace="net", priority=3)
+    assert RunRequest.of_task(args, kwargs, follows=True) == RunRequest(workspace="net", priority=3)
+
+
+@pytest.mark.parametrize("earlier", EARLIER_RESULTS)
+def test_what_stands_in_front_of_the_arguments_in_a_chain_is_ignored_whatever_it_is(earlier: Any) -> None:
+    asked = RunRequest(workspace="net", priority=3)
+    assert RunRequest.of_task([earlier], {"workspace": "net", "priority": 3}, follows=True) == asked
+    assert RunRequest.of_task([earlier, "net"], {"priority": 3}, follows=True) == asked
 
 
 @pytest.mark.parametrize(

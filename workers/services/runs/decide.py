@@ -87,6 +87,14 @@ def cancel(system: System, run_id: str, *, force: bool = False, task: str | None
             return cancelled
 
 
+def revoke(system: System, run_id: str, task: str, *, force: bool = False) -> None:
+    """Cancel the run with exactly this id, once for ``task``; one that is over stays so. Raises :class:`UnknownRun`."""
+    with system.database.read() as session:
+        run = runs.get(session, run_id)
+    if not run.status.is_over:
+        deduplicate(system, run.id, task, cancel, force=force)
+
+
 def interrupt(system: System, run: Run, mode: CancelMode, detail: EventDetail | None = None) -> Run | None:
     """End a run whose order is not redeemed yet, else send its agent the cancel; None where the run has changed."""
     outcome = system.slots(run.pool).cancel(run.id, mode)

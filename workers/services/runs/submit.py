@@ -31,14 +31,16 @@ class RunRequest(BaseModel):
     destroy: bool = False
 
     @classmethod
-    def of_task(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Self:
+    def of_task(cls, args: Sequence[Any], kwargs: Mapping[str, Any], *, follows: bool = False) -> Self:
         """Return what a task's arguments ask for: a workspace, by position or by name, and options by name.
 
-        In a chain, Celery puts the result of the task before in front of the arguments; it is not a workspace.
-        Raises :class:`InvalidRequest`.
+        Where it ``follows`` another task, Celery puts what that one returned in front of the arguments: that is
+        ignored, whatever it is. Raises :class:`InvalidRequest`.
         """
         named = dict(kwargs)
-        positional = [arg for arg in args if not isinstance(arg, dict | list)]
+        positional = list(args)
+        if follows and len(positional) + ("workspace" in named) > 1:
+            del positional[0]
         if len(positional) == 1 and "workspace" not in named:
             named["workspace"] = positional[0]
         elif positional:
