@@ -14,16 +14,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.children import ChildRecords
 from agent.command_output import DIRECTORY, CommandOutput
 from agent.execution import LASTING, Execution, StopCause
 from agent.files import read_regular, write_atomically
-from agent.process import Adopted, ChildRecords
+from agent.process import Adopted
 from agent.terraform import APPLIED
+from workers.protocol.agent_directory import APPLY
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT
 from workers.protocol.messages import Order
-
-FILE = "apply.json"
 
 
 class Applying(BaseModel):
@@ -43,7 +43,7 @@ class ApplyRecord:
     """The record of one agent. A full disk delays it, never the apply."""
 
     def __init__(self, work_dir: Path) -> None:
-        self._path = work_dir / FILE
+        self._path = work_dir / APPLY
 
     def write(self, execution: Execution) -> None:
         """Put what is known of an apply on disk."""

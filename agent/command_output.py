@@ -178,10 +178,11 @@ def _fallocate() -> Any:
 
 def bound_unread(run_directories: Path) -> None:
     """Bound the files that nobody follows, while the agent's worker stands still or is started again."""
-    for path in run_directories.glob(f"*/{DIRECTORY}/*"):
-        if path.suffix in (".out", ".err"):
-            with suppress(OSError):
-                _bound(path)
+    with suppress(OSError):  # a configuration may have made anything of the directories
+        for path in run_directories.glob(f"*/{DIRECTORY}/*"):
+            if path.suffix in (".out", ".err"):
+                with suppress(OSError):
+                    _bound(path)
 
 
 def _bound(path: Path) -> None:

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from agent.children import ChildRecords
 from agent.command_output import DIRECTORY, CommandOutput
 from agent.output import Excerpt, Lines, LogWriter
-from agent.process import Adopted, Child, ChildRecords
+from agent.process import Adopted, Child
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished, PhaseStarted, Report

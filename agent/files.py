@@ -10,6 +10,8 @@ import stat
 import uuid
 from pathlib import Path
 
+from workers.protocol.agent_directory import RUNS
+
 LIMIT = 16 * 2**20  # far above any configuration file
 
 
@@ -41,7 +43,7 @@ class RunDirectories:
     """The directories ``WORK_DIR/runs/RUN``: made by a plan, and kept by any process while an apply may need them."""
 
     def __init__(self, work_dir: Path) -> None:
-        self._runs = work_dir / "runs"
+        self._runs = work_dir / RUNS
         self._removed = work_dir / "removed"
         self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.rmtree(self._removed, ignore_errors=True)

@@ -54,7 +54,7 @@ def stuck(liveness: Liveness, now: float) -> str | None:
 
 def read(work_dir: Path) -> Liveness | None:
     """Return the liveness of the agent that works in ``work_dir``; None where nothing is written."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
+    with suppress(OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         found = json.loads(read_regular(work_dir / _FILE))
         since = found["reaching_since"]
         return Liveness(float(found["heartbeat_at"]), float(found["tick_at"]), None if since is None else float(since))

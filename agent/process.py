@@ -1,13 +1,9 @@
-"""Child processes: the only place that starts any, and the only one that signals them.
+"""Child processes: the only place that starts any.
 
 A child runs in a session of its own, so that no signal meant for the agent reaches it, and prints to files, so that it
 needs no living reader. It is asked to stop by one SIGINT to the process itself, and never a second one, at which
 Terraform abandons its state. SIGKILL goes to the whole group. When :meth:`Child.finish` returns, no process of the
 group is left.
-
-Every child is on record in a directory while it lives, as ``PID`` with JSON ``{"pid", "started", "run",
-"interrupted"}``, so that the agent's next process can go on with it, or end it with one SIGINT. The kernel does not
-tie a child to the agent's process: a running apply would lose its state whenever an agent dies.
 """
 
 from __future__ import annotations
@@ -20,94 +16,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
+from agent.children import ChildRecords, exit_code_of, kill_group, lives, process_started, wait_for_group
 from agent.command_output import CommandOutput, Sink
-from agent.files import read_regular, write_atomically
-from workers.protocol.children import ChildRecord, parse
+from workers.protocol.agent_directory import ChildRecord
 
 _TICK = 0.05  # seconds: how late output and timeouts may be noticed; the end of a child is noticed at once
-_REST_SECONDS = 1.0
-_ENDED = "ended"
-
-
-class ChildRecords:
-    """The directory in which living children are on record."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-
-    def add(self, pid: int, run: str) -> None:
-        """Put a child on record, in one step for readers."""
-        ended_file(self.directory.parent, pid).unlink(missing_ok=True)
-        self._write(ChildRecord(pid, process_started(pid) or 0.0, run))
-
-    def interrupted(self, pid: int) -> None:
-        """Note that a child gets its SIGINT."""
-        if record := self._read(self.directory / str(pid)):
-            self._write(replace(record, interrupted=True))
-
-    def remove(self, pid: int) -> None:
-        """Take a child that is gone off the record."""
-        (self.directory / str(pid)).unlink(missing_ok=True)
-        ended_file(self.directory.parent, pid).unlink(missing_ok=True)
-
-    def of_run(self, run: str) -> ChildRecord | None:
-        """Return the child that a previous process of this agent left of a run; it may have ended."""
-        records = (self._read(path) for path in self.directory.glob("[0-9]*"))
-        return next((record for record in records if record and record.run == run), None)
-
-    def leftovers(self, kept: int | None = None) -> dict[int, bool]:
-        """Return the recorded processes that live, and whether each was sent its one SIGINT; without the one ``kept``.
-
-        Of the others, what is left of their groups is killed.
-        """
-        living = {}
-        for path in self.directory.glob("[0-9]*"):
-            pid = int(path.name)
-            if pid == kept:
-                continue
-            if record := self._read(path):
-                if lives(record):
-                    living[pid] = record.interrupted
-                    continue
-                if process_started(pid) is None:
-                    # No other process gets the number while any of the group lives.
-                    _kill_group(pid)
-            self.remove(pid)
-        return living
-
-    def exit_code(self, pid: int) -> int | None:
-        """Return how a child ended whose parent was a process before this one; None where nobody saw it."""
-        until = time.monotonic() + _REST_SECONDS
-        path = ended_file(self.directory.parent, pid)
-        # Its new parent writes that down before it lets go of the number.
-        while not path.exists() and _exists(pid) and time.monotonic() < until:
-            time.sleep(_TICK)
-        with contextlib.suppress(OSError, ValueError):
-            return int(read_regular(path))
-        return None
-
-    def _read(self, path: Path) -> ChildRecord | None:
-        with contextlib.suppress(OSError):
-            return parse(path.name, read_regular(path))
-        return None
-
-    def _write(self, record: ChildRecord) -> None:
-        write_atomically(self.directory / str(record.pid), record.content())
-
-
-def lives(record: ChildRecord) -> bool:
-    """Whether a child lives; another process may have its number by now."""
-    return record.is_of(process_started(record.pid))
-
-
-def ended_file(work_dir: Path, pid: int) -> Path:
-    """Return where the exit code of a child is whose parent has died."""
-    return work_dir / _ENDED / str(pid)
 
 
 class Child:
@@ -168,7 +83,7 @@ class Child:
         """Send SIGKILL to the whole group."""
         with self._lock:
             if not self._reaped:
-                _kill_group(self.pid)
+                kill_group(self.pid)
 
     def finish(
         self, stdout: Sink, stderr: Sink, tick: Callable[[], None], ended: Callable[[int | None], None] | None = None
@@ -207,11 +122,11 @@ class Child:
     def _reap(self) -> None:
         with self._lock:
             if not self._has_ended():
-                _kill_group(self.pid)
+                kill_group(self.pid)
             self._process.wait()
             self._reaped = True
         self.output.close()
-        _wait_for_group(self.pid)
+        wait_for_group(self.pid)
         self._records.remove(self.pid)
 
 
@@ -263,7 +178,7 @@ class Adopted(Child):
         self._reaped = True
         self.output.close()
         if self._record:
-            _wait_for_group(self.pid)
+            wait_for_group(self.pid)
             self._records.remove(self.pid)
 
 
@@ -291,74 +206,3 @@ class _Ending:
         else:
             time.sleep(self._pause)
             self._pause = min(seconds, 2 * self._pause)
-
-
-def exit_code_of(ended: os.waitid_result) -> int:
-    """Return the exit code of an ended process, negative for the signal that ended it."""
-    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-
-
-def end_leftovers(records: ChildRecords, patience: float, kept: int | None = None) -> list[int]:
-    """End the children that a previous process of this agent left running, but ``kept``; return their process ids.
-
-    Each gets its one SIGINT, and ``patience`` seconds to store its state before it is killed.
-    """
-    leftovers = records.leftovers(kept)
-    for pid, interrupted in leftovers.items():
-        if not interrupted:
-            records.interrupted(pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
-    until = time.monotonic() + patience
-    while (left := records.leftovers(kept)) and time.monotonic() < until:
-        time.sleep(_TICK)
-    for pid in left:
-        _kill_group(pid)
-    return list(leftovers)
-
-
-def process_started(pid: int) -> float | None:
-    """Return when a process was started, in seconds since the epoch, or None if there is no such process.
-
-    Where the system does not tell (there is no ``/proc``), a living process was started at 0.
-    """
-    try:
-        # The second field is the program's name in parentheses, and may hold anything.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self").exists() or not _exists(pid) else 0.0
-    if fields[0] == b"Z" and int(fields[17]) <= 1:  # one whose first thread has ended looks like it, too
-        return None
-    return _boot_time() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-@cache
-def _boot_time() -> float:
-    for line in Path("/proc/stat").read_text().splitlines():
-        if line.startswith("btime "):
-            return float(line.split()[1])
-    raise OSError("/proc/stat names no boot time")
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _wait_for_group(pid: int) -> None:
-    """Wait until a killed group is gone; not for ever, since a zombie that is never reaped keeps its number."""
-    until = time.monotonic() + _REST_SECONDS
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        while time.monotonic() < until:
-            os.killpg(pid, 0)
-            time.sleep(0.0005)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from agent.apply_record import Applying, ApplyRecord, left_by
+from agent.children import ChildRecords, end_leftovers
 from agent.execution import Execution, StopCause
 from agent.files import RunDirectories
 from agent.heartbeat import Heartbeat
@@ -19,10 +20,11 @@ from agent.outbox import Outbox, Send
 from agent.output import LogWriter
 from agent.phases import Phases, keeps_directory
 from agent.probe import LivenessFile
-from agent.process import Adopted, ChildRecords, end_leftovers
+from agent.process import Adopted
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from agent.terraform_environment import terraform_environment
+from workers.protocol.agent_directory import CHILDREN, REPORTS
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import Phase
 from workers.protocol.messages import AgentStopped, CancelRequest, Order
@@ -51,10 +53,10 @@ class Agent:
         self.logger = logger
         self.instance_id = instance_id(uuid.uuid4().hex)
         self.slots = SlotManager()
-        self.reports = Outbox(settings.work_dir / "reports", send, logger)
+        self.reports = Outbox(settings.work_dir / REPORTS, send, logger)
         self._redis = connect(settings.redis, settings.credentials)
         self._slot_map = SlotMap(self._redis, settings.pool)
-        self._records = ChildRecords(settings.work_dir / "children")
+        self._records = ChildRecords(settings.work_dir / CHILDREN)
         self._directories = RunDirectories(settings.work_dir)
         environment = terraform_environment(settings, os.environ, logger)
         self._phases = Phases(settings.terraform_command(), environment, settings.work_dir, settings.secret_dir)

@@ -5,7 +5,7 @@ writes down how it ends, and the next worker reports that. A worker that no long
 one. Signals to stop are passed on as one SIGTERM; the worker's own end, with nothing left, is the supervisor's end. The
 worker does not outlive the supervisor: where that is killed, the pod is.
 
-It imports as little as it can, and does nothing that waits.
+It imports as little as it can, does nothing that waits, and survives whatever a configuration has made of its files.
 """
 
 import ctypes
@@ -13,14 +13,17 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
+from agent.children import ended_file, exit_code_of
 from agent.command_output import bound_unread
 from agent.probe import read, stuck
+from workers.protocol.agent_directory import APPLY, CHILDREN, ENDED, RUNS
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # Signals that the worker was sent, also before it had the time to look at them.
@@ -31,7 +34,6 @@ _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a worker that lived this long is started again without a pause
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _WORK_DIR = "TERRASLOT_WORK_DIR"
-_CHILDREN, _ENDED, _RUNS, _APPLY = "children", "ended", "runs", "apply.json"
 
 
 def supervise(work: Callable[[], int]) -> int:
@@ -63,15 +65,16 @@ class _Supervisor:
         """Start a worker and wait for its end. Return an exit code, or None where another worker is to be started."""
         began, parent = time.monotonic(), os.getpid()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # each is for one of the two to handle
+        told = self._stopping
         self._worker = os.fork()
         if self._worker == 0:
             self._become_worker(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if self.is_worker:
             return 0
-        if self._stopping:
+        if told:
             self._pass_on(signal.SIGTERM)
-        code = self._attend(began)
+        code, self._worker = self._attend(began), 0
         self._end_unrecorded()
         if code == 0 or not self._anything_left(code):
             return code if code >= 0 else 128 - code
@@ -91,7 +94,10 @@ class _Supervisor:
             signal.signal(number, signal.SIG_DFL)
         os.close(self._awake)
         os.close(self._waker)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if sys.platform == "linux":
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        else:
+            threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         if os.getppid() != parent:
             os._exit(1)
 
@@ -99,7 +105,7 @@ class _Supervisor:
         """Return the exit code of the worker, negative for a signal, once it has ended."""
         while (code := self._reap()) is None:
             self._wait(_LOOK_SECONDS)
-            bound_unread(self._work_dir / _RUNS)
+            bound_unread(self._work_dir / RUNS)
             liveness = read(self._work_dir)
             if liveness and liveness.heartbeat_at > began and (why := stuck(liveness, time.monotonic())):
                 self._say(f"The agent's worker makes no progress: {why}.")
@@ -111,7 +117,7 @@ class _Supervisor:
         while (left := until - time.monotonic()) > 0 and not self._stopping:
             self._reap()
             self._wait(min(left, _LOOK_SECONDS))
-            bound_unread(self._work_dir / _RUNS)
+            bound_unread(self._work_dir / RUNS)
 
     def _wait(self, seconds: float) -> None:
         select.select([self._awake], [], [], seconds)
@@ -123,7 +129,7 @@ class _Supervisor:
         found = None
         with suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                code = exit_code_of(ended)
                 if ended.si_pid == self._worker:
                     found = code
                 else:
@@ -134,22 +140,23 @@ class _Supervisor:
     def _note(self, pid: int, code: int) -> None:
         """Write down how a child of a dead worker ended; its number is not given to another process before."""
         with suppress(OSError):
-            if (self._work_dir / _CHILDREN / str(pid)).exists():
-                (self._work_dir / _ENDED).mkdir(mode=0o700, exist_ok=True)
-                (self._work_dir / _ENDED / str(pid)).write_text(str(code))
+            if (self._work_dir / CHILDREN / str(pid)).exists():
+                (self._work_dir / ENDED).mkdir(mode=0o700, exist_ok=True)
+                ended_file(self._work_dir, pid).write_text(str(code))
 
     def _end_unrecorded(self) -> None:
         """Kill what the dead worker had started and not put on record yet: it has not had the time to do anything."""
         with suppress(OSError):
             for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
-                if os.getsid(pid) == pid and not (self._work_dir / _CHILDREN / str(pid)).exists():
+                if os.getsid(pid) == pid and not (self._work_dir / CHILDREN / str(pid)).exists():
                     os.killpg(pid, signal.SIGKILL)
 
     def _anything_left(self, code: int) -> bool:
         """Whether the end of the worker is no end of the agent's work."""
-        children = self._work_dir / _CHILDREN
-        left = (self._work_dir / _APPLY).exists() or (children.exists() and any(children.iterdir()))
-        return left or (code < 0 and not self._stopping)
+        with suppress(OSError):
+            if (self._work_dir / APPLY).exists() or any((self._work_dir / CHILDREN).iterdir()):
+                return True
+        return code < 0 and not self._stopping
 
     def _on_stop(self, *_: object) -> None:
         if not self._stopping:
@@ -162,11 +169,18 @@ class _Supervisor:
                 os.kill(self._worker, number)
 
     def _say(self, sentence: str) -> None:
-        print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - the worker's log is configured in the worker
+        with suppress(OSError):  # on a full disk
+            print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - the worker's log is configured in the worker
 
 
 def _how(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -25,10 +25,10 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from agent import source
+from agent.children import ChildRecords
 from agent.execution import Execution
 from agent.output import LogWriter
 from agent.phases import Phases
-from agent.process import ChildRecords
 from agent.runtime import Agent
 from agent.settings import AgentSettings
 from agent.terraform_environment import terraform_environment

@@ -130,7 +130,7 @@ def test_a_full_disk_stops_no_command(tmp_path: Path) -> None:
     """F40: a program that prints, and does its work after that."""
     program = (
         "import sys\nfrom pathlib import Path\nfrom agent.command_output import CommandOutput\n"
-        "from agent.process import Child, ChildRecords\n"
+        "from agent.children import ChildRecords\nfrom agent.process import Child\n"
         "small, work = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "output = CommandOutput(small, 'command')\n"
         "argv = ['sh', '-c', 'seq 1000000; echo done > ' + str(work / 'done')]\n"

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from agent.process import process_started
+from agent.children import process_started
 from tests.agent.conftest import AgentProcess, Configuration, Plane
 from tests.agent.test_agent import planned
 from tests.packaging.dockerfile import stages

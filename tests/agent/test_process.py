@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.children import ChildRecords, end_leftovers, process_started
 from agent.command_output import CommandOutput
-from agent.process import Child, ChildRecords, end_leftovers, process_started
+from agent.process import Child
 from tests.waiting import eventually
 
 COUNTER = """
@@ -192,6 +193,14 @@ class TestWhatAFormerLifeLeft:
         eventually(lambda: running.out)
         end_leftovers(ChildRecords(records.directory), 0.2)
         assert running.end() == -signal.SIGKILL
+
+    def test_is_no_record_where_a_configuration_wrote_something_else(self, records: ChildRecords) -> None:
+        for name, content in {"1x": "{}", "0": '{"started": 1}', "1": '{"started": 1}', "7": "[", "8": "x"}.items():
+            (records.directory / name).write_text(content)
+        (records.directory / "9").mkdir()
+        os.mkfifo(records.directory / "10")
+        assert end_leftovers(records, 1) == []
+        assert {path.name for path in records.directory.iterdir()} == {"1x", "9"}
 
     def test_is_not_taken_for_another_process_of_the_same_number(self, records: ChildRecords) -> None:
         other = {"pid": os.getpid(), "started": 1.0, "run": "run-1", "interrupted": False}

@@ -27,8 +27,9 @@ def say(text):
 
 def child(program):
     process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
-    (place / "children").mkdir(exist_ok=True)
-    (place / "children" / str(process.pid)).write_text("{}")
+    if not (place / "children").is_file():
+        (place / "children").mkdir(exist_ok=True)
+        (place / "children" / str(process.pid)).write_text("{}")
     return process
 
 def work():
@@ -153,6 +154,24 @@ def test_it_ends_what_a_dead_worker_had_not_put_on_record_yet(start: Start) -> N
     eventually(lambda: supervised.said("works"))
     (line,) = [line for line in (supervised.place / "said").read_text().splitlines() if "started" in line]
     eventually(lambda: not psutil.pid_exists(int(line.split()[-1])))
+
+
+def test_it_survives_whatever_a_configuration_makes_of_its_files(start: Start) -> None:
+    supervised = start(
+        """
+    if first:
+        (place / "liveness.json").write_text('{"heartbeat_at": 1' + 400 * "0" + ', "tick_at": 0, "reaching_since": 0}')
+        (place / "runs").symlink_to("runs")
+        (place / "children").write_text("")
+        os.mkfifo(place / "ended")
+        child("")
+    say("works")
+    signal.pause()
+    """
+    )
+    (worker,) = eventually(lambda: supervised.said("works"))
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: len(supervised.said("works")) == 2)
 
 
 def test_a_worker_that_makes_no_progress_is_killed_for_the_next(start: Start) -> None:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from workers.cluster import agent_files
+from workers.protocol.agent_directory import REPORTS
 
-_KEPT = "reports"  # in an agent's directory: JSON {"report": …, "lease": …}
 _MOST = 16  # an agent has three slots
 _LONGEST = 300_000  # bytes: what a queue takes, and its lease
 
@@ -35,7 +35,7 @@ def take(directory: Path) -> Iterator[bytes]:
 
 def _kept(work: Path) -> Iterator[bytes]:
     with suppress(OSError):
-        directory = os.open(work / _KEPT, agent_files.NO_LINK | os.O_DIRECTORY)
+        directory = os.open(work / REPORTS, agent_files.NO_LINK | os.O_DIRECTORY)
         try:
             for name in sorted(name for name in os.listdir(directory) if name.endswith(".json"))[:_MOST]:
                 with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -27,6 +27,7 @@ from workers.cluster.pod_record import LOG, WORK, PodRecord
 from workers.cluster.processes import OrphanedGroup, Process, orphaned_groups
 from workers.cluster.system_user import SystemUser
 from workers.core.pods import Pod
+from workers.protocol.agent_directory import CHILDREN
 from workers.protocol.errors import Unavailable
 from workers.protocol.pool_secret import SECRET_FILE
 from workers.protocol.version import PROTOCOL
@@ -34,7 +35,7 @@ from workers.specs.pools import PoolSpec
 
 _PREFIX = "TERRASLOT_"  # of all variables that are this system's
 _CLOSED = "closed"
-_CHILDREN = f"{WORK}/children"
+_CHILDREN = f"{WORK}/{CHILDREN}"
 # The same for all agents that are started now; those of an earlier protocol version have another.
 TEMPLATE = f"protocol-{PROTOCOL}"
 AGENT = (sys.executable, "-P", "-m", "agent")
@@ -203,8 +204,9 @@ class LocalPods(PodBackend):
                 record.process.send(SIGKILL)
             return record.as_pod(path.parent.name, path.name, self.clock())
         if record.is_to_go_on(path):
-            going_on = self._start_again(path, record) if self.environment else record
-            return going_on.as_pod(path.parent.name, path.name, self.clock())
+            if self.environment and not (self._root / _CLOSED).exists():
+                record = self._start_again(path, record)
+            return record.as_pod(path.parent.name, path.name, self.clock())
         if record.ended is None:
             kept_reports.save(path / WORK, self._reports(path.parent.name), path.name)
             phase, ended = pod_record.how_it_ended(record.process.exit_code(), path / LOG)

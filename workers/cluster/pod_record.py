@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from workers.cluster.process_log import last_line
 from workers.cluster.processes import Process
 from workers.core.pods import Pod, PodPhase
+from workers.protocol.agent_directory import APPLY
 
 RECORD = "pod.json"
 LOG = "agent.log"
 WORK = "work"
-_APPLY = "apply.json"  # an agent has it in WORK while it applies
 _RESTARTS = 3
 
 
@@ -54,7 +54,7 @@ class PodRecord(BaseModel):
     def is_to_go_on(self, directory: Path) -> bool:
         """Whether its agent is started again to go on with its apply: it died, and nobody wants the pod to end."""
         wanted = self.kill_at is None and self.ended is None and self.restarts < _RESTARTS
-        return wanted and (directory / WORK / _APPLY).exists()
+        return wanted and (directory / WORK / APPLY).exists()
 
     def as_pod(self, pool: str, name: str, now: float) -> Pod:
         """Return the pod as its backend lists it."""

@@ -1,7 +1,7 @@
 """Processes by pid and start time: a pid alone is another process's later.
 
 The start time is the kernel's; on Linux no change of the clock moves it. A zombie counts as gone. The records of its
-children name what a dead agent left running (:mod:`workers.protocol.children`).
+children name what a dead agent left running (:mod:`workers.protocol.agent_directory`).
 """
 
 import os
@@ -18,7 +18,7 @@ import psutil
 
 from workers.cluster import agent_files
 from workers.cluster.system_user import SystemUser
-from workers.protocol.children import ChildRecord, parse
+from workers.protocol.agent_directory import ChildRecord, parse
 
 
 @dataclass(frozen=True, slots=True)
