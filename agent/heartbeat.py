@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
+from redis.backoff import EqualJitterBackoff
 from structlog.typing import FilteringBoundLogger
 
 from agent.execution import Execution, StopCause
@@ -21,8 +22,16 @@ from workers.protocol.leases import CancelMode, HeartbeatReply, Lease, SlotState
 from workers.protocol.messages import AgentRegistered
 from workers.slots.slot_map import SlotMap
 
+# Agents that one outage has silenced together don't come back together.
+_RETRY = EqualJitterBackoff(cap=10.0, base=0.75)
+_LONGEST_AFTER = 5  # failures
 # A busy agent sends one at least every second, and a cancel travels with it: the rest is the call itself.
 BUSY_SECONDS = 0.75
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds until the next heartbeat after this number of failed ones, a little different each time."""
+    return _RETRY.compute(min(failures, _LONGEST_AFTER))
 
 
 @dataclass(eq=False, repr=False)
@@ -85,7 +94,7 @@ class Heartbeat:
 
     def _work(self) -> None:
         failing_since: float | None = None
-        pause = 0.0
+        pause, failures = 0.0, 0
         while not self._ended.wait(pause):
             try:
                 self.beat()
@@ -95,11 +104,12 @@ class Heartbeat:
                 failing_since = failing_since or time.monotonic()
                 self._registered = False  # a server that was away may have lost what it was told last
                 self.liveness.heartbeat(reached=False)
-                pause = min(10.0, max(BUSY_SECONDS, 1.5 * pause))
+                failures += 1
+                pause = pause_after(failures)
                 continue
             if failing_since is not None:
                 self.logger.info("the slot map is back", after=round(time.monotonic() - failing_since, 1))
-            failing_since, pause = None, 0.0
+            failing_since, pause, failures = None, 0.0, 0
             self.liveness.heartbeat(reached=True)
             self._rest()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redis.backoff import EqualJitterBackoff
 from structlog.typing import FilteringBoundLogger
 
 from agent.files import write_atomically
@@ -23,7 +24,7 @@ from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import PhaseFinished, Report
 
 REPEAT_AFTER = 3.0  # seconds: the control plane takes a report within one
-_RETRY_SECONDS = 1.0
+_RETRY = EqualJitterBackoff(cap=1.0, base=1.0)  # seconds; agents that one outage has silenced don't return together
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Outbox:
     def _work(self) -> None:
         while (report := self._outbox.get()) is not None:
             while not self._try(report):
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(_RETRY.compute(0))
 
     def _try(self, report: Report) -> bool:
         kept = self._kept.get(report.token) if isinstance(report, PhaseFinished) else None

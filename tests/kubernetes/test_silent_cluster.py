@@ -105,6 +105,7 @@ def worker(system: System, *options: str) -> Iterator[None]:
         "TERRASLOT_REDIS_URL": config.redis_url,
         "TERRASLOT_ENCRYPTION_KEYS": config.encryption_keys.get_secret_value(),
         "TERRASLOT_KUBECONFIG": str(config.kubeconfig),
+        "TERRASLOT_CYCLE_SECONDS": "6",  # over half of which the cycles are spread
     }
     program = [sys.executable, "-m", "celery", "-A", "workers", "worker", "--without-mingle", *options]
     with (config.home / "worker.log").open("ab") as log:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -277,3 +280,16 @@ def test_an_error_in_one_pool_stops_no_other(control: ControlPlane) -> None:
     pools.ensure(control.system, PoolSpec(name="other"))
     assert cycles(control.system) == ["default", "other"]
     assert control.redis.llen("terraslot.cluster") == 3  # one for the pods of deleted pools
+
+
+def test_cycles_of_many_pools_do_not_begin_at_one_moment(control: ControlPlane) -> None:
+    for number in range(15):
+        pools.ensure(control.system, PoolSpec(name=f"pool-{number:02}"))
+    began = datetime.now(UTC)
+    assert len(cycles(control.system)) == 16
+    messages = [json.loads(each)["headers"] for each in control.redis.lrange("terraslot.cluster", 0, -1)]
+    etas = [each["eta"] for each in messages if each["task"] == "terraslot.cycle"]
+    waits = sorted((datetime.fromisoformat(eta) - began).total_seconds() if eta else 0.0 for eta in etas)
+    assert (waits[0], len(waits)) == (0, 16)
+    assert all(later - earlier > 0.5 for earlier, later in pairwise(waits))
+    assert waits[-1] < control.system.settings.cycle_seconds / 2 + 1

@@ -58,10 +58,13 @@ def protect(system: System, pool: str, agent: str, run: str) -> bool:
 
 
 def cycles(system: System) -> list[str]:
-    """Send one cycle task for every pool, so that an error in one stops no other, and one sweep; return the pools."""
+    """Send one cycle task for every pool, so that an error in one stops no other, and one sweep; return the pools.
+
+    Cycles of many pools are spread over half of the interval, so that they don't ask one API server at one moment.
+    """
     interval = system.settings.cycle_seconds
     system.celery.send_task(names.SWEEP, expires=interval)
-    return _for_every_pool(system, names.CYCLE, interval)
+    return _for_every_pool(system, names.CYCLE, interval, over=interval / 2)
 
 
 def dispatches(system: System) -> list[str]:
@@ -144,8 +147,8 @@ def _log_unprotected(pool: str, failures: dict[str, TerraslotError]) -> None:
         log.warning("safe-to-evict not set", pool=pool, pod=pod, why=str(error))
 
 
-def _for_every_pool(system: System, task: str, interval: float) -> list[str]:
+def _for_every_pool(system: System, task: str, interval: float, *, over: float = 0.0) -> list[str]:
     pools = system.pool_names()
-    for pool in pools:
-        system.celery.send_task(task, args=[pool], expires=interval)
+    for number, pool in enumerate(pools):
+        system.celery.send_task(task, args=[pool], expires=interval, countdown=over * number / len(pools))
     return pools
