@@ -39,6 +39,22 @@ def test_the_agents_budget_covers_busy_agents_of_this_release_and_no_idle_one(bu
     assert not _selected(busy_agents, strange)
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"app.kubernetes.io/managed-by": "terraslot", "app.kubernetes.io/component": "agent"},
+        {"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/instance": "old"},
+    ],
+    ids=["of 0.1.0", "adopted from a Deployment"],
+)
+def test_it_covers_pods_that_this_version_has_not_made(busy_agents: Object, others: dict[str, str]) -> None:
+    """F44"""
+    ours = {f"terraslot.dev/{name}": value for name, value in (("instance", RELEASE), ("pool", "default"))}
+
+    assert _selected(busy_agents, {**others, **ours, "terraslot.dev/busy": "true"})
+    assert not _selected(busy_agents, {**others, **ours})
+
+
 def test_it_is_never_satisfied_in_the_one_form_that_counts_for_pods_without_a_controller(busy_agents: Object) -> None:
     # However many agents are busy, fewer are there than must be: each eviction is refused, of an unready one too.
     assert isinstance(busy_agents["spec"]["minAvailable"], int)

@@ -155,5 +155,12 @@ def test_a_pool_that_names_no_image_and_no_account_gets_the_charts() -> None:
     assert gpu.node_selector == {"gpu": "true"}
 
 
+def test_a_pool_of_which_only_the_name_is_given_gets_the_defaults() -> None:
+    data = one(render({"pools": {"default": None}}), "ConfigMap", f"{NAME}-pools")["data"]
+    [pool] = map(PoolSpec.model_validate, _documents(data["pools.yaml"]))
+
+    assert (pool.name, pool.type) == ("default", "kubernetes")
+
+
 def test_without_pools_and_workspaces_there_is_nothing_to_apply() -> None:
     assert [job["metadata"]["name"] for job in of_kind(render(), "Job")] == [f"{NAME}-migrate", f"{NAME}-drain"]

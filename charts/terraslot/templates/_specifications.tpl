@@ -6,7 +6,7 @@
 {{- with .Values.pools }}
 pools.yaml: |
   {{- range $pool, $values := . }}
-  {{- $spec := merge (dict "name" $pool) $values (dict "type" "kubernetes") }}
+  {{- $spec := merge (dict "name" $pool) ($values | default dict) (dict "type" "kubernetes") }}
   {{- if eq $spec.type "kubernetes" }}{{ $_ := set $spec "kubernetes" (merge (dict) ($spec.kubernetes | default dict) $pod) }}{{ end }}
   ---
   {{- toYaml $spec | nindent 2 }}
@@ -16,7 +16,7 @@ pools.yaml: |
 workspaces.yaml: |
   {{- range $workspace, $values := . }}
   ---
-  {{- toYaml (merge (dict "name" $workspace) $values) | nindent 2 }}
+  {{- toYaml (merge (dict "name" $workspace) ($values | default dict)) | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -37,7 +37,8 @@ workspaces.yaml: |
 {{- range $name, $pool := .Values.pools }}
 {{- include "terraslot.refusePool" (dict "path" (printf "pools.%s" $name) "pool" ($pool | default dict)) }}
 {{- end }}
-{{- range $name, $workspace := .Values.workspaces }}
+{{- range $name, $values := .Values.workspaces }}
+{{- $workspace := $values | default dict }}
 {{- $url := dig "source" "url" "" $workspace }}
 {{- $token := "give it with `terraslot workspace update %s --sensitive-env GIT_PASSWORD` once the workspace is there" }}
 {{- if regexMatch "^(https?://[^/?#]*|[a-z]+://[^/?#@]*:[^/?#]*)@" $url }}
