@@ -44,6 +44,8 @@ def test_phases(phase: str, expected: PodPhase) -> None:
 def test_a_pod_that_ends_is_deleting_whatever_its_phase_says() -> None:
     ending = pod({"phase": "Failed"}, deletionTimestamp="1970-01-01T00:02:00Z")
     assert ending.deleting
+    assert ending.ends_at == 120.0
+    assert pod().ends_at is None
 
 
 @pytest.mark.parametrize(

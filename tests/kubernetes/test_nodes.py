@@ -147,7 +147,8 @@ class TestALostNode:
         assert nodes.run("run-1").status is RunStatus.PLANNING
         said = nodes.status() or ""
         assert f"the agent {lost.name} is silent since 20" in said
-        assert f"its pod is Terminating on the node {NODE} (NotReady) until 20" in said
+        assert f"its pod is Terminating on the node {NODE} (NotReady) until the node confirms its end" in said
+        assert "in a grace period that ends at 20" in said
         assert f"`terraslot agent forget {lost.name} --node-is-gone` ends the wait" in said
         assert said in health.agents(nodes.system).says
         run = views.one(nodes.system.database, "run-1")

@@ -34,7 +34,7 @@ _FOR_A_WHILE = {
 
 def kept(client: redis.Redis) -> dict[str, int]:
     """All keys with their time to live in seconds, -1 for ever; but not the queues that no worker consumes here."""
-    keys = {key.decode() for key in client.scan_iter()} - {names.SUBMIT_QUEUE, names.CONTROL_QUEUE}
+    keys = {key.decode() for key in client.scan_iter()} - {names.SUBMIT_QUEUE, names.CONTROL_QUEUE, names.CLUSTER_QUEUE}
     return {key: client.ttl(key) for key in keys}
 
 

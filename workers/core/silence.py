@@ -16,14 +16,11 @@ def waits_for(agent: AgentRecord, pod: Pod | None, condition: str | None = None)
         return f"{said}, and its run waits until it is heard or its pod is gone"
     where = f" on the node {pod.node}" if pod.node else ""
     where += f" ({condition})" if pod.node and condition else ""
-    if not pod.deleting:
-        said += f", and its pod is still there{where}"
-    elif pod.ends_at is None:
-        said += f", and its pod is Terminating{where}"
-    else:
-        said += f", and its pod is Terminating{where} until {_moment(pod.ends_at)}, or until the node is back"
+    said += f", and its pod is {'Terminating' if pod.deleting else 'still there'}{where}"
     if not pod.node:
         return said
+    if pod.ends_at is not None:
+        said += f" until the node confirms its end, in a grace period that ends at {_moment(pod.ends_at)}"
     return f"{said}; if the node is gone for good, `terraslot agent forget {agent.name} --node-is-gone` ends the wait"
 
 
