@@ -38,7 +38,7 @@ _WORK_DIR = "TERRASLOT_WORK_DIR"
 
 def supervise(work: Callable[[], int]) -> int:
     """Supervise a process that does ``work``, and return its exit code; in that process, return what ``work`` does."""
-    supervisor = _Supervisor(Path(os.environ.get(_WORK_DIR) or os.devnull))
+    supervisor = _Supervisor(Path(os.environ.get(_WORK_DIR) or os.devnull).expanduser().absolute())
     while (code := supervisor.start_worker()) is None:
         pass
     return work() if supervisor.is_worker else code

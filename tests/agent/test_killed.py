@@ -123,6 +123,26 @@ def test_an_apply_outlives_the_worker_and_is_reported_by_the_next(
     assert agent.exit_code() == 0
 
 
+def test_an_apply_is_not_repeated_where_it_had_ended_and_its_outputs_were_still_read(
+    start_agent: StartAgent, plane: Plane, begin: Begin, tmp_path: Path
+) -> None:
+    """F9, F41: how the apply ended is on disk; only its outputs are asked for again."""
+    terraform, asked = tmp_path / "terraform", tmp_path / "asked"
+    first = f"[ -e {asked} ] || {{ touch {asked}; exec sleep 60; }}"
+    terraform.write_text(f'#!/bin/sh\n[ "$1" != output ] || {first}\nexec {shutil.which("terraform")} "$@"\n')
+    terraform.chmod(0o755)
+    agent = start_agent(TERRASLOT_TERRAFORM=str(terraform))
+    plane.report("agent_registered", agent="agent-1")
+    apply = begin()
+    apply.go_on()
+    eventually(asked.exists)
+    worker_of(agent).send_signal(signal.SIGKILL)
+    report = apply.end()
+    assert (report["outcome"], report["outputs"]) == ("succeeded", {"o": 1})
+    assert json.loads(apply.state.read_text())["serial"] == 1
+    assert list((agent.work_dir / "children").iterdir()) == []
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_an_apply_that_ends_while_no_agent_lives_is_reported_by_the_next(
     agent: AgentProcess,

@@ -62,8 +62,7 @@ class Process:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        # The kernel ends all processes of a container with its first.
-        self._kill_children()
+        # The kernel ends all processes of a container with its first: the agent's worker here, too, and we the others.
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
