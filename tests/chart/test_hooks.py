@@ -155,6 +155,13 @@ def test_a_pool_that_names_no_image_and_no_account_gets_the_charts() -> None:
     assert gpu.node_selector == {"gpu": "true"}
 
 
+def test_the_log_of_a_test_is_there_when_helm_reads_it_by_the_pods_name() -> None:
+    [pod] = [each for each in render() if hooks(each) == {"test"}]
+
+    assert pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert len(containers(pod)) == 1
+
+
 def test_a_pool_of_which_only_the_name_is_given_gets_the_defaults() -> None:
     data = one(render({"pools": {"default": None}}), "ConfigMap", f"{NAME}-pools")["data"]
     [pool] = map(PoolSpec.model_validate, _documents(data["pools.yaml"]))
