@@ -7,13 +7,16 @@ import pty
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from subprocess import Popen
 from typing import Any
 
 import pytest
 
 from tests.waiting import eventually
+from workers.cli import system as cli_system
 from workers.core.lifecycle import RunStatus
+from workers.services import system as services_system
 from workers.services import workspaces
 from workers.services.runs import decide
 
@@ -42,6 +45,33 @@ def test_without_a_terminal_an_apply_is_left_waiting_and_says_how_it_goes_on(emb
     assert "greeting = hello" in confirmed.out
     again = cli("confirm", run_id)
     assert again.sentence == f"Run {run_id} can't be confirmed: it is succeeded, not waiting for a confirmation."
+
+
+def test_a_decision_needs_neither_the_database_nor_keys(embedded, cli, monkeypatch) -> None:
+    """The task decides: for the command line as for any caller, with its words, and once for one message."""
+    name = embedded.workspace("decided", ONE)
+    known = embedded.system
+    runs = []
+    for number in range(3):
+        assert cli("apply", name, "--no-wait").code == 0
+        runs.append(embedded.reaches(name, RunStatus.APPLY_PENDING).run_id)
+        with monkeypatch.context() as without:
+            without.setattr(services_system, "system", lambda: replace(known, database=None, settings=None))
+            cli_system.system.cache_clear()
+            if number == 0:
+                cancelled = cli("cancel", runs[0][:8])
+                assert (cancelled.code, "is cancelled" in cancelled.out) == (0, True)
+                assert "over already" in cli("cancel", runs[0]).sentence
+            elif number == 1:
+                assert cli("discard", runs[1], "--json").json["status"] == "discarded"
+                assert "it is discarded, not waiting" in cli("discard", runs[1]).sentence
+            else:
+                confirmed = cli("confirm", runs[2], "--no-wait")
+                assert (confirmed.code, "is applying: `terraslot logs -f" in confirmed.out) == (0, True)
+            for verb in ("confirm --no-wait", "discard", "cancel"):
+                assert "'nowhere'" in cli(f"{verb} nowhere").sentence
+        cli_system.system.cache_clear()
+    assert embedded.reaches(name, RunStatus.SUCCEEDED).run_id == runs[2]
 
 
 def test_yes_confirms_what_it_planned_and_json_is_alone_on_stdout(embedded, cli) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from workers.protocol import names
 from workers.protocol.redis_address import parse
 from workers.protocol.sources import GitSource
 from workers.services import system as services_system
@@ -30,9 +32,6 @@ NOBODY = "redis://:secret@127.0.0.1:1/0"
         ("slots --pool nowhere", "'nowhere'"),
         ("show nowhere", "'nowhere'"),
         ("logs nowhere", "'nowhere'"),
-        ("confirm nowhere", "'nowhere'"),
-        ("discard nowhere", "'nowhere'"),
-        ("cancel nowhere", "'nowhere'"),
         ("workspace create net --path /nowhere", "/nowhere"),
         ("workspace create net --path {home}/empty", "no *.tf file"),
         ("workspace create net --path {home}/code --pool nowhere", "'nowhere'"),
@@ -74,18 +73,13 @@ def test_a_wrong_usage_ends_with_2_and_says_what_is_right(environment, cli, comm
     assert says in " ".join(answer.err.split())
 
 
-def test_a_run_that_waits_for_nobody_can_be_neither_confirmed_nor_discarded(control, cli) -> None:
-    control.workspace()
-    control.submit(run_id="waits")
-    for verb in ("confirm", "discard"):
-        assert "it is pending, not waiting for a confirmation" in cli(verb, "waits").sentence
-
-
-def test_a_run_that_is_over_can_not_be_cancelled(control, cli) -> None:
-    control.workspace()
-    control.submit(run_id="over")
-    assert cli("cancel over").code == 0
-    assert "over already" in cli("cancel over").sentence
+@pytest.mark.parametrize("command", ["confirm it --no-wait", "discard it", "cancel it"])
+def test_a_decision_that_no_worker_takes_is_void_and_says_so(control, cli, monkeypatch, command) -> None:
+    monkeypatch.setattr("workers.cli.decisions._ANSWERED_WITHIN", 0.2)
+    refused = cli(command).sentence
+    assert "No worker has answered within 0.2 s: see `terraslot doctor`" in refused
+    message = json.loads(control.system.redis.rpop(names.CONTROL_QUEUE))
+    assert message["headers"]["expires"]
 
 
 def test_the_beginning_of_two_ids_is_refused_with_both(control, cli) -> None:

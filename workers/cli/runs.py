@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.console import is_interactive, say, show_json
+from workers.cli.decisions import Decided, decide
 from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
 from workers.cli.options import AsJson, Destroy, NoWait, Priority, RunId, WorkspaceName
 from workers.cli.outcome import FAILURE, INTERRUPTED, STYLES, changes, exit_code, tell
@@ -17,7 +18,6 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import Phase
 from workers.services import workspaces
-from workers.services.runs import decide
 from workers.services.runs import views as run_views
 from workers.services.runs.views import RunView
 from workers.slots.log_stream import LogLine
@@ -69,17 +69,18 @@ def apply(
 @app.command()
 def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Let the plan of a waiting run be applied, and follow the apply."""
-    decided = run_views.view(decide.confirm(system(), run))
+    decided = decide(names.CONFIRM, run)
     if no_wait and not decided.status.is_over:
-        tell(decided, as_json=as_json)
+        follows = f": `terraslot logs -f {decided.run_id}` follows it"
+        _tell_as_asked(decided, as_json=as_json, goes_on=follows)
     else:
-        _finish(_await_end(decided, lambda line: line.phase == Phase.APPLY, as_json=as_json), as_json=as_json)
+        _finish(_await_end(decided.run_id, lambda line: line.phase == Phase.APPLY, as_json=as_json), as_json=as_json)
 
 
 @app.command()
 def discard(run: RunId, as_json: AsJson = False) -> None:
     """Refuse the plan of a waiting run."""
-    _tell_as_asked(run_views.view(decide.discard(system(), run)), as_json=as_json)
+    _tell_as_asked(decide(names.DISCARD, run), as_json=as_json)
 
 
 @app.command()
@@ -90,9 +91,12 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """End a run: terraform is interrupted once, and has time to store its state."""
-    asked = run_views.view(decide.cancel(system(), run, force=force))
-    ended = asked if no_wait or asked.status.is_over else _await_end(asked, lambda _: False, as_json=as_json)
-    if ended.status is RunStatus.CANCELLED or not ended.status.is_over:
+    asked = decide(names.CANCEL, run, force=force)
+    if no_wait or asked.status.is_over:
+        _tell_as_asked(asked, as_json=as_json)
+        return
+    ended = _await_end(asked.run_id, lambda _: False, as_json=as_json)
+    if ended.status is RunStatus.CANCELLED:
         _tell_as_asked(ended, as_json=as_json)
         return
     tell(ended, as_json=as_json)
@@ -157,9 +161,9 @@ def _follow(run_id: str, *, yes: bool = False, ask: bool = False, as_json: bool)
     return run
 
 
-def _await_end(run: RunView, wanted: Callable[[LogLine], bool], *, as_json: bool) -> RunView:
-    with _progress(run.run_id, f"`terraslot logs -f {run.run_id}` follows it", as_json=as_json) as progress:
-        return Follower(system(), run.run_id, progress, wanted).until(is_over)
+def _await_end(run_id: str, wanted: Callable[[LogLine], bool], *, as_json: bool) -> RunView:
+    with _progress(run_id, f"`terraslot logs -f {run_id}` follows it", as_json=as_json) as progress:
+        return Follower(system(), run_id, progress, wanted).until(is_over)
 
 
 @contextmanager
@@ -186,9 +190,9 @@ def _ask(run: RunView) -> str:
 def _decide(run: RunView, answer: str, progress: Progress) -> None:
     try:
         if answer == "yes":
-            decide.confirm(system(), run.run_id, attempt=run.attempt)
+            decide(names.CONFIRM, run.run_id, attempt=run.attempt)
         else:
-            decide.discard(system(), run.run_id)
+            decide(names.DISCARD, run.run_id)
     except (NotWaiting, AgentGone) as error:
         progress.note(str(error), "yellow")
 
@@ -198,14 +202,16 @@ def _finish(run: RunView, *, as_json: bool) -> None:
     raise typer.Exit(exit_code(run))
 
 
-def _tell_as_asked(run: RunView, *, as_json: bool) -> None:
+def _tell_as_asked(
+    run: RunView | Decided, *, as_json: bool, goes_on: str = "; it is over when terraform is gone"
+) -> None:
     """Print a run that is as it was asked for: no error, whatever its status."""
     if as_json:
         show_json(run)
     elif run.status.is_over:
         say(f"Run {run.run_id} of workspace {run.workspace} is {run.status}.")
     else:
-        say(f"Run {run.run_id} is {run.status}; it is over when terraform is gone.")
+        say(f"Run {run.run_id} is {run.status}{goes_on}.")
 
 
 def _all_lines(run: RunView) -> list[LogLine]:
