@@ -6,13 +6,16 @@ import json
 import os
 import signal
 
+import psutil
 import pytest
 
 from tests.system.conftest import HELD, Cloud
 from tests.waiting import eventually
+from workers.cluster.local import LocalPods
 from workers.core.errors import RunFailed
 from workers.core.lifecycle import RunStatus
 from workers.embedded import state
+from workers.slots.log_stream import RunLog
 
 
 def agent_pid(cloud: Cloud, pool: str, name: str) -> int:
@@ -49,10 +52,31 @@ def test_an_apply_outlives_its_agent_whose_pod_reports_it(cloud: Cloud) -> None:
     assert result.get(timeout=60)["status"] == "succeeded"
     assert cloud.run(result).agent == agent
     assert cloud.run(result).attempt == 1
-    (state_file,) = (cloud.system.settings.home / "state").rglob(f"*{workspace}*/*.tfstate")
+    state_file = cloud.system.settings.home / "state" / workspace / "terraform.tfstate"
     assert json.loads(state_file.read_text())["resources"]
     assert not list(state_file.parent.glob("*.lock.info"))
     eventually(lambda: cloud.quiet(pool))
+
+
+def test_an_apply_of_a_frozen_agent_whose_grace_is_over_stores_its_state(cloud: Cloud) -> None:
+    """F18, F19, F40: as `terraslot down` ends it when it is asked a second time."""
+    pool, gate = cloud.pool(), cloud.gate()
+    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
+    result = cloud.reach(cloud.apply(workspace), "APPLYING")
+    run = cloud.started(result)
+    log = RunLog(cloud.system.redis, pool, result.id)
+    eventually(lambda: any("local-exec" in line.text for line in log.read()))
+    pods = cloud.system.backends["local"]
+    assert isinstance(pods, LocalPods)
+    (pod,) = pods.list(pool)
+    (worker,) = psutil.Process(agent_pid(cloud, pool, run.agent or "")).children()
+    worker.send_signal(signal.SIGSTOP)
+    pods.expire_grace(pod)
+    with pytest.raises(RunFailed, match="agent_lost"):
+        result.get(timeout=60)
+    state_file = cloud.system.settings.home / "state" / workspace / "terraform.tfstate"
+    assert json.loads(state_file.read_text())["resources"]
+    assert not list(state_file.parent.glob("*.lock.info"))
 
 
 def test_an_apply_that_is_killed_with_its_agent_fails_and_is_never_repeated(cloud: Cloud) -> None:
