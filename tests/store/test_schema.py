@@ -20,16 +20,16 @@ from workers.protocol.leases import CancelMode
 from workers.store import migrations
 from workers.store.models import Base
 
-SQLITE_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' ORDER BY type, name"
+SQLITE_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%_version%' ORDER BY type, name"
 POSTGRESQL_SCHEMA = """
     SELECT 'column', table_name || '.' || column_name, concat_ws(
         ' ', ordinal_position, data_type, character_maximum_length, collation_name, is_nullable, column_default
-    ) FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+    ) FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE '%_version'
     UNION ALL
-    SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename NOT LIKE '%_version'
     UNION ALL
     SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid) FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace AND conrelid IS DISTINCT FROM to_regclass('alembic_version')
+    WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text NOT LIKE '%_version'
     ORDER BY 1, 2
 """
 
@@ -61,7 +61,8 @@ def definitions(sql):
 
 def test_alembic_finds_nothing_left_to_migrate(url, connect):
     with connect(url) as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        options = {"include_object": lambda _, name, *__: not name.endswith("_version")}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
 
 
 def test_migrations_and_models_make_the_same_schema_to_the_letter(url, empty_url, connect):
@@ -111,7 +112,7 @@ def test_three_processes_that_migrate_at_once_all_succeed(empty_url, connect):
     processes = [subprocess.Popen([sys.executable, "-c", program, empty_url]) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     with connect(empty_url) as connection:
-        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
+        assert connection.execute(text("SELECT count(*) FROM schema_version")).scalar_one() == 1
 
 
 def test_who_migrates_second_waits_for_the_first(empty_url, open_database, meanwhile):
@@ -152,7 +153,7 @@ EXPANDED = (
     "ALTER TABLE runs ADD COLUMN note TEXT",
     "ALTER TABLE runs ADD COLUMN weight INTEGER NOT NULL DEFAULT 1",
     "CREATE TABLE approvals (run VARCHAR(128) NOT NULL)",
-    "UPDATE alembic_version SET version_num = '9999'",
+    "UPDATE schema_version SET version_num = '9999'",
 )
 
 
@@ -175,13 +176,21 @@ def test_this_version_works_on_the_schema_of_a_later_one_and_leaves_it_as_it_is(
     assert ledger.events("run") == ["submitted", "dispatched", "failed"]
 
 
-def test_a_schema_of_another_program_is_refused(empty_url, open_database):
-    database = open_database(empty_url)
-    database.migrate()
-    with database.begin() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = 'ae1027a6acf'"))
+def test_a_schema_of_another_program_is_refused_and_left_as_it_is(empty_url, open_database, connect):
+    with connect(empty_url) as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('ae1027a6acf')"))
     with pytest.raises(Unavailable, match=r"of another program.*TERRASLOT_DATABASE_URL"):
-        database.migrate()
+        open_database(empty_url).migrate()
+    with connect(empty_url) as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["ae1027a6acf"]
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+
+
+def test_the_last_release_finds_a_version_that_it_knows(url, connect):
+    """It refuses any other, and so a rollback would end at its migration."""
+    with connect(url) as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [LAST_RELEASE]
 
 
 def test_the_last_release_can_read_and_insert_every_row_of_this_schema(url, empty_url, connect):

@@ -2,11 +2,13 @@
 
 from alembic import context
 
+from workers.store.migrations import VERSION_TABLE
 from workers.store.models import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
     # SQLite can do it since the transaction begins before the first statement, which its driver would not do.
     transactional_ddl=True,
 )
