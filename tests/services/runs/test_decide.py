@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -303,10 +304,15 @@ class TestAConfirmationOfThePlanThatWasSeen:
         assert message(tasks.confirm, "m-3", run, attempt=2)["status"] == "applying"
 
     def test_is_given_where_the_command_line_asked(
-        self, control: ControlPlane, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        control: ControlPlane,
+        message: Message,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         """The agent is lost while the prompt stands."""
-        monkeypatch.setattr(cli, "system", lambda: control.system)
+        ids = map(str, itertools.count())
+        monkeypatch.setattr(cli, "decide", lambda _, run, **how: message(tasks.confirm, next(ids), run, **how))
         run, agent = planned(control)
         shown = run_views.one(control.system.database, run)
         del control.pods.pods[agent.name]
