@@ -24,7 +24,6 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, inspect, text
 
 from workers.protocol.errors import Unavailable
-from workers.store.migrations.expansion import expand
 
 log = structlog.get_logger(__name__)
 
@@ -61,8 +60,6 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
             log.info("schema is newer than this version, left as it is", found=found, newest_known=newest)
             return
         _upgrade(config, connection, revision)
-        if revision == "head":
-            expand(connection)
 
 
 def _revision(connection: Connection) -> str | None:
