@@ -9,6 +9,7 @@ One agent executes one apply at a time, so that one file is enough. It goes once
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,29 +41,28 @@ class Applying(BaseModel):
 
 
 class ApplyRecord:
-    """The record of one agent. A full disk delays it, never the apply."""
+    """The record of one agent; safe from any thread. A full disk delays it, never the apply."""
 
     def __init__(self, work_dir: Path) -> None:
         self._path = work_dir / APPLY
+        self._lock = threading.Lock()
 
     def write(self, execution: Execution) -> None:
-        """Put what is known of an apply on disk."""
-        applying = Applying(
-            order=execution.order,
-            started_at=execution.started_at,
-            commit=execution.commit,
-            cause=execution.cause,
-            ended=execution.ended is not None,
-            code=execution.ended[0] if execution.ended else None,
-        )
-        try:
-            write_atomically(self._path, applying.model_dump_json(exclude_defaults=True, by_alias=True))
-        except OSError as error:
-            execution.logger.warning("apply not put on record", error=str(error))
+        """Put what is known of an apply on disk, unless it is over."""
+        with self._lock:
+            if execution.over:
+                return
+            try:
+                write_atomically(self._path, _applying(execution).model_dump_json(exclude_defaults=True, by_alias=True))
+            except OSError as error:
+                execution.logger.warning("apply not put on record", error=str(error))
 
-    def remove(self) -> None:
-        """Forget it."""
-        self._path.unlink(missing_ok=True)
+    def remove(self, execution: Execution | None = None) -> None:
+        """Forget what is on record; ``execution`` is over, and is not put there again."""
+        with self._lock, suppress(OSError):
+            if execution is not None:
+                execution.over = True
+            self._path.unlink(missing_ok=True)
 
     def read(self) -> Applying | None:
         """Return the apply that a previous process of this agent has begun; None if there is none, or none to read."""
@@ -71,6 +71,17 @@ class ApplyRecord:
             if found.order.phase is Phase.APPLY and found.order.slot == APPLY_SLOT:
                 return found
         return None
+
+
+def _applying(execution: Execution) -> Applying:
+    return Applying(
+        order=execution.order,
+        started_at=execution.started_at,
+        commit=execution.commit,
+        cause=execution.cause,
+        ended=execution.ended is not None,
+        code=execution.ended[0] if execution.ended else None,
+    )
 
 
 def left_by(applying: Applying, directory: Path, records: ChildRecords) -> Adopted | None:

@@ -98,6 +98,7 @@ class Execution:
         self.redeemed = self.left is not None
         self.commit = self.order.commit
         self.cause: StopCause | None = None
+        self.over = False
         self.ended: tuple[int | None] | None = None  # the lasting command's exit code, once it has ended
         self._reported = self.redeemed
         self._lock = threading.Lock()

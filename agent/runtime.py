@@ -213,8 +213,7 @@ class Agent:
             # On disk before all else that takes time: what is only in memory is lost with this process.
             self.reports.keep(finished, execution.lease)
         if execution.order.phase is Phase.APPLY:
-            execution.changed = _nothing
-            self._apply.remove()
+            self._apply.remove(execution)
         execution.log.close(_LOG_SECONDS)
         if not keeps_directory(execution.order, finished):
             self._directories.set_aside(execution.order.run)

@@ -127,7 +127,7 @@ class Bench:
     lines: Lines = field(default_factory=Lines)
     announced: list[str | None] = field(default_factory=list)
 
-    def execution(self, order: Order) -> Execution:
+    def execution(self, order: Order, **facts: Any) -> Execution:
         return Execution(
             order,
             pool=POOL,
@@ -137,6 +137,7 @@ class Bench:
             log=LogWriter(self.lines.append, order.phase, LOGGER),
             post=lambda report: self.announced.append(getattr(report, "commit", None)),
             logger=LOGGER,
+            **facts,
         )
 
     def execute(self, order: Order, execution: Execution | None = None) -> Any:
