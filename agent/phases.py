@@ -77,12 +77,8 @@ class Phases:
         terraform = Terraform(execution, self.command, module, environment)
         _initialise(execution, terraform, module)
         plan = execution.directory / _PLAN
-        changed = terraform.plan(
-            plan,
-            variables=_write_variables(execution.directory, {**order.variables, **sensitive.variables}),
-            destroy=order.destroy,
-            lock=order.kind is RunKind.PLAN_AND_APPLY,
-        )
+        variables = {**order.variables, **order.options.variables, **sensitive.variables}
+        changed = terraform.plan(plan, variables=_write_variables(execution.directory, variables))
         changes, known = terraform.show(plan)
         outputs = _bounded_outputs(execution, known)
         return execution.report(PhaseFinished, outcome="succeeded", changed=changed, changes=changes, outputs=outputs)

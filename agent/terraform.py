@@ -11,8 +11,8 @@ from agent import summary
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
 from agent.files import read_regular
 from agent.terraform_environment import exclusive, plugin_cache
-from workers.protocol.kinds import FailureReason
-from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes
+from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes, Order
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
 APPLIED = b"Apply complete!"  # how Terraform's last words begin
@@ -37,12 +37,12 @@ class Terraform:
         with exclusive(plugin_cache(self.environment), self.execution):
             self._run("init", "-input=false", *flags)
 
-    def plan(self, plan: Path, *, variables: Path | None, destroy: bool, lock: bool) -> bool:
+    def plan(self, plan: Path, *, variables: Path | None) -> bool:
         """Write a plan file and return whether it holds anything to apply."""
-        flags = ["-input=false", "-detailed-exitcode", f"-out={plan}"]
+        order = self.execution.order
+        flags = ["-input=false", "-detailed-exitcode", f"-out={plan}", *planning_flags(order), *self._parallelism]
         flags += [f"-var-file={variables}"] if variables else []
-        flags += ["-destroy"] if destroy else []
-        flags += [] if lock else ["-lock=false"]
+        flags += ["-lock=false"] if order.kind is RunKind.PLAN else []
         return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)).code == _PLAN_HAS_CHANGES
 
     def show(self, plan: Path) -> tuple[Changes, dict[str, Any]]:
@@ -52,12 +52,17 @@ class Terraform:
 
     def apply(self, plan: Path) -> None:
         """Apply a plan file, or go on with the apply of it that a previous process of this agent has begun."""
-        self._run("apply", "-input=false", str(plan), lasting=True)
+        self._run("apply", "-input=false", *self._parallelism, str(plan), lasting=True)
 
     def output(self) -> dict[str, Any]:
         """Return the outputs in the state; also when the phase was to be stopped, but the apply was done before."""
         found: dict[str, Any] = self._summary("output", "output", even_if_stopped=True)["outputs"]
         return found
+
+    @property
+    def _parallelism(self) -> list[str]:
+        parallelism = self.execution.order.options.parallelism
+        return [f"-parallelism={parallelism}"] if parallelism else []
 
     def _summary(self, kind: str, name: str, *arguments: str, even_if_stopped: bool = False) -> dict[str, Any]:
         finished = self._run(name, "-json", *arguments, keep_stdout=MAX_JSON_BYTES, even_if_stopped=even_if_stopped)
@@ -115,6 +120,17 @@ class Terraform:
             return PhaseFailed(FailureReason.AGENT_LOST, f"{sentence}\n\n{text}" if text else sentence)
         ended = f"was ended by signal {-finished.code}" if finished.code < 0 else f"exited with {finished.code}"
         return PhaseFailed(FailureReason.TERRAFORM_FAILED, text or f"terraform {name} {ended} and said nothing.")
+
+
+def planning_flags(order: Order) -> list[str]:
+    """Return the flags of ``terraform plan`` that say what is to be planned. Every value has been validated."""
+    options = order.options
+    return [
+        *(["-destroy"] if order.destroy else []),
+        *(["-refresh-only"] if options.refresh_only else []),
+        *(f"-target={address}" for address in options.targets),
+        *(f"-replace={address}" for address in options.replace),
+    ]
 
 
 def error_text(lines: Sequence[str]) -> str | None:

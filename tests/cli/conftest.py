@@ -61,7 +61,15 @@ class Answer:
     @property
     def sentence(self) -> str:
         """The one line of a refusal: exit code 1, nothing on stdout, no traceback."""
-        assert (self.code, self.out) == (1, ""), self
+        return self._told(1)
+
+    @property
+    def misuse(self) -> str:
+        """The same for a wrong usage: exit code 2."""
+        return self._told(2)
+
+    def _told(self, code: int) -> str:
+        assert (self.code, self.out) == (code, ""), self
         (line,) = self.err.splitlines()
         return line.removeprefix("Error: ")
 

@@ -136,7 +136,7 @@ def test_ctrl_c_leaves_the_run_going_and_cancel_ends_it(embedded, cli) -> None:
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate(timeout=30)
     assert (waiting.returncode, err) == (130, "")
-    assert f"Run {run.run_id} goes on" in out
+    assert f"the run is not: `terraslot logs -f {run.run_id}` follows it" in out
     assert embedded.latest("slow").status is RunStatus.APPLYING
     cancelled = cli("cancel", run.run_id)
     assert (cancelled.code, embedded.latest("slow").status) == (0, RunStatus.CANCELLED)

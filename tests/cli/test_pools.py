@@ -111,8 +111,8 @@ def test_a_pool_whose_cluster_can_not_be_asked_is_saved_and_says_so(control, cli
 
 
 def test_min_above_max_is_one_sentence(control, cli) -> None:
-    assert "min_agents (5) is above max_agents (2)" in cli("pool create net --min 5 --max 2").sentence
-    assert "max_agents" in cli("pool update default --max 0").sentence
+    assert "min_agents (5) is above max_agents (2)" in cli("pool create net --min 5 --max 2").misuse
+    assert "max_agents" in cli("pool update default --max 0").misuse
 
 
 def test_workspaces_are_applied_from_a_file(control, cli) -> None:

@@ -35,13 +35,6 @@ NOBODY = "redis://:secret@127.0.0.1:1/0"
         ("workspace create net --path /nowhere", "/nowhere"),
         ("workspace create net --path {home}/empty", "no *.tf file"),
         ("workspace create net --path {home}/code --pool nowhere", "'nowhere'"),
-        ("workspace create net --path {home}/code --subdir ../up", "'../up'"),
-        ("workspace create net --git ext::sh", "'ext::sh'"),
-        ("workspace create net --git https://git.example/net --ref=-x", "'-x'"),
-        ("workspace create Net_1 --path {home}/code", "'Net_1'"),
-        ("workspace create net --path {home}/code --env TERRASLOT_HOME=x", "TERRASLOT_HOME"),
-        ("workspace create net --path {home}/code --var 1st=x", "'1st'"),
-        ("workspace create net --path {home}/code --confirm-timeout 5", "confirm_timeout"),
         ("workspace create taken --path {home}/code", "'taken'"),
     ],
 )
@@ -49,6 +42,38 @@ def test_what_is_not_there_or_makes_no_sense_is_named_in_one_sentence(control, c
     control.workspace("taken")
     (control.home / "empty").mkdir()
     assert names in cli(command.format(home=control.home)).sentence
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("workspace create net --path {home}/code --subdir ../up", "'../up'"),
+        ("workspace create net --git ext::sh", "'ext::sh'"),
+        ("workspace create net --git https://git.example/net --ref=-x", "'-x'"),
+        ("workspace create Net_1 --path {home}/code", "'Net_1'"),
+        ("workspace create net --path {home}/code --env TERRASLOT_HOME=x", "TERRASLOT_HOME"),
+        ("workspace create net --path {home}/code --var 1st=x", "'1st'"),
+        ("workspace create net --path {home}/code --confirm-timeout 5", "confirm_timeout"),
+    ],
+)
+def test_a_value_that_can_not_be_is_named_in_one_sentence_and_ends_with_2(control, cli, command, names) -> None:
+    assert names in cli(command.format(home=control.home)).misuse
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("show nowhere --json", 1, "No run has an id that starts with 'nowhere'"),
+        ("runs --limit 0 --json", 2, "--limit"),
+        ("workspace create Net_1 --path . --json", 2, "'Net_1'"),
+        ("plan --json", 2, "Missing argument"),
+    ],
+)
+def test_with_json_an_error_is_a_document_and_told_once(control, cli, command, code, says) -> None:
+    answer = cli(command)
+    assert (answer.code, answer.err) == (code, "")
+    assert list(answer.json) == ["error"]
+    assert says in answer.json["error"]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +225,6 @@ def test_the_doctor_knows_the_embedded_terraform(environment, cli, monkeypatch) 
         ("https://me:hun/hunter2@git.example/net", "https://(hidden)", "--sensitive-env GIT_PASSWORD"),
         ("ssh://git:hunter2@git.example/net", "ssh://git@git.example/net", "give the agents a key"),
         ("git://me:hunter2@git.example/net", "git://me@git.example/net", "give the agents a key"),
-        ("http://me:hunter2@git.example/net", "http://git.example/net", "starts with https://"),
     ],
 )
 def test_a_password_in_a_git_url_is_refused_and_not_repeated(control, cli, url, bare, way) -> None:
@@ -210,6 +234,13 @@ def test_a_password_in_a_git_url_is_refused_and_not_repeated(control, cli, url, 
         assert bare in sentence
         assert way in sentence
         assert "hunter2" not in sentence
+
+
+def test_a_git_url_that_can_not_be_is_refused_without_its_password(control, cli) -> None:
+    said = cli("workspace create net --git http://me:hunter2@git.example/net").misuse
+    assert "starts with https://" in said
+    assert "http://git.example/net" in said
+    assert "hunter2" not in said
 
 
 def test_gits_password_is_refused_where_everybody_would_see_it(control, cli) -> None:
@@ -244,3 +275,15 @@ def test_a_password_that_an_earlier_version_took_in_a_url_is_shown_nowhere(contr
         for form in (command, f"{command} --json"):
             told = cli(form)
             assert "hunter2" not in told.out + told.err
+
+
+def test_options_of_a_run_are_checked_before_anything_is_sent(control, cli) -> None:
+    control.workspace()
+    for options, said in (
+        ("--target 'rm -rf /'", "'rm -rf /' is no address of a resource or module"),
+        ("--replace module.net", "'module.net' is no address of a resource"),
+        ("--refresh-only --destroy", "refresh_only changes no resource"),
+        ("--var 'no name=1'", "'no name' is not a variable name"),
+    ):
+        assert said in cli(f"plan net --no-wait {options}").misuse
+    assert control.system.broker.llen("celery") == 0

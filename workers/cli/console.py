@@ -21,6 +21,9 @@ from rich.text import Text
 
 from workers.protocol.names import CONTROLS
 
+# Exit codes.
+SUCCESS, FAILURE, MISUSE, LEFT_WAITING, INTERRUPTED = 0, 1, 2, 3, 130
+
 _PIPE_WIDTH = 250  # nothing is cut or wrapped where a program reads
 _CONTROL = re.compile(f"[{CONTROLS}]")
 

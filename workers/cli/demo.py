@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from workers import settings
-from workers.cli.console import complain, console, say
+from workers.cli.console import FAILURE, INTERRUPTED, complain, console, say
 from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
-from workers.cli.outcome import FAILURE, INTERRUPTED, changes, exit_code, tell, tell_outputs
+from workers.cli.outcome import changes, exit_code, tell, tell_outputs
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
 from workers.core.lifecycle import RunStatus

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import typer
 
-from workers.cli.console import answer, cell, console, say, show_json, table
+from workers.cli.console import FAILURE, answer, cell, console, say, show_json, table
 from workers.cli.options import AsJson
-from workers.cli.outcome import FAILURE
 from workers.cli.system import system
 from workers.services import health
 from workers.services.errors import user_message

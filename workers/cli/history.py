@@ -11,7 +11,7 @@ from rich.table import Table
 
 from workers.cli.console import cell, console, say, show_json, show_table
 from workers.cli.options import AsJson, RunId
-from workers.cli.outcome import STYLES, changes, tell_outputs
+from workers.cli.outcome import STYLES, changes, options, tell_outputs
 from workers.core.lifecycle import RunStatus
 from workers.services.formatting import ago
 from workers.services.runs import views as run_views
@@ -95,7 +95,9 @@ def _facts(run: RunView) -> Table:
         "Run": run.run_id,
         "Workspace": run.workspace,
         "Pool": run.pool,
-        "Kind": f"{run.kind}, destroy" if run.destroy else run.kind,
+        "Kind": run.kind,
+        "Options": "\n".join(options(run)),
+        "Message": run.message,
         "Status": f"{run.status} ({run.reason})" if run.reason else run.status,
         "Changes": changes(run),
         "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,

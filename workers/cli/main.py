@@ -1,7 +1,8 @@
 """The entry point: commands are found by name and their modules imported when they are used.
 
-Exit codes: 0 for success alone; 1 for an error, or a run that ended otherwise; 2 for a wrong usage; 3 for a run
-that was left waiting for a confirmation; 130 after Ctrl-C.
+Exit codes: 0 for success alone; 1 for an error, or a run that ended otherwise; 2 for a wrong usage or an invalid
+value; 3 for a run that was left waiting for a confirmation; 130 after Ctrl-C. With --json, an error is the document
+``{"error": …}`` on stdout.
 """
 
 import gc
@@ -10,9 +11,11 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
-from workers.cli.console import complain
+from workers.cli.console import FAILURE, MISUSE, complain, show_json
 from workers.services.errors import user_message
 
 # Each with its module and its line in the page of all commands, so that the page needs no module.
@@ -75,15 +78,31 @@ class Commands(TyperGroup):
         return group.get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run a command. An error with a sentence for people ends it with that sentence and exit code 1."""
+        """Run a command, and end this process. An error that people can do something about is told in a sentence."""
+        given = args[0] if args else extra.get("args")
+        as_json = "--json" in (sys.argv if given is None else given)
         try:
-            return super().main(*args, **extra)
+            code = super().main(*args, **{**extra, "standalone_mode": not as_json})
         except Exception as error:
-            words = user_message(error)
+            words = _words(error)
             if words is None:
                 raise
-        complain(words)
-        sys.exit(1)
+            if as_json:
+                show_json({"error": words})
+            else:
+                complain(words)
+            code = MISUSE if isinstance(error, _MISUSES) else FAILURE
+        sys.exit(code)
+
+
+_MISUSES = (TyperException, ValidationError)
+
+
+def _words(error: Exception) -> str | None:
+    if isinstance(error, typer.Abort):
+        return "Aborted: nothing was changed."
+    # With --json, the parser of the command line raises what it would have printed.
+    return error.format_message() if isinstance(error, TyperException) else user_message(error)
 
 
 app = typer.Typer(

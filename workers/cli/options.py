@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
@@ -14,6 +15,25 @@ PoolName = Annotated[str, typer.Argument(metavar="POOL", help="A pool's name.")]
 WorkspaceName = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A workspace's name.")]
 Priority = Annotated[int, typer.Option(min=-1000, max=1000, help="Runs with a higher priority start first.")]
 Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of everything.")]
+
+_VARIABLE = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
+VARIABLES = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VARIABLE)]
+RUN_OPTIONS: dict[str, Any] = {
+    "target": Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Plan this resource or module alone. May be repeated.")
+    ],
+    "replace": Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Plan to replace this resource. May be repeated.")
+    ],
+    "refresh_only": Annotated[
+        bool | None, typer.Option("--refresh-only", help="Bring the state to what is there; change nothing.")
+    ],
+    "var": VARIABLES,
+    "parallelism": Annotated[
+        int | None, typer.Option(min=1, max=1000, help="How many resources Terraform changes at a time.")
+    ],
+    "message": Annotated[str | None, typer.Option("--message", "-m", help="Why this run is wanted.")],
+}
 
 
 def with_options(options: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -34,3 +54,29 @@ def with_options(options: dict[str, Any]) -> Callable[[Callable[..., None]], Cal
         return with_given
 
     return decorate
+
+
+def variables(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the Terraform variables that --var gives."""
+    return {name: value_of("--var", name, value) for name, value in assignments("var", given).items()}
+
+
+def assignments(option: str, given: dict[str, Any]) -> dict[str, str]:
+    """Return what an option with NAME=VALUE gives."""
+    pairs = [assignment.partition("=") for assignment in given.get(option, ())]
+    for name, equals, _ in pairs:
+        if not equals or not name:
+            raise typer.BadParameter(f"--{option} {name}: write NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+def value_of(option: str, name: str, value: str) -> Any:
+    """Return the value of a Terraform variable: JSON where it begins as JSON does, else text."""
+    if not value.startswith(("[", "{", '"')):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{option} {name}: a value that begins with {value[0]} is JSON, but {error}."
+        ) from None

@@ -3,13 +3,10 @@
 import json
 from typing import Any
 
-from workers.cli.console import clean, complain, say, show_json
+from workers.cli.console import FAILURE, LEFT_WAITING, SUCCESS, clean, complain, say, show_json
 from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import RunKind
 from workers.services.runs.views import RunView
-
-SUCCESS, FAILURE, LEFT_WAITING = 0, 1, 3
-INTERRUPTED = 130
 
 STYLES = {
     RunStatus.SUCCEEDED: "green",
@@ -60,6 +57,19 @@ def changes(run: RunView) -> str:
     if not any(counts.values()):
         return "no resource changes"
     return f"{counts['add']} to add, {counts['change']} to change, {counts['destroy']} to destroy"
+
+
+def options(run: RunView) -> list[str]:
+    """Return what was asked of a run beside its workspace, as Terraform writes it."""
+    asked = run.options
+    return [
+        *(["-destroy"] if run.destroy else []),
+        *(["-refresh-only"] if asked.get("refresh_only") else []),
+        *(f"-target={address}" for address in asked.get("targets", ())),
+        *(f"-replace={address}" for address in asked.get("replace", ())),
+        *(f"-var {name}={_value(value)}" for name, value in sorted(asked.get("variables", {}).items())),
+        *([f"-parallelism={asked['parallelism']}"] if "parallelism" in asked else []),
+    ]
 
 
 def _success(run: RunView) -> str:

@@ -3,15 +3,27 @@
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from signal import SIG_IGN, SIGINT, signal
 from typing import Annotated, Any
 
 import typer
 
-from workers.cli.console import is_interactive, say, show_json
+from workers.cli.console import FAILURE, INTERRUPTED, is_interactive, say, show_json
 from workers.cli.decisions import Decided, decide
 from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
-from workers.cli.options import AsJson, Destroy, NoWait, Priority, RunId, WorkspaceName
-from workers.cli.outcome import FAILURE, INTERRUPTED, STYLES, changes, exit_code, tell
+from workers.cli.options import (
+    RUN_OPTIONS,
+    AsJson,
+    Destroy,
+    NoWait,
+    Priority,
+    RunId,
+    WorkspaceName,
+    variables,
+    with_options,
+)
+from workers.cli.outcome import STYLES, changes, exit_code, tell
+from workers.cli.sensitive import SENSITIVE, change
 from workers.cli.system import system
 from workers.core.errors import AgentGone, NotWaiting
 from workers.core.lifecycle import RunStatus
@@ -19,7 +31,9 @@ from workers.protocol import names
 from workers.protocol.kinds import Phase
 from workers.services import workspaces
 from workers.services.runs import views as run_views
+from workers.services.runs.submit import RunRequest
 from workers.services.runs.views import RunView
+from workers.services.secrets.variables import of_run
 from workers.slots.log_stream import LogLine
 
 app = typer.Typer()
@@ -29,6 +43,7 @@ _LATER = "later"
 
 
 @app.command()
+@with_options(RUN_OPTIONS | SENSITIVE)
 def plan(
     workspace: WorkspaceName,
     *,
@@ -36,9 +51,10 @@ def plan(
     priority: Priority = 0,
     no_wait: NoWait = False,
     as_json: AsJson = False,
+    given: dict[str, Any],
 ) -> None:
     """Plan a workspace: show what an apply would change."""
-    run_id = _enqueue(names.PLAN, workspace, priority=priority, destroy=destroy)
+    run_id = _enqueue(names.PLAN, workspace, priority=priority, destroy=destroy, **_asked(given))
     if no_wait:
         _leave(run_id, workspace, as_json=as_json)
     else:
@@ -46,6 +62,7 @@ def plan(
 
 
 @app.command()
+@with_options(RUN_OPTIONS | SENSITIVE)
 def apply(
     workspace: WorkspaceName,
     *,
@@ -54,11 +71,12 @@ def apply(
     priority: Priority = 0,
     no_wait: NoWait = False,
     as_json: AsJson = False,
+    given: dict[str, Any],
 ) -> None:
     """Plan a workspace, ask for a confirmation, and apply that very plan."""
     # This command does not wait for the plan, so the run confirms itself.
     alone = {"auto_apply": True} if yes and no_wait else {}
-    run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **alone)
+    run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **alone, **_asked(given))
     if no_wait:
         _leave(run_id, workspace, as_json=as_json)
     else:
@@ -124,8 +142,26 @@ def logs(
         say(f"Run {found.run_id} has no log: it has printed nothing, or too long ago.", errors=True)
 
 
+def _asked(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a run's task that these options stand for."""
+    asked = {
+        option: given[option] for option in ("refresh_only", "replace", "parallelism", "message") if given.get(option)
+    }
+    if targets := given.get("target"):
+        asked["targets"] = targets
+    if values := variables(given):
+        asked["variables"] = values
+    if encrypted := of_run(system(), change(given).given):
+        asked["encrypted_variables"] = encrypted
+    return asked
+
+
 def _enqueue(task: str, workspace: str, **options: Any) -> str:
-    """Send the task of a run; return the run's id. Raises :class:`UnknownWorkspace` before anything is sent."""
+    """Send the task of a run; return the run's id.
+
+    Raises ``ValidationError`` and :class:`UnknownWorkspace` before anything is sent.
+    """
+    RunRequest(workspace=workspace, **options)
     spec = workspaces.get(system(), workspace)
     # Celery would try for twenty seconds to reach a result backend that isn't there.
     system().slots(spec.pool).stats()
@@ -147,7 +183,7 @@ def _leave(run_id: str, workspace: str, *, as_json: bool) -> None:
 
 def _follow(run_id: str, *, yes: bool = False, ask: bool = False, as_json: bool) -> RunView:
     """Follow a run until it is over, or left waiting for a decision."""
-    with _progress(run_id, f"`terraslot cancel {run_id}` ends it", as_json=as_json) as progress:
+    with _progress(run_id, as_json=as_json) as progress:
         follower = Follower(system(), run_id, progress)
         progress.note(f"Run {run_id}", style="bold")
         follower.until_entered()
@@ -162,19 +198,21 @@ def _follow(run_id: str, *, yes: bool = False, ask: bool = False, as_json: bool)
 
 
 def _await_end(run_id: str, wanted: Callable[[LogLine], bool], *, as_json: bool) -> RunView:
-    with _progress(run_id, f"`terraslot logs -f {run_id}` follows it", as_json=as_json) as progress:
+    with _progress(run_id, as_json=as_json) as progress:
         return Follower(system(), run_id, progress, wanted).until(is_over)
 
 
 @contextmanager
-def _progress(run_id: str, hint: str, *, as_json: bool) -> Iterator[Progress]:
-    """Show how a run goes on. Ctrl-C ends the command alone, with a hint at the run."""
+def _progress(run_id: str, *, as_json: bool) -> Iterator[Progress]:
+    """Show how a run goes on. Ctrl-C ends the command alone, and says how to follow the run again."""
     with Progress(errors=as_json) as progress:
         try:
             yield progress
         except (KeyboardInterrupt, typer.Abort):
+            signal(SIGINT, SIG_IGN)  # a second Ctrl-C changes nothing
             progress.pause()
-            progress.note(f"\nRun {run_id} goes on: {hint}.", "yellow")
+            how = f"`terraslot logs -f {run_id}` follows it, `terraslot cancel {run_id}` ends it"
+            progress.note(f"\nThis command is over, the run is not: {how}.", "yellow")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -222,7 +260,7 @@ def _all_lines(run: RunView) -> list[LogLine]:
 
 
 def _follow_log(run: RunView, *, as_json: bool) -> None:
-    with Progress(errors=as_json) as progress:
+    with _progress(run.run_id, as_json=as_json) as progress:
         ended = Follower(system(), run.run_id, progress, _printed if as_json else lambda _: True).until(is_over)
     if not as_json:
         say(f"Run {ended.run_id} is {ended.status}.", style=STYLES.get(ended.status, ""), errors=True)

@@ -1,7 +1,6 @@
 """Sensitive values: never on the command line, which every process of the machine can read."""
 
 import getpass
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.console import is_interactive
+from workers.cli.options import value_of
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.sources import SensitiveVariables
 from workers.services.secrets.variables import Change
@@ -32,18 +32,6 @@ def change(given: dict[str, Any]) -> Change:
     values = {name: value_of("--sensitive-var", name, secret) for name, secret in secrets}
     others = dict(_secret("--sensitive-env", each, "") for each in given.get("sensitive_env", ()))
     return Change(SensitiveVariables(variables=values, environment=others), tuple(given.get("unset_sensitive", ())))
-
-
-def value_of(option: str, name: str, value: str) -> Any:
-    """Return the value of a Terraform variable: JSON where it begins as JSON does, else text."""
-    if not value.startswith(("[", "{", '"')):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{option} {name}: a value that begins with {value[0]} is JSON, but {error}."
-        ) from None
 
 
 def _secret(option: str, given: str, prefix: str) -> tuple[str, str]:

@@ -13,8 +13,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from workers.cli.console import complain, say, show_json
-from workers.cli.outcome import FAILURE
+from workers.cli.console import FAILURE, complain, say, show_json
 from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.validation import problems
 from workers.specs import Applied

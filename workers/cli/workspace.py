@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.console import answer, say, show_json, show_table
-from workers.cli.options import AsJson, WorkspaceName, with_options
-from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change, value_of
+from workers.cli.options import VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
+from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
 from workers.cli.specifications import CheckOption, FileOption, apply_all, check_all, read
 from workers.cli.system import system
 from workers.protocol.sources import DirectorySource, GitSource, Source
@@ -18,7 +18,6 @@ from workers.specs.workspaces import WorkspaceSpec
 
 app = typer.Typer(help="Manage workspaces.", no_args_is_help=True)
 
-_VAR = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
 _ENV = "Environment variable. May be repeated."
 _SETTINGS: dict[str, Any] = {
     "path": Annotated[Path | None, typer.Option(help="A directory with Terraform configuration.")],
@@ -26,7 +25,7 @@ _SETTINGS: dict[str, Any] = {
     "ref": Annotated[str | None, typer.Option(help="Its branch, tag or commit.")],
     "subdir": Annotated[str | None, typer.Option(help="Where Terraform runs inside the directory or repository.")],
     "pool": Annotated[str | None, typer.Option(help="The pool that runs it.")],
-    "var": Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VAR)],
+    "var": VARIABLES,
     "env": Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help=_ENV)],
     "auto_apply": Annotated[
         bool | None, typer.Option("--auto-apply/--no-auto-apply", help="Apply plans without a confirmation.")
@@ -52,8 +51,8 @@ def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
     spec = WorkspaceSpec(
         name=name,
         source=source,
-        variables=_variables(given),
-        environment=_assignments("env", given),
+        variables=variables(given),
+        environment=assignments("env", given),
         **{field: given[field] for field in _FIELDS if field in given},
     )
     workspaces.create(system(), spec, change(given).given)
@@ -68,8 +67,8 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
     changed = {
         **{field: given[field] for field in _FIELDS if field in given},
         "source": _source(given) or _changed(old.source, given),
-        "variables": _without(old.variables | _variables(given), given.get("unset_var", ())),
-        "environment": _without(old.environment | _assignments("env", given), given.get("unset_env", ())),
+        "variables": _without(old.variables | variables(given), given.get("unset_var", ())),
+        "environment": _without(old.environment | assignments("env", given), given.get("unset_env", ())),
     }
     spec = WorkspaceSpec.model_validate(old.model_dump() | changed)
     workspaces.update(system(), spec, change(given))
@@ -166,15 +165,3 @@ def _without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if unknown:
         raise typer.BadParameter(f"The workspace has no variable {unknown[0]!r}.")
     return {name: value for name, value in values.items() if name not in names}
-
-
-def _assignments(option: str, given: dict[str, Any]) -> dict[str, str]:
-    pairs = [assignment.partition("=") for assignment in given.get(option, ())]
-    for name, equals, _ in pairs:
-        if not equals or not name:
-            raise typer.BadParameter(f"--{option} {name}: write NAME=VALUE.")
-    return {name: value for name, _, value in pairs}
-
-
-def _variables(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value_of("--var", name, value) for name, value in _assignments("var", given).items()}

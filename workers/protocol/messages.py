@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.names import AgentName, Name, RunId
+from workers.protocol.run_options import RunOptions
 from workers.protocol.sources import Environment, Source, Tagged, Variables
 
 MAX_ERROR = 16_000
@@ -41,7 +42,8 @@ class Order(_Message):
 
     ``commit`` is set once a git ref has been resolved. ``state_path`` is where state is kept if the configuration
     names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the
-    pool and the workspace, for holders of the pool's payload key.
+    pool, the workspace and the run, for holders of the pool's payload key. ``options``: an agent of version 1 would
+    ignore them, and is given no order that has any.
     """
 
     run: RunId
@@ -56,6 +58,7 @@ class Order(_Message):
     environment: Environment = {}
     encrypted: str | None = Field(default=None, repr=False, alias="sealed")
     destroy: bool = False
+    options: RunOptions = RunOptions()
     timeout: float = Field(gt=0)
     interrupt_grace: float = Field(gt=0)
     state_path: str | None = None

@@ -128,6 +128,8 @@ class Run(Base):
     ``agent``, ``slot``, ``token``: its lease, or the last one it had. ``started_at``: when the current phase's token
     was redeemed; None while that is not known. ``deadline``: when the current phase has to be over. ``delivered_at``:
     when its outcome became a Celery result. ``delivery_claimed_until``: a worker makes it one until then.
+    ``options``: a :class:`RunOptions`, None for none. ``message``: why its caller asked for it. ``encrypted``: its own
+    sensitive variables, until it is over.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
     while no run of its workspace is active and it is the first of those that wait. :mod:`workers.store.workspace_queue`
@@ -166,6 +168,9 @@ class Run(Base):
     task: Mapped[TaskMessage] = mapped_column(_Json)
     delivered_at: Mapped[datetime | None]
     delivery_claimed_until: Mapped[datetime | None]
+    options: Mapped[dict[str, Any] | None]
+    message: Mapped[str | None] = mapped_column(SanitizedText)
+    encrypted: Mapped[str | None] = mapped_column(sa.Text)
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 

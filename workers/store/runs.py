@@ -79,7 +79,7 @@ def record(
     runnable = status is RunStatus.PENDING and workspace is None
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
     if status.is_over:
-        values["finished_at"] = now
+        values |= {"finished_at": now, "encrypted": None}
     run = _update(session, run_id, expect, expect_token, values, dispatch=event is RunEvent.DISPATCHED)
     if run is None:
         return None

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from workers.store.database import insert_if_new
-from workers.store.models import Base, EncryptedVariables, PoolCredential
+from workers.store.models import Base, EncryptedVariables, PoolCredential, Run
 
 
 class Owner(StrEnum):
@@ -58,9 +58,10 @@ def purge(session: Session, kind: Owner, owner: str) -> None:
         session.execute(sa.delete(PoolCredential).where(PoolCredential.pool == owner))
 
 
-def everything(session: Session) -> list[PoolCredential | EncryptedVariables]:
+def everything(session: Session) -> list[PoolCredential | EncryptedVariables | Run]:
     """Return every row that holds something encrypted, for re-encryption."""
-    return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(EncryptedVariables))]
+    of_runs = session.scalars(sa.select(Run).where(Run.encrypted.is_not(None)))
+    return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(EncryptedVariables)), *of_runs]
 
 
 def _one(pool: str, generation: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -16,6 +16,7 @@ from workers.protocol.encryption import NoKey
 from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import Lease, PoolStats
 from workers.protocol.messages import Order
+from workers.protocol.version import OPTIONS_SINCE
 from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
@@ -126,6 +127,10 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
         return None
     if lease.token != token:
         return False  # of an earlier attempt, or of another dispatcher; reconcile releases one that is left over
+    if run.options and not _knows_options(slots, lease):
+        slots.drain(lease.agent)  # it would ignore them; so it is replaced, and the run finds another
+        slots.release(run.id, token)
+        return False
     try:
         updated, order = _dispatched(system, spec, run, lease)
     except Exception:
@@ -154,6 +159,11 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
     deliver.announce(system, updated)
     orders.send(system, updated, order.model_copy(update={"commit": updated.commit}))
     return updated
+
+
+def _knows_options(slots: SlotMap, lease: Lease) -> bool:
+    agent = slots.agent(lease.agent)
+    return agent is not None and agent.protocol >= OPTIONS_SINCE
 
 
 def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:

@@ -16,6 +16,7 @@ from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
+from workers.protocol.run_options import RunOptions
 from workers.services.errors import explained, is_outage
 from workers.services.secrets import variables
 from workers.services.system import System
@@ -73,7 +74,8 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         variables=workspace.variables,
         environment=workspace.environment,
         destroy=run.destroy,
-        encrypted=variables.for_order(system, session, pool, workspace),
+        options=RunOptions(**(run.options or {})),
+        encrypted=variables.for_order(system, session, pool, workspace, run.encrypted),
         timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
         interrupt_grace=pool.timeouts.interrupt,
         state_path=str(state) if system.pods(pool).keeps_state else None,

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import Name
+from workers.protocol.run_options import RunOptions
 from workers.protocol.validation import problems
 from workers.services.runs import deliver
 from workers.services.runs.dispatch import dispatch_new
+from workers.services.secrets import variables
 from workers.services.system import System
 from workers.store import runs, workspaces
 from workers.store.models import Run, TaskMessage
@@ -20,8 +22,12 @@ from workers.store.models import Run, TaskMessage
 log = structlog.get_logger(__name__)
 
 
-class RunRequest(BaseModel):
-    """What a caller asks for. ``priority``: higher runs first. ``destroy`` plans the removal of everything."""
+class RunRequest(RunOptions):
+    """What a caller asks for. ``priority``: higher runs first. ``destroy`` plans the removal of everything.
+
+    ``message``: why the run is wanted. ``encrypted_variables``: sensitive variables of this run, a
+    :class:`SensitiveVariables` that one of the platform's keys has encrypted.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,6 +35,21 @@ class RunRequest(BaseModel):
     priority: int = Field(default=0, ge=-1000, le=1000)
     auto_apply: bool | None = None
     destroy: bool = False
+    message: str | None = Field(default=None, max_length=500)
+    encrypted_variables: str | None = Field(default=None, max_length=128_000, repr=False)
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        if self.refresh_only and (self.destroy or self.replace):
+            raise ValueError("refresh_only changes no resource: it can't be combined with destroy or replace")
+        if self.destroy and self.replace:
+            raise ValueError("destroy removes what replace would make: choose one of them")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any] | None:
+        """What is stored of the options; None where all have their defaults."""
+        return self.model_dump(mode="json", include=set(RunOptions.model_fields), exclude_defaults=True) or None
 
     @classmethod
     def of_task(cls, args: Sequence[Any], kwargs: Mapping[str, Any], *, follows: bool = False) -> Self:
@@ -54,16 +75,18 @@ class RunRequest(BaseModel):
 def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task: TaskMessage) -> Run:
     """Enter a run and try to start it at once. The same id again returns the run that is there.
 
-    ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id that can't be used,
-    :class:`UnknownWorkspace` for a workspace that does not exist.
+    ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id or variables that can't
+    be used, :class:`UnknownWorkspace` for a workspace that does not exist.
     """
     if not names.RUN_ID.fullmatch(run_id):
         raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
     with system.database.begin() as session:
         workspace = workspaces.get(session, request.workspace)
+        variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
         run, new = runs.add(
             session, run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
-            priority=request.priority, destroy=request.destroy, task=task,
+            priority=request.priority, destroy=request.destroy, options=request.options, message=request.message,
+            encrypted=request.encrypted_variables, task=task,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
         )  # fmt: skip
     if new:

@@ -48,6 +48,8 @@ class RunView:
     reason: str | None
     error: str | None
     cancel_requested: bool
+    options: dict[str, Any]
+    message: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -101,7 +103,8 @@ def events(database: Database, run: RunView) -> list[EventView]:
 def view(run: Run) -> RunView:
     """Return a run as people look at it."""
     cancelled = run.cancel_mode is not None
-    return shown(RunView, run, run_id=run.id, outputs=run.outputs or {}, cancel_requested=cancelled)
+    given = {"outputs": run.outputs or {}, "options": run.options or {}}
+    return shown(RunView, run, run_id=run.id, cancel_requested=cancelled, **given)
 
 
 def shown(view: type[View], record: object, **other: Any) -> View:

@@ -4,14 +4,17 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from workers.protocol.encryption import Keyring
+from pydantic import ValidationError
+
+from workers.protocol.encryption import Keyring, NoKey
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.sources import SensitiveVariables
+from workers.protocol.validation import problems
 from workers.services.secrets.credentials import payload_keyring
 from workers.services.system import System
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import secrets
+from workers.store import pools, secrets
 from workers.store.database import Session
 from workers.store.secrets import Owner
 
@@ -59,8 +62,41 @@ def kept(old: Spec, new: Spec) -> Spec:
     return new.model_copy(update={"sensitive": old.sensitive})
 
 
-def for_order(system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec) -> str | None:
-    """Return what an order carries encrypted: the pool's variables, and over them the workspace's. None without any.
+def expect_usable(
+    system: System, session: Session, workspace: WorkspaceSpec, clear: Collection[str], encrypted: str | None
+) -> None:
+    """Refuse variables of a run that can't be decrypted here, and in clear those that are sensitive.
+
+    Raises :class:`InvalidRequest`.
+    """
+    sensitive = {*workspace.sensitive, *pools.get(session, workspace.pool).sensitive} if clear else set[str]()
+    if shown := sorted(sensitive.intersection(clear)):
+        raise InvalidRequest(
+            f"variables: {shown[0]!r} is sensitive in this workspace or its pool, and was sent in clear. Give it as an "
+            f"encrypted variable (--sensitive-var {shown[0]}), and change what was sent."
+        )
+    try:
+        _decrypted(system, encrypted)
+    except ValidationError as error:
+        raise InvalidRequest(f"encrypted_variables: {'; '.join(problems(error))}.") from None
+    except NoKey:
+        raise InvalidRequest(
+            "encrypted_variables: none of the platform's keys decrypts it. Encrypt it with the first key of "
+            "TERRASLOT_ENCRYPTION_KEYS."
+        ) from None
+
+
+def of_run(system: System, given: SensitiveVariables) -> str | None:
+    """Return the sensitive variables of one run as its request carries them; None for none."""
+    return _encrypted(system.settings.keyring, given) if given.names else None
+
+
+def for_order(
+    system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec, of_run: str | None
+) -> str | None:
+    """Return what an order carries encrypted: the pool's variables, over them the workspace's and the run's.
+
+    None without any.
 
     Raises :class:`NoKey` where this process lacks the key, and :class:`Unavailable` where the pool has no Secret yet.
     """
@@ -68,6 +104,7 @@ def for_order(system: System, session: Session, pool: PoolSpec, workspace: Works
     for kind, owner in ((Owner.POOL, pool), (Owner.WORKSPACE, workspace)):
         if owner.sensitive:
             merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, owner.name)))
+    merged = _merged(merged, _decrypted(system, of_run))
     return _encrypted(payload_keyring(system, session, pool.name), merged) if merged.names else None
 
 
@@ -77,7 +114,7 @@ def reencrypt_all(system: System) -> int:
     with system.database.begin() as session:
         rows = secrets.everything(session)
         for row in rows:
-            row.encrypted = keys.reencrypt(row.encrypted)
+            row.encrypted = row.encrypted and keys.reencrypt(row.encrypted)
     return len(rows)
 
 
