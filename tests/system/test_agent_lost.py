@@ -88,7 +88,10 @@ def test_an_apply_that_is_killed_with_its_agent_fails_and_is_never_repeated(clou
     assert agent is not None
     children = cloud.system.settings.home / "pods" / pool / agent / "work" / "children"
     (terraform,) = eventually(lambda: list(children.iterdir()))
-    os.kill(agent_pid(cloud, pool, agent), signal.SIGKILL)
+    pid = agent_pid(cloud, pool, agent)
+    (worker,) = psutil.Process(pid).children()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not worker.is_running())  # it would report how Terraform ended
     os.killpg(int(terraform.name), signal.SIGKILL)
     with pytest.raises(RunFailed, match="agent_lost"):
         result.get(timeout=60)
