@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     ``shared_agent_username`` and ``shared_agent_password`` are the Redis user of all agents of all pools, where the
     server administers no users: pools are not kept from one another then. ``local_user``: the user of this machine as
     whom the agents of local pools run, where root starts this system. ``instance`` tells the control plane from
-    others in its namespace. ``log_format`` is ``console`` or ``json``.
+    others in its namespace. ``actor``: who uses the command line, unless its account
+    says so. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     kubeconfig: str | None = None
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")
+    actor: str = ""
     cycle_seconds: float = Field(default=30, gt=0)
     dispatch_seconds: float = Field(default=10, gt=0)
     heartbeat_seconds: float = Field(default=5, gt=0)

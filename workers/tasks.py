@@ -11,6 +11,7 @@ from celery import Task
 from celery.exceptions import Ignore
 
 from workers.app import app
+from workers.core.approval import Actor, Origin
 from workers.core.errors import RunError
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, TerraslotError
@@ -63,21 +64,21 @@ def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 @app.task(name=names.CONFIRM, bind=True, base=ControlTask, throws=TerraslotError)
-def confirm(self: Task, run_id: str, attempt: int | None = None) -> dict[str, Any]:
+def confirm(self: Task, run_id: str, attempt: int | None = None, message: str | None = None) -> dict[str, Any]:
     """Let the plan of a waiting run be applied; with ``attempt``, no other than the one of that attempt."""
-    return decide.deduplicate(system(), run_id, self.request.id, decide.confirm, attempt=attempt)
+    return decide.deduplicate(system(), run_id, _origin(self, message), decide.confirm, attempt=attempt)
 
 
 @app.task(name=names.DISCARD, bind=True, base=ControlTask, throws=TerraslotError)
-def discard(self: Task, run_id: str) -> dict[str, Any]:
+def discard(self: Task, run_id: str, message: str | None = None) -> dict[str, Any]:
     """Refuse the plan of a waiting run."""
-    return decide.deduplicate(system(), run_id, self.request.id, decide.discard)
+    return decide.deduplicate(system(), run_id, _origin(self, message), decide.discard)
 
 
 @app.task(name=names.CANCEL, bind=True, base=ControlTask, throws=TerraslotError)
-def cancel(self: Task, run_id: str, force: bool = False) -> dict[str, Any]:
+def cancel(self: Task, run_id: str, force: bool = False, message: str | None = None) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
-    return decide.deduplicate(system(), run_id, self.request.id, decide.cancel, force=force)
+    return decide.deduplicate(system(), run_id, _origin(self, message), decide.cancel, force=force)
 
 
 @app.task(name=names.REVOKE, bind=True, base=ControlTask, ignore_result=True, send_events=False, throws=TerraslotError)
@@ -131,10 +132,20 @@ def _submit(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, 
         raise InvalidRequest("Celery's time limits do not bound a run: set the timeouts of its pool instead.")
     request = RunRequest.of_task(args, kwargs, follows=task.request.parent_id is not None)
     message = TaskMessage(name=task.name, args=list(args), kwargs=kwargs, options=_options(task))
-    run = submit.submit(system(), task.request.id, kind, request, message)
+    run = submit.submit(system(), task.request.id, kind, request, message, actor=_actor(task))
     if is_revoked(run.id):
         decide.revoke(system(), run.id, decision_id(run.id, force=False))
     return run
+
+
+def _origin(task: Task, message: str | None) -> Origin:
+    return Origin(task.request.id, _actor(task), message)
+
+
+def _actor(task: Task) -> Actor | None:
+    """Return who the sender of a message says that it is."""
+    name = task.request.get(names.ACTOR_HEADER)
+    return None if name is None else Actor(name)
 
 
 def _options(task: Task) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import pwd
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,10 +16,12 @@ import pytest
 
 from tests.waiting import eventually
 from workers.cli import system as cli_system
+from workers.core.approval import Approval
 from workers.core.lifecycle import RunStatus
 from workers.services import system as services_system
 from workers.services import workspaces
 from workers.services.runs import decide
+from workers.settings import settings
 
 ONE = 'resource "terraform_data" "one" { input = "x" }\noutput "greeting" { value = "hello" }\n'
 SLOW = 'resource "terraform_data" "slow" {\n  provisioner "local-exec" { command = "exec sleep 60" }\n}\n'
@@ -49,7 +52,7 @@ def test_without_a_terminal_an_apply_is_left_waiting_and_says_how_it_goes_on(emb
 
 def test_a_decision_needs_neither_the_database_nor_keys(embedded, cli, monkeypatch) -> None:
     """The task decides: for the command line as for any caller, with its words, and once for one message."""
-    name = embedded.workspace("decided", ONE)
+    name = embedded.workspace("decided", ONE, approval=Approval(four_eyes=True))
     known = embedded.system
     runs = []
     for number in range(3):
@@ -66,12 +69,31 @@ def test_a_decision_needs_neither_the_database_nor_keys(embedded, cli, monkeypat
                 assert cli("discard", runs[1], "--json").json["status"] == "discarded"
                 assert "it is discarded, not waiting" in cli("discard", runs[1]).sentence
             else:
-                confirmed = cli("confirm", runs[2], "--no-wait")
+                assert "has asked for it" in cli("confirm", runs[2]).sentence
+                without.setenv("TERRASLOT_ACTOR", "another")
+                settings.cache_clear()
+                confirmed = cli("confirm", runs[2], "--no-wait", "-m", "looks right")
                 assert (confirmed.code, "is applying: `terraslot logs -f" in confirmed.out) == (0, True)
             for verb in ("confirm --no-wait", "discard", "cancel"):
                 assert "'nowhere'" in cli(f"{verb} nowhere").sentence
         cli_system.system.cache_clear()
+    settings.cache_clear()
     assert embedded.reaches(name, RunStatus.SUCCEEDED).run_id == runs[2]
+    trail = [
+        (each["event"], each["detail"]["actor"], each["detail"].get("message"))
+        for each in cli("show", runs[2], "--events", "--json").json
+        if "actor" in each["detail"]
+    ]
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert trail == [("submitted", me, None), ("request refused", me, None), ("confirmed", "another", "looks right")]
+    assert "looks right" in cli("show", runs[2], "--events").out
+
+
+def test_an_apply_that_another_person_has_to_confirm_is_left_waiting(embedded, cli) -> None:
+    name = embedded.workspace("foureyes", ONE, approval=Approval(four_eyes=True))
+    left = cli("apply", name, "--yes")
+    assert (left.code, "has asked for it" in left.out) == (3, True)
+    assert cli("discard", embedded.latest(name).run_id).code == 0
 
 
 def test_yes_confirms_what_it_planned_and_json_is_alone_on_stdout(embedded, cli) -> None:

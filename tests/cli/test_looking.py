@@ -20,7 +20,7 @@ APPLY = RunKind.PLAN_AND_APPLY
 RUN_FIELDS = {
     "run_id", "workspace", "pool", "kind", "status", "priority", "auto_apply", "destroy", "changes", "outputs",
     "agent", "slot", "attempt", "commit", "reason", "error", "cancel_requested", "created_at", "started_at",
-    "finished_at", "confirm_until", "options", "message",
+    "finished_at", "confirm_until", "options", "message", "actor",
 }  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def test_a_workspace_is_shown_as_it_was_given(control, cli) -> None:
         "sensitive": [],
         "auto_apply": True,
         "confirm_timeout": 600,
+        "approval": {"four_eyes": False, "approvals": 1, "names": []},
     }
     assert 'var zones = ["a", "b"]' in cli("workspace show net").out
     assert str(code.parent) in cli("workspace list").out
@@ -111,7 +112,7 @@ def test_the_fields_of_a_run_stay_as_they_are(control, cli) -> None:
     control.submit(run_id="run")
     control.agent()
     shown = cli("show run --json").json
-    assert set(shown) == RUN_FIELDS | {"waiting", "events"}
+    assert set(shown) == RUN_FIELDS | {"waiting", "approval", "events"}
     assert [event["event"] for event in shown["events"]] == ["submitted", "dispatched"]
     assert set(shown["events"][0]) == {"at", "event", "status", "detail"}
     assert set(cli("runs --json").json[0]) == RUN_FIELDS

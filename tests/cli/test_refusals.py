@@ -124,6 +124,19 @@ def test_a_workspace_with_a_run_can_not_be_deleted(control, cli) -> None:
     assert "its run busy is not over" in cli("workspace delete net").sentence
 
 
+def test_a_run_that_would_confirm_itself_where_people_have_to_is_not_even_sent(control, cli) -> None:
+    control.workspace("net")
+    rules = "--four-eyes --approvals 2 --approver anna --approver bob"
+    assert cli(f"workspace update net {rules}").code == 0
+    assert cli("workspace update net --unset-approver bob").misuse.endswith("fewer people are named.")
+    assert cli("workspace show net --json").json["approval"] == {
+        "four_eyes": True, "approvals": 2, "names": ["anna", "bob"],
+    }  # fmt: skip
+    assert "approval names = anna, bob" in cli("workspace show net").out
+    assert "can't confirm itself" in cli("apply net --yes --no-wait").sentence
+    assert control.system.redis.llen(names.SUBMIT_QUEUE) == 0
+
+
 def test_a_variable_that_is_not_there_can_not_be_unset(control, cli) -> None:
     control.workspace()
     answer = cli("workspace update net --unset-var region")

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from workers.app import build_app
+from workers.core.approval import Actor
 from workers.core.pods import Pod, PodPhase, SafeToEvict
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.protocol import names
@@ -214,7 +215,14 @@ class ControlPlane:
         workspaces.create(self.system, spec)
         return name
 
-    def submit(self, kind: RunKind = RunKind.PLAN_AND_APPLY, workspace: str = "net", **options: Any) -> Run:
+    def submit(
+        self,
+        kind: RunKind = RunKind.PLAN_AND_APPLY,
+        workspace: str = "net",
+        *,
+        actor: Actor | None = None,
+        **options: Any,
+    ) -> Run:
         self.count += 1
         task = {
             "name": f"terraform.{kind}",
@@ -223,7 +231,7 @@ class ControlPlane:
             "options": {"task_id": f"run-{self.count}"},
         }
         request = RunRequest(workspace=workspace, **options)
-        run = submit.submit(self.system, f"run-{self.count}", kind, request, task)
+        run = submit.submit(self.system, f"run-{self.count}", kind, request, task, actor=actor)
         return self.run(run.id)
 
     def run(self, run_id: str) -> Run:

@@ -6,8 +6,10 @@ from typing import Any
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as NoAnswer
 
+from workers.cli.actor import actor
 from workers.cli.system import system
 from workers.core.lifecycle import RunStatus
+from workers.protocol import names
 from workers.protocol.errors import Unavailable
 from workers.slots.redis_server import clock
 
@@ -30,12 +32,14 @@ class Decided:
 
 
 def decide(task: str, run: str, **options: Any) -> Decided:
-    """Send a decision about a run, and return the run as it is then.
+    """Send a decision about a run, in the name of who uses this command, and return the run as it is then.
 
     Raises what the task raises, and :class:`Unavailable` where no worker answers.
     """
     clock(system().redis)  # Celery would try for twenty seconds to reach a result backend that isn't there
-    request = system().celery.send_task(task, args=[run], kwargs=options, expires=_TAKEN_WITHIN)
+    headers = {names.ACTOR_HEADER: actor().name}
+    given = {name: value for name, value in options.items() if value is not None}  # 0.1 knows no message
+    request = system().celery.send_task(task, args=[run], kwargs=given, headers=headers, expires=_TAKEN_WITHIN)
     try:
         answer = request.get(timeout=_ANSWERED_WITHIN)
     except (NoAnswer, TaskRevokedError):
@@ -43,5 +47,10 @@ def decide(task: str, run: str, **options: Any) -> Decided:
             f"No worker has answered within {_ANSWERED_WITHIN:g} s: see `terraslot doctor`. "
             f"How the run stands is told by `terraslot show {run}`."
         ) from None
+    return decided(answer)
+
+
+def decided(answer: dict[str, Any]) -> Decided:
+    """Return the result of a decision's task as a value."""
     known = {field.name: answer[field.name] for field in fields(Decided)}
     return Decided(**known | {"status": RunStatus(answer["status"])})

@@ -53,19 +53,29 @@ def runs(
 
 
 @app.command()
-def show(run: RunId, as_json: AsJson = False) -> None:
+def show(
+    run: RunId,
+    events: Annotated[
+        bool, typer.Option("--events", help="Only what happened to it, who asked for it, and why.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show a run: where it stands, its changes, outputs and error, and what happened to it."""
     found = run_views.one(database(), run)
-    events = run_views.events(database(), found)
-    if as_json:
-        show_json(asdict(found) | {"waiting": _waits_for(found), "events": events})
+    happened = run_views.events(database(), found)
+    if events:
+        show_json(happened) if as_json else _tell_events(happened)
         return
-    console().print(_facts(found))
+    approval = run_views.approval(database(), found)
+    if as_json:
+        show_json(asdict(found) | {"waiting": _waits_for(found), "approval": approval, "events": happened})
+        return
+    console().print(_facts(found, approval))
     if found.error:
         say(f"\n{found.error.strip()}", style="red")
     tell_outputs(found)
     say("")
-    show_table(("AT", "EVENT", "STATUS", "DETAIL"), map(_happened, events))
+    _tell_events(happened)
 
 
 def _row(run: RunView, length: int, now: datetime) -> tuple[object, ...]:
@@ -87,7 +97,7 @@ def _brief_changes(run: RunView) -> str | None:
     return f"+{run.changes['add']} ~{run.changes['change']} -{run.changes['destroy']}"
 
 
-def _facts(run: RunView) -> Table:
+def _facts(run: RunView, approval: str | None) -> Table:
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -98,6 +108,7 @@ def _facts(run: RunView) -> Table:
         "Kind": run.kind,
         "Options": "\n".join(options(run)),
         "Message": run.message,
+        "Asked by": run.actor,
         "Status": f"{run.status} ({run.reason})" if run.reason else run.status,
         "Changes": changes(run),
         "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,
@@ -106,6 +117,7 @@ def _facts(run: RunView) -> Table:
         "Created": _moment(run.created_at),
         "Finished": _moment(run.finished_at),
         "Confirm until": _moment(run.confirm_until),
+        "Approvals": approval,
     }
     facts["Waiting"] = _waits_for(run)
     if run.cancel_requested and not run.status.is_over:
@@ -116,9 +128,17 @@ def _facts(run: RunView) -> Table:
     return made
 
 
+def _tell_events(events: list[EventView]) -> None:
+    show_table(("AT", "EVENT", "STATUS", "WHO", "DETAIL"), map(_happened, events))
+
+
 def _happened(event: EventView) -> tuple[object, ...]:
-    detail = ", ".join(f"{name}={value}" for name, value in event.detail.items() if value is not None)
-    return _moment(event.at), event.event, event.status, detail
+    who = event.detail.get("actor")
+    if event.detail.get("signed_in"):
+        who = f"{who} (signed in)"
+    said = {name: value for name, value in event.detail.items() if name not in ("actor", "signed_in")}
+    detail = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
+    return _moment(event.at), event.event, event.status, who, detail
 
 
 def _waits_for(run: RunView) -> str | None:

@@ -16,6 +16,8 @@ WorkspaceName = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A works
 Priority = Annotated[int, typer.Option(min=-1000, max=1000, help="Runs with a higher priority start first.")]
 Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of everything.")]
 
+Message = Annotated[str | None, typer.Option("--message", "-m", help="Why: shown with the run.")]
+
 _VARIABLE = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
 VARIABLES = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VARIABLE)]
 RUN_OPTIONS: dict[str, Any] = {

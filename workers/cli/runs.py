@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from workers.cli.console import FAILURE, INTERRUPTED, is_interactive, say, show_json
+from workers.cli.actor import actor
+from workers.cli.console import FAILURE, INTERRUPTED, LEFT_WAITING, is_interactive, say, show_json
 from workers.cli.decisions import Decided, decide
 from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
 from workers.cli.options import (
     RUN_OPTIONS,
     AsJson,
     Destroy,
+    Message,
     NoWait,
     Priority,
     RunId,
@@ -25,13 +27,13 @@ from workers.cli.options import (
 from workers.cli.outcome import STYLES, changes, exit_code, tell
 from workers.cli.sensitive import SENSITIVE, change
 from workers.cli.system import system
-from workers.core.errors import AgentGone, NotWaiting
+from workers.core.errors import AgentGone, ApprovalRefused, NotWaiting
 from workers.core.lifecycle import RunStatus
 from workers.protocol import names
-from workers.protocol.kinds import Phase
+from workers.protocol.kinds import Phase, RunKind
 from workers.services import workspaces
 from workers.services.runs import views as run_views
-from workers.services.runs.submit import RunRequest
+from workers.services.runs.submit import RunRequest, expect_approvable
 from workers.services.runs.views import RunView
 from workers.services.secrets.variables import of_run
 from workers.slots.log_stream import LogLine
@@ -85,9 +87,12 @@ def apply(
 
 
 @app.command()
-def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
-    """Let the plan of a waiting run be applied, and follow the apply."""
-    decided = decide(names.CONFIRM, run)
+def confirm(run: RunId, message: Message = None, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Let the plan of a waiting run be applied, and follow the apply; or approve it, where more people have to."""
+    decided = decide(names.CONFIRM, run, message=message)
+    if decided.status is RunStatus.APPLY_PENDING:
+        _tell_as_asked(decided, as_json=as_json, goes_on=": approved, and further people have to approve it")
+        raise typer.Exit(LEFT_WAITING)
     if no_wait and not decided.status.is_over:
         follows = f": `terraslot logs -f {decided.run_id}` follows it"
         _tell_as_asked(decided, as_json=as_json, goes_on=follows)
@@ -96,20 +101,21 @@ def confirm(run: RunId, no_wait: NoWait = False, as_json: AsJson = False) -> Non
 
 
 @app.command()
-def discard(run: RunId, as_json: AsJson = False) -> None:
+def discard(run: RunId, message: Message = None, as_json: AsJson = False) -> None:
     """Refuse the plan of a waiting run."""
-    _tell_as_asked(decide(names.DISCARD, run), as_json=as_json)
+    _tell_as_asked(decide(names.DISCARD, run, message=message), as_json=as_json)
 
 
 @app.command()
 def cancel(
     run: RunId,
     force: Annotated[bool, typer.Option("--force", help="Kill terraform; its state may be lost.")] = False,
+    message: Message = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """End a run: terraform is interrupted once, and has time to store its state."""
-    asked = decide(names.CANCEL, run, force=force)
+    asked = decide(names.CANCEL, run, force=force, message=message)
     if no_wait or asked.status.is_over:
         _tell_as_asked(asked, as_json=as_json)
         return
@@ -161,12 +167,15 @@ def _enqueue(task: str, workspace: str, **options: Any) -> str:
 
     Raises ``ValidationError`` and :class:`UnknownWorkspace` before anything is sent.
     """
-    RunRequest(workspace=workspace, **options)
+    request = RunRequest(workspace=workspace, **options)
     spec = workspaces.get(system(), workspace)
+    kind = RunKind.PLAN_AND_APPLY if task == names.PLAN_AND_APPLY else RunKind.PLAN
+    expect_approvable(spec, kind, request, actor())
     # Celery would try for twenty seconds to reach a result backend that isn't there.
     system().slots(spec.pool).stats()
     run_id = str(uuid.uuid4())
-    system().celery.send_task(task, kwargs={"workspace": workspace, **options}, task_id=run_id)
+    headers = {names.ACTOR_HEADER: actor().name}
+    system().celery.send_task(task, kwargs={"workspace": workspace, **options}, task_id=run_id, headers=headers)
     return run_id
 
 
@@ -190,9 +199,8 @@ def _follow(run_id: str, *, yes: bool = False, ask: bool = False, as_json: bool)
         run = follower.until(waits_or_is_over)
         while run.status is RunStatus.APPLY_PENDING and (yes or ask):
             answer = "yes" if yes else _ask(run)
-            if answer == _LATER:
+            if answer == _LATER or not _decide(run, answer, progress):
                 break
-            _decide(run, answer, progress)
             run = follower.until(waits_or_is_over)
     return run
 
@@ -225,14 +233,16 @@ def _ask(run: RunView) -> str:
                 return known
 
 
-def _decide(run: RunView, answer: str, progress: Progress) -> None:
+def _decide(run: RunView, answer: str, progress: Progress) -> bool:
+    """Decide about a run as answered; return False where others have to."""
     try:
         if answer == "yes":
-            decide(names.CONFIRM, run.run_id, attempt=run.attempt)
-        else:
-            decide(names.DISCARD, run.run_id)
-    except (NotWaiting, AgentGone) as error:
+            return decide(names.CONFIRM, run.run_id, attempt=run.attempt).status is not RunStatus.APPLY_PENDING
+        decide(names.DISCARD, run.run_id)
+    except (NotWaiting, AgentGone, ApprovalRefused) as error:
         progress.note(str(error), "yellow")
+        return not isinstance(error, ApprovalRefused)
+    return True
 
 
 def _finish(run: RunView, *, as_json: bool) -> None:

@@ -33,10 +33,18 @@ _SETTINGS: dict[str, Any] = {
     "confirm_timeout": Annotated[
         int | None, typer.Option(metavar="SECONDS", help="How long a plan waits for a person; by default the pool's.")
     ],
+    "four_eyes": Annotated[
+        bool | None, typer.Option("--four-eyes/--no-four-eyes", help="Another person confirms than the one who asked.")
+    ],
+    "approvals": Annotated[int | None, typer.Option(min=1, max=20, help="So many people have to confirm.")],
+    "approver": Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Who may confirm; anybody unless given. May be repeated.")
+    ],
 }
 _REMOVALS: dict[str, Any] = {
     "unset_var": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a Terraform variable.")],
     "unset_env": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove an environment variable.")],
+    "unset_approver": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove one who may confirm.")],
 }
 _FIELDS = ("pool", "auto_apply", "confirm_timeout")
 
@@ -53,6 +61,7 @@ def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
         source=source,
         variables=variables(given),
         environment=assignments("env", given),
+        approval=_approval({}, given),
         **{field: given[field] for field in _FIELDS if field in given},
     )
     workspaces.create(system(), spec, change(given).given)
@@ -69,6 +78,7 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
         "source": _source(given) or _changed(old.source, given),
         "variables": _without(old.variables | variables(given), given.get("unset_var", ())),
         "environment": _without(old.environment | assignments("env", given), given.get("unset_env", ())),
+        "approval": _approval(old.approval.model_dump(), given),
     }
     spec = WorkspaceSpec.model_validate(old.model_dump() | changed)
     workspaces.update(system(), spec, change(given))
@@ -112,6 +122,8 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     say(f"  pool = {spec.pool}")
     say(f"  source = {_where(spec)}")
     say(f"  applies = {_applies(spec)}")
+    for rule, value in spec.approval.model_dump(exclude_defaults=True).items():
+        say(f"  approval {rule} = {', '.join(value) if rule == 'names' else value}")
     say(f"  confirm timeout = {f'{spec.confirm_timeout} s' if spec.confirm_timeout else 'that of the pool'}")
     for kind, values in (("var", spec.variables), ("env", spec.environment)):
         for variable, value in sorted(values.items()):
@@ -154,14 +166,21 @@ def _changed(old: Source, given: dict[str, Any]) -> dict[str, Any]:
     return old.model_dump() | {name: given[name] for name in ("ref", "subdir") if name in given}
 
 
+def _approval(old: dict[str, Any], given: dict[str, Any]) -> Any:
+    """Return the rules of a confirmation: the old ones with what options say of them."""
+    rules = old | {rule: given[rule] for rule in ("four_eyes", "approvals") if rule in given}
+    added = dict.fromkeys([*old.get("names", ()), *given.get("approver", ())], True)
+    return rules | {"names": tuple(_without(added, given.get("unset_approver", ()), "approver"))}
+
+
 def _where(spec: WorkspaceSpec) -> str:
     source = spec.source
     place = source.path if isinstance(source, DirectorySource) else f"{source.url} at {source.ref}"
     return f"{place}, in {source.subdir}" if source.subdir else place
 
 
-def _without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _without(values: dict[str, Any], names: Sequence[str], what: str = "variable") -> dict[str, Any]:
     unknown = [name for name in names if name not in values]
     if unknown:
-        raise typer.BadParameter(f"The workspace has no variable {unknown[0]!r}.")
+        raise typer.BadParameter(f"The workspace has no {what} {unknown[0]!r}.")
     return {name: value for name, value in values.items() if name not in names}

@@ -39,6 +39,10 @@ class NotWaiting(TerraslotError):
     """A confirmation or refusal of a run that does not wait for one."""
 
 
+class ApprovalRefused(TerraslotError):
+    """A confirmation by somebody who may not give it, as the workspace has it. Nothing has changed."""
+
+
 class AgentGone(TerraslotError):
     """The agent that kept the plan is gone, and the plan with it."""
 

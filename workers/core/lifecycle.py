@@ -71,6 +71,7 @@ class RunNote(StrEnum):
     COMMIT_RESOLVED = "commit resolved"
     CANCEL_REQUESTED = "cancel requested"
     REQUEST_REFUSED = "request refused"
+    APPROVED = "approved"
     CONFIRMATION_REVERTED = "confirmation not completed"
     DEADLINE_PAUSED = "order waits for its silent agent"
     DEADLINE_RESUMED = "agent heard again"
@@ -84,7 +85,8 @@ class EventDetail(TypedDict, total=False):
     """What an event or a note says beside its name.
 
     ``attempt``: the one whose phase a note is about. ``task``: the id of the message that asked for a decision, and
-    ``refused``: the class of the error that it was answered with.
+    ``refused``: the class of the error that it was answered with. ``actor``: who asked, and ``message``: why;
+    ``signed_in``: the dashboard knows the actor.
     """
 
     agent: str | None
@@ -95,6 +97,9 @@ class EventDetail(TypedDict, total=False):
     why: str
     task: str
     refused: str
+    actor: str
+    signed_in: bool
+    message: str
 
 
 HOLDING = frozenset({RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING})

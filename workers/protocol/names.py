@@ -19,6 +19,9 @@ CONFIRM = "terraform.confirm"
 DISCARD = "terraform.discard"
 CANCEL = "terraform.cancel"
 
+# The header of a task that says who asks.
+ACTOR_HEADER = "terraslot_actor"
+
 REVOKE = "terraslot.revoke"
 DISPATCH = "terraslot.dispatch"
 AUTO_APPLY = "terraslot.auto_apply"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Self, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from workers.core.approval import Approval
 from workers.protocol.names import Name
 from workers.protocol.sources import DirectorySource, Environment, GitSource, Source, Variables, without_credentials
 
@@ -26,6 +27,13 @@ class WorkspaceSpec(BaseModel):
     sensitive: tuple[str, ...] = ()
     auto_apply: bool = False
     confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)
+    approval: Approval = Approval()
+
+    @model_validator(mode="after")
+    def _somebody_approves(self) -> Self:
+        if self.auto_apply and self.approval.is_required:
+            raise ValueError("auto_apply leaves nobody to approve a plan: choose it, or approval")
+        return self
 
     @property
     def shown(self) -> WorkspaceSpec:

@@ -37,7 +37,15 @@ _BY_ID = select(Run).where(Run.id == bindparam("id"))
 
 
 def add(
-    session: Session, run_id: str, *, workspace: str, pool: str, kind: RunKind, now: datetime, **columns: Any
+    session: Session,
+    run_id: str,
+    *,
+    workspace: str,
+    pool: str,
+    kind: RunKind,
+    now: datetime,
+    detail: EventDetail | None = None,
+    **columns: Any,
 ) -> tuple[Run, bool]:
     """Add a pending run; return it, and whether it is new. A run that has this id already is left as it is.
 
@@ -52,7 +60,7 @@ def add(
         workspace_queue.choose_next(session, workspace)
     run = get(session, run_id)
     if new:
-        remark(session, run, RunNote.SUBMITTED, now=now)
+        remark(session, run, RunNote.SUBMITTED, now=now, detail=detail)
     return run, new
 
 
@@ -123,6 +131,12 @@ def change(
 def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: EventDetail | None = None) -> None:
     """Enter ``note`` among the events of a run that was read, over or not; the run itself stays as it is."""
     session.execute(_ENTER, {"run": run.id, "at": now, "event": note, "status": run.status, "detail": detail})
+
+
+def approved_by(session: Session, run: Run) -> list[str]:
+    """Return who has approved the plan of a run, of its present attempt."""
+    details = (event.detail or {} for event in events(session, run.id) if event.event == RunNote.APPROVED)
+    return [detail["actor"] for detail in details if detail.get("attempt") == run.attempt]
 
 
 def get(session: Session, run_id: str) -> Run:

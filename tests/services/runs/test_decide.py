@@ -11,6 +11,7 @@ import pytest
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
 from workers.cli import runs as cli
+from workers.cli.decisions import decided
 from workers.cli.follow import Progress
 from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, NotWaiting
 from workers.core.lifecycle import RunStatus
@@ -312,7 +313,7 @@ class TestAConfirmationOfThePlanThatWasSeen:
     ) -> None:
         """The agent is lost while the prompt stands."""
         ids = map(str, itertools.count())
-        monkeypatch.setattr(cli, "decide", lambda _, run, **how: message(tasks.confirm, next(ids), run, **how))
+        monkeypatch.setattr(cli, "decide", lambda _, run, **how: decided(message(tasks.confirm, next(ids), run, **how)))
         run, agent = planned(control)
         shown = run_views.one(control.system.database, run)
         del control.pods.pods[agent.name]

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, NotWaiting
+from workers.core.approval import Approval, Origin
+from workers.core.errors import AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NotWaiting
 from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
@@ -20,22 +21,25 @@ from workers.services.runs import deliver, finish, orders
 from workers.services.runs.dispatch import start_apply
 from workers.services.runs.wake import freed
 from workers.services.system import System
-from workers.store import pools, runs
+from workers.store import pools, runs, workspaces
 from workers.store.models import Run, RunEventRecord
+from workers.store.workspace_queue import lock_workspace_of
 
 log = structlog.get_logger(__name__)
 
-_REFUSALS = (AgentGone, AgentSilent, IllegalTransition, NotWaiting)
+_REFUSALS = (AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NotWaiting)
 _REFUSALS_BY_NAME = {kind.__name__: kind for kind in _REFUSALS}
+_UNKNOWN = Origin()
 
 
-def confirm(system: System, run_id: str, *, attempt: int | None = None, task: str | None = None) -> Run:
-    """Let the plan of a waiting run be applied, by the agent that made it. ``task``: the message that asks for it.
+def confirm(system: System, run_id: str, *, attempt: int | None = None, origin: Origin = _UNKNOWN) -> Run:
+    """Let the plan of a waiting run be applied, by the agent that made it; or enter an approval that is not the last.
 
     ``attempt``: the one whose plan was looked at, so that no other is applied. Raises :class:`NotWaiting` where the
-    run does not wait for a person, :class:`AgentSilent` while the agent that keeps the plan is not heard, and
-    :class:`AgentGone` where that plan is gone with its agent: the run is then planned anew, and its new plan wants a
-    confirmation of its own. A run whose apply can't be ordered for what its workspace says is returned as failed.
+    run does not wait for a person, :class:`ApprovalRefused` where its workspace does not let this one confirm,
+    :class:`AgentSilent` while the agent that keeps the plan is not heard, and :class:`AgentGone` where that plan is
+    gone with its agent: the run is then planned anew, and its new plan wants a confirmation of its own. A run whose
+    apply can't be ordered for what its workspace says is returned as failed.
     """
     token, why = orders.new_token(), None
     with system.database.read() as session:
@@ -43,10 +47,13 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, task: st
         pool = pools.get(session, run.pool)
         try:
             order = orders.make(system, session, run, Phase.APPLY, pool, slot=APPLY_SLOT, token=token)
+            rules = workspaces.get(session, run.workspace).approval
         except orders.NotMade as error:
             why = str(error)
     if why is not None:
-        return _decided(freed(system, finish.fail(system, run, why, detail=_asked_by(task))), run)
+        return _decided(freed(system, finish.fail(system, run, why, detail=origin.detail)), run)
+    if rules.is_required and (approved := _approve(system, run, rules, origin)) is not None:
+        return approved
     slots = system.slots(run.pool)
     lease = slots.find(run.id)
     # It may be running still, for a moment: the plan's report is committed before its slot is reserved.
@@ -54,20 +61,20 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, task: st
         raise _already_confirmed(run)
     resumed = lease and slots.resume(run.id, lease.token, token)
     if resumed is None:
-        raise _not_resumed(system, run, lease, task)
-    applying = start_apply(system, run, RunEvent.CONFIRMED, pool, order, confirm_until=None, detail=_asked_by(task))
+        raise _not_resumed(system, run, lease, origin)
+    applying = start_apply(system, run, RunEvent.CONFIRMED, pool, order, confirm_until=None, detail=origin.detail)
     if applying is not None:
         log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
     return _decided(applying, run)
 
 
-def discard(system: System, run_id: str, *, task: str | None = None) -> Run:
+def discard(system: System, run_id: str, *, origin: Origin = _UNKNOWN) -> Run:
     """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where the run does not wait for a person."""
     run = _waiting(get(system, run_id), "discarded")
-    return _decided(freed(system, finish.end(system, run, RunEvent.DISCARDED, detail=_asked_by(task))), run)
+    return _decided(freed(system, finish.end(system, run, RunEvent.DISCARDED, detail=origin.detail)), run)
 
 
-def cancel(system: System, run_id: str, *, force: bool = False, task: str | None = None) -> Run:
+def cancel(system: System, run_id: str, *, force: bool = False, origin: Origin = _UNKNOWN) -> Run:
     """End a run: at once while it waits, by one SIGINT to terraform (SIGKILL with ``force``) while it executes.
 
     A run that executes is over, and its workspace free, only when its agent reports that terraform is gone.
@@ -79,9 +86,9 @@ def cancel(system: System, run_id: str, *, force: bool = False, task: str | None
         if run.status.is_over:
             raise IllegalTransition(f"Run {run.id} is over already: it {run.status}.")
         if run.status in EXECUTING:
-            cancelled = _request_end(system, run, mode, task)
+            cancelled = _request_end(system, run, mode, origin)
         else:
-            cancelled = freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=_asked_by(task)))
+            cancelled = freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=origin.detail))
         if cancelled is not None:
             log.info("run cancelled", run=run.id, status=cancelled.status.value, mode=mode.value)
             return cancelled
@@ -92,7 +99,7 @@ def revoke(system: System, run_id: str, task: str, *, force: bool = False) -> No
     with system.database.read() as session:
         run = runs.get(session, run_id)
     if not run.status.is_over:
-        deduplicate(system, run.id, task, cancel, force=force)
+        deduplicate(system, run.id, Origin(task), cancel, force=force)
 
 
 def interrupt(system: System, run: Run, mode: CancelMode, detail: EventDetail | None = None) -> Run | None:
@@ -111,31 +118,31 @@ def get(system: System, run_id: str) -> Run:
         return runs.find(session, run_id)
 
 
-def deduplicate(system: System, run_id: str, task: str, decide: Callable[..., Run], **how: Any) -> dict[str, Any]:
-    """Let the message of ``task`` decide about a run and return the answer; a second delivery gets the first answer.
+def deduplicate(system: System, run_id: str, origin: Origin, decide: Callable[..., Run], **how: Any) -> dict[str, Any]:
+    """Let a message decide about a run and return the answer; a second delivery of it gets the first answer.
 
     ``decide`` is :func:`confirm`, :func:`discard` or :func:`cancel`; raises what that raises. The events are read
     again after a refusal, since two deliveries of one message may be executed at the same moment.
     """
-    run, decided = _decision(system, run_id, task)
+    run, decided = _decision(system, run_id, origin)
     if decided is not None:
         return _answer(run, decided)
     try:
-        return deliver.result_of(decide(system, run_id, task=task, **how))
+        return deliver.result_of(decide(system, run_id, origin=origin, **how))
     except _REFUSALS as error:
-        run, decided = _decision(system, run_id, task)
+        run, decided = _decision(system, run_id, origin)
         if decided is None:
-            _enter_refusal(system, run, task, error)
+            _enter_refusal(system, run, origin, error)
         elif "refused" not in (decided.detail or {}):
             return _answer(run, decided)
         raise
 
 
-def _decision(system: System, run_id: str, task: str) -> tuple[Run, RunEventRecord | None]:
+def _decision(system: System, run_id: str, origin: Origin) -> tuple[Run, RunEventRecord | None]:
     """Return a run and the last of its events that the message has led to, if there is any."""
     with system.database.read() as session:
         run = runs.find(session, run_id)
-        decided = [event for event in runs.events(session, run.id) if (event.detail or {}).get("task") == task]
+        decided = [event for event in runs.events(session, run.id) if (event.detail or {}).get("task") == origin.task]
     return run, decided[-1] if decided else None
 
 
@@ -147,17 +154,33 @@ def _answer(run: Run, decided: RunEventRecord) -> dict[str, Any]:
     return {**deliver.result_of(run), "status": decided.status.value}
 
 
-def _enter_refusal(system: System, run: Run, task: str, error: TerraslotError) -> None:
-    detail = EventDetail(task=task, refused=type(error).__name__, why=str(error))
+def _enter_refusal(system: System, run: Run, origin: Origin, error: TerraslotError) -> None:
+    detail: EventDetail = {**origin.detail, "refused": type(error).__name__, "why": str(error)}
     with system.database.begin() as session:
         runs.remark(session, run, RunNote.REQUEST_REFUSED, now=system.now(), detail=detail)
 
 
-def _asked_by(task: str | None) -> EventDetail | None:
-    return None if task is None else {"task": task}
+def _approve(system: System, seen: Run, rules: Approval, origin: Origin) -> Run | None:
+    """Enter an approval after which others are missing, and return its run; None where the plan may be applied.
+
+    Under the lock of the workspace's queue, so that of two approvals at the same moment one comes second.
+    Raises :class:`ApprovalRefused`.
+    """
+    with system.database.begin() as session:
+        lock_workspace_of(session, seen.id)
+        run = _waiting(_seen(runs.get(session, seen.id), seen.attempt), "confirmed")
+        given = runs.approved_by(session, run)
+        if (why := rules.refuse(run.actor, given, origin.actor)) is not None or origin.actor is None:
+            raise ApprovalRefused(f"Run {run.id} can't be confirmed: {why}.")
+        if rules.missing(run.actor, [*given, origin.actor.name]) == 0:
+            return None
+        detail: EventDetail = {**origin.detail, "attempt": run.attempt}
+        runs.remark(session, run, RunNote.APPROVED, now=system.now(), detail=detail)
+        log.info("run approved", run=run.id, actor=origin.actor.name)
+        return run
 
 
-def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None) -> TerraslotError:
+def _not_resumed(system: System, run: Run, lease: Lease | None, origin: Origin) -> TerraslotError:
     """Return why a run can't go on from ``lease``; where its agent is gone, the run is planned anew."""
     slots = system.slots(run.pool)
     now = slots.find(run.id)
@@ -171,7 +194,7 @@ def _not_resumed(system: System, run: Run, lease: Lease | None, task: str | None
             f"when the agent is heard again, or give it up: `terraslot discard {run.id}`."
         )
     # The refusal is entered with the loss: the same message, delivered again, must not confirm the next plan.
-    refused: EventDetail = {"task": task, "refused": AgentGone.__name__} if task else {}
+    refused: EventDetail = {**origin.detail, "refused": AgentGone.__name__} if origin.task else {}
     why = f"the agent {run.agent} that kept its plan is gone"
     lost = _decided(finish.requeue_or_fail(system, run, why, may_have_started=False, detail=refused), run)
     again = "so the plan is made anew. Look at the new plan and confirm that"
@@ -192,12 +215,12 @@ def _silence(system: System, run: Run, lease: Lease | None) -> str | None:
     return None
 
 
-def _request_end(system: System, run: Run, mode: CancelMode, task: str | None) -> Run | None:
-    detail: EventDetail = {"mode": mode.value, **(_asked_by(task) or {})}
+def _request_end(system: System, run: Run, mode: CancelMode, origin: Origin) -> Run | None:
+    detail: EventDetail = {"mode": mode.value, **origin.detail}
     requested = finish.note(system, run, RunNote.CANCEL_REQUESTED, detail=detail, cancel_mode=mode)
     if requested is None:
         return None
-    return interrupt(system, requested, mode, _asked_by(task))
+    return interrupt(system, requested, mode, origin.detail)
 
 
 def _seen(run: Run, attempt: int | None) -> Run:

@@ -121,7 +121,7 @@ def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
         return end(system, run, RunEvent.PLAN_FINISHED, **_facts(report))
     if run.cancel_mode is not None:
         return end(system, run, RunEvent.CANCELLED, **_facts(report))
-    if run.auto_apply:
+    if run.auto_apply and not _requires_approval(system, run):
         _apply_at_once(system, run, report)
         return None
     return _wait_for_confirmation(system, run, report)
@@ -165,6 +165,12 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> R
     deliver.announce(system, updated)
     log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=until.isoformat())
     return None
+
+
+def _requires_approval(system: System, run: Run) -> bool:
+    """Whether people have to confirm what was to confirm itself: its workspace may have changed since it was asked."""
+    with system.database.read() as session:
+        return workspaces.get(session, run.workspace).approval.is_required
 
 
 def _keep_plan(system: System, run: Run) -> Run | None:

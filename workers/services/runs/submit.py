@@ -6,6 +6,7 @@ from typing import Any, Self
 import structlog
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from workers.core.approval import Actor, by
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
@@ -16,6 +17,7 @@ from workers.services.runs import deliver
 from workers.services.runs.dispatch import dispatch_new
 from workers.services.secrets import variables
 from workers.services.system import System
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import runs, workspaces
 from workers.store.models import Run, TaskMessage
 
@@ -72,21 +74,24 @@ class RunRequest(RunOptions):
             raise InvalidRequest(f"The request is invalid: {'; '.join(problems(error, values=True))}.") from None
 
 
-def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task: TaskMessage) -> Run:
-    """Enter a run and try to start it at once. The same id again returns the run that is there.
+def submit(
+    system: System, run_id: str, kind: RunKind, request: RunRequest, task: TaskMessage, *, actor: Actor | None = None
+) -> Run:
+    """Enter a run for ``actor``, and try to start it at once. The same id again returns the run that is there.
 
     ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id or variables that can't
-    be used, :class:`UnknownWorkspace` for a workspace that does not exist.
+    be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist.
     """
     if not names.RUN_ID.fullmatch(run_id):
         raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
     with system.database.begin() as session:
         workspace = workspaces.get(session, request.workspace)
+        expect_approvable(workspace, kind, request, actor)
         variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
         run, new = runs.add(
             session, run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
             priority=request.priority, destroy=request.destroy, options=request.options, message=request.message,
-            encrypted=request.encrypted_variables, task=task,
+            encrypted=request.encrypted_variables, task=task, actor=actor and actor.name, detail=by(actor) or None,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
         )  # fmt: skip
     if new:
@@ -98,3 +103,19 @@ def submit(system: System, run_id: str, kind: RunKind, request: RunRequest, task
         except Exception:
             log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)
     return run
+
+
+def expect_approvable(workspace: WorkspaceSpec, kind: RunKind, request: RunRequest, actor: Actor | None) -> None:
+    """Raise :class:`InvalidRequest` for a run that would confirm itself where people have to, or that nobody could."""
+    if kind is not RunKind.PLAN_AND_APPLY or not workspace.approval.is_required:
+        return
+    if request.auto_apply:
+        raise InvalidRequest(
+            f"Workspace {workspace.name} requires an approval: a run of it can't confirm itself (auto_apply, or --yes "
+            "with --no-wait)."
+        )
+    if workspace.approval.four_eyes and actor is None:
+        raise InvalidRequest(
+            f"Workspace {workspace.name} requires that another person confirms than the one who asks, and this request "
+            "does not say who asks: set TERRASLOT_ACTOR, or the header terraslot_actor of the task."
+        )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from workers.core.errors import Unreadable
 from workers.core.lifecycle import EventDetail, RunStatus
 from workers.core.silence import waits_for
 from workers.protocol.errors import TerraslotError
@@ -29,7 +30,10 @@ View = TypeVar("View", bound="DataclassInstance")
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run. The counts in ``changes`` are None before it was planned; ``started_at`` is its phase's."""
+    """One run. ``actor``: who asked for it. ``started_at`` is its phase's.
+
+    The counts in ``changes`` are None before it was planned.
+    """
 
     run_id: str
     workspace: str
@@ -50,6 +54,7 @@ class RunView:
     cancel_requested: bool
     options: dict[str, Any]
     message: str | None
+    actor: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -98,6 +103,24 @@ def events(database: Database, run: RunView) -> list[EventView]:
     with database.read() as session:
         found = runs.events(session, run.run_id)
     return [shown(EventView, event, detail=event.detail or {}) for event in found]
+
+
+def approval(database: Database, run: RunView) -> str | None:
+    """Say what a run that waits for people still needs from them; None where anybody may confirm it."""
+    if run.status is not RunStatus.APPLY_PENDING:
+        return None
+    with database.read() as session:
+        try:
+            rules = workspaces.get(session, run.workspace).approval
+        except Unreadable:  # says so itself, and keeps nobody from looking at its runs
+            return None
+        given = runs.approved_by(session, runs.get(session, run.run_id))
+    if not rules.is_required:
+        return None
+    who = f"of {', '.join(rules.names)}" if rules.names else "of anybody"
+    other = f" but {run.actor or 'the one who asked'}" if rules.four_eyes else ""
+    so_far = f"; approved by {', '.join(given)}" if given else ""
+    return f"{rules.missing(run.actor, given)} of {rules.approvals} needed, {who}{other}{so_far}"
 
 
 def view(run: Run) -> RunView:
