@@ -19,7 +19,7 @@ import structlog
 
 from workers import logs
 from workers.protocol.errors import Damaged, TerraslotError
-from workers.services.errors import is_outage
+from workers.services.errors import is_outage, isolate
 from workers.services.runs import undeliverable
 from workers.services.system import System, without_pods
 from workers.settings import settings
@@ -92,10 +92,9 @@ class Reader:
 
     def _receive(self, found: Found) -> None:
         try:
-            undeliverable.receive(self._system, found)
-        except Exception as error:
-            if not is_outage(error):
-                raise
+            with isolate("report not taken", pool=found.pool):
+                undeliverable.receive(self._system, found)
+        except Exception as error:  # noqa: BLE001 - an outage: every other error is one report's own
             log.warning("report not taken, a server is away: its agent sends it again", error=str(error))
 
 

@@ -79,7 +79,11 @@ def test_of_a_celery_message_nothing_but_the_report_is_read(valkey: redis.Redis,
     assert [json.loads(found.content) for found in older_reports(valkey, 10)] == [{"type": "a report"}]
 
 
-@pytest.mark.parametrize("message", ["no JSON", "{}", "[]", '{"body": 1}', {"body": "bm8gSlNPTg=="}, {"body": "W10="}])
+@pytest.mark.parametrize(
+    "message",
+    ["no JSON", "{}", "[]", '{"body": 1}', {"body": "bm8gSlNPTg=="}, {"body": "W10="}, 100_000 * "["],
+    ids=lambda message: str(message)[:20],
+)
 def test_a_message_that_is_none_of_celerys_is_dropped(valkey: redis.Redis, message: Any) -> None:
     valkey.lpush(names.REPORTS_QUEUE, message if isinstance(message, str) else json.dumps(message))
     body = base64.b64encode(json.dumps([[{"type": "a report"}], {}, {}]).encode()).decode()

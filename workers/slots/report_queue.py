@@ -87,7 +87,7 @@ def _take(client: redis.Redis, keys: Sequence[bytes], at_most: int, longest: int
 
 def _of_celery(message: Any) -> Found | None:
     """Return the one argument of a Celery message's task; what else the message asks for is not looked at."""
-    with suppress(ValueError, TypeError, LookupError):
+    with suppress(ValueError, TypeError, LookupError, RecursionError):
         body = json.loads(base64.b64decode(json.loads(message)["body"], validate=True))
         content = json.dumps(body[0][0]).encode()
         return Found("", content, len(content))

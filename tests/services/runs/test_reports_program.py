@@ -14,11 +14,13 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
+from workers.reports import Reader
 from workers.services import workspaces
-from workers.services.runs import auto_apply, decide, deliver, dispatch
+from workers.services.runs import auto_apply, decide, deliver, dispatch, undeliverable
 from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.services.system import without_pods
+from workers.slots.report_queue import Found
 
 
 @pytest.fixture
@@ -120,3 +122,15 @@ def test_an_apply_at_once_is_not_ordered_where_its_cancel_came_first(
     assert control.run(run).status is RunStatus.CANCELLED
     assert agent.orders() == []
     assert control.quiet()
+
+
+def test_a_report_that_meets_a_fault_of_the_program_does_not_end_it(
+    reports: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F38: the other pools' reports are read on."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(undeliverable, "receive", fail)
+    Reader(reports.system)._receive(Found(POOL, b"{}", 2))

@@ -171,6 +171,8 @@ class TestAReportThatMeetsAFault:
         lambda order: finished(order, token=None),
         lambda order: finished(order, run="run-2"),
         lambda order: finished(order, run=["run-1"]),
+        lambda order: finished(order, run="\ud800"),
+        lambda order: finished(order, run="a\x00b"),
         lambda _: {"type": "phase_finished"},
         lambda order: [order.run, order.token],
         lambda _: None,

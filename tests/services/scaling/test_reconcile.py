@@ -97,7 +97,7 @@ class TestAnAgentThatIsGone:
             {"pool": POOL, "token": token},
         ):
             control.pods.left.append(PhaseFinished.model_validate({**facts, **about}).model_dump_json().encode())
-        control.pods.left.insert(0, b"{}")
+        control.pods.left[:0] = [b"{}", b'{"pool": "default", "run": "\\ud800", "token": "x"}']
         control.pods.pods[agent.name] = replace(control.pods.pods[agent.name], phase=PodPhase.FAILED)
         waiting = control.submit(PLAN)
         reconcile(control)

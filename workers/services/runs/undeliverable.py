@@ -23,7 +23,7 @@ from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import REPORT
-from workers.protocol.names import one_line
+from workers.protocol.names import RUN_ID, one_line
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.runs import finish
 from workers.services.runs.report import take
@@ -115,7 +115,8 @@ def _reject(system: System, fields: dict[Any, Any], error: Exception) -> None:
 def _executing(system: System, fields: dict[Any, Any]) -> Run | None:
     """Return the run that a message is about, if it has the token of what the run executes now."""
     run_id, token = fields.get("run"), fields.get("token")
-    if not isinstance(run_id, str) or not isinstance(token, str):
+    # No database takes every text: half of a surrogate pair has no encoding, and PostgreSQL refuses a NUL.
+    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id) or not isinstance(token, str):
         return None
     try:
         with system.database.read() as session:

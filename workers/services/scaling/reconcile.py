@@ -91,7 +91,8 @@ def _take_left_reports(context: Context) -> None:
         for pod in context.snapshot.pods:
             if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
                 context.slots.drain(pod.name)  # the slot that becomes free is nobody's
-        receive(context.system, Found(context.spec.name, report, len(report)))
+        with isolate("report of a dead agent not taken", pool=context.spec.name):
+            receive(context.system, Found(context.spec.name, report, len(report)))
 
 
 def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:
