@@ -288,6 +288,32 @@ def test_a_state_that_terraform_could_not_store_outlives_its_pod(local_pods, tmp
     assert {path.read_text() for path in rescued.rglob("errored.tfstate")} == {"a1", "a2"}
 
 
+@pytest.mark.parametrize("link", ["work/runs", "work/runs/run-1"])
+def test_what_a_configuration_has_linked_to_is_not_moved_in_place_of_a_state(local_pods, tmp_path, link):
+    """F41: as where root's Terraslot has agents of another user."""
+    pods = local_pods()
+    pods.create(POOL, "a1")
+    others = tmp_path / "others"
+    (others / "home").mkdir(parents=True)
+    (others / "home/errored.tfstate").touch()
+    (directory(tmp_path, "a1") / link).parent.mkdir(exist_ok=True)
+    (directory(tmp_path, "a1") / link).symlink_to(others if link == "work/runs" else others / "home")
+    [pod] = pods.list("default")
+    pods.delete(pod, force=True)
+    eventually(lambda: not pods.list("default"))
+    assert (others / "home/errored.tfstate").exists()
+    assert not (tmp_path / "home/rescued").exists()
+
+
+def test_a_credential_that_an_agent_has_written_to_is_replaced(local_pods, tmp_path):
+    pods = local_pods()
+    pods.put_secret(POOL, "credential")
+    file = tmp_path / "home/secrets/default/pool.json"
+    file.write_bytes(b"\xff")
+    pods.put_secret(POOL, "credential")
+    assert file.read_text() == "credential"
+
+
 def test_a_log_that_grew_too_long_is_emptied_and_its_writer_goes_on(local_pods, tmp_path, monkeypatch):
     monkeypatch.setattr(process_log, "MAX_BYTES", 1000)
     talking = (

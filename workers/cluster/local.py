@@ -21,7 +21,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from workers.cluster import kept_reports, pod_record, process_log, processes
+from workers.cluster import agent_files, kept_reports, pod_record, process_log, processes
 from workers.cluster.backend import PodBackend, Pods
 from workers.cluster.pod_record import LOG, WORK, PodRecord
 from workers.cluster.processes import OrphanedGroup, Process, orphaned_groups
@@ -120,9 +120,10 @@ class LocalPods(PodBackend):
         directory = self._secret_dir(spec.name)
         path = directory / SECRET_FILE
         with _unavailable("write", str(path)):
-            owner = self.user.uid if self.user else os.geteuid()
-            if path.exists() and path.stat().st_uid == owner and path.read_text("utf-8") == content:
-                return
+            written = content.encode(), self.user.uid if self.user else os.geteuid()
+            with suppress(OSError):  # agents may have written to it
+                if agent_files.read(path, len(written[0])) == written:
+                    return
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = path.with_suffix(".new")
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -287,6 +288,6 @@ class LocalPods(PodBackend):
 def _unavailable(verb: str, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         problem = getattr(error, "strerror", None) or repr(error)
         raise Unavailable(f"Local pods: can't {verb} {what} ({problem}); check its owner and free space.") from error

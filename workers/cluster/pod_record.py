@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from workers.cluster import agent_files
 from workers.cluster.process_log import last_line
 from workers.cluster.processes import Process
 from workers.core.pods import Pod, PodPhase
-from workers.protocol.agent_directory import APPLY
+from workers.protocol.agent_directory import APPLY, RUNS
 
 RECORD = "pod.json"
 LOG = "agent.log"
 WORK = "work"
+ERRORED = "errored.tfstate"  # Terraform's name for it
 _RESTARTS = 3
 
 
@@ -89,12 +93,28 @@ def how_it_ended(code: int | None, log: Path) -> tuple[PodPhase, str]:
 
 
 def rescue(directory: Path, rescued: Path) -> None:
-    """Move every run directory in which Terraform left a state that it could not store to ``rescued``."""
-    runs = (directory / WORK / "runs").glob("*")
-    for run in sorted(run for run in runs if any(run.rglob("errored.tfstate"))):
-        target, count = rescued / run.name, 1
-        while target.exists():
-            count += 1
-            target = rescued / f"{run.name}.{count}"
-        rescued.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.move(run, target)
+    """Move every run directory in which Terraform left a state that it could not store to ``rescued``.
+
+    A configuration may have put links in their place: none is followed, so that nothing of others is moved. Raises
+    ``OSError``, and the state is still there then.
+    """
+    try:
+        runs = os.open(directory / WORK / RUNS, agent_files.NO_LINK | os.O_DIRECTORY)
+    except OSError:
+        return  # no run was executed, or what is there is no directory of runs
+    try:
+        for run in sorted(run for run in os.listdir(runs) if _left_a_state(run, runs)):
+            rescued.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(run, _unused(rescued / run), src_dir_fd=runs)
+    finally:
+        os.close(runs)
+
+
+def _left_a_state(run: str, runs: int) -> bool:
+    is_directory = stat.S_ISDIR(os.stat(run, dir_fd=runs, follow_symlinks=False).st_mode)
+    return is_directory and any(ERRORED in files for _, _, files, _ in os.fwalk(run, dir_fd=runs))
+
+
+def _unused(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}.{count}") for count in itertools.count(2))
+    return next(found for found in itertools.chain([path], numbered) if not os.path.lexists(found))
