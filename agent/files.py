@@ -18,8 +18,9 @@ LIMIT = 16 * 2**20  # far above any configuration file
 def write_atomically(path: Path, content: str) -> None:
     """Replace a file, which only its owner can read, in one step. Raises ``OSError``."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.touch(mode=0o600)
-    draft.write_text(content)
+    draft.unlink(missing_ok=True)  # a configuration may have put a pipe there, whose reader would be waited for
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(content)
     draft.replace(path)
 
 

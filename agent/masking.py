@@ -41,6 +41,18 @@ class Mask:
         return value
 
 
+class Hidden(Mask):
+    """Shows nothing, where it is not known what is to be masked."""
+
+    def __call__(self, text: str) -> str:
+        """Return a text without what was in this one."""
+        return MASKED if text else text
+
+    def tree(self, value: Any) -> Any:  # noqa: ARG002 - as a mask's
+        """Return a JSON value with nothing in it."""
+        return {}
+
+
 def decrypted(order: Order, secret_dir: Path | None) -> SensitiveVariables:
     """Decrypt an order's sensitive variables. Raises :class:`InvalidRequest` where the Secret has no key for it."""
     if order.encrypted is None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from agent import source, state_backend
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
-from agent.masking import Mask, decrypted
+from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
 from agent.summary import fitting
 from agent.terraform import Terraform, bounded, too_large
@@ -57,8 +58,7 @@ class Phases:
     def execute(self, execution: Execution) -> PhaseFinished:
         """Execute the phase to its success. Raises :class:`PhaseFailed` and :class:`Stopped`; no process is left."""
         try:
-            sensitive = decrypted(execution.order, self.secret_dir)
-            execution.log.mask = Mask(sensitive.model_dump())
+            sensitive = self._sensitive(execution)
             work = self._plan if execution.order.phase is Phase.PLAN else self._apply
             return work(execution, sensitive)
         except InvalidRequest as error:
@@ -66,6 +66,23 @@ class Phases:
         except OSError as error:
             # The agent's own: a full disk, a missing program.
             raise PhaseFailed(FailureReason.AGENT_ERROR, f"The agent could not go on: {error}.") from error
+
+    def _sensitive(self, execution: Execution) -> SensitiveVariables:
+        """Return the order's sensitive variables, which the log masks from here on.
+
+        An apply that goes on without this process ends as it does also where their key was retired meanwhile; then
+        nothing that it prints is shown.
+        """
+        try:
+            sensitive = decrypted(execution.order, self.secret_dir)
+        except (InvalidRequest, OSError) as error:
+            if execution.left is None:
+                raise
+            execution.log.write(f"What Terraform has printed from here on is not shown: {error}")
+            execution.log.mask = Hidden()
+            return SensitiveVariables()
+        execution.log.mask = Mask(sensitive.model_dump())
+        return sensitive
 
     def _plan(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
         order = execution.order
@@ -84,13 +101,12 @@ class Phases:
         return execution.report(PhaseFinished, outcome="succeeded", changed=changed, changes=changes, outputs=outputs)
 
     def _apply(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
-        named = execution.directory / _MODULE
-        plan = execution.directory / _PLAN
-        module = execution.directory / read_regular(named).decode() if named.exists() else None
-        if module is None or not plan.exists() or not module.is_dir():
+        plan, module = execution.directory / _PLAN, _planned_module(execution.directory)
+        if execution.left is None and (module is None or not plan.exists()):
             raise PhaseFailed(
                 FailureReason.AGENT_ERROR, f"Agent {execution.agent} no longer has the plan. Plan the workspace again."
             )
+        module = module or execution.directory  # of one that has begun: its end is waited for, whatever is left of it
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self.command, module, environment)
         try:
@@ -126,6 +142,13 @@ def _initialise(execution: Execution, terraform: Terraform, module: Path) -> Non
 def _fresh_directory(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700, parents=True)
+
+
+def _planned_module(directory: Path) -> Path | None:
+    with suppress(OSError, ValueError):
+        module = directory / read_regular(directory / _MODULE).decode()
+        return module if module.is_dir() else None
+    return None
 
 
 def _write_variables(directory: Path, variables: Mapping[str, Any]) -> Path | None:

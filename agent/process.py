@@ -174,7 +174,9 @@ class Adopted(Child):
         return self._code
 
     def _reap(self) -> None:
-        """Leave that to its parent."""
+        """Leave that to its parent, which may be no process of this agent."""
+        if not self._has_ended():
+            kill_group(self.pid)
         self._reaped = True
         self.output.close()
         if self._record:

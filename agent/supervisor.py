@@ -22,6 +22,7 @@ from queue import SimpleQueue
 
 from agent.children import ended_file, exit_code_of
 from agent.command_output import bound_unread
+from agent.files import write_atomically
 from agent.probe import read, stuck
 from workers.protocol.agent_directory import APPLY, CHILDREN, ENDED, RUNS
 
@@ -142,7 +143,7 @@ class _Supervisor:
         with suppress(OSError):
             if (self._work_dir / CHILDREN / str(pid)).exists():
                 (self._work_dir / ENDED).mkdir(mode=0o700, exist_ok=True)
-                ended_file(self._work_dir, pid).write_text(str(code))
+                write_atomically(ended_file(self._work_dir, pid), str(code))
 
     def _end_unrecorded(self) -> None:
         """Kill what the dead worker had started and not put on record yet: it has not had the time to do anything."""
