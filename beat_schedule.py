@@ -23,6 +23,11 @@ BEAT_SCHEDULE = {
         "schedule": settings().cycle_seconds,
         "options": {"expires": settings().cycle_seconds},
     },
+    "move-logs-of-phases-that-ended": {
+        "task": names.LOGS,
+        "schedule": 10.0,  # seconds; until then an ended phase's log takes up memory
+        "options": {"expires": 10.0},
+    },
     "purge-old-history": {
         "task": names.FORGET,
         "schedule": 300.0,  # seconds; up to 10,000 rows of each kind at a time

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from structlog.typing import FilteringBoundLogger
 
 from agent.masking import Mask
+from workers.protocol.log_lines import LogLine
 from workers.protocol.names import CONTROLS
-from workers.slots.log_stream import LogLine
 
 MAX_LINE = 8_000  # below the log stream's own bound in bytes
 # Of one phase, while the log can't be written: with three slots some 15 MB.

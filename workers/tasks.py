@@ -17,7 +17,7 @@ from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.remote_control import ControlRequest, decision_id, is_revoked
-from workers.services.runs import auto_apply, decide, deliver, retention, submit
+from workers.services.runs import auto_apply, decide, deliver, logs, retention, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling import cycle
@@ -112,6 +112,7 @@ _serve(names.AUTO_APPLY, auto_apply.order_apply)
 _serve(names.DISPATCHES, cycle.dispatches)
 _serve(names.DELIVERIES, deliver.deliver_overdue)
 _serve(names.FORGET, retention.purge)
+_serve(names.LOGS, logs.move_logs)
 _serve_cluster(names.CYCLE, cycle.cycle)
 _serve_cluster(names.CYCLES, cycle.cycles)
 _serve_cluster(names.PROTECT, cycle.protect)

@@ -36,8 +36,9 @@ from tests.waiting import eventually
 from workers.protocol import names
 from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import CancelMode, Lease
+from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import CancelRequest, Order, PhaseFinished, Report
-from workers.slots.log_stream import LogLine, RunLog
+from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue
 from workers.slots.slot_map import SlotMap
 
@@ -236,7 +237,13 @@ class Plane:
         return report
 
     def log(self, run: str) -> list[str]:
-        return [line.text for line in RunLog(self.redis, POOL, run).read(count=100_000)]
+        return [line.text for line in self.log_lines(run)]
+
+    def log_lines(self, run: str) -> list[LogLine]:
+        log, lines = RunLog(self.redis, POOL, run), list[LogLine]()
+        while more := log.read(after=lines[-1].id if lines else "0"):
+            lines += more
+        return lines
 
     def close(self) -> None:
         self.celery.close()

@@ -12,7 +12,7 @@ from agent import output
 from agent.output import Excerpt, Lines, LogWriter, clean
 from tests.agent.conftest import Lines as MemoryLog
 from tests.waiting import eventually
-from workers.slots.log_stream import LogLine
+from workers.protocol.log_lines import LogLine
 
 LOGGER = structlog.get_logger()
 

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 import pytest
 
 from workers.protocol.kinds import FailureReason, RunKind
+from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import Changes, PhaseFinished, PhaseStarted
 from workers.services.runs import decide, report
-from workers.slots.log_stream import LogLine, RunLog
+from workers.services.runs.logs import move_logs
+from workers.slots.log_stream import RunLog
 from workers.store import decisions
 from workers.store import pools as stored_pools
 
@@ -219,7 +221,23 @@ def test_a_log_is_printed_whole_and_as_json(control, cli) -> None:
     assert cli("logs run").out.splitlines() == [line.text for line in lines]
     as_json = cli("logs run --json").json
     assert [line["text"] for line in as_json] == [line.text for line in lines]
-    assert set(as_json[0]) == {"phase", "text", "at", "id"}
+    assert set(as_json[0]) == {"phase", "text", "at", "id", "attempt", "number"}
+
+
+def test_a_log_is_printed_by_phase_and_attempt_wherever_it_is(control, cli) -> None:
+    control.workspace()
+    run = control.submit(run_id="run")
+    for attempt, phase in ((1, "plan"), (2, "plan"), (2, "apply")):
+        log = RunLog(control.system.redis, run.pool, run.id, attempt=attempt)
+        log.append([LogLine(phase, f"{phase} {attempt}", 0.0)])
+        if phase == "plan":
+            assert move_logs(control.system) == 1
+    assert cli("logs run").out.splitlines() == ["plan 1", "plan 2", "apply 2"]
+    assert cli("logs run --phase plan").out.splitlines() == ["plan 1", "plan 2"]
+    assert cli("logs run --attempt 2").out.splitlines() == ["plan 2", "apply 2"]
+    assert [line["text"] for line in cli("logs run --phase apply --attempt 2 --json").json] == ["apply 2"]
+    assert "no log of these" in cli("logs run --attempt 3").err
+    assert cli("logs run --attempt 0").code == cli("logs run --phase init").code == 2
 
 
 def test_an_empty_log_says_so(control, cli) -> None:

@@ -11,19 +11,20 @@ import redis
 from tests.services.conftest import POOL, ControlPlane
 from workers.core.lifecycle import RunStatus
 from workers.protocol import names
+from workers.protocol.log_lines import LogLine
 from workers.services import workspaces
 from workers.services.pools.delete import delete_pool
 from workers.services.runs import decide, orders
 from workers.services.runs.wake import request_cycle_without_agents
 from workers.services.scaling.cycle import cycle
-from workers.slots.log_stream import LogLine, RunLog
+from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue, mark_read
 
 Clock = Callable[[float], None]
 # Keys that end by themselves: the results of tasks after 30 days, logs after seven; all others within an hour.
 _FOR_A_WHILE = {
     "results": r"celery-task-meta-run-\d+",
-    "logs, and what their writers have written": r"ts:\{default\}:log:run-\d+(:[0-9a-f]+)?",
+    "logs, and what their writers have written": r"ts:\{default\}:log:run-\d+(:[0-9a-f]+|:beginning)?",
     "what a reader of reports took last": r"ts:\{default\}:reports:taken",
     "that reports are read": r"terraslot\.reports\.reader",
     "locks, and that another round is asked for": r"ts:\{default\}:lock:\w+(:wanted)?",
@@ -67,7 +68,9 @@ def test_redis_holds_after_a_pools_life_what_it_held_before(control: ControlPlan
     assert {key for key, seconds in left.items() if seconds == -1} == set(before)
     assert [key for key in left if not any(re.fullmatch(known, key) for known in _FOR_A_WHILE.values())] == []
     assert all(
-        seconds <= 3600 for key, seconds in left.items() if not re.search("celery-task-meta|:log:run-[0-9]+$", key)
+        seconds <= 3600
+        for key, seconds in left.items()
+        if not re.search("celery-task-meta|:log:run-[0-9]+(:beginning)?$", key)
     )
 
 

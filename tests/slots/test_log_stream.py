@@ -8,7 +8,9 @@ import pytest
 import redis
 
 from workers.protocol.errors import InvalidRequest
-from workers.slots.log_stream import KEEP_SECONDS, MAX_LINE_BYTES, MAX_LINES, LogLine, RunLog
+from workers.protocol.log_lines import LogLine
+from workers.protocol.messages import LIVE_LOG_BYTES
+from workers.slots.log_stream import KEEP_SECONDS, MAX_LINE_BYTES, MAX_LINES, RunLog
 
 KEY = "ts:{pool}:log:run"
 
@@ -84,3 +86,49 @@ def test_entries_of_a_stranger_are_read_without_harm(log: RunLog, client: redis.
 def test_a_run_is_named_so_that_its_key_is_its_own(client: redis.Redis) -> None:
     with pytest.raises(InvalidRequest, match="not a run's id"):
         RunLog(client, "pool", "../other:log")
+
+
+@pytest.mark.parametrize("length", [7_990, 9_000])
+def test_a_run_that_prints_160_mb_costs_its_budget_and_keeps_the_beginning_and_the_end(
+    valkey: redis.Redis, length: int
+) -> None:
+    log = RunLog(valkey, "pool", "run")
+    for start in range(0, 20_000, 500):
+        log.append([line(f"{number} {'x' * length}") for number in range(start, start + 500)])
+    keys = list(valkey.scan_iter("ts:{pool}:log:*"))
+    assert sum(valkey.memory_usage(key) for key in keys) <= LIVE_LOG_BYTES
+    read: list[LogLine] = []
+    while more := log.read(after=read[-1].id if read else "0"):
+        read += more
+    numbers = [each.number for each in read]
+    assert (numbers[0], numbers[-1]) == (1, 20_000)
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) > 0.7 * LIVE_LOG_BYTES / 8_000
+
+
+@pytest.mark.parametrize("text", ["", "a line of forty characters or some more"])
+def test_short_lines_cost_no_more_than_long_ones(valkey: redis.Redis, text: str) -> None:
+    log = RunLog(valkey, "pool", "run", budget=200_000)
+    for _ in range(20):
+        log.append([line(text)] * 1_000)
+    keys = list(valkey.scan_iter("ts:{pool}:log:*"))
+    assert sum(valkey.memory_usage(key, samples=0) for key in keys) <= 200_000
+
+
+def test_what_a_writer_before_wrote_stays_until_the_next_one_needs_the_space(client: redis.Redis) -> None:
+    RunLog(client, "pool", "run", budget=64 << 10).append([line("x" * 1_000)] * 10)
+    log = RunLog(client, "pool", "run", budget=64 << 10)
+    log.append([line("y" * 1_000)] * 10)
+    assert [read.text[0] for read in log.read()] == ["x"] * 10 + ["y"] * 10
+
+
+def test_lines_that_are_stored_elsewhere_go_and_later_ones_come_after_them(client: redis.Redis) -> None:
+    log = RunLog(client, "pool", "run")
+    log.append([line("one"), line("two")])
+    first, second = log.read()
+    log.trim(first.id, over=True)
+    assert log.read() == [second]
+    log.trim(second.id, over=False)
+    assert (log.read(), client.exists(KEY)) == ([], 1)
+    log.trim(second.id, over=True)
+    assert not client.keys("*log:run") + client.keys("*beginning")

@@ -17,11 +17,12 @@ from tests.slots.invariants import POOL, check
 from tests.slots.lossy import Way, lossy
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import CancelMode, CancelOutcome, SlotState
+from workers.protocol.log_lines import LogLine
 from workers.protocol.redis_address import parse
 from workers.slots.announcements import announce
 from workers.slots.connection import connect
 from workers.slots.locks import PoolLock
-from workers.slots.log_stream import LogLine, RunLog
+from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue
 from workers.slots.slot_map import SlotMap
 from workers.slots.wake_up import WakeUp

@@ -9,10 +9,14 @@ import pytest
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
 from workers.core.errors import RunFailed
+from workers.protocol import names
 from workers.protocol.sources import SensitiveVariables
 from workers.services import workspaces
 from workers.services.pools import manage as pools
+from workers.services.runs import views
+from workers.services.runs.logs import LogReader
 from workers.services.secrets.variables import Change
+from workers.slots.keys import PoolKeys
 from workers.slots.log_stream import RunLog
 
 CODE = """
@@ -53,8 +57,12 @@ def test_values_are_used_and_found_nowhere(cloud: Cloud) -> None:
     seen += [str(outcome).encode(), *_redis(cloud), *_files(cloud)]
     assert outcome["outputs"]["plain"] == "it is (sensitive)"
     assert len(outcome["outputs"]["hash"]) == 64
-    lines = [line.text for line in RunLog(cloud.system.redis, pool, result.id).read()]
-    assert any("says (sensitive)" in line for line in lines)
+    cloud.app.send_task(names.LOGS)
+    eventually(lambda: not cloud.system.redis.exists(PoolKeys(pool).log(result.id)))
+    lines = list(LogReader(cloud.system, views.one(cloud.system.database, result.id)))
+    assert [line.phase for line in lines] == sorted((line.phase for line in lines), reverse=True)
+    assert any("says (sensitive)" in line.text for line in lines)
+    seen += [line.text.encode() for line in lines]
     for secret in (PASSWORD.encode(), TOKEN.encode()):
         assert [text[:200] for text in seen if secret in text] == []
 

@@ -1,4 +1,4 @@
-"""Following a run: its status from the database, its log from the stream, both on the screen."""
+"""Following a run: its status from the database, its log from wherever it is, both on the screen."""
 
 import time
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from rich.text import Text
 from workers.cli.console import clean, console, say
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
+from workers.protocol.log_lines import LogLine
 from workers.services.runs import views as run_views
+from workers.services.runs.logs import LogReader
 from workers.services.runs.views import RunView
 from workers.services.system import System
-from workers.slots.log_stream import LogLine
 
 # Seconds: between two looks at the record, and until a person is told that no worker has taken the run.
 _LOOK = 0.25
@@ -90,7 +91,7 @@ class Follower:
     run_id: str
     progress: Progress
     wanted: Callable[[LogLine], bool] = lambda _: True
-    _after: str = "0"
+    _log: LogReader | None = None
     _why: str = ""
     _asked: float = 0.0
 
@@ -121,15 +122,14 @@ class Follower:
         run = run_views.one(self.system.database, self.run_id)
         finished = done(run)
         while True:
-            lines = run_views.log_lines(self.system, run, after=self._after, block=0 if finished else _LOOK)
+            self._log = self._log or LogReader(self.system, run)
+            lines = self._log.read(block=0 if finished else _LOOK)
             run = run_views.one(self.system.database, self.run_id)
             if not run.status.is_over:
                 self.progress.status(self._standing(run))
             for line in filter(self.wanted, lines):
                 self.progress.note(line.text)
-            if lines:
-                self._after = lines[-1].id
-            elif finished:
+            if finished and not lines:
                 self.progress.pause()
                 return run
             # Lines are written before the status changes: the last ones of a finished run are there at the next look.

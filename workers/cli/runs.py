@@ -31,12 +31,13 @@ from workers.core.errors import AgentGone, ApprovalRefused, NotWaiting
 from workers.core.lifecycle import RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import Phase, RunKind
+from workers.protocol.log_lines import LogLine
 from workers.services import workspaces
 from workers.services.runs import views as run_views
+from workers.services.runs.logs import LogReader
 from workers.services.runs.submit import RunRequest, expect_approvable
 from workers.services.runs.views import RunView
 from workers.services.secrets.variables import of_run
-from workers.slots.log_stream import LogLine
 
 app = typer.Typer()
 
@@ -131,21 +132,30 @@ def cancel(
 def logs(
     run: RunId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
+    phase: Annotated[Phase | None, typer.Option("--phase", help="Of this phase alone.")] = None,
+    attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Of this attempt alone.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what terraform printed. As JSON: a list of lines, or with --follow a document a line."""
     found = run_views.one(system().database, run)
+
+    def wanted(line: LogLine) -> bool:
+        return (phase is None or line.phase == phase) and (attempt is None or line.attempt == attempt)
+
     if follow:
-        _follow_log(found, as_json=as_json)
+        _follow_log(found, wanted, as_json=as_json)
         return
-    lines = _all_lines(found)
+    lines = filter(wanted, LogReader(system(), found))
     if as_json:
-        show_json(lines)
+        show_json(list(lines))
         return
+    printed = False
     for line in lines:
+        printed = True
         say(line.text)
-    if not lines:
-        say(f"Run {found.run_id} has no log: it has printed nothing, or too long ago.", errors=True)
+    if not printed:
+        of_these = " of these" if phase or attempt else ""
+        say(f"Run {found.run_id} has no log{of_these}: it has printed nothing.", errors=True)
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
@@ -262,21 +272,16 @@ def _tell_as_asked(
         say(f"Run {run.run_id} is {run.status}{goes_on}.")
 
 
-def _all_lines(run: RunView) -> list[LogLine]:
-    lines: list[LogLine] = []
-    while more := run_views.log_lines(system(), run, after=lines[-1].id if lines else "0"):
-        lines += more
-    return lines
-
-
-def _follow_log(run: RunView, *, as_json: bool) -> None:
+def _follow_log(run: RunView, wanted: Callable[[LogLine], bool], *, as_json: bool) -> None:
+    # A line that is printed as JSON is not for people then.
+    shown = (lambda line: wanted(line) and _printed(line)) if as_json else wanted
     with _progress(run.run_id, as_json=as_json) as progress:
-        ended = Follower(system(), run.run_id, progress, _printed if as_json else lambda _: True).until(is_over)
+        ended = Follower(system(), run.run_id, progress, shown).until(is_over)
     if not as_json:
         say(f"Run {ended.run_id} is {ended.status}.", style=STYLES.get(ended.status, ""), errors=True)
 
 
 def _printed(line: LogLine) -> bool:
-    """Print a line as JSON; it is not for people then."""
+    """Print a line as JSON; return that nothing more is to be shown of it."""
     show_json(line, indent=None)
     return False

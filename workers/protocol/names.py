@@ -32,6 +32,7 @@ DELIVERIES = "terraslot.deliveries"
 PROTECT = "terraslot.protect"
 SWEEP = "terraslot.sweep"
 FORGET = "terraslot.forget"
+LOGS = "terraslot.logs"
 REPORT = "terraslot.report"
 
 CLUSTER_TASKS = (CYCLE, CYCLES, PROTECT, SWEEP)

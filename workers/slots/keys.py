@@ -57,3 +57,7 @@ class PoolKeys:
     def log_batches(self, run: str, writer: str) -> bytes:
         """Return what one writer of a run's log has written."""
         return self._key("log", run_id(run), writer)
+
+    def log_beginning(self, run: str) -> bytes:
+        """Return the first lines of a run's log, of each of its writers."""
+        return self._key("log", run_id(run), "beginning")

@@ -205,6 +205,21 @@ class Delivery(Base):
     error: Mapped[str | None] = mapped_column(SanitizedText)
 
 
+class RunLogPiece(Base):
+    """A piece of a run's log, as :mod:`workers.core.logs` packs it: ``lines``, up to the one with the id ``last``.
+
+    One that had to go for the run's budget has no content.
+    """
+
+    __tablename__ = "run_logs"
+
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last: Mapped[str] = mapped_column(sa.String(64))
+    lines: Mapped[int]
+    content: Mapped[bytes]
+
+
 class ScalingDecision(Base):
     """A decision about a pool's size, its reason, and its ``facts``: a :class:`PoolFacts` as a dict."""
 

@@ -161,6 +161,11 @@ def find(session: Session, prefix: str) -> Run:
     return matches[0]
 
 
+def these(session: Session, ids: Collection[str]) -> list[Run]:
+    """Return the runs that have these ids, whole ones; in no order, without those that there are not."""
+    return list(session.scalars(select(Run).where(Run.id.in_(ids))))
+
+
 def recent(
     session: Session, *, workspace: str | None, pool: str | None, statuses: Collection[RunStatus] | None, limit: int
 ) -> list[Run]:

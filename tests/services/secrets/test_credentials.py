@@ -17,11 +17,12 @@ from workers.core.rotation import OVERLAP, RECONNECT
 from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.protocol.kinds import RunKind
+from workers.protocol.log_lines import LogLine
 from workers.services import health, pool_state
 from workers.services.pools import manage as pools
 from workers.services.scaling import cycle
 from workers.services.secrets import credentials
-from workers.slots.log_stream import LogLine, RunLog
+from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec

@@ -1,6 +1,6 @@
 """Purge the history of runs and of the pools' sizes that is older than the settings keep.
 
-Logs and Celery's results are in Redis, where they expire.
+A run's log goes with it. Celery's results are in Redis, where they expire.
 """
 
 from datetime import timedelta

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from workers.services.system import System
-    from workers.slots.log_stream import LogLine
 
 View = TypeVar("View", bound="DataclassInstance")
 
@@ -134,13 +133,6 @@ def shown(view: type[View], record: object, **other: Any) -> View:
     """Return a view whose fields are those of ``record``, except for the ``other`` ones."""
     same = {field.name for field in fields(view)} - other.keys()
     return view(**{name: getattr(record, name) for name in same}, **other)
-
-
-def log_lines(system: System, run: RunView, *, after: str = "0", block: float = 0) -> list[LogLine]:
-    """Return the lines of a run's log after the id ``after``; wait up to ``block`` seconds for the first."""
-    from workers.slots.log_stream import RunLog  # noqa: PLC0415 - loads Redis
-
-    return RunLog(system.redis, run.pool, run.run_id).read(after, block)
 
 
 def why_pending(system: System, run: RunView) -> str:
