@@ -80,7 +80,10 @@ def test_what_a_terminal_would_obey_is_not_shown_to_it(log: RunLog) -> None:
 
 def test_entries_of_a_stranger_are_read_without_harm(log: RunLog, client: redis.Redis) -> None:
     client.xadd(KEY, {"at": "never", "junk": b"\xff"})
-    assert [(read.phase, read.text, read.at) for read in log.read()] == [("", "", 0.0)]
+    client.xadd(KEY, {"phase": "p" * 99, "text": "x" * 99_999, "at": "nan", "number": "-1", "attempt": "9" * 99})
+    first, second = log.read()
+    assert first == LogLine("", "", 0.0, first.id)
+    assert second == LogLine("p" * 20, "x" * MAX_LINE_BYTES, 0.0, second.id)
 
 
 def test_a_run_is_named_so_that_its_key_is_its_own(client: redis.Redis) -> None:

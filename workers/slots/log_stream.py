@@ -8,6 +8,7 @@ Lines are hostile text: a Terraform configuration decides what is in them. They 
 and freed from control characters when they are read, since a hostile agent may have written them.
 """
 
+import math
 import re
 import secrets
 from collections import deque
@@ -140,9 +141,10 @@ def _readable(raw: Text) -> str:
 
 def _time(word: str) -> float:
     try:
-        return float(word)
+        time = float(word)
     except ValueError:
         return 0.0
+    return time if math.isfinite(time) else 0.0
 
 
 def _count(word: str) -> int:

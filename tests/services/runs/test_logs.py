@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from tests.services.conftest import POOL, ControlPlane, HandAgent
+from workers.core import logs as core
 from workers.core.logs import STORED_BYTES
 from workers.protocol.kinds import RunKind
 from workers.protocol.log_lines import LogLine
@@ -257,6 +258,19 @@ def test_the_largest_logs_move_while_their_runs_execute_where_those_of_a_pool_ta
     assert (live(control, order.run), live(control, small.run)) == (0, 2)
     write(writer(control, order), "plan", "last")
     assert [text for _, text in read(control, order.run)] == ["x" * 5_000] * 100 + ["last"]
+
+
+def test_an_order_says_what_share_of_its_pools_logs_its_own_may_take_up(
+    control: ControlPlane, agent: HandAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "POOL_LIVE_BYTES", 3 << 20)
+    control.submit()
+    order = agent.order()
+    assert (order.log_bytes, order.attempt) == ((3 << 20) // (5 * 3), 1)
+    assert agent.start(order)
+    agent.finish(order)
+    decide.confirm(control.system, order.run)
+    assert agent.order().attempt == 1
 
 
 def test_a_log_goes_with_its_run(control: ControlPlane, agent: HandAgent, clock_ahead: Callable[[float], None]) -> None:
