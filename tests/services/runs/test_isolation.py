@@ -139,7 +139,7 @@ def test_an_apply_that_can_not_be_ordered_fails_and_frees_its_slot(control: Cont
     assert control.quiet()
 
 
-@pytest.mark.parametrize("keys", ["", new_key()])
+@pytest.mark.parametrize("keys", ["", new_key()], ids=["none", "another"])
 class TestAProcessWithoutTheRightKeys:
     """``terraslot cancel`` in somebody's shell, for example, which gives out the slot that it frees."""
 
