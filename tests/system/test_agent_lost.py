@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
+from celery.result import AsyncResult
 
 from tests.system.conftest import HELD, Cloud
 from tests.waiting import eventually
@@ -21,6 +23,21 @@ from workers.slots.log_stream import RunLog
 def agent_pid(cloud: Cloud, pool: str, name: str) -> int:
     (pod,) = [pod for pod in cloud.system.backends["local"].list(pool) if pod.name == name]
     return int(pod.uid.partition(":")[0])
+
+
+def held_apply(cloud: Cloud, pool: str, gate: Path) -> tuple[str, AsyncResult, str]:
+    """Begin an apply that ends once there is a gate; return its workspace, its result and its agent."""
+    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
+    result = cloud.reach(cloud.apply(workspace), "APPLYING")
+    agent = cloud.started(result).agent
+    assert agent is not None
+    return workspace, result, agent
+
+
+def assert_stored_and_unlocked(cloud: Cloud, workspace: str) -> None:
+    state_file = cloud.system.settings.home / "state" / workspace / "terraform.tfstate"
+    assert json.loads(state_file.read_text())["resources"]
+    assert not list(state_file.parent.glob("*.lock.info"))
 
 
 def test_a_killed_agents_plan_is_made_anew_elsewhere(cloud: Cloud) -> None:
@@ -41,10 +58,7 @@ def test_a_killed_agents_plan_is_made_anew_elsewhere(cloud: Cloud) -> None:
 def test_an_apply_outlives_its_agent_whose_pod_reports_it(cloud: Cloud) -> None:
     """F40: it has ended before the agent is back; state is written, and no lock left."""
     pool, gate = cloud.pool(), cloud.gate()
-    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
-    result = cloud.reach(cloud.apply(workspace), "APPLYING")
-    agent = cloud.started(result).agent
-    assert agent is not None
+    workspace, result, agent = held_apply(cloud, pool, gate)
     before = (instance := cloud.slots(pool).agent(agent)) and instance.instance_id
     os.kill(agent_pid(cloud, pool, agent), signal.SIGKILL)
     eventually(lambda: (now := cloud.slots(pool).agent(agent)) and now.instance_id != before)
@@ -52,40 +66,31 @@ def test_an_apply_outlives_its_agent_whose_pod_reports_it(cloud: Cloud) -> None:
     assert result.get(timeout=60)["status"] == "succeeded"
     assert cloud.run(result).agent == agent
     assert cloud.run(result).attempt == 1
-    state_file = cloud.system.settings.home / "state" / workspace / "terraform.tfstate"
-    assert json.loads(state_file.read_text())["resources"]
-    assert not list(state_file.parent.glob("*.lock.info"))
+    assert_stored_and_unlocked(cloud, workspace)
     eventually(lambda: cloud.quiet(pool))
 
 
 def test_an_apply_of_a_frozen_agent_whose_grace_is_over_stores_its_state(cloud: Cloud) -> None:
     """F18, F19, F40: as `terraslot down` ends it when it is asked a second time."""
-    pool, gate = cloud.pool(), cloud.gate()
-    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
-    result = cloud.reach(cloud.apply(workspace), "APPLYING")
-    run = cloud.started(result)
+    pool = cloud.pool()
+    workspace, result, agent = held_apply(cloud, pool, cloud.gate())
     log = RunLog(cloud.system.redis, pool, result.id)
     eventually(lambda: any("local-exec" in line.text for line in log.read()))
     pods = cloud.system.backends["local"]
     assert isinstance(pods, LocalPods)
     (pod,) = pods.list(pool)
-    (worker,) = psutil.Process(agent_pid(cloud, pool, run.agent or "")).children()
+    (worker,) = psutil.Process(agent_pid(cloud, pool, agent)).children()
     worker.send_signal(signal.SIGSTOP)
     pods.expire_grace(pod)
     with pytest.raises(RunFailed, match="agent_lost"):
         result.get(timeout=60)
-    state_file = cloud.system.settings.home / "state" / workspace / "terraform.tfstate"
-    assert json.loads(state_file.read_text())["resources"]
-    assert not list(state_file.parent.glob("*.lock.info"))
+    assert_stored_and_unlocked(cloud, workspace)
 
 
 def test_an_apply_that_is_killed_with_its_agent_fails_and_is_never_repeated(cloud: Cloud) -> None:
     """F9, F12."""
     pool, gate = cloud.pool(), cloud.gate()
-    workspace = cloud.workspace(HELD, pool=pool, environment={"GATE": str(gate)}, auto_apply=True)
-    result = cloud.reach(cloud.apply(workspace), "APPLYING")
-    agent = cloud.started(result).agent
-    assert agent is not None
+    _, result, agent = held_apply(cloud, pool, gate)
     children = cloud.system.settings.home / "pods" / pool / agent / "work" / "children"
     (terraform,) = eventually(lambda: list(children.iterdir()))
     pid = agent_pid(cloud, pool, agent)
