@@ -1,4 +1,4 @@
-"""The reader of the agents' reports: ``python -m workers.reports``.
+"""The report reader: ``python -m workers.reports`` reads what agents report.
 
 What an agent sends is data, from whoever can read its pool's credential: it names no task and no queue, is bounded
 before it is read, and is dropped with a line in the log where it is not understood. So this program has no encryption

@@ -96,7 +96,7 @@ def _serve(name: str, service: Callable[..., object]) -> None:
 
 
 def _serve_cluster(name: str, service: Callable[..., object]) -> None:
-    """Register such a task that asks a cluster. An older version sends it to another queue: it goes on from there."""
+    """Register such a task for the cluster's queue. It passes on what 0.1 has sent to the control queue."""
 
     @app.task(name=name, bind=True, ignore_result=True, send_events=False, throws=TerraslotError)
     def task(self: Task, *args: str) -> None:

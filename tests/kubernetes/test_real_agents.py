@@ -54,7 +54,7 @@ resource "terraform_data" "it" {{ input = "hello" }}
 
 
 class Live:
-    """A control plane whose reports worker and beat are played by :meth:`until`, over pods that are real agents."""
+    """A control plane whose report reader and beat are played by :meth:`until`, over pods that are real agents."""
 
     def __init__(self, cluster: Cluster, directory: Path, kubelet: Processes) -> None:
         self.cluster = cluster

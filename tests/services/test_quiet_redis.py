@@ -15,7 +15,7 @@ from workers.protocol.log_lines import LogLine
 from workers.services import workspaces
 from workers.services.pools.delete import delete_pool
 from workers.services.runs import decide, orders
-from workers.services.runs.wake import request_cycle_without_agents
+from workers.services.runs.wake import request_cold_start
 from workers.services.scaling.cycle import cycle
 from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue, mark_read
@@ -25,7 +25,7 @@ Clock = Callable[[float], None]
 _FOR_A_WHILE = {
     "results": r"celery-task-meta-run-\d+",
     "logs, and what their writers have written": r"ts:\{default\}:log:run-\d+(:[0-9a-f]+|:beginning)?",
-    "what a reader of reports took last": r"ts:\{default\}:reports:taken",
+    "what a report reader took last": r"ts:\{default\}:reports:taken",
     "that reports are read": r"terraslot\.reports\.reader",
     "locks, and that another round is asked for": r"ts:\{default\}:lock:\w+(:wanted)?",
     "that a message is under way": r"ts:\{default\}:wake-up:\w+",
@@ -59,7 +59,7 @@ def test_redis_holds_after_a_pools_life_what_it_held_before(control: ControlPlan
     waiting = _lost_with_its_order(control)
     decide.cancel(control.system, waiting)
     cycle(control.system, POOL)
-    request_cycle_without_agents(control.system, POOL)
+    request_cold_start(control.system, POOL)
 
     workspaces.delete(control.system, "net")
     delete_pool(control.system, POOL)

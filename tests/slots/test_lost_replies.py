@@ -149,8 +149,8 @@ def test_an_announcement_is_told_twice_alike(way: Way, client: redis.Redis) -> N
 
 def test_a_message_that_asks_for_a_job_is_due_once(way: Way, client: redis.Redis) -> None:
     way.losing = 1
-    assert WakeUp(client, POOL, "dispatch").is_due(30)
-    assert not WakeUp(client, POOL, "dispatch").is_due(30)
+    assert WakeUp(client, POOL, "dispatch").claim(30)
+    assert not WakeUp(client, POOL, "dispatch").claim(30)
 
 
 def test_work_under_a_lock_is_done_once_and_leaves_it_free(way: Way, client: redis.Redis) -> None:

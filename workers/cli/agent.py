@@ -19,7 +19,7 @@ from workers.services.pools.views import AgentView
 
 app = typer.Typer(help="Look at agents, drain them, forget those that are gone.", no_args_is_help=True)
 
-AgentName = Annotated[str | None, typer.Argument(metavar="AGENT", help="An agent's name: its pod's.")]
+_AGENT = typer.Argument(metavar="AGENT", help="An agent's name: its pod's.")
 Node = Annotated[str | None, typer.Option(metavar="NODE", help="All agents whose pods run on this node instead.")]
 
 
@@ -37,7 +37,7 @@ def list_agents(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def drain(agent: AgentName = None, node: Node = None, as_json: AsJson = False) -> None:
+def drain(agent: Annotated[str | None, _AGENT] = None, node: Node = None, as_json: AsJson = False) -> None:
     """Give an agent, or all on a node, no run any more. They finish, and keep, what they hold."""
     if agent := _agent_or(node, agent):
         record = draining.drain_agent(system(), agent)
@@ -48,7 +48,7 @@ def drain(agent: AgentName = None, node: Node = None, as_json: AsJson = False) -
 
 
 @app.command()
-def undrain(agent: AgentName = None, node: Node = None, as_json: AsJson = False) -> None:
+def undrain(agent: Annotated[str | None, _AGENT] = None, node: Node = None, as_json: AsJson = False) -> None:
     """Give an agent, or all on a node, runs again."""
     if agent := _agent_or(node, agent):
         draining.undrain_agent(system(), agent)
@@ -61,7 +61,7 @@ def undrain(agent: AgentName = None, node: Node = None, as_json: AsJson = False)
 
 @app.command()
 def forget(
-    agent: Annotated[str, typer.Argument(metavar="AGENT", help="An agent's name: its pod's.")],
+    agent: Annotated[str, _AGENT],
     *,
     node_is_gone: Annotated[
         bool, typer.Option("--node-is-gone", help="Its node is gone for good: nothing runs there any more.")

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from workers.cli.console import FAILURE, complain, say, show_json
 from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.validation import problems
-from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 
@@ -45,22 +44,8 @@ def read(path: Path, kind: type[Spec]) -> list[Spec]:
     return found
 
 
-def check_all(kind: str, specs: list[Spec], check: Callable[[Spec], None], as_json: bool) -> None:
-    """Check each without a server, print what is wrong; exit code 1 if one is refused."""
-
-    def checked(spec: Spec) -> tuple[str, str | None]:
-        check(spec)
-        return "valid", None
-
-    _one_by_one(kind, specs, checked, as_json)
-
-
-def apply_all(kind: str, specs: list[Spec], apply: Callable[[Spec], tuple[Applied, str | None]], as_json: bool) -> None:
-    """Save each, print what that changed and its status; exit code 1 if one was refused."""
-    _one_by_one(kind, specs, apply, as_json)
-
-
-def _one_by_one(kind: str, specs: list[Spec], do: Callable[[Spec], tuple[str, str | None]], as_json: bool) -> None:
+def apply_all(kind: str, specs: list[Spec], do: Callable[[Spec], tuple[str, str | None]], as_json: bool) -> None:
+    """Save or check each, print the outcome and the status that ``do`` returns; exit code 1 if one was refused."""
     told: list[dict[str, str | None]] = []
     for spec in specs:
         try:

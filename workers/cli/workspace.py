@@ -10,7 +10,7 @@ import typer
 from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
-from workers.cli.specifications import CheckOption, FileOption, apply_all, check_all, read
+from workers.cli.specifications import CheckOption, FileOption, apply_all, read
 from workers.cli.system import system
 from workers.protocol.sources import DirectorySource, GitSource, Source
 from workers.services import workspaces
@@ -88,11 +88,7 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
 @app.command()
 def apply(file: FileOption, check: CheckOption = False, as_json: AsJson = False) -> None:
     """Create or change workspaces from a YAML or JSON file."""
-    specs = read(file, WorkspaceSpec)
-    if check:
-        check_all("workspace", specs, workspaces.check, as_json)
-    else:
-        apply_all("workspace", specs, lambda spec: (workspaces.apply(system(), spec), None), as_json)
+    apply_all("workspace", read(file, WorkspaceSpec), _check if check else _save, as_json)
 
 
 @app.command("list")
@@ -146,6 +142,15 @@ def _tell(spec: WorkspaceSpec, verb: str, *, as_json: bool) -> None:
 
 def _applies(spec: WorkspaceSpec) -> str:
     return "by itself" if spec.auto_apply else "when confirmed"
+
+
+def _check(spec: WorkspaceSpec) -> tuple[str, None]:
+    workspaces.check(spec)
+    return "valid", None
+
+
+def _save(spec: WorkspaceSpec) -> tuple[str, None]:
+    return workspaces.apply(system(), spec), None
 
 
 def _source(given: dict[str, Any]) -> DirectorySource | GitSource | None:

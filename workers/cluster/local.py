@@ -47,7 +47,7 @@ _GRACE = 60
 class LocalPods(PodBackend):
     """Local pods under ``home``; ``environment``: the variables ``TERRASLOT_*`` that all agents share.
 
-    Without an environment no agent is started again; whoever has one does that.
+    The supervisor and `down` give no environment: they start no agent again, as a cluster worker does.
 
     ``grace``: seconds from SIGTERM to SIGKILL. ``orphan_grace``: seconds from SIGINT to SIGKILL for what a dead agent
     left running. ``user``: as whom agents run, if not as this process.

@@ -2,9 +2,9 @@
 
 The same as two of ``celery -A workers worker``, one for what people ask for and one for what asks a cluster, ``python
 -m workers.reports`` and ``celery -A workers beat``. Celery's command line would import every command that is installed,
-Flower too: half a second of each start. The workers bring the
-database up to date first, each for itself, and control makes sure that POOL, a JSON document, exists: that is safe at
-once and again, and a worker that answers has its database.
+Flower too: half a second of each start. All but beat bring the database up to date first, each for itself, and the
+workers make sure that POOL, a JSON document, exists: that is safe at once and again, and a worker that answers has its
+database.
 """
 
 import sys

@@ -119,7 +119,7 @@ def _drain(pods: LocalPods, stopping: Interrupts, progress: Progress) -> None:
 
 
 def _await_last_reports(redis_url: str, stopping: Interrupts) -> None:
-    """Wait until the reports worker has taken the agents' last reports, so that the next start finds them done."""
+    """Wait until the report reader has taken the agents' last reports, so that the next start finds them done."""
     until = time.monotonic() + _LAST_REPORTS
     with suppress(RedisError), connect(parse(redis_url)) as redis:
         while anything_waits(redis) and time.monotonic() < until:

@@ -44,7 +44,7 @@ _PYTHON = (sys.executable, "-P", "-m")
 # A component may die four times within a minute; at the fifth the system gives up, where a person sees it.
 DEATHS = 5
 DEATHS_WINDOW = 60.0
-# The reader of reports has no keys and no way to a cluster; a variable that is empty overrides what `system.json` says.
+# The report reader has no keys and no way to a cluster; a variable that is empty overrides what `system.json` says.
 _SECRETS = ("ENCRYPTION_KEYS", "SHARED_AGENT_USERNAME", "SHARED_AGENT_PASSWORD", "KUBECONFIG")
 _WITHHELD = {REPORTS: dict.fromkeys((f"{PREFIX}{name}" for name in _SECRETS), "")}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0

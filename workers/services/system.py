@@ -54,7 +54,7 @@ class System:
         return PoolLock(self.redis, pool, job)
 
     def wake_up(self, pool: str, job: str) -> WakeUp:
-        """Return the message that asks a control worker to do ``job`` for a pool."""
+        """Return the message that asks a worker to do ``job`` for a pool."""
         return WakeUp(self.redis, pool, job)
 
     def pool(self, name: str) -> PoolSpec:

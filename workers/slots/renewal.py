@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from redis.exceptions import RedisError
@@ -26,8 +26,8 @@ class Renewal:
     renew: Callable[[], object]
     every: float
     patience: float
-    due: float = 0.0
-    until: float = 0.0
+    due: float = field(init=False)
+    until: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress()

@@ -16,8 +16,8 @@ class WakeUp:
         self._client = client
         self._key = PoolKeys(pool).wake_up(job)
 
-    def is_due(self, seconds: float) -> bool:
-        """Whether to send the message now: not while one is under way, for which at most ``seconds`` are waited."""
+    def claim(self, seconds: float) -> bool:
+        """Claim to send the message; False where one is under way, which counts as lost after ``seconds``."""
         asking = secrets.token_hex(8)
         # A call that is repeated, since its reply was lost, finds what it has set.
         found: Any = self._client.set(self._key, asking, nx=True, get=True, px=round(seconds * 1000))

@@ -1,7 +1,7 @@
 """The apply of a run that needs no confirmation, ordered by a control worker once its plan is reported.
 
-The reader of reports has stored what the plan says. Where the message to the control worker is lost, or comes to one of
-an earlier version, the agent reports the end of the plan again: its lease still has the plan's token.
+The report reader has stored what the plan says. Where the message to the control worker is lost, or comes to one of an
+earlier version, the agent reports the end of the plan again: its lease still has the plan's token.
 """
 
 from workers.core.lifecycle import RunEvent, RunStatus

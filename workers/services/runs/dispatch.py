@@ -21,7 +21,7 @@ from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import apply_deadline, fail, record
-from workers.services.runs.wake import request_cycle_without_agents
+from workers.services.runs.wake import request_cold_start
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
@@ -60,7 +60,7 @@ def dispatch_requested(system: System, pool: str) -> int:
 def dispatch_new(system: System, pool: str) -> None:
     """Dispatch a pool that a run was added to; where it has no agent at all, enqueue its cycle."""
     if not dispatch(system, pool):
-        request_cycle_without_agents(system, pool)
+        request_cold_start(system, pool)
 
 
 def _give_all(system: System, pool: str) -> int:

@@ -20,7 +20,7 @@ from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.runs import deliver
 from workers.services.runs.finish import end, requeue_or_fail
-from workers.services.runs.wake import freed, request_cycle_without_agents, request_dispatch
+from workers.services.runs.wake import freed, request_cold_start, request_dispatch
 from workers.services.system import System
 from workers.slots import order_queue
 from workers.store import pools, runs, workspaces
@@ -71,7 +71,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     order_queue.remove(system.broker, pool, agent)
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
     request_dispatch(system, pool)
-    request_cycle_without_agents(system, pool)
+    request_cold_start(system, pool)
 
 
 def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:

@@ -1,6 +1,6 @@
-"""A slot became free, or an agent came: let the control worker dispatch the pool.
+"""A slot became free, or an agent came: let a control worker dispatch the pool.
 
-That is a message and no call: the reader of reports makes no orders, for it has neither the keys that encrypt their
+That is a message and no call: the report reader makes no orders, for it has neither the keys that encrypt their
 variables nor a way to the cluster.
 """
 
@@ -14,14 +14,14 @@ _LOST_AFTER = 1.0
 
 def request_dispatch(system: System, pool: str) -> None:
     """Let a control worker dispatch a pool; nothing where one is asked to already and has not begun."""
-    if system.wake_up(pool, "dispatch").is_due(_LOST_AFTER):
+    if system.wake_up(pool, "dispatch").claim(_LOST_AFTER):
         system.celery.send_task(names.DISPATCH, args=[pool], ignore_result=True)
 
 
-def request_cycle_without_agents(system: System, pool: str) -> None:
-    """Let a control worker run the cycle of a pool that has no agent at all, instead of waiting for beat."""
+def request_cold_start(system: System, pool: str) -> None:
+    """Let a cluster worker run the cycle of a pool that has no agent at all, instead of waiting for beat."""
     # The cold starts of a thousand runs ask for one cycle a second.
-    if not system.slots(pool).stats().available and system.wake_up(pool, "cycle").is_due(_LOST_AFTER):
+    if not system.slots(pool).stats().available and system.wake_up(pool, "cycle").claim(_LOST_AFTER):
         system.celery.send_task(names.CYCLE, args=[pool], ignore_result=True)
 
 

@@ -1,5 +1,5 @@
--- Removes an agent, unless it holds leases that are not settled: what becomes of their runs is decided first. A repeated
--- call finds no agent, and nothing to settle.
+-- Removes an agent, unless it holds leases that are not settled: what becomes of their runs is decided first. A
+-- repeated call finds no agent, and nothing to settle.
 -- ARGV: 2 agent, 3 instance_id ('' for whichever it is), 4 settled (1: only the tokens that follow; 0: whatever it
 --       holds), then tokens
 -- Returns {run, lease's record, ...} of what is not settled, by slot, and then nothing changes; else nothing.

@@ -1,5 +1,5 @@
--- Starts or ends the drain of an agent. What it holds goes on. A drain for a cordoned node ends with the cordon: it takes
--- the place of no other drain, and ends no other.
+-- Starts or ends the drain of an agent. What it holds goes on. A drain for a cordoned node ends with the cordon: it
+-- takes the place of no other drain, and ends no other.
 -- ARGV: 2 agent, 3 draining (1 drains, 0 ends the drain), 4 'cordon' where its node is the reason
 -- Returns 1, or 0 if there is no such agent.
 local a = read_agent(ARGV[2])

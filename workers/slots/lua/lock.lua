@@ -1,6 +1,6 @@
 -- Takes a job's lock, or asks its holder for another round: the holder finds the rerun flag when it unlocks, so that no
--- wake-up is lost. To renew means to renew what the owner holds: a lock that has expired is lost, though it may be free,
--- since another holder may have changed meanwhile what the owner has looked at.
+-- wake-up is lost. To renew means to renew what the owner holds: a lock that has expired is lost, though it may be
+-- free, since another holder may have changed meanwhile what the owner has looked at.
 -- Repeated, it answers alike: the owner holds the lock already, and a flag that is set again asks for the same round.
 -- KEYS: 1 lock, a STRING owner; 2 rerun flag, a STRING: "1" while another round is asked for, or what unlock.lua leaves
 -- ARGV: 1 owner, 2 time to live in milliseconds, 3 "renew" to renew only, else ""
