@@ -78,7 +78,7 @@ def test_an_apply_of_a_frozen_agent_whose_grace_is_over_stores_its_state(cloud: 
     eventually(lambda: any("local-exec" in line.text for line in log.read()))
     pods = cloud.system.backends["local"]
     assert isinstance(pods, LocalPods)
-    (pod,) = pods.list(pool)
+    (pod,) = [pod for pod in pods.list(pool) if pod.name == agent]  # a slow machine may have started another
     (worker,) = psutil.Process(agent_pid(cloud, pool, agent)).children()
     worker.send_signal(signal.SIGSTOP)
     pods.expire_grace(pod)

@@ -67,7 +67,7 @@ class Origin:
 class Approval(Value):
     """What a workspace requires of a confirmation.
 
-    ``four_eyes``: another person than the one who asked for the run. ``approvals``: so many different people.
+    ``four_eyes``: another person than the one who asked for the run. ``approvals``: of how many different people.
     ``names``: only these; anybody where there are none.
     """
 
