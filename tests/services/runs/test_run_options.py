@@ -110,13 +110,29 @@ def test_what_no_key_decrypts_or_is_no_variable_is_refused(control):
         assert "hunter2" not in str(refused.value)
 
 
-def test_an_agent_that_would_ignore_them_gets_none_and_is_replaced(control):
+def test_an_agent_that_would_ignore_them_gets_none_and_is_replaced_where_there_are_newer_ones(control):
     """F38: an agent of version 1 would plan everything where two resources were asked for."""
     control.workspace()
+    newer = control.agent()
+    control.submit()
+    newer.order()
+    control.pods.create(control.spec(), "older")
     control.slots.register("older", "1234")
-    run = control.submit(**OPTIONS)
+    net = control.workspace("other")
+    run = control.submit(workspace=net, **OPTIONS)
     assert control.run(run.id).status is RunStatus.PENDING
     assert control.slots.agent("older").draining
     assert control.slots.agent("older").leases == ()
-    newer = control.agent()
-    assert newer.order().options.targets == tuple(OPTIONS["targets"])
+    newest = control.agent("default-2")
+    assert newest.order().options.targets == tuple(OPTIONS["targets"])
+
+
+def test_where_no_agent_knows_them_the_run_waits_alone(control):
+    """F38: an agent that is drained for it would be followed by another that is no newer, without end."""
+    control.workspace()
+    control.slots.register("older", "1234")
+    run = control.submit(**OPTIONS)
+    other = control.submit(RunKind.PLAN)
+    assert control.run(run.id).status is RunStatus.PENDING
+    assert not control.slots.agent("older").draining
+    assert control.run(other.id).agent == "older"

@@ -128,7 +128,7 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
     if lease.token != token:
         return False  # of an earlier attempt, or of another dispatcher; reconcile releases one that is left over
     if run.options and not _knows_options(slots, lease):
-        slots.drain(lease.agent)  # it would ignore them; so it is replaced, and the run finds another
+        _leave_to_newer(slots, lease.agent)
         slots.release(run.id, token)
         return False
     try:
@@ -164,6 +164,15 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
 def _knows_options(slots: SlotMap, lease: Lease) -> bool:
     agent = slots.agent(lease.agent)
     return agent is not None and agent.protocol >= OPTIONS_SINCE
+
+
+def _leave_to_newer(slots: SlotMap, older: str) -> None:
+    """Drain an agent that would ignore a run's options, so that the run finds a newer one.
+
+    Where no agent is newer, the next would be like this one, and drained for the same run: then the run waits alone.
+    """
+    if any(agent.protocol >= OPTIONS_SINCE for agent in slots.snapshot()):
+        slots.drain(older)
 
 
 def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:
