@@ -65,9 +65,10 @@ class AgentApp(Celery):
 
     def _send_to_older(self, report: Report) -> None:
         """Send a report as control planes before 0.2 read it, if there may be one: later ones refuse the queue."""
-        queue = _direct(names.REPORTS_QUEUE)
+        queue, content = _direct(names.REPORTS_QUEUE), report.wire()
+        content.pop("plan", None)  # they would refuse the whole report for it
         try:
-            self.send_task(names.REPORT, args=[report.wire()], queue=queue, ignore_result=True, retry=False)
+            self.send_task(names.REPORT, args=[content], queue=queue, ignore_result=True, retry=False)
         except Exception as error:  # noqa: BLE001 - what counts is repeated
             self._older_queue = not any(isinstance(each, NoPermissionError) for each in (error, error.__cause__))
         else:

@@ -13,12 +13,13 @@ from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
 from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
-from agent.summary import fitting
+from agent.summary import fitting, fitting_resources
 from agent.terraform import Terraform, bounded, too_large
 from agent.terraform_environment import run_environment
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Order, PhaseFinished
+from workers.protocol.plan_detail import FROM_CONFIGURATION, MAX_PLAN_BYTES, PlanDetail
 from workers.protocol.sources import SensitiveVariables
 
 _PLAN = "plan.tfplan"
@@ -96,9 +97,15 @@ class Phases:
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
         changed = terraform.plan(plan, variables=_write_variables(execution.directory, variables))
-        changes, known = terraform.show(plan)
-        outputs = _bounded_outputs(execution, known)
-        return execution.report(PhaseFinished, outcome="succeeded", changed=changed, changes=changes, outputs=outputs)
+        changes, known, detail = terraform.show(plan)
+        return execution.report(
+            PhaseFinished,
+            outcome="succeeded",
+            changed=changed,
+            changes=changes,
+            outputs=_bounded_outputs(execution, known),
+            plan=_masked_plan(execution.log.mask, detail),
+        )
 
     def _apply(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
         plan, module = execution.directory / _PLAN, _planned_module(execution.directory)
@@ -164,6 +171,17 @@ def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[st
     for name in left_out:
         execution.log.write(too_large(name))
     return kept
+
+
+def _masked_plan(mask: Mask, detail: dict[str, Any]) -> PlanDetail:
+    """Return the detail of a plan with every value masked. That makes some texts longer, so it is bounded again."""
+
+    def masked(facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: mask.tree(value) if name in FROM_CONFIGURATION else value for name, value in facts.items()}
+
+    changes = [(facts.pop("attributes", ()), facts) for facts in detail["resources"]]
+    found = ((masked(facts), map(masked, attributes)) for attributes, facts in changes)
+    return PlanDetail.model_validate(fitting_resources(found, MAX_PLAN_BYTES, detail.get("left_out")))
 
 
 def keeps_directory(order: Order, finished: PhaseFinished | None) -> bool:

@@ -13,6 +13,7 @@ from agent.files import read_regular
 from agent.terraform_environment import exclusive, plugin_cache
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes, Order
+from workers.protocol.plan_detail import MAX_PLAN_BYTES
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
 APPLIED = b"Apply complete!"  # how Terraform's last words begin
@@ -45,10 +46,11 @@ class Terraform:
         flags += ["-lock=false"] if order.kind is RunKind.PLAN else []
         return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)).code == _PLAN_HAS_CHANGES
 
-    def show(self, plan: Path) -> tuple[Changes, dict[str, Any]]:
-        """Return what a plan file holds: its counts, and those outputs that are known before the apply."""
+    def show(self, plan: Path) -> tuple[Changes, dict[str, Any], dict[str, Any]]:
+        """Return what a plan file holds: its counts, outputs that are known before the apply, and resource changes."""
         found = self._summary("plan", "show", str(plan))
-        return Changes.model_validate({name: found[name] for name in ("add", "change", "destroy")}), found["outputs"]
+        counts = Changes.model_validate({name: found[name] for name in ("add", "change", "destroy")})
+        return counts, found["outputs"], found["plan"]
 
     def apply(self, plan: Path) -> None:
         """Apply a plan file, or go on with the apply of it that a previous process of this agent has begun."""
@@ -69,7 +71,7 @@ class Terraform:
         found = finished.stdout
         try:
             if found.stat().st_size <= summary.SHORT:
-                return summary.summary(kind, json.loads(read_regular(found)))
+                return summary.summary(kind, json.loads(read_regular(found)), MAX_PLAN_BYTES)
             return self._summary_of_long(kind, found, even_if_stopped=even_if_stopped)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise OSError(f"terraform {name} -json printed something else ({error!r:.200})") from error
@@ -77,7 +79,8 @@ class Terraform:
             found.unlink(missing_ok=True)
 
     def _summary_of_long(self, kind: str, found: Path, *, even_if_stopped: bool) -> dict[str, Any]:
-        program = [sys.executable, "-I", summary.__file__, kind, str(found), str(MAX_OUTPUTS_BYTES)]
+        rooms = str(MAX_OUTPUTS_BYTES), str(MAX_PLAN_BYTES)
+        program = [sys.executable, "-I", summary.__file__, kind, str(found), *rooms]
         finished = self.execution.run(
             program, cwd=self.module, env={}, keep_stdout=summary.SHORT, even_if_stopped=even_if_stopped
         )

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
+from agent.masking import Mask
 from agent.settings import EMBEDDED, AgentSettings
 from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state
 from agent.terraform_environment import LOCK, exclusive, plugin_cache
@@ -23,6 +24,7 @@ from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.waiting import eventually
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.messages import Changes, Order
+from workers.protocol.sources import SensitiveVariables
 
 MakeOrder = Callable[..., Order]
 SLOW = "echo begun; exec sleep 60"
@@ -94,6 +96,38 @@ class TestAPlanAndItsApply:
         again = bench.execute(order)
         assert (again.changed, again.changes) == (False, Changes())
         assert "hunter2" not in "\n".join(bench.lines.texts)
+
+    def test_say_what_becomes_of_each_resource(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        """Replaced because of what, sensitive values as Terraform marks them, unknown ones as such."""
+        code = """
+            variable "size" { default = 1 }
+            variable "key" { sensitive = true }
+            resource "terraform_data" "kept" {
+              input = { size = var.size, key = var.key, copy = "see-%s" }
+            }
+            resource "terraform_data" "replaced" { triggers_replace = [var.size] }
+            """
+        configuration.write(code % "correct-horse" + 'resource "terraform_data" "gone" { input = "x" }')
+        order = make_order(configuration.source, variables={"key": "hunter2"})
+        bench.execute(order)
+        bench.execute(of_apply(order))
+        configuration.write(code % "battery-staple")
+        execution = bench.execution(make_order(configuration.source, variables={"key": "hunter3", "size": 2}))
+        execution.log.mask = Mask({"password": "battery-staple", "word": "before"})
+        found = bench.phases._plan(execution, SensitiveVariables()).plan
+        execution.log.close(5)
+        gone, replaced, kept = found.resources
+        assert (gone.address, gone.action) == ("terraform_data.gone", "delete")
+        assert (replaced.address, replaced.action) == ("terraform_data.replaced", "replace")
+        assert (replaced.replace_paths, replaced.reason) == (["triggers_replace"], "replace_because_cannot_update")
+        changed = {each.path: each for each in kept.attributes}
+        assert (changed["input.size"].before, changed["input.size"].after) == (1, 2)
+        assert changed["input.key"].sensitive
+        assert (changed["input.key"].before, changed["input.key"].after) == ("(sensitive)", "(sensitive)")
+        assert changed["input.copy"].after == "see-(sensitive)"
+        assert changed["output"].unknown
 
     def test_destroy_everything_when_asked(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration

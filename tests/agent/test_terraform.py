@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from agent.summary import MASKED, fitting, outputs, summary
+from agent.summary import MASKED, attributes, fitting, outputs, summary
 from agent.terraform import bounded, error_text
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES
+from workers.protocol.plan_detail import PlanDetail
+
+ROOM = 64_000
 
 
 def change(*actions: str) -> dict[str, Any]:
-    return {"change": {"actions": list(actions)}}
+    return {"address": "a.b", "change": {"actions": list(actions)}}
 
 
 def test_a_replacement_is_an_add_and_a_destroy() -> None:
@@ -32,11 +35,15 @@ def test_a_replacement_is_an_add_and_a_destroy() -> None:
             change("read"),
         ]
     }
-    assert summary("plan", plan) == {"add": 4, "change": 1, "destroy": 3, "outputs": {}}
+    found = summary("plan", plan, ROOM)
+    assert {name: found[name] for name in ("add", "change", "destroy")} == {"add": 4, "change": 1, "destroy": 3}
+    actions = [resource["action"] for resource in found["plan"]["resources"]]
+    assert actions == ["delete", "replace", "replace", "update", "create", "create", "read"]
 
 
 def test_a_plan_without_resources_and_outputs_counts_nothing() -> None:
-    assert summary("plan", {}) == {"add": 0, "change": 0, "destroy": 0, "outputs": {}}
+    found = {"add": 0, "change": 0, "destroy": 0, "outputs": {}, "plan": {"resources": []}}
+    assert summary("plan", {}, ROOM) == found
 
 
 def test_outputs_are_shown_when_known_and_never_when_sensitive() -> None:
@@ -55,6 +62,87 @@ def test_outputs_are_shown_when_known_and_never_when_sensitive() -> None:
     }
 
 
+def changed(before: Any, after: Any, **marks: Any) -> dict[str, dict[str, Any]]:
+    """Return the attributes that change, by path."""
+    found = {each["path"]: each for each in attributes({"before": before, "after": after, **marks})}
+    return {path: {name: value for name, value in each.items() if name != "path"} for path, each in found.items()}
+
+
+def test_attributes_that_change_are_told_one_by_one_as_deep_as_they_are() -> None:
+    before = {"same": 1, "tags": {"a b": 1, "c": 2}, "ports": [1, 2], "rules": [{"p": 1}, {"p": 2}], "gone": "x"}
+    after = {"same": 1, "tags": {"a b": 2, "c": 2}, "ports": [1], "rules": [{"p": 1}, {"p": 3}, {"p": 4}], "gone": None}
+    assert changed(before, after, after_unknown={"id": True}) == {
+        'tags["a b"]': {"before": 1, "after": 2},
+        "ports": {"before": [1, 2], "after": [1]},
+        "rules[1].p": {"before": 2, "after": 3},
+        "rules[2].p": {"after": 4},
+        "gone": {"before": "x"},
+        "id": {"unknown": True},
+    }
+
+
+SENSITIVE = "hunter2"
+
+
+@pytest.mark.parametrize("marks", [{"before_sensitive": True}, {"after_sensitive": True}])
+def test_a_resource_that_is_sensitive_as_a_whole_tells_nothing(marks: dict[str, Any]) -> None:
+    assert changed({"a": SENSITIVE}, {"a": 1}, **marks) == {"": {"before": MASKED, "after": MASKED, "sensitive": True}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mark"),
+    [
+        (SENSITIVE, "other", True),
+        ([SENSITIVE, 1], [1], [True, False]),
+        ({"b": {"c": SENSITIVE}}, "was an object", {"b": {"c": True}}),
+        ([{"b": SENSITIVE}], {"b": SENSITIVE}, [{"b": True}]),
+        (SENSITIVE, None, True),
+        ({"b": SENSITIVE, "c": 1}, {"b": 2, "c": 2}, {"b": True}),
+    ],
+)
+@pytest.mark.parametrize("turned_around", [False, True])
+def test_what_terraform_marks_is_told_on_neither_side(before: Any, after: Any, mark: Any, turned_around: bool) -> None:
+    pair = [({"a": before}, {"a": mark}), ({"a": after}, False)]
+    (old, old_mark), (new, new_mark) = pair[::-1] if turned_around else pair
+    found = changed(old, new, before_sensitive=old_mark, after_sensitive=new_mark)
+    assert any(each.get("sensitive") for each in found.values())
+    assert SENSITIVE not in json.dumps(found)
+
+
+def planned(action: str, address: str, attributes: int = 0, value: str = "x") -> dict[str, Any]:
+    after = {f"a{number}": value for number in range(attributes)}
+    return {"address": address, "change": {"actions": [action], "before": None, "after": after}}
+
+
+def test_of_a_large_plan_what_is_destroyed_is_kept_and_what_is_left_out_is_counted() -> None:
+    creates = [planned("create", f"new.r[{number}]", 50, "x" * 100) for number in range(2_000)]
+    plan = {"resource_changes": [*creates, planned("delete", "old.r")]}
+    found = summary("plan", plan, ROOM)["plan"]
+    assert len(json.dumps(found)) <= ROOM
+    assert found["resources"][0]["address"] == "old.r"
+    assert len(found["resources"]) + found["left_out"]["create"] == 2_001
+    PlanDetail.model_validate(found)
+
+
+def test_one_resource_does_not_take_the_room_of_all_and_says_what_it_lacks() -> None:
+    plan = {"resource_changes": [planned("update", "a.big", 1_000, "x" * 500), planned("update", "a.small", 2)]}
+    big, small = summary("plan", plan, ROOM)["plan"]["resources"]
+    assert len(big["attributes"]) + big["attributes_left_out"] == 1_000
+    assert (len(small["attributes"]), "attributes_left_out" in small) == (2, False)
+
+
+def test_a_value_a_path_and_an_address_that_are_too_long_are_left_out_and_said() -> None:
+    after = {"large": "x" * 3_000, "y" * 600: 1, "deep": json.loads("[" * 400 + "]" * 400)}
+    change = {"actions": ["update"], "before": {}, "after": after}
+    plan = {"resource_changes": [{"address": "a.b", "change": change}, planned("delete", f'a.b["{"k" * 2_000}"]')]}
+    found = summary("plan", plan, ROOM)["plan"]
+    (resource,) = found["resources"]
+    assert found["left_out"] == {"delete": 1}
+    assert [each["large"] for each in resource["attributes"]] == [["after"], ["after"]]
+    assert resource["attributes_left_out"] == 1
+    PlanDetail.model_validate(found)
+
+
 LARGE = """
 import json, resource, sys
 from pathlib import Path
@@ -68,7 +156,8 @@ bench = Bench(work / "work")
 terraform = Terraform(bench.execution(order), [str(work / "terraform")], work, {"PATH": "/usr/bin:/bin"})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    changes, outputs = terraform.show(work / "plan")
+    changes, outputs, detail = terraform.show(work / "plan")
+    assert len(json.dumps(detail)) <= 64_000 and detail["left_out"]["create"] + len(detail["resources"]) == 20_000
     print(json.dumps([changes.add, outputs, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before]))
 except OSError as error:
     print(json.dumps(str(error)))
@@ -86,7 +175,7 @@ def show_of(tmp_path: Path, plan: str) -> Any:
 
 
 def test_a_large_plan_is_read_by_another_process_and_costs_the_agent_no_memory(tmp_path: Path) -> None:
-    one = json.dumps({"address": "a" * 400, **change("create"), "after": [{"a": 1}] * 20})
+    one = json.dumps({**change("create"), "address": "a" * 400, "after": [{"a": 1}] * 20})
     plan = f'{{"planned_values": {{"outputs": {{"o": {{"value": 1}}, "huge": {{"value": "{"x" * 70_000}"}}}}}},'
     plan += f'"resource_changes": [{",".join([one] * 20_000)}]}}'
     assert len(plan) > 12_000_000

@@ -21,7 +21,9 @@ from workers.core.lifecycle import RunStatus
 from workers.services import system as services_system
 from workers.services import workspaces
 from workers.services.runs import decide
+from workers.services.runs import views as run_views
 from workers.settings import settings
+from workers.store.database import Database
 
 ONE = 'resource "terraform_data" "one" { input = "x" }\noutput "greeting" { value = "hello" }\n'
 SLOW = 'resource "terraform_data" "slow" {\n  provisioner "local-exec" { command = "exec sleep 60" }\n}\n'
@@ -50,16 +52,45 @@ def test_without_a_terminal_an_apply_is_left_waiting_and_says_how_it_goes_on(emb
     assert again.sentence == f"Run {run_id} can't be confirmed: it is succeeded, not waiting for a confirmation."
 
 
+REPLACED = """
+variable "size" { default = 1 }
+resource "terraform_data" "web" { triggers_replace = [var.size] }
+"""
+
+
+def test_a_confirmation_shows_what_it_confirms_and_confirms_no_other_plan(embedded, cli, monkeypatch) -> None:
+    name = embedded.workspace("shown", REPLACED)
+    assert cli("apply", name, "--yes").code == 0
+    left = cli("apply", name, "--var", "size=2")
+    assert (left.code, "Its plan destroys 1 resource." in left.out) == (3, True)
+    run = embedded.reaches(name, RunStatus.APPLY_PENDING)
+
+    def replanned(database: Any, found: Any) -> Any:
+        """Another attempt has made a plan of its own since this one was looked at."""
+        return replace(looked_at(database, found), attempt=run.attempt - 1)
+
+    looked_at = run_views.one
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(run_views, "one", replanned)
+        refused = cli("confirm", run.run_id)
+    assert (refused.code, "that you saw is gone" in refused.err) == (1, True)
+    confirmed = cli("confirm", run.run_id, "--json")
+    assert (confirmed.code, confirmed.json["status"]) == (0, "succeeded")
+    for words in ("1 to add, 0 to change, 1 to destroy.", "Its plan destroys 1 resource.",
+                  "-/+ replace terraform_data.web (for triggers_replace; replace because cannot update)"):  # fmt: skip
+        assert words in confirmed.err
+
+
 def test_a_decision_needs_neither_the_database_nor_keys(embedded, cli, monkeypatch) -> None:
     """The task decides: for the command line as for any caller, with its words, and once for one message."""
     name = embedded.workspace("decided", ONE, approval=Approval(four_eyes=True))
-    known = embedded.system
+    known, nowhere = embedded.system, Database("sqlite:////nowhere/terraslot.db")
     runs = []
     for number in range(3):
         assert cli("apply", name, "--no-wait").code == 0
         runs.append(embedded.reaches(name, RunStatus.APPLY_PENDING).run_id)
         with monkeypatch.context() as without:
-            without.setattr(services_system, "system", lambda: replace(known, database=None, settings=None))
+            without.setattr(services_system, "system", lambda: replace(known, database=nowhere, settings=None))
             cli_system.system.cache_clear()
             if number == 0:
                 cancelled = cli("cancel", runs[0][:8])
@@ -69,13 +100,14 @@ def test_a_decision_needs_neither_the_database_nor_keys(embedded, cli, monkeypat
                 assert cli("discard", runs[1], "--json").json["status"] == "discarded"
                 assert "it is discarded, not waiting" in cli("discard", runs[1]).sentence
             else:
-                assert "has asked for it" in cli("confirm", runs[2]).sentence
+                assert "has asked for it" in cli("confirm", runs[2]).err
                 without.setenv("TERRASLOT_ACTOR", "another")
                 settings.cache_clear()
                 confirmed = cli("confirm", runs[2], "--no-wait", "-m", "looks right")
                 assert (confirmed.code, "is applying: `terraslot logs -f" in confirmed.out) == (0, True)
+                assert "confirmed unseen" in confirmed.err
             for verb in ("confirm --no-wait", "discard", "cancel"):
-                assert "'nowhere'" in cli(f"{verb} nowhere").sentence
+                assert "'nowhere'" in cli(f"{verb} nowhere").err
         cli_system.system.cache_clear()
     settings.cache_clear()
     assert embedded.reaches(name, RunStatus.SUCCEEDED).run_id == runs[2]
@@ -223,6 +255,7 @@ def test_on_a_terminal_a_person_is_asked_after_the_changes_were_shown(embedded, 
     with closing(Terminal(embedded.program, "apply", answer)) as terminal:
         terminal.until("Apply this plan?")
         assert "Plan: 1 to add" in terminal.seen
+        assert "+ create terraform_data.one" in terminal.seen
         terminal.type("what?")
         terminal.until("what?")
         terminal.type(answer)

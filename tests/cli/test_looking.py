@@ -12,6 +12,7 @@ import pytest
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import Changes, PhaseFinished, PhaseStarted
+from workers.protocol.plan_detail import PlanDetail
 from workers.services.runs import decide, report
 from workers.services.runs.logs import move_logs
 from workers.slots.log_stream import RunLog
@@ -22,7 +23,7 @@ APPLY = RunKind.PLAN_AND_APPLY
 RUN_FIELDS = {
     "run_id", "workspace", "pool", "kind", "status", "priority", "auto_apply", "destroy", "changes", "outputs",
     "agent", "slot", "attempt", "commit", "reason", "error", "cancel_requested", "created_at", "started_at",
-    "finished_at", "confirm_until", "options", "message", "actor",
+    "finished_at", "confirm_until", "options", "message", "actor", "plan_destroys",
 }  # fmt: skip
 
 
@@ -130,6 +131,63 @@ def test_a_run_is_shown_with_its_changes_place_outputs_and_history(control, cli)
     for words in ("apply_pending", "2 to add, 0 to change, 1 to destroy", "default-7, slot 0", "url = http://x"):
         assert words in shown
     assert "plan started" in shown
+
+
+PLAN = {
+    "resources": [
+        {"address": "a.old", "action": "delete"},
+        {
+            "address": 'a.web["x\n\x1b[2J"]', "action": "replace", "replace_paths": ["ami"], "create_first": True,
+            "reason": "replace_because_cannot_update", "moved_from": "a.server", "attributes_left_out": 2,
+            "attributes": [
+                {"path": "ami", "before": "old\n\u202e", "after": "new"},
+                {"path": "id", "before": "i-1", "unknown": True},
+                {"path": "password", "before": "(sensitive)", "after": "(sensitive)", "sensitive": True},
+                {"path": "user_data", "large": ["after"]},
+            ],
+        },
+        {"address": "a.drifted", "action": "update", "drift": True},
+    ],
+    "left_out": {"create": 7},
+}  # fmt: skip
+
+
+def test_a_plan_that_destroys_is_marked_and_shown_destroys_first(control, cli) -> None:
+    control.workspace()
+    control.submit(APPLY, run_id="run")
+    control.agent()
+    plan = PlanDetail.model_validate(PLAN)
+    finish_plan(control, "run", changed=True, changes=Changes(add=8, destroy=2), plan=plan)
+    shown = cli("show run --plan").out
+    assert shown.splitlines() == [
+        "Plan of run run, workspace net: 8 to add, 0 to change, 2 to destroy.",
+        "Its plan destroys 2 resources.",
+        "    - destroy a.old",
+        '  +/- replace a.web["x\ufffd\ufffd[2J"] (for ami; replace because cannot update; moved from a.server)',
+        '        ami: "old\\n\ufffd" -> "new" (forces replacement)',
+        '        id: "i-1" -> (known after apply)',
+        "        password: (sensitive) -> (sensitive)",
+        "        user_data: null -> (too long for the run's record)",
+        "        … and 2 more: too much for the run's record",
+        "    ~ changed outside of Terraform: a.drifted",
+        "  … and 7 to create, which are too many for the run's record: its log has them",
+    ]
+    document = cli("show run --plan --json").json
+    assert document["plan"] == plan.model_dump(mode="json")
+    assert document["plan_destroys"] is True
+    assert "+8 ~0 -2 destroys" in cli("runs").out
+    assert "Its plan destroys 2 resources." in cli("show run").out
+
+
+def test_a_plan_of_which_there_is_no_detail_says_so(control, cli) -> None:
+    control.workspace()
+    control.submit(run_id="run")
+    assert "not planned yet" in cli("show run --plan").out
+    control.agent()
+    finish_plan(control, "run", changes=Changes(add=1))
+    assert "version that reports none. `terraslot logs run`" in cli("show run --plan").out
+    assert cli("show run --plan --json").json["plan"] is None
+    assert "destroys" not in cli("runs").out + cli("show run").out
 
 
 def test_a_failed_run_is_shown_with_its_reason_and_terraforms_words(control, cli) -> None:

@@ -1,5 +1,6 @@
 """``runs``, ``show``: what is on record. Neither Celery nor Redis is loaded, so that looking is quick."""
 
+import sys
 from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -8,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from workers.cli.console import cell, console, say, show_json, show_table
 from workers.cli.options import AsJson, RunId
-from workers.cli.outcome import STYLES, changes, options, tell_outputs
+from workers.cli.outcome import STYLES, changes, destruction, options, tell_outputs
+from workers.cli.plan import tell_plan
 from workers.core.lifecycle import RunStatus
 from workers.services.formatting import ago
 from workers.services.runs import views as run_views
@@ -55,6 +58,7 @@ def runs(
 @app.command()
 def show(
     run: RunId,
+    plan: Annotated[bool, typer.Option("--plan", help="Only what its plan does with each resource.")] = False,
     events: Annotated[
         bool, typer.Option("--events", help="Only what happened to it, who asked for it, and why.")
     ] = False,
@@ -62,6 +66,9 @@ def show(
 ) -> None:
     """Show a run: where it stands, its changes, outputs and error, and what happened to it."""
     found = run_views.one(database(), run)
+    if plan:
+        _show_plan(found, as_json=as_json)
+        return
     happened = run_views.events(database(), found)
     if events:
         show_json(happened) if as_json else _tell_events(happened)
@@ -78,6 +85,14 @@ def show(
     _tell_events(happened)
 
 
+def _show_plan(run: RunView, *, as_json: bool) -> None:
+    detail = run_views.plan(database(), run)
+    if as_json:
+        show_json(asdict(run) | {"plan": detail})
+    else:
+        tell_plan(run, detail, at_most=sys.maxsize, attributes=True)
+
+
 def _row(run: RunView, length: int, now: datetime) -> tuple[object, ...]:
     status = cell(run.status, STYLES.get(run.status, ""))
     agent = f"{run.agent}/{run.slot}" if run.agent else None
@@ -91,10 +106,11 @@ def _length(ids: Collection[str]) -> int:
     return next((size for size in range(_SHORT, longest) if len({name[:size] for name in ids}) == len(ids)), longest)
 
 
-def _brief_changes(run: RunView) -> str | None:
+def _brief_changes(run: RunView) -> Text | None:
     if run.changes["add"] is None:
         return None
-    return f"+{run.changes['add']} ~{run.changes['change']} -{run.changes['destroy']}"
+    brief = f"+{run.changes['add']} ~{run.changes['change']} -{run.changes['destroy']}"
+    return cell(f"{brief} destroys", "bold red") if run.plan_destroys else cell(brief)
 
 
 def _facts(run: RunView, approval: str | None) -> Table:
@@ -111,6 +127,7 @@ def _facts(run: RunView, approval: str | None) -> Table:
         "Asked by": run.actor,
         "Status": f"{run.status} ({run.reason})" if run.reason else run.status,
         "Changes": changes(run),
+        "Warning": destruction(run),
         "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,
         "Commit": run.commit,
         "Attempt": run.attempt,
@@ -122,9 +139,10 @@ def _facts(run: RunView, approval: str | None) -> Table:
     facts["Waiting"] = _waits_for(run)
     if run.cancel_requested and not run.status.is_over:
         facts["Cancel"] = "asked for"
+    styles = {"Status": STYLES.get(run.status, ""), "Warning": "bold red"}
     for name, value in facts.items():
         if value not in (None, ""):
-            made.add_row(name, cell(value, STYLES.get(run.status, "") if name == "Status" else ""))
+            made.add_row(name, cell(value, styles.get(name, "")))
     return made
 
 

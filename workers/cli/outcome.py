@@ -6,6 +6,7 @@ from typing import Any
 from workers.cli.console import FAILURE, LEFT_WAITING, SUCCESS, clean, complain, say, show_json
 from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import RunKind
+from workers.services.formatting import counted
 from workers.services.runs.views import RunView
 
 STYLES = {
@@ -31,9 +32,12 @@ def tell(run: RunView, *, as_json: bool) -> None:
         show_json(run)
     elif run.status is RunStatus.SUCCEEDED:
         say(_success(run), style="green")
+        if run.kind is RunKind.PLAN:
+            _warn(run)
         tell_outputs(run)
     elif run.status is RunStatus.APPLY_PENDING:
         say(f"Run {run.run_id} waits for a confirmation: {changes(run)}.", style="yellow")
+        _warn(run)
         say(f"Apply it with `terraslot confirm {run.run_id}`, or refuse it with `terraslot discard {run.run_id}`.")
     elif run.status.is_over:
         complain(_ending(run))
@@ -59,6 +63,11 @@ def changes(run: RunView) -> str:
     return f"{counts['add']} to add, {counts['change']} to change, {counts['destroy']} to destroy"
 
 
+def destruction(run: RunView) -> str | None:
+    """Return the warning about a plan that destroys."""
+    return f"Its plan destroys {counted(run.changes['destroy'] or 0, 'resource')}." if run.plan_destroys else None
+
+
 def options(run: RunView) -> list[str]:
     """Return what was asked of a run beside its workspace, as Terraform writes it."""
     asked = run.options
@@ -70,6 +79,11 @@ def options(run: RunView) -> list[str]:
         *(f"-var {name}={_value(value)}" for name, value in sorted(asked.get("variables", {}).items())),
         *([f"-parallelism={asked['parallelism']}"] if "parallelism" in asked else []),
     ]
+
+
+def _warn(run: RunView) -> None:
+    if warning := destruction(run):
+        say(warning, style="bold red")
 
 
 def _success(run: RunView) -> str:

@@ -24,7 +24,8 @@ from workers.cli.options import (
     variables,
     with_options,
 )
-from workers.cli.outcome import STYLES, changes, exit_code, tell
+from workers.cli.outcome import STYLES, exit_code, tell
+from workers.cli.plan import SHOWN, look_at_plan, tell_plan
 from workers.cli.sensitive import SENSITIVE, change
 from workers.cli.system import system
 from workers.core.errors import AgentGone, ApprovalRefused, NotWaiting
@@ -89,8 +90,10 @@ def apply(
 
 @app.command()
 def confirm(run: RunId, message: Message = None, no_wait: NoWait = False, as_json: AsJson = False) -> None:
-    """Let the plan of a waiting run be applied, and follow the apply; or approve it, where more people have to."""
-    decided = decide(names.CONFIRM, run, message=message)
+    """Show the plan of a waiting run and let that very plan be applied; or approve it, where more people have to."""
+    seen = look_at_plan(run, errors=as_json)
+    attempt = {} if seen is None else {"attempt": seen.attempt}
+    decided = decide(names.CONFIRM, run, message=message, **attempt)
     if decided.status is RunStatus.APPLY_PENDING:
         _tell_as_asked(decided, as_json=as_json, goes_on=": approved, and further people have to approve it")
         raise typer.Exit(LEFT_WAITING)
@@ -235,7 +238,7 @@ def _progress(run_id: str, *, as_json: bool) -> Iterator[Progress]:
 
 
 def _ask(run: RunView) -> str:
-    say(f"Run {run.run_id} waits for a confirmation: {changes(run)}.", style="bold")
+    tell_plan(run, run_views.plan(system().database, run), at_most=SHOWN)
     while True:
         answer = str(typer.prompt("Apply this plan? (yes, no: refuse it, later: leave it waiting)")).strip().lower()
         for known in ("yes", "no", _LATER):

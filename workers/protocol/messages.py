@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.names import AgentName, Name, RunId
+from workers.protocol.plan_detail import PlanDetail
 from workers.protocol.run_options import RunOptions
 from workers.protocol.sources import Environment, Source, Tagged, Variables
 
@@ -96,7 +97,8 @@ class PhaseFinished(Tagged, _RunReport):
 
     ``outcome`` ``succeeded`` carries counts and outputs; ``failed`` carries a reason and Terraform's own error text,
     ``cancelled`` may carry what Terraform said about being interrupted. ``changed`` says whether the plan holds
-    anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here.
+    anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here. ``plan``: what
+    becomes of each resource; agents of 0.1 do not tell, and its control planes refuse to read it.
     """
 
     type: Literal["phase_finished"] = "phase_finished"
@@ -108,6 +110,7 @@ class PhaseFinished(Tagged, _RunReport):
     commit: str | None = None
     reason: FailureReason | None = None
     error: str | None = Field(default=None, max_length=MAX_ERROR)
+    plan: PlanDetail | None = None
 
 
 class AgentRegistered(Tagged, _Message):

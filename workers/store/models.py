@@ -194,6 +194,16 @@ class RunEventRecord(Base):
     detail: Mapped[EventDetail | None] = mapped_column(_Json)
 
 
+class RunPlan(Base):
+    """The resource changes of a run's latest plan: ``detail`` is a :class:`PlanDetail`, that of ``attempt``."""
+
+    __tablename__ = "run_plans"
+
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int]
+    detail: Mapped[dict[str, Any]]
+
+
 class Delivery(Base):
     """The attempts to send an overdue outcome again. ``error``: why the last one failed; ``next_at``: not before."""
 

@@ -18,7 +18,8 @@ from workers.core.errors import UnknownRun
 from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus, next_status
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
-from workers.store import workspace_queue
+from workers.protocol.plan_detail import PlanDetail
+from workers.store import plans, workspace_queue
 from workers.store.database import insert_if_new
 from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
 
@@ -73,9 +74,12 @@ def record(
     now: datetime,
     expect_token: str | None = None,
     detail: EventDetail | None = None,
+    plan: PlanDetail | None = None,
     **changes: Any,
 ) -> Run | None:
     """Move a run on by ``event``, and set the columns ``changes``, and ``finished_at`` where it is over; return it.
+
+    ``plan``: what its plan would do with each resource, as it is now reported.
 
     Returns None, having written nothing, where the run is not in the status ``expect``, has another token than
     ``expect_token`` if one is given, or is to be dispatched and is not runnable. Raises :class:`IllegalTransition`
@@ -92,6 +96,7 @@ def record(
     if run is None:
         return None
     session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})
+    plans.keep(session, run, plan)
     if workspace is None or status.holds_slot:
         return run  # a plan does not queue, and while this run goes on, no other of its workspace may start
     workspace_queue.choose_next(session, workspace)
@@ -122,10 +127,20 @@ def note(
 
 
 def change(
-    session: Session, run_id: str, *, expect: RunStatus, now: datetime, expect_token: str | None = None, **changes: Any
+    session: Session,
+    run_id: str,
+    *,
+    expect: RunStatus,
+    now: datetime,
+    expect_token: str | None = None,
+    plan: PlanDetail | None = None,
+    **changes: Any,
 ) -> Run | None:
-    """Set the columns ``changes`` of a run that stays in its status. Guarded like :func:`record`."""
-    return _update(session, run_id, expect, expect_token, {"updated_at": now, **changes}, dispatch=False)
+    """Set the columns ``changes`` of a run that stays in its status, and its plan. Guarded like :func:`record`."""
+    run = _update(session, run_id, expect, expect_token, {"updated_at": now, **changes}, dispatch=False)
+    if run is not None:
+        plans.keep(session, run, plan)
+    return run
 
 
 def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: EventDetail | None = None) -> None:

@@ -137,7 +137,7 @@ def _end_unsuccessful(system: System, run: Run, report: PhaseFinished) -> Run | 
 
 
 def _facts(report: PhaseFinished) -> dict[str, Any]:
-    """Return the columns that a plan's report sets; an apply keeps the counts of its plan."""
+    """Return the columns that a plan's report sets, and the plan; an apply keeps the counts of its plan."""
     if report.phase is Phase.APPLY:
         return {}
     return {
@@ -145,6 +145,7 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
         "changes_change": report.changes.change,
         "changes_destroy": report.changes.destroy,
         "outputs": report.outputs,
+        "plan": report.plan,
         **({"commit": report.commit} if report.commit else {}),
     }
 

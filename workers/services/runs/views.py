@@ -15,7 +15,8 @@ from workers.core.silence import waits_for
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import PoolStats
-from workers.store import pools, runs, workspaces
+from workers.protocol.plan_detail import PlanDetail
+from workers.store import plans, pools, runs, workspaces
 from workers.store.database import Database
 from workers.store.models import Run
 
@@ -31,7 +32,8 @@ View = TypeVar("View", bound="DataclassInstance")
 class RunView:
     """One run. ``actor``: who asked for it. ``started_at`` is its phase's.
 
-    The counts in ``changes`` are None before it was planned.
+    The counts in ``changes`` are None before it was planned. ``plan_destroys``: whether its plan destroys resources,
+    those that it replaces included.
     """
 
     run_id: str
@@ -43,6 +45,7 @@ class RunView:
     auto_apply: bool
     destroy: bool
     changes: dict[str, int | None]
+    plan_destroys: bool
     outputs: dict[str, Any]
     agent: str | None
     slot: int | None
@@ -122,10 +125,21 @@ def approval(database: Database, run: RunView) -> str | None:
     return f"{rules.missing(run.actor, given)} of {rules.approvals} needed, {who}{other}{so_far}"
 
 
+def plan(database: Database, run: RunView) -> PlanDetail | None:
+    """Return what a run's plan would do, or did, with each resource.
+
+    None where there is no plan now, or its agent is of a version that does not tell.
+    """
+    if run.status is RunStatus.PENDING:
+        return None  # the plan of its last attempt is gone
+    with database.read() as session:
+        return plans.of(session, run.run_id, run.attempt)
+
+
 def view(run: Run) -> RunView:
     """Return a run as people look at it."""
     cancelled = run.cancel_mode is not None
-    given = {"outputs": run.outputs or {}, "options": run.options or {}}
+    given = {"outputs": run.outputs or {}, "options": run.options or {}, "plan_destroys": bool(run.changes_destroy)}
     return shown(RunView, run, run_id=run.id, cancel_requested=cancelled, **given)
 
 
