@@ -146,16 +146,13 @@ class Agent:
             agent=self.settings.agent,
             directory=self._directories.path(order.run),
             records=self._records,
-            log=LogWriter(self._run_log(order).append, order.phase, logger),
+            log=LogWriter(RunLog(self._redis, self.settings.pool, order.run).append, order.phase, logger),
             post=self.reports.post,
             logger=logger,
             left=left,
             changed=self._apply.write if order.phase is Phase.APPLY else _nothing,
             started_at=started_at or time.time(),
         )
-
-    def _run_log(self, order: Order) -> RunLog:
-        return RunLog(self._redis, self.settings.pool, order.run, budget=order.log_bytes, attempt=order.attempt)
 
     def cancel(self, payload: dict[str, Any]) -> None:
         """End a phase that executes here; heartbeats repeat the request."""

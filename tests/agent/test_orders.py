@@ -50,12 +50,12 @@ class TestAnOrder:
     ) -> None:
         inner = inner_agent()
         configuration.write(HOLDING)
-        planned = plane.order("run-1", configuration.source, attempt=2)
+        planned = plane.order("run-1", configuration.source)
         inner.execute(planned)
         report = inner.finished(planned)
         assert (report.outcome, report.changed, report.changes.add) == ("succeeded", True, 1)
         assert (inner.agent.settings.work_dir / "runs/run-1/plan.tfplan").exists()
-        assert {(line.phase, line.attempt) for line in plane.log_lines("run-1")} == {("plan", 2)}
+        assert {line.phase for line in plane.log_lines("run-1")} == {"plan"}
         applied = plane.resume(planned)
         inner.execute(applied)
         assert inner.finished(applied).outputs == {"o": 1}

@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from workers.core.logs import POOL_LIVE_BYTES, Packer, live_share, surplus, unpack, with_gaps
+from workers.core.logs import Packer, surplus, unpack, with_gaps
 from workers.protocol.log_lines import LogLine
-from workers.protocol.messages import LIVE_LOG_BYTES
 
 
 def lines(count: int, text: str = "text") -> list[LogLine]:
@@ -56,12 +55,6 @@ def test_a_gap_is_counted_within_the_output_of_one_writer() -> None:
     assert gaps(five, before=two) == ["2"]
     assert gaps(five) == ["4"]
     assert gaps(one, before=two, missing=7) == ["7"]
-
-
-def test_a_phase_gets_its_share_of_what_a_pool_may_take_up() -> None:
-    assert live_share(3) == LIVE_LOG_BYTES
-    assert live_share(100) * 300 <= POOL_LIVE_BYTES
-    assert live_share(10_000) == 64 * 1024
 
 
 def test_middle_pieces_go_until_the_others_fit() -> None:

@@ -1,4 +1,4 @@
-"""How much of a log is kept, and how: the share of what is live, and pieces of compressed lines.
+"""How much of a log is kept, and how: the budgets, and pieces of compressed lines.
 
 A piece is a sequence of blocks, each compressed by itself, so that neither who makes one nor who reads one needs memory
 for more than a block and the bounds below. Of lines that do not fit, the first and the last blocks stay; the numbers of
@@ -12,24 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from workers.protocol.log_lines import LogLine
-from workers.protocol.messages import LIVE_LOG_BYTES
 
-# Bytes on Redis: of all live logs of a pool, and of one at least.
+# Bytes on Redis of all live logs of a pool.
 POOL_LIVE_BYTES = 128 << 20
-_LEAST_LIVE_BYTES = 64 << 10
-_SLOTS_OF_AN_AGENT = 3
 
 # Bytes of a run's log that are stored, compressed; of one piece; and of one piece before it was compressed.
 STORED_BYTES = 2 << 20
 PIECE_BYTES = STORED_BYTES // 2
 _PIECE_RAW_BYTES = 16 << 20
 _BLOCK_BYTES = 64 << 10
-
-
-def live_share(max_agents: int) -> int:
-    """Return the bytes on Redis that one phase's log may take up in a pool of so many agents."""
-    share = POOL_LIVE_BYTES // (max_agents * _SLOTS_OF_AN_AGENT)
-    return max(_LEAST_LIVE_BYTES, min(LIVE_LOG_BYTES, share))
 
 
 class Packer:

@@ -45,8 +45,7 @@ class Order(_Message):
     ``commit`` is set once a git ref has been resolved. ``state_path`` is where state is kept if the configuration
     names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the
     pool, the workspace and the run, for holders of the pool's payload key. ``options``: an agent of version 1 would
-    ignore them, and is given no order that has any. ``log_bytes``: what the phase's log may take up on Redis.
-    ``attempt``: of the run, from 1; 0 from a control plane before 0.2.
+    ignore them, and is given no order that has any.
     """
 
     run: RunId
@@ -65,8 +64,6 @@ class Order(_Message):
     timeout: float = Field(gt=0)
     interrupt_grace: float = Field(gt=0)
     state_path: str | None = None
-    log_bytes: int = Field(default=LIVE_LOG_BYTES, gt=0)
-    attempt: int = Field(default=0, ge=0)
 
 
 class CancelRequest(_Message):

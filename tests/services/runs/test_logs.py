@@ -10,12 +10,11 @@ import pytest
 import redis
 
 from tests.services.conftest import POOL, ControlPlane, HandAgent
-from workers.core import logs as core
 from workers.core.logs import STORED_BYTES
 from workers.protocol.kinds import RunKind
 from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import LIVE_LOG_BYTES, Order
-from workers.services.runs import decide, deliver, retention, views
+from workers.services.runs import decide, deliver, report, retention, views
 from workers.services.runs import logs as service
 from workers.services.runs.logs import LogReader, move_logs
 from workers.slots.keys import PoolKeys
@@ -25,7 +24,7 @@ from workers.store.models import Base
 
 def writer(control: ControlPlane, order: Order) -> RunLog:
     """The log as the agent of an order writes it."""
-    return RunLog(control.redis, POOL, order.run, budget=order.log_bytes, attempt=order.attempt)
+    return RunLog(control.redis, POOL, order.run)
 
 
 def write(log: RunLog, phase: str, *texts: str) -> None:
@@ -260,17 +259,16 @@ def test_the_largest_logs_move_while_their_runs_execute_where_those_of_a_pool_ta
     assert [text for _, text in read(control, order.run)] == ["x" * 5_000] * 100 + ["last"]
 
 
-def test_an_order_says_what_share_of_its_pools_logs_its_own_may_take_up(
-    control: ControlPlane, agent: HandAgent, monkeypatch: pytest.MonkeyPatch
+def test_the_log_of_a_lost_attempt_is_stored_as_its_own_before_the_next_one_begins(
+    control: ControlPlane, agent: HandAgent, order: Order
 ) -> None:
-    monkeypatch.setattr(core, "POOL_LIVE_BYTES", 3 << 20)
-    control.submit()
-    order = agent.order()
-    assert (order.log_bytes, order.attempt) == ((3 << 20) // (5 * 3), 1)
-    assert agent.start(order)
-    agent.finish(order)
-    decide.confirm(control.system, order.run)
-    assert agent.order().attempt == 1
+    write(writer(control, order), "plan", "lost")
+    report.agent_gone(control.system, POOL, agent.name, agent.instance_id, "its pod is gone")
+    again = control.agent("default-2")
+    order = again.order()
+    assert again.start(order)
+    write(writer(control, order), "plan", "again")
+    assert [(line.text, line.attempt) for line in reader(control)] == [("lost", 1), ("again", 2)]
 
 
 def test_a_log_goes_with_its_run(control: ControlPlane, agent: HandAgent, clock_ahead: Callable[[float], None]) -> None:

@@ -21,6 +21,7 @@ from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import apply_deadline, fail, record
+from workers.services.runs.logs import move
 from workers.services.runs.wake import request_cold_start
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
@@ -176,6 +177,8 @@ def _leave_to_newer(slots: SlotMap, older: str) -> None:
 
 
 def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:
+    if run.attempt:
+        move(system, run)  # its lines belong to the attempt before
     now = system.now()
     with system.database.begin() as session:
         order = orders.make(system, session, run, Phase.PLAN, spec, slot=lease.slot, token=lease.token)

@@ -62,8 +62,8 @@ def move_logs(system: System) -> int:
             elif run.status in EXECUTING:
                 executing.setdefault(run.pool, []).append(_Live(run, size))
             else:
-                moved += _move(system, run)
-    return moved + sum(_move(system, live.run) for lives in executing.values() for live in _too_large(lives))
+                moved += move(system, run)
+    return moved + sum(move(system, live.run) for lives in executing.values() for live in _too_large(lives))
 
 
 class LogReader:
@@ -120,7 +120,8 @@ def _too_large(lives: list[_Live]) -> Iterator[_Live]:
         yield live
 
 
-def _move(system: System, run: Run) -> bool:
+def move(system: System, run: Run) -> bool:
+    """Move the log of a run as it is now, whatever the run does; return whether anything was moved."""
     with isolate("log not moved", run=run.id):
         return _copy_and_trim(system, run)
     return False
@@ -156,7 +157,7 @@ def _pack(live: RunLog, last: str, attempt: int) -> Packer:
 
 
 def _with_attempt(line: LogLine, attempt: int) -> LogLine:
-    """Return a line with its attempt; agents before 0.2 do not write it."""
+    """Return a line with its attempt, where its writer did not know it."""
     return line if line.attempt else replace(line, attempt=attempt)
 
 

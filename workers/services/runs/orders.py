@@ -11,8 +11,6 @@ import structlog
 from pydantic import ValidationError
 
 from workers.app import direct_queue
-from workers.core.lifecycle import RunStatus
-from workers.core.logs import live_share
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
@@ -81,9 +79,6 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
         interrupt_grace=pool.timeouts.interrupt,
         state_path=str(state) if system.pods(pool).keeps_state else None,
-        log_bytes=live_share(pool.limits.max_agents),
-        # The first order of an attempt is made before it is counted.
-        attempt=run.attempt + (run.status is RunStatus.PENDING),
     )
 
 
