@@ -137,13 +137,13 @@ class Phases:
 
 
 def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
-    tree = execution.source_tree
+    order, tree = execution.order, execution.source_tree
     if not state_backend.may_be_configured(module, tree):
-        terraform.init(*state_backend.use_local(module, execution.order.state_path))
+        terraform.init(*state_backend.use_local(module, order.state_path, order.workspace))
         return
     terraform.init()
     if not state_backend.is_remote(module, tree):
-        terraform.init("-reconfigure", *state_backend.use_local(module, execution.order.state_path))
+        terraform.init("-reconfigure", *state_backend.use_local(module, order.state_path, order.workspace))
 
 
 def _fresh_directory(directory: Path) -> None:

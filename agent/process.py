@@ -3,7 +3,7 @@
 A child runs in a session of its own, so that no signal meant for the agent reaches it, and prints to files, so that it
 needs no living reader. It is asked to stop by one SIGINT to the process itself, and never a second one, at which
 Terraform abandons its state. SIGKILL goes to the whole group. When :meth:`Child.finish` returns, no process of the
-group is left.
+group is left, and where the agent has its supervisor, no descendant in any other group either.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from agent.children import ChildRecords, exit_code_of, kill_group, lives, process_started, wait_for_group
 from agent.command_output import CommandOutput, Sink
+from agent.descendants import REAPER, become_subreaper
 from workers.protocol.agent_directory import ChildRecord
 
 _TICK = 0.05  # seconds: how late output and timeouts may be noticed; the end of a child is noticed at once
@@ -52,6 +53,7 @@ class Child:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=become_subreaper,  # noqa: PLW1509 - one system call, and what it needs was looked up before
             )
         except OSError:
             output.close()
@@ -91,7 +93,7 @@ class Child:
         """Pass on output until the process has ended, calling ``tick`` twenty times a second; return its exit code.
 
         A negative code is the signal that ended it; None: nobody saw how it ended. ``ended`` is told it first of all.
-        What the process left behind in its group is killed.
+        What the process left behind is killed.
         """
         try:
             with _Ending(self.pid) as ending:
@@ -103,6 +105,7 @@ class Child:
             if ended:
                 ended(code)
             self.kill()
+            REAPER.end_orphans()
             self.output.pass_on_rest(stdout, stderr)
         finally:
             self._reap()
@@ -127,6 +130,7 @@ class Child:
             self._reaped = True
         self.output.close()
         wait_for_group(self.pid)
+        REAPER.end_orphans()
         self._records.remove(self.pid)
 
 
@@ -181,6 +185,7 @@ class Adopted(Child):
         self.output.close()
         if self._record:
             wait_for_group(self.pid)
+            REAPER.end_orphans()
             self._records.remove(self.pid)
 
 

@@ -52,7 +52,7 @@ def is_remote(module: Path, tree: Path) -> bool:
     return path is not None and Path(path).is_absolute()
 
 
-def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
+def use_local(module: Path, state_path: str | None, workspace: str) -> tuple[str, str]:
     """Let the module keep its state at ``state_path``, and return the flags that ``init`` needs for it.
 
     Raises :class:`PhaseFailed` if there is no such place.
@@ -64,10 +64,21 @@ def use_local(module: Path, state_path: str | None) -> tuple[str, str]:
         )
     path = Path(state_path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _label(path.parent, workspace)
     (module / OVERRIDE).unlink(missing_ok=True)  # the source may have put a link there
     # The path is given by flags: in the file, OpenTofu would interpret a "${" in it, and Terraform not.
     (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": {}}}}))
     return f"-backend-config=path={path}", f"-backend-config=workspace_dir={path}.d"
+
+
+def _label(directory: Path, workspace: str) -> None:
+    """Let the name of the workspace lead to the directory of its state: control planes of 0.1 know it by that alone."""
+    label = directory.with_name(workspace)
+    if directory.name.startswith(f"{workspace}.") and (label.is_symlink() or not label.exists()):
+        draft = directory.with_name(f".{directory.name}.draft")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(directory.name)
+        draft.replace(label)
 
 
 def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:

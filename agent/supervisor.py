@@ -2,8 +2,9 @@
 
 The worker is everything that an agent does. Where it is killed, Terraform goes on: the supervisor becomes its parent,
 writes down how it ends, and the next worker reports that. A worker that no longer makes progress is killed for the next
-one. Signals to stop are passed on as one SIGTERM; the worker's own end, with nothing left, is the supervisor's end. The
-worker does not outlive the supervisor: where that is killed, the pod is.
+one. What a command left behind becomes the supervisor's child and is killed (:mod:`agent.descendants`). Signals to stop
+are passed on as one SIGTERM; the worker's own end, with nothing left, is the supervisor's end. The worker does not
+outlive the supervisor: where that is killed, the pod is.
 
 It imports as little as it can, does nothing that waits, and survives whatever a configuration has made of its files.
 """
@@ -22,6 +23,7 @@ from queue import SimpleQueue
 
 from agent.children import ended_file, exit_code_of
 from agent.command_output import bound_unread
+from agent.descendants import REAPER, become_subreaper
 from agent.files import write_atomically
 from agent.probe import read, stuck
 from workers.protocol.agent_directory import APPLY, CHILDREN, ENDED, RUNS
@@ -33,7 +35,7 @@ signals: SimpleQueue[int] = SimpleQueue()
 _LOOK_SECONDS = 1.0
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a worker that lived this long is started again without a pause
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG = 1
 _WORK_DIR = "TERRASLOT_WORK_DIR"
 
 
@@ -60,7 +62,8 @@ class _Supervisor:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGUSR1, self._pass_on)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        become_subreaper()
+        REAPER.pid = os.getpid()
 
     def start_worker(self) -> int | None:
         """Start a worker and wait for its end. Return an exit code, or None where another worker is to be started."""
@@ -70,15 +73,19 @@ class _Supervisor:
         self._worker = os.fork()
         if self._worker == 0:
             self._become_worker(parent)
+        REAPER.kept.add(self._worker or os.getpid())
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if self.is_worker:
             return 0
         if told:
             self._pass_on(signal.SIGTERM)
         code, self._worker = self._attend(began), 0
-        self._end_unrecorded()
+        # What has no record was started just now, and has not had the time to do anything.
+        REAPER.end_orphans(spared=self._is_on_record)
         if code == 0 or not self._anything_left(code):
+            self._end_all()
             return code if code >= 0 else 128 - code
+        REAPER.keep_children()
         self._say(f"The agent's worker ended ({_how(code)}): starting it again.")
         if time.monotonic() - began > _STEADY_SECONDS:
             self._pause = 0.0
@@ -106,6 +113,8 @@ class _Supervisor:
         """Return the exit code of the worker, negative for a signal, once it has ended."""
         while (code := self._reap()) is None:
             self._wait(_LOOK_SECONDS)
+            # The worker's own commands may have become children of this process at this moment: they are on record.
+            REAPER.kill_orphans(spared=self._is_on_record)
             bound_unread(self._work_dir / RUNS)
             liveness = read(self._work_dir)
             if liveness and liveness.heartbeat_at > began and (why := stuck(liveness, time.monotonic())):
@@ -136,6 +145,7 @@ class _Supervisor:
                 else:
                     self._note(ended.si_pid, code)
                 os.waitpid(ended.si_pid, 0)
+                REAPER.kept.discard(ended.si_pid)
         return found
 
     def _note(self, pid: int, code: int) -> None:
@@ -145,12 +155,17 @@ class _Supervisor:
                 (self._work_dir / ENDED).mkdir(mode=0o700, exist_ok=True)
                 write_atomically(ended_file(self._work_dir, pid), str(code))
 
-    def _end_unrecorded(self) -> None:
-        """Kill what the dead worker had started and not put on record yet: it has not had the time to do anything."""
+    def _is_on_record(self, pid: int) -> bool:
+        """Whether a child is a command of a worker that has died, for the next one to go on with or to end."""
         with suppress(OSError):
-            for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
-                if os.getsid(pid) == pid and not (self._work_dir / CHILDREN / str(pid)).exists():
-                    os.killpg(pid, signal.SIGKILL)
+            return os.getsid(pid) == pid and (self._work_dir / CHILDREN / str(pid)).exists()
+        return False
+
+    def _end_all(self) -> None:
+        """Leave nothing running, whatever a configuration has put on record: no worker comes after this."""
+        REAPER.kept.clear()
+        REAPER.end_orphans()
+        self._reap()
 
     def _anything_left(self, code: int) -> bool:
         """Whether the end of the worker is no end of the agent's work."""

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from tests.agent.conftest import POOL, AgentProcess, Configuration, Plane
+from tests.agent.test_supervisor import ESCAPE, escaped
 from tests.valkey_server import running_valkey
 from tests.waiting import eventually
 from workers.protocol.kinds import RunKind
@@ -52,6 +53,27 @@ def slow_apply(plane: Plane, configuration: Configuration, command: str = "echo 
     order = plane.send(planned(plane, plane.order("run-1", configuration.source)))
     eventually(lambda: any(line.endswith(": begun") for line in plane.log("run-1")), 20)
     return order
+
+
+@pytest.mark.usefixtures("agent")
+def test_what_a_provisioner_has_hidden_ends_before_its_run_does(
+    plane: Plane, configuration: Configuration, tmp_path: Path
+) -> None:
+    """At the end of an apply; and of a cancelled one, which it holds up by Terraform's own pipes."""
+    script, place = tmp_path / "escape.py", tmp_path / "escaped"
+    script.write_text(ESCAPE)
+    configuration.runs(f"{sys.executable} {script} {place} >/dev/null 2>&1; until [ -e {place} ]; do sleep 0.02; done")
+    order = plane.send(planned(plane, plane.order("run-1", configuration.source)))
+    assert plane.finished(order)["outcome"] == "succeeded"
+    assert place.exists()
+    assert not escaped(place)
+    place.unlink()
+    configuration.runs(f"{sys.executable} {script} {place}; sleep 60")
+    held = plane.send(planned(plane, plane.order("run-2", configuration.source, state_path=f"{place}.state")))
+    eventually(place.exists, 20)
+    plane.slots.cancel("run-2", CancelMode.KILL)
+    assert plane.finished(held)["outcome"] == "cancelled"
+    assert not escaped(place)
 
 
 @pytest.mark.parametrize(

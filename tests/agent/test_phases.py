@@ -286,6 +286,22 @@ class TestState:
         assert stat.S_IMODE(Path(order.state_path).parent.stat().st_mode) == 0o700
         assert not list(bench.work_dir.rglob("*.tfstate.backup"))
 
+    def test_is_found_by_the_workspaces_name_too(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        """F47: a control plane of 0.1 knows no other name of it; a directory that the name had before stays."""
+        configuration.write(HOLDING)
+        states = tmp_path / "states"
+        for directory in ("net.1", "net.2"):
+            order = make_order(configuration.source, workspace="net", state_path=str(states / directory / "s.tfstate"))
+            bench.execute(order)
+            assert (states / "net").resolve().name == directory
+        (states / "net").unlink()
+        (states / "net").mkdir()
+        bench.execute(order)
+        assert sorted(each.name for each in states.iterdir()) == ["net", "net.1", "net.2"]
+        assert not list((states / "net").iterdir())
+
     @pytest.mark.parametrize("backend", ['backend "local" {}', 'backend "local" { path = "kept/here.tfstate" }'])
     def test_of_a_local_backend_in_the_run_is_moved_out_of_it(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, backend: str

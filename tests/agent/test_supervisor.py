@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -76,7 +77,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for each in started:
-        each.process.kill()
+        left = psutil.Process(each.process.pid).children(recursive=True) if each.process.poll() is None else []
+        for process in (each.process, *left):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         each.process.wait()
 
 
@@ -188,3 +192,68 @@ def test_a_worker_that_makes_no_progress_is_killed_for_the_next(start: Start) ->
     )
     eventually(lambda: supervised.said("works"))
     assert "its heartbeat stopped" in supervised.log.read_text()
+
+
+# Two forks and a session of its own, deaf to signals; a second one, which is another process all the time.
+ESCAPE = """
+import os, signal, sys, time
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork() == 0:
+    open(sys.argv[1], "w").close()
+    while True:
+        time.sleep(60)
+while os.fork() == 0:
+    os.setsid()
+"""
+
+
+def escaped(place: Path) -> set[int]:
+    """Return what runs of an escape, zombies not; it is looked for again and again, since it changes its number."""
+    found = [each for _ in range(5) for each in psutil.process_iter(["cmdline", "status"])]
+    return {
+        each.pid
+        for each in found
+        if str(place) in (each.info["cmdline"] or ()) and each.info["status"] != psutil.STATUS_ZOMBIE
+    }
+
+
+def test_nothing_that_left_its_group_outlives_its_command_or_the_agent(start: Start, tmp_path: Path) -> None:
+    """What another slot's command has started is left alone."""
+    script, first, second = tmp_path / "escape.py", tmp_path / "first", tmp_path / "second"
+    script.write_text(ESCAPE)
+    supervised = start(
+        f"""
+    from agent.children import ChildRecords
+    from agent.command_output import CommandOutput
+    from agent.process import Child
+
+    def command(place, gate):
+        text = f"{sys.executable} {script} {{place}}; until [ -e {{gate}} ]; do sleep 0.02; done"
+        output = CommandOutput(Path("{tmp_path}/output"), Path(place).name)
+        records = ChildRecords(Path("{tmp_path}/children"))
+        return Child(["sh", "-c", text], cwd=Path("/"), env=os.environ, run=place, records=records, output=output)
+
+    def finish(child):
+        child.finish(lambda _: None, lambda _: None, lambda: None)
+
+    one, other = command("{first}", "{first}.gate"), command("{second}", "{second}.gate")
+    finish(one)
+    say("one has ended")
+    supervisor.signals.get()
+    other.kill()
+    os._exit(0)
+    """
+    )
+    eventually(lambda: first.exists() and second.exists())
+    assert escaped(first)
+    (tmp_path / "first.gate").touch()
+    eventually(lambda: supervised.said("one has ended"))
+    assert not escaped(first)
+    assert escaped(second)
+    supervised.process.send_signal(signal.SIGTERM)
+    assert supervised.process.wait(20) == 0
+    assert not escaped(second)

@@ -26,11 +26,10 @@ def run_demo(home):
     return run
 
 
-def test_it_applies_on_the_agent_that_planned_and_a_second_one_finds_no_changes(run_demo, home, monkeypatch):
+def test_it_applies_on_the_agent_that_planned_and_so_does_a_second_one(run_demo, home, monkeypatch):
     # What the environment says of other systems is not the demo's to touch.
     monkeypatch.setenv("TERRASLOT_DATABASE_URL", "postgresql://user@192.0.2.1/production")
     monkeypatch.setenv("TERRASLOT_REDIS_URL", "redis://192.0.2.1/0")
-    first = run_demo()
     told = [
         "Pool default: no agents",
         "waiting for an agent (cold start)",
@@ -42,13 +41,12 @@ def test_it_applies_on_the_agent_that_planned_and_a_second_one_finds_no_changes(
         "greeting = Hello from hello: 3 subnets behind the gateway of hello.",
         "in the same directory, the plan that it had made",
     ]
-    places = [first.index(words) for words in told]
-    assert places == sorted(places)
-    assert state.running(home / "demo") is None
-    assert state.supervisor(home / "demo") is None
-    second = run_demo()
-    assert "No changes" in second
-    assert "greeting = Hello from hello" in second
+    for _ in range(2):
+        said = run_demo()
+        places = [said.index(words) for words in told]
+        assert places == sorted(places)
+        assert state.running(home / "demo") is None
+        assert state.supervisor(home / "demo") is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

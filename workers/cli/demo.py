@@ -1,5 +1,9 @@
-"""``demo``: a system of its own runs one workspace from a cold start to its result, by the ways of every caller."""
+"""``demo``: a system of its own runs one workspace from a cold start to its result, by the ways of every caller.
 
+Each demo has a workspace of its own, so that there is something to plan, to confirm and to apply every time.
+"""
+
+import itertools
 import os
 import signal
 import uuid
@@ -13,7 +17,7 @@ import typer
 from workers import settings
 from workers.cli.console import FAILURE, INTERRUPTED, complain, console, say
 from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
-from workers.cli.outcome import changes, exit_code, tell, tell_outputs
+from workers.cli.outcome import changes, exit_code, tell
 from workers.cli.slots import slots_tables
 from workers.cli.system import system
 from workers.core.lifecycle import RunStatus
@@ -27,7 +31,6 @@ from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
 from workers.services.pools import views as pool_views
 from workers.services.runs.views import RunView
-from workers.specs import Applied
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 
@@ -52,17 +55,18 @@ def demo() -> None:
 
 def _tour(source: Path) -> int:
     """Plan, confirm and apply the configuration in ``source``; return the demo's exit code."""
-    _create_workspace(source)
+    workspace = _create_workspace(source)
     _show_slots()
     run_id = str(uuid.uuid4())
-    _step(f'app.send_task("{names.PLAN_AND_APPLY}", kwargs={{"workspace": "{_WORKSPACE}"}})')
-    result = system().celery.send_task(names.PLAN_AND_APPLY, kwargs={"workspace": _WORKSPACE}, task_id=run_id)
+    _step(f'app.send_task("{names.PLAN_AND_APPLY}", kwargs={{"workspace": "{workspace}"}})')
+    result = system().celery.send_task(names.PLAN_AND_APPLY, kwargs={"workspace": workspace}, task_id=run_id)
     with Progress() as progress:
         follower = Follower(system(), run_id, progress)
         follower.until_entered()
         planned = follower.until(waits_or_is_over)
         if planned.status is not RunStatus.APPLY_PENDING:
-            return _end_without_apply(planned)
+            tell(planned, as_json=False)
+            return FAILURE
         _show_slots()
         _confirm(planned)
         applied = follower.until(is_over)
@@ -72,20 +76,14 @@ def _tour(source: Path) -> int:
     return _compare(planned, applied, result.get(timeout=_ANSWER_SECONDS))
 
 
-def _create_workspace(source: Path) -> None:
-    spec = WorkspaceSpec(name=_WORKSPACE, source=DirectorySource(path=str(source)))
-    _step(f"terraslot workspace create {_WORKSPACE} --path {source}")
-    if workspaces.apply(system(), spec) is not Applied.CREATED:
-        say("  It is there from an earlier demo, and so is its state.", style="dim")
-
-
-def _end_without_apply(run: RunView) -> int:
-    if run.status is RunStatus.SUCCEEDED:
-        say("No changes: what an earlier demo applied is still as the configuration says.", style="green")
-        tell_outputs(run)
-    else:
-        tell(run, as_json=False)
-    return exit_code(run)
+def _create_workspace(source: Path) -> str:
+    """Create the first workspace of its name that no earlier demo has; return its name."""
+    earlier = {spec.name for spec in workspaces.every(system())[0]}
+    numbered = (f"{_WORKSPACE}-{number}" for number in itertools.count(2))
+    name = next(name for name in itertools.chain([_WORKSPACE], numbered) if name not in earlier)
+    _step(f"terraslot workspace create {name} --path {source}")
+    workspaces.create(system(), WorkspaceSpec(name=name, source=DirectorySource(path=str(source))))
+    return name
 
 
 def _confirm(run: RunView) -> None:

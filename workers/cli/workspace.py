@@ -41,6 +41,11 @@ _SETTINGS: dict[str, Any] = {
         list[str] | None, typer.Option(metavar="NAME", help="Who may confirm; anybody unless given. May be repeated.")
     ],
 }
+_ADOPTION: dict[str, Any] = {
+    "adopt_state": Annotated[
+        str | None, typer.Option(metavar="STATE", help="Go on with the local state that a deleted workspace has left.")
+    ]
+}
 _REMOVALS: dict[str, Any] = {
     "unset_var": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove a Terraform variable.")],
     "unset_env": Annotated[list[str] | None, typer.Option(metavar="NAME", help="Remove an environment variable.")],
@@ -50,7 +55,7 @@ _FIELDS = ("pool", "auto_apply", "confirm_timeout")
 
 
 @app.command()
-@with_options(_SETTINGS | SENSITIVE)
+@with_options(_SETTINGS | _ADOPTION | SENSITIVE)
 def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
     """Create a workspace from a directory (--path) or from git (--git)."""
     source = _source(given)
@@ -64,7 +69,7 @@ def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
         approval=_approval({}, given),
         **{field: given[field] for field in _FIELDS if field in given},
     )
-    workspaces.create(system(), spec, change(given).given)
+    workspaces.create(system(), spec, change(given).given, adopt_state=given.get("adopt_state"))
     _tell(workspaces.get(system(), name), "created", as_json=as_json)
 
 
@@ -130,14 +135,23 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
 
 @app.command()
 def delete(name: WorkspaceName, as_json: AsJson = False) -> None:
-    """Delete a workspace. Its runs stay on record, and its state where it is."""
+    """Delete a workspace. Its runs stay on record, and its state is kept: a new one of the name does not get it."""
     spec = workspaces.get(system(), name)
-    workspaces.delete(system(), name)
-    _tell(spec, "deleted", as_json=as_json)
+    left = workspaces.delete(system(), name)
+    if as_json:
+        show_json(spec.shown.model_dump(mode="json") | {"state_left": str(left) if left else None})
+    else:
+        say(f"Workspace {name} deleted. {_state_left(spec, left)}")
 
 
 def _tell(spec: WorkspaceSpec, verb: str, *, as_json: bool) -> None:
     answer(spec.shown, f"Workspace {spec.name} {verb}.", as_json=as_json)
+
+
+def _state_left(spec: WorkspaceSpec, left: Path | None) -> str:
+    if left is None:
+        return "It leaves no state on this machine. If its configuration names a backend, its state stays there."
+    return f"Its state stays in {left}: `terraslot workspace create {spec.name} --adopt-state {left.name} …` uses it."
 
 
 def _applies(spec: WorkspaceSpec) -> str:

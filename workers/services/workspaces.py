@@ -11,6 +11,7 @@ from workers.protocol.sources import (
     is_configuration,
     without_credentials,
 )
+from workers.services import local_states
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs import Applied
@@ -19,16 +20,23 @@ from workers.store import workspaces
 from workers.store.secrets import Owner
 
 
-def create(system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None) -> None:
+def create(
+    system: System, spec: WorkspaceSpec, given: SensitiveVariables | None = None, *, adopt_state: str | None = None
+) -> None:
     """Save a new workspace with the sensitive variables that are given.
 
+    Its local state is one of its own (F47), unless ``adopt_state`` names one that a deleted workspace has left.
+
     Raises :class:`InvalidRequest` where its directory does not exist or holds no configuration, or where a password is
-    in what everybody sees of it; :class:`UnknownPool`, or :class:`NameTaken`.
+    in what everybody sees of it, or there is no such state; :class:`UnknownPool`, :class:`NameTaken`, or
+    :class:`StillInUse` where the state is another workspace's.
     """
     variables.expect_known(spec.name, spec.sensitive, ())
     check(spec)
+    home = system.settings.home
+    state = local_states.new(spec.name) if adopt_state is None else local_states.adoptable(home, adopt_state)
     with system.database.begin() as session:
-        workspaces.save(session, spec, system.now())
+        workspaces.save(session, spec, system.now(), state)
         if given and given.names:
             spec = variables.store(system, session, Owner.WORKSPACE, spec, variables.Change(given))
             workspaces.update(session, spec, system.now())
@@ -58,10 +66,15 @@ def apply(system: System, spec: WorkspaceSpec) -> Applied:
     return Applied.CHANGED
 
 
-def delete(system: System, name: str) -> None:
-    """Delete a workspace. Raises :class:`StillInUse` while a run of it is not over (F29)."""
+def delete(system: System, name: str) -> Path | None:
+    """Delete a workspace, and return where on this machine its local state stays; None where there is none.
+
+    Raises :class:`StillInUse` while a run of it is not over (F29).
+    """
     with system.database.begin() as session:
+        state = workspaces.state_directory(session, name)
         workspaces.delete(session, name)
+    return local_states.leave(system.settings.home, name, state)
 
 
 def get(system: System, name: str) -> WorkspaceSpec:

@@ -132,10 +132,34 @@ class _Pools(_Configurations[PoolSpec]):
             raise StillInUse(f"The pool {name!r} can't be deleted: the workspace {workspace!r} uses it. Move it first.")
 
 
+_state_directory = sa.func.coalesce(Workspace.state_directory, Workspace.name)
+_STATE = sa.select(_state_directory).where(Workspace.name == sa.bindparam("name"))
+
+
 class _Workspaces(_Configurations[WorkspaceSpec]):
-    def save(self, session: Session, spec: WorkspaceSpec, now: datetime) -> None:
+    def save(self, session: Session, spec: WorkspaceSpec, now: datetime, state_directory: str | None = None) -> None:
+        """Create one. Raises :class:`NameTaken`, and :class:`StillInUse` where another has this state."""
         with _existing_pool(spec):
             super().save(session, spec, now)
+        if state_directory is not None:
+            self._give_state(session, spec.name, state_directory)
+
+    def state_directory(self, session: Session, name: str) -> str:
+        """Return the directory in which local pools keep the state of a workspace; one of 0.1 has its name."""
+        found = session.scalar(_STATE, {"name": name})
+        if found is None:
+            raise self.unknown(name)
+        return found
+
+    def _give_state(self, session: Session, name: str, directory: str) -> None:
+        others = sa.select(Workspace.name).where(_state_directory == directory, Workspace.name != name)
+        owner = session.scalar(others.limit(1))
+        if owner is not None:
+            raise StillInUse(f"The state {directory!r} is that of the workspace {owner!r}: a state has one workspace.")
+        try:
+            self._change(session, name, state_directory=directory)
+        except IntegrityError as error:
+            raise StillInUse(f"Another workspace takes the state {directory!r} at this moment.") from error
 
     def update(self, session: Session, spec: WorkspaceSpec, now: datetime) -> None:
         with _existing_pool(spec):

@@ -102,7 +102,10 @@ class Pool(Base):
 
 
 class Workspace(Base):
-    """A workspace. ``spec`` is a :class:`WorkspaceSpec`, ``pool`` the one it names."""
+    """A workspace. ``spec`` is a :class:`WorkspaceSpec`, ``pool`` the one it names.
+
+    ``state_directory``: its identity where local pools keep states; None for one of 0.1, whose name is its identity.
+    """
 
     __tablename__ = "workspaces"
 
@@ -111,6 +114,7 @@ class Workspace(Base):
     spec: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    state_directory: Mapped[str | None] = mapped_column(sa.String(128))
 
 
 class TaskMessage(TypedDict):
@@ -312,6 +316,7 @@ _partial("ix_runs_waiting", Run.workspace, *START_ORDER, where=f"{STATE_CHANGING
 _partial("ix_runs_runnable", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
 _partial("ix_runs_active", Run.pool, where=ACTIVE)
 _partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
+sa.Index("uq_workspaces_state_directory", Workspace.state_directory, unique=True)
 sa.Index("ix_runs_recent", Run.created_at)
 sa.Index("ix_runs_workspace", Run.workspace, Run.created_at)
 sa.Index("ix_runs_pool", Run.pool, Run.created_at)

@@ -17,6 +17,7 @@ from workers.protocol.kinds import Phase
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
 from workers.protocol.run_options import RunOptions
+from workers.services import local_states
 from workers.services.errors import explained, is_outage
 from workers.services.secrets import variables
 from workers.services.system import System
@@ -61,7 +62,7 @@ def send(system: System, run: Run, order: Order) -> None:
 
 def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
     workspace = workspaces.get(session, run.workspace)
-    state = system.settings.home / "state" / run.workspace / "terraform.tfstate"  # used without a remote backend
+    state = local_states.path(system.settings.home, workspaces.state_directory(session, run.workspace))
     return Order(
         run=run.id,
         workspace=run.workspace,

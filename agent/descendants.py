@@ -1,0 +1,76 @@
+"""What a command leaves behind when it has ended, found by whose child it becomes.
+
+Every command is a subreaper: whatever its descendants do (sessions of their own, two forks, signals ignored), they stay
+below it while it lives. When it ends they become children of the agent's supervisor, which is a subreaper, too. So the
+supervisor's children are the worker, the commands of a worker that has died, and what ended commands left: never the
+descendants of a command that another slot executes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.children import process_started
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PAUSE = 0.0005
+_LONGEST_SECONDS = 5.0
+
+# Looked up before any fork: between fork and exec, a process of several threads may do next to nothing.
+_prctl: Callable[..., int] | None = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def become_subreaper() -> None:
+    """Make this process, and the program that it becomes by ``exec``, the parent of descendants whose own has ended."""
+    if _prctl is not None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@dataclass
+class Reaper:
+    """The supervisor as its worker and itself see it; ``pid`` is 0 where an agent has none.
+
+    ``kept``: its children that are the agent's own.
+    """
+
+    pid: int = 0
+    kept: set[int] = field(default_factory=set)
+
+    def kill_orphans(self, spared: Callable[[int], bool] = lambda _: False) -> bool:
+        """Kill every other child of the supervisor but those ``spared``; return whether there was any."""
+        living = [pid for pid in self._children() if pid not in self.kept and not spared(pid)]
+        living = [pid for pid in living if process_started(pid) is not None]
+        for pid in living:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(living)
+
+    def end_orphans(self, spared: Callable[[int], bool] = lambda _: False) -> None:
+        """Kill them until none is left; their own children become the supervisor's, and are killed next.
+
+        Not for ever: the kernel may hold a process that is to end. The supervisor looks again every second.
+        """
+        until = time.monotonic() + _LONGEST_SECONDS
+        while self.kill_orphans(spared) and time.monotonic() < until:
+            time.sleep(_PAUSE)
+
+    def keep_children(self) -> None:
+        """Count the commands of a worker that has died among the agent's own, for the next worker to know them."""
+        self.kept.update(self._children())
+
+    def _children(self) -> list[int]:
+        if self.pid:
+            with suppress(OSError):
+                return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return []
+
+
+REAPER = Reaper()
