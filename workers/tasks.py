@@ -12,6 +12,7 @@ from celery.exceptions import Ignore
 
 from workers.app import app
 from workers.core.approval import Actor, Origin
+from workers.core.confirmation import DEFAULT_EXTENSION
 from workers.core.errors import RunError
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, TerraslotError
@@ -79,6 +80,12 @@ def discard(self: Task, run_id: str, message: str | None = None) -> dict[str, An
 def cancel(self: Task, run_id: str, force: bool = False, message: str | None = None) -> dict[str, Any]:
     """End a run; ``force`` kills terraform instead of interrupting it."""
     return decide.deduplicate(system(), run_id, _origin(self, message), decide.cancel, force=force)
+
+
+@app.task(name=names.EXTEND, bind=True, base=ControlTask, throws=TerraslotError)
+def extend(self: Task, run_id: str, seconds: float = DEFAULT_EXTENSION, message: str | None = None) -> dict[str, Any]:
+    """Let the plan of a waiting run wait so much longer for a person."""
+    return decide.deduplicate(system(), run_id, _origin(self, message), decide.extend, seconds=seconds)
 
 
 @app.task(name=names.REVOKE, bind=True, base=ControlTask, ignore_result=True, send_events=False, throws=TerraslotError)

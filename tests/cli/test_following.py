@@ -9,6 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from subprocess import Popen
 from typing import Any
 
@@ -125,7 +126,12 @@ def test_an_apply_that_another_person_has_to_confirm_is_left_waiting(embedded, c
     name = embedded.workspace("foureyes", ONE, approval=Approval(four_eyes=True))
     left = cli("apply", name, "--yes")
     assert (left.code, "has asked for it" in left.out) == (3, True)
-    assert cli("discard", embedded.latest(name).run_id).code == 0
+    run = embedded.latest(name)
+    extended = cli("extend", run.run_id[:8], "--for", "1h30m", "-m", "they are at lunch")
+    assert (extended.code, "waits 1h 30m longer for a confirmation" in extended.out) == (0, True)
+    assert embedded.latest(name).confirm_until == run.confirm_until + timedelta(minutes=90)
+    assert "write 90s, 30m, 4h or 2d" in cli("extend", run.run_id, "--for", "soon").err
+    assert cli("discard", run.run_id).code == 0
 
 
 def test_yes_confirms_what_it_planned_and_json_is_alone_on_stdout(embedded, cli) -> None:

@@ -30,6 +30,7 @@ _SECTIONS = {
         "plan": ("runs", "Plan a workspace: show what an apply would change."),
         "apply": ("runs", "Plan a workspace, ask, and apply that very plan."),
         "confirm": ("runs", "Let the plan of a waiting run be applied."),
+        "extend": ("runs", "Let the plan of a waiting run wait longer."),
         "discard": ("runs", "Refuse the plan of a waiting run."),
         "cancel": ("runs", "End a run."),
         "runs": ("history", "List the latest runs."),

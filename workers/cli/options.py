@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
@@ -17,6 +18,17 @@ Priority = Annotated[int, typer.Option(min=-1000, max=1000, help="Runs with a hi
 Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of everything.")]
 
 Message = Annotated[str | None, typer.Option("--message", "-m", help="Why: shown with the run.")]
+
+
+def _seconds(text: str) -> int:
+    """Return a time span such as 90s, 30m, 4h or 1d12h in seconds."""
+    found = re.fullmatch(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no time: write 90s, 30m, 4h or 2d.")
+    return sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+
+
+Longer = Annotated[int, typer.Option("--for", metavar="TIME", parser=_seconds, help="How much longer: 30m, 4h, 2d.")]
 
 _VARIABLE = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
 VARIABLES = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VARIABLE)]

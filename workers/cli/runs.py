@@ -1,4 +1,4 @@
-"""``plan``, ``apply``, ``confirm``, ``discard``, ``cancel``, ``logs``: a run is enqueued, decided about, followed."""
+"""``plan``, ``apply``, ``confirm``, ``extend``, ``discard``, ``cancel``, ``logs``: enqueue, decide, follow."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from workers.cli.options import (
     RUN_OPTIONS,
     AsJson,
     Destroy,
+    Longer,
     Message,
     NoWait,
     Priority,
@@ -34,6 +35,7 @@ from workers.protocol import names
 from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.log_lines import LogLine
 from workers.services import workspaces
+from workers.services.formatting import duration
 from workers.services.runs import views as run_views
 from workers.services.runs.logs import LogReader
 from workers.services.runs.submit import RunRequest, expect_approvable
@@ -102,6 +104,13 @@ def confirm(run: RunId, message: Message = None, no_wait: NoWait = False, as_jso
         _tell_as_asked(decided, as_json=as_json, goes_on=follows)
     else:
         _finish(_await_end(decided.run_id, lambda line: line.phase == Phase.APPLY, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def extend(run: RunId, longer: Longer = "4h", message: Message = None, as_json: AsJson = False) -> None:  # type: ignore[assignment]
+    """Let the plan of a waiting run wait longer for a confirmation."""
+    asked = decide(names.EXTEND, run, seconds=longer, message=message)
+    _tell_as_asked(asked, as_json=as_json, goes_on=f", and waits {duration(longer)} longer for a confirmation")
 
 
 @app.command()

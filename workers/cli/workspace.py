@@ -33,6 +33,12 @@ _SETTINGS: dict[str, Any] = {
     "confirm_timeout": Annotated[
         int | None, typer.Option(metavar="SECONDS", help="How long a plan waits for a person; by default the pool's.")
     ],
+    "plan_timeout": Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long a plan may take; by default the pool's time.")
+    ],
+    "apply_timeout": Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long an apply may take; by default the pool's time.")
+    ],
     "four_eyes": Annotated[
         bool | None, typer.Option("--four-eyes/--no-four-eyes", help="Another person confirms than the one who asked.")
     ],
@@ -67,6 +73,7 @@ def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
         variables=variables(given),
         environment=assignments("env", given),
         approval=_approval({}, given),
+        timeouts=_timeouts(given),
         **{field: given[field] for field in _FIELDS if field in given},
     )
     workspaces.create(system(), spec, change(given).given, adopt_state=given.get("adopt_state"))
@@ -84,6 +91,7 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
         "variables": _without(old.variables | variables(given), given.get("unset_var", ())),
         "environment": _without(old.environment | assignments("env", given), given.get("unset_env", ())),
         "approval": _approval(old.approval.model_dump(), given),
+        "timeouts": old.timeouts.model_dump() | _timeouts(given),
     }
     spec = WorkspaceSpec.model_validate(old.model_dump() | changed)
     workspaces.update(system(), spec, change(given))
@@ -126,6 +134,8 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     for rule, value in spec.approval.model_dump(exclude_defaults=True).items():
         say(f"  approval {rule} = {', '.join(value) if rule == 'names' else value}")
     say(f"  confirm timeout = {f'{spec.confirm_timeout} s' if spec.confirm_timeout else 'that of the pool'}")
+    for phase, seconds in spec.timeouts.model_dump(exclude_none=True).items():
+        say(f"  {phase} timeout = {seconds:g} s")
     for kind, values in (("var", spec.variables), ("env", spec.environment)):
         for variable, value in sorted(values.items()):
             say(f"  {kind} {variable} = {value if isinstance(value, str) else json.dumps(value)}")
@@ -183,6 +193,10 @@ def _changed(old: Source, given: dict[str, Any]) -> dict[str, Any]:
     if "ref" in given and not isinstance(old, GitSource):
         raise typer.BadParameter("--ref belongs to a git repository, and this workspace has a directory.")
     return old.model_dump() | {name: given[name] for name in ("ref", "subdir") if name in given}
+
+
+def _timeouts(given: dict[str, Any]) -> Any:
+    return {phase: given[f"{phase}_timeout"] for phase in ("plan", "apply") if f"{phase}_timeout" in given}
 
 
 def _approval(old: dict[str, Any], given: dict[str, Any]) -> Any:

@@ -81,6 +81,7 @@ class Repair(StrEnum):
     """What is done about a run and its lease where both say how."""
 
     EXPIRE = "expire"  # the run was not confirmed in time
+    REMIND = "remind"  # the run is not confirmed yet, and expires soon
     REVERT_CONFIRMATION = "revert confirmation"  # it stopped half-way: running in the map, waiting in the database
     RESEND_ORDER = "resend order"  # it is not redeemed yet, and may be lost; its token starts it once at most
     REVOKE_ORDER = "revoke order"  # it was not redeemed in time: revoke the lease, and plan the run anew

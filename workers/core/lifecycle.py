@@ -72,6 +72,8 @@ class RunNote(StrEnum):
     CANCEL_REQUESTED = "cancel requested"
     REQUEST_REFUSED = "request refused"
     APPROVED = "approved"
+    CONFIRMATION_EXTENDED = "confirmation extended"
+    CONFIRMATION_DUE = "confirmation expires soon"
     CONFIRMATION_REVERTED = "confirmation not completed"
     DEADLINE_PAUSED = "order waits for its silent agent"
     DEADLINE_RESUMED = "agent heard again"
@@ -86,7 +88,7 @@ class EventDetail(TypedDict, total=False):
 
     ``attempt``: the one whose phase a note is about. ``task``: the id of the message that asked for a decision, and
     ``refused``: the class of the error that it was answered with. ``actor``: who asked, and ``message``: why;
-    ``signed_in``: the dashboard knows the actor.
+    ``signed_in``: the dashboard knows the actor. ``until``: when a confirmation expires, in ISO 8601.
     """
 
     agent: str | None
@@ -100,6 +102,7 @@ class EventDetail(TypedDict, total=False):
     actor: str
     signed_in: bool
     message: str
+    until: str
 
 
 HOLDING = frozenset({RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING})

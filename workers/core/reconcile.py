@@ -145,6 +145,8 @@ def _waiting(run: HeldRun, lease: Lease, views: Views) -> Iterator[Action]:
         yield RepairRun(Repair.EXPIRE, run, lease)
     elif lease.state is SlotState.RUNNING and not lease.redeemed and views.held(lease) > CONSISTENCY_GRACE:
         yield RepairRun(Repair.REVERT_CONFIRMATION, run, lease)
+    elif run.remind_at is not None and views.runs_now >= run.remind_at:
+        yield RepairRun(Repair.REMIND, run, lease)
 
 
 def _lost(run: HeldRun, lease: Lease, since: float, views: Views) -> Iterator[Action]:

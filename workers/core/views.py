@@ -16,7 +16,7 @@ from workers.protocol.leases import AgentRecord, CancelMode, Lease
 
 @dataclass(frozen=True, slots=True)
 class HeldRun:
-    """A run that holds a slot, by the database. ``changed_at``, ``deadline``, ``confirm_until``: by the runs' clock.
+    """A run that holds a slot, by the database. Its times are by the runs' clock.
 
     ``started``: its agent has reported that it redeemed ``token``, whatever the slot map remembers of that.
     """
@@ -29,6 +29,7 @@ class HeldRun:
     started: bool = False
     deadline: float | None = None
     confirm_until: float | None = None
+    remind_at: float | None = None
     cancel: CancelMode | None = None
 
 

@@ -18,6 +18,7 @@ PLAN_AND_APPLY = "terraform.plan_and_apply"
 CONFIRM = "terraform.confirm"
 DISCARD = "terraform.discard"
 CANCEL = "terraform.cancel"
+EXTEND = "terraform.extend"
 
 # The header of a task that says who asks.
 ACTOR_HEADER = "terraslot_actor"

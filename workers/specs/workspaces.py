@@ -7,8 +7,25 @@ from typing import Self, assert_never
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workers.core.approval import Approval
+from workers.core.pools import PoolPolicy
+from workers.protocol.kinds import Phase
 from workers.protocol.names import Name
-from workers.protocol.sources import DirectorySource, Environment, GitSource, Source, Variables, without_credentials
+from workers.protocol.sources import (
+    DirectorySource,
+    Environment,
+    GitSource,
+    Source,
+    Value,
+    Variables,
+    without_credentials,
+)
+
+
+class WorkspaceTimeouts(Value):
+    """How long the phases of a workspace's runs may take, in seconds; None means the pool's time."""
+
+    plan: float | None = Field(default=None, gt=0)
+    apply: float | None = Field(default=None, gt=0)
 
 
 class WorkspaceSpec(BaseModel):
@@ -28,12 +45,24 @@ class WorkspaceSpec(BaseModel):
     auto_apply: bool = False
     confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)
     approval: Approval = Approval()
+    timeouts: WorkspaceTimeouts = WorkspaceTimeouts()
 
     @model_validator(mode="after")
     def _somebody_approves(self) -> Self:
         if self.auto_apply and self.approval.is_required:
             raise ValueError("auto_apply leaves nobody to approve a plan: choose it, or approval")
         return self
+
+    def timeout(self, phase: Phase, pool: PoolPolicy) -> float:
+        """Return how many seconds a phase may take in a pool."""
+        match phase:
+            case Phase.PLAN:
+                own, others = self.timeouts.plan, pool.timeouts.plan
+            case Phase.APPLY:
+                own, others = self.timeouts.apply, pool.timeouts.apply
+            case _:
+                assert_never(phase)
+        return others if own is None else own
 
     @property
     def shown(self) -> WorkspaceSpec:

@@ -134,6 +134,7 @@ class Run(Base):
     when its outcome became a Celery result. ``delivery_claimed_until``: a worker makes it one until then.
     ``options``: a :class:`RunOptions`, None for none. ``message``: why its caller asked for it. ``encrypted``: its own
     sensitive variables, until it is over. ``actor``: who asked for it, None where that was not said.
+    ``remind_at``: when people are reminded that its confirmation expires; None once they were.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
     while no run of its workspace is active and it is the first of those that wait. :mod:`workers.store.workspace_queue`
@@ -176,6 +177,7 @@ class Run(Base):
     message: Mapped[str | None] = mapped_column(SanitizedText)
     encrypted: Mapped[str | None] = mapped_column(sa.Text)
     actor: Mapped[str | None] = mapped_column(SanitizedText)
+    remind_at: Mapped[datetime | None]
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 

@@ -5,7 +5,7 @@
 first, and nothing was written. :mod:`workers.store.workspace_queue` decides which runs may start.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -25,6 +25,7 @@ from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Bas
 
 _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
+_NOTHING_MORE: Mapping[str, Any] = {}
 _NAMED_AT_MOST = 5  # runs in the error about a prefix of several
 
 # Built once: that costs several times what SQLite takes to answer.
@@ -73,6 +74,7 @@ def record(
     expect: RunStatus,
     now: datetime,
     expect_token: str | None = None,
+    expecting: Mapping[str, Any] = _NOTHING_MORE,
     detail: EventDetail | None = None,
     plan: PlanDetail | None = None,
     **changes: Any,
@@ -82,7 +84,8 @@ def record(
     ``plan``: what its plan would do with each resource, as it is now reported.
 
     Returns None, having written nothing, where the run is not in the status ``expect``, has another token than
-    ``expect_token`` if one is given, or is to be dispatched and is not runnable. Raises :class:`IllegalTransition`
+    ``expect_token`` if one is given, or in a column of ``expecting`` not what that says, or is to be dispatched and is
+    not runnable. Raises :class:`IllegalTransition`
     where the transition table knows no ``event`` in that status.
     """
     status = next_status(expect, event)
@@ -92,7 +95,9 @@ def record(
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
     if status.is_over:
         values |= {"finished_at": now, "encrypted": None}
-    run = _update(session, run_id, expect, expect_token, values, dispatch=event is RunEvent.DISPATCHED)
+    run = _update(
+        session, run_id, expect, expect_token, values, expecting=expecting, dispatch=event is RunEvent.DISPATCHED
+    )
     if run is None:
         return None
     session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})
@@ -111,16 +116,16 @@ def note(
     expect: RunStatus,
     now: datetime,
     expect_token: str | None = None,
-    expect_null: str | None = None,
+    expecting: Mapping[str, Any] = _NOTHING_MORE,
     detail: EventDetail | None = None,
     **changes: Any,
 ) -> Run | None:
     """Set the columns ``changes`` of a run that stays in its status, and enter ``note`` among its events.
 
-    Guarded like :func:`record`, with the same None; also by the column ``expect_null``, which is not set yet.
+    Guarded like :func:`record`, with the same None.
     """
     values = {"updated_at": now, **changes}
-    run = _update(session, run_id, expect, expect_token, values, dispatch=False, null=expect_null)
+    run = _update(session, run_id, expect, expect_token, values, expecting=expecting, dispatch=False)
     if run is not None:
         session.execute(_ENTER, {"run": run_id, "at": now, "event": note, "status": expect, "detail": detail})
     return run
@@ -260,23 +265,27 @@ def _update(
     values: dict[str, Any],
     *,
     dispatch: bool,
-    null: str | None = None,
+    expecting: Mapping[str, Any] = _NOTHING_MORE,
 ) -> Run | None:
     return session.scalar(
-        _guarded(tuple(values), token=token is not None, runnable=dispatch, null=null),
-        {"of_run": run_id, "of_status": expect, "of_token": token, **{f"new_{name}": values[name] for name in values}},
+        _guarded(tuple(values), tuple(expecting), token=token is not None, runnable=dispatch),
+        {"of_run": run_id, "of_status": expect, "of_token": token}
+        | {f"was_{name}": value for name, value in expecting.items()}
+        | {f"new_{name}": value for name, value in values.items()},
         execution_options={"synchronize_session": False, "populate_existing": True},
     )
 
 
 @cache
-def _guarded(columns: tuple[str, ...], *, token: bool, runnable: bool, null: str | None) -> ReturningUpdate[Run]:
+def _guarded(
+    columns: tuple[str, ...], expected: tuple[str, ...], *, token: bool, runnable: bool
+) -> ReturningUpdate[Run]:
     """Return the statement that sets these columns, built once."""
     guarded = update(Run).where(Run.id == bindparam("of_run"), Run.status == bindparam("of_status"))
     if token:
         guarded = guarded.where(Run.token == bindparam("of_token"))
     if runnable:
         guarded = guarded.where(text(RUNNABLE))
-    if null:
-        guarded = guarded.where(_runs.c[null].is_(None))
+    for name in expected:
+        guarded = guarded.where(_runs.c[name].is_not_distinct_from(bindparam(f"was_{name}", type_=_runs.c[name].type)))
     return guarded.values({name: bindparam(f"new_{name}", type_=_runs.c[name].type) for name in columns}).returning(Run)

@@ -1,4 +1,4 @@
-"""Decide about a run: confirm it, discard it, cancel it.
+"""Decide about a run: confirm it, discard it, cancel it, let it wait longer.
 
 A decision that comes as a message may be delivered twice. The id of its task is its idempotency key: it is entered
 among the run's events in the transaction that decides, so that it is known also where the worker died before Celery
@@ -7,11 +7,13 @@ gone, must not confirm a later plan that nobody has seen.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from workers.core.approval import Approval, Origin
+from workers.core.confirmation import DEFAULT_EXTENSION, extended, remind_at
 from workers.core.errors import AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NotWaiting
 from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol.errors import TerraslotError
@@ -112,6 +114,26 @@ def interrupt(system: System, run: Run, mode: CancelMode, detail: EventDetail | 
     return run
 
 
+def extend(system: System, run_id: str, *, seconds: float = DEFAULT_EXTENSION, origin: Origin = _UNKNOWN) -> Run:
+    """Let the plan of a waiting run wait so much longer for a person.
+
+    Raises :class:`NotWaiting` where the run does not wait for one, and :class:`InvalidRequest` for a time that is none.
+    """
+    run, now = _waiting(get(system, run_id), "extended"), system.now()
+    until = extended(run.confirm_until or now, now, seconds)
+    detail: EventDetail = {**origin.detail, "until": until.isoformat()}
+    # The plan waits as it did before: the time since which it does is not touched.
+    later = finish.note(
+        system, run, RunNote.CONFIRMATION_EXTENDED, expecting={"confirm_until": run.confirm_until}, detail=detail,
+        confirm_until=until, remind_at=remind_at(until, timedelta(seconds=seconds)), updated_at=run.updated_at,
+    )  # fmt: skip
+    if later is not None and later.token:
+        system.slots(run.pool).reserve(run.id, later.token, until.timestamp())
+        deliver.announce(system, later)  # the state that the caller sees is kept for as long
+        log.info("confirmation extended", run=run.id, until=until.isoformat())
+    return _decided(later, run)
+
+
 def get(system: System, run_id: str) -> Run:
     """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
     with system.database.read() as session:
@@ -121,8 +143,8 @@ def get(system: System, run_id: str) -> Run:
 def deduplicate(system: System, run_id: str, origin: Origin, decide: Callable[..., Run], **how: Any) -> dict[str, Any]:
     """Let a message decide about a run and return the answer; a second delivery of it gets the first answer.
 
-    ``decide`` is :func:`confirm`, :func:`discard` or :func:`cancel`; raises what that raises. The events are read
-    again after a refusal, since two deliveries of one message may be executed at the same moment.
+    ``decide`` is :func:`confirm`, :func:`discard`, :func:`cancel` or :func:`extend`; raises what that raises. The
+    events are read again after a refusal, since two deliveries of one message may be executed at the same moment.
     """
     run, decided = _decision(system, run_id, origin)
     if decided is not None:

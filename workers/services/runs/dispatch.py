@@ -5,7 +5,6 @@ dispatches once more, so that no wake-up is lost. What adds a run calls :func:`d
 by a message (:mod:`workers.services.runs.wake`); beat does so too, as a safety net.
 """
 
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -20,7 +19,7 @@ from workers.protocol.version import OPTIONS_SINCE
 from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
-from workers.services.runs.finish import apply_deadline, fail, record
+from workers.services.runs.finish import deadline, fail, record
 from workers.services.runs.logs import move
 from workers.services.runs.wake import request_cold_start
 from workers.services.system import System
@@ -152,8 +151,8 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
 
     Returns None, with the slot released, where the run has changed since it was read.
     """
-    deadline = apply_deadline(system.now(), pool)
-    updated = record(system, run, event, token=order.token, started_at=None, deadline=deadline, **changes)
+    until = deadline(system.now(), pool, order.timeout)
+    updated = record(system, run, event, token=order.token, started_at=None, deadline=until, **changes)
     if updated is None:
         system.slots(run.pool).release(run.id, order.token)
         return None
@@ -186,7 +185,7 @@ def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple
             session, run.id, RunEvent.DISPATCHED, expect=RunStatus.PENDING, now=now,
             detail={"agent": lease.agent, "slot": lease.slot},
             agent=lease.agent, slot=lease.slot, token=lease.token, attempt=run.attempt + 1, started_at=None,
-            deadline=now + timedelta(seconds=spec.timeouts.redeem + spec.timeouts.plan),
+            deadline=deadline(now, spec, order.timeout),
         )  # fmt: skip
     return updated, order
 

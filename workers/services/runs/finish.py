@@ -80,9 +80,9 @@ def note(system: System, run: Run, note: RunNote, **changes: Any) -> Run | None:
         return runs.note(session, run.id, note, expect=run.status, expect_token=run.token, now=now, **changes)
 
 
-def apply_deadline(now: datetime, pool: PoolPolicy) -> datetime:
-    """Return when an apply that is ordered now has to be over."""
-    return now + timedelta(seconds=pool.timeouts.redeem + pool.timeouts.apply)
+def deadline(now: datetime, pool: PoolPolicy, seconds: float) -> datetime:
+    """Return when a phase that is ordered now, and may take so long, has to be over."""
+    return now + timedelta(seconds=pool.timeouts.redeem + seconds)
 
 
 def _explanation(run: Run, why: str) -> str:

@@ -77,7 +77,7 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         destroy=run.destroy,
         options=RunOptions(**(run.options or {})),
         encrypted=variables.for_order(system, session, pool, workspace, run.encrypted),
-        timeout=pool.timeouts.plan if phase is Phase.PLAN else pool.timeouts.apply,
+        timeout=workspace.timeout(phase, pool),
         interrupt_grace=pool.timeouts.interrupt,
         state_path=str(state) if system.pods(pool).keeps_state else None,
     )

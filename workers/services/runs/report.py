@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 import structlog
 
+from workers.core.confirmation import remind_at
 from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import FailureReason, Phase, RunKind
@@ -93,10 +94,17 @@ def _phase_started(system: System, report: PhaseStarted) -> None:
     detail: EventDetail = {"agent": report.agent, "commit": report.commit}
     with system.database.begin() as session:
         started = runs.note(
-            session, report.run, note, **expected, expect_null="started_at", detail=detail, started_at=now, **resolved
+            session,
+            report.run,
+            note,
+            **expected,
+            expecting={"started_at": None},
+            detail=detail,
+            started_at=now,
+            **resolved,
         )
         if started is None and resolved:
-            known: dict[str, Any] = {"expect_null": "commit", "detail": resolved, **resolved}
+            known: dict[str, Any] = {"expecting": {"commit": None}, "detail": resolved, **resolved}
             runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
 
 
@@ -154,10 +162,11 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> R
     now = system.now()
     with system.database.begin() as session:
         spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
-        until = now + timedelta(seconds=workspace.confirm_timeout or spec.timeouts.confirm)
+        wait = timedelta(seconds=workspace.confirm_timeout or spec.timeouts.confirm)
+        until = now + wait
         updated = runs.record(
             session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
-            confirm_until=until, deadline=None, **_facts(report),
+            confirm_until=until, remind_at=remind_at(until, wait), deadline=None, **_facts(report),
         )  # fmt: skip
     if updated is None:
         return None

@@ -17,11 +17,12 @@ from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
 from workers.core.pods import PodPhase
 from workers.core.views import HeldRun, Views
 from workers.protocol.errors import TerraslotError, Unavailable
+from workers.protocol.kinds import Phase
 from workers.protocol.leases import AgentRecord, Lease
 from workers.services.errors import isolate
 from workers.services.pool_state import PodSnapshot
 from workers.services.runs import decide, orders
-from workers.services.runs.finish import apply_deadline, end, fail, note, requeue_or_fail
+from workers.services.runs.finish import deadline, end, fail, note, requeue_or_fail
 from workers.services.runs.report import agent_gone
 from workers.services.runs.undeliverable import end_unreported, receive
 from workers.services.runs.wake import freed
@@ -30,7 +31,7 @@ from workers.slots.locks import renew_lock
 from workers.slots.report_queue import Found
 from workers.slots.slot_map import WATCH_GAP, SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, pools, runs
+from workers.store import decisions, pools, runs, workspaces
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -199,7 +200,10 @@ def _requeue_or_fail(run: Run, why: str, lease: Lease | None, context: Context, 
 def _repair(repair: actions.Repair, run: Run, lease: Lease, context: Context) -> None:
     match repair:
         case actions.Repair.EXPIRE:
-            freed(context.system, end(context.system, run, RunEvent.EXPIRED))
+            expecting = {"confirm_until": run.confirm_until}  # unless it was extended just now
+            freed(context.system, end(context.system, run, RunEvent.EXPIRED, expecting=expecting))
+        case actions.Repair.REMIND:
+            _remind(run, context)
         case actions.Repair.REVERT_CONFIRMATION:
             _revert_confirmation(run, lease, context)
         case actions.Repair.RESEND_ORDER:
@@ -211,10 +215,26 @@ def _repair(repair: actions.Repair, run: Run, lease: Lease, context: Context) ->
         case actions.Repair.PAUSE_DEADLINE:
             note(context.system, run, RunNote.DEADLINE_PAUSED, deadline=None)
         case actions.Repair.RESUME_DEADLINE:
-            deadline = apply_deadline(context.system.now(), context.spec)
-            note(context.system, run, RunNote.DEADLINE_RESUMED, deadline=deadline)
+            note(context.system, run, RunNote.DEADLINE_RESUMED, deadline=_apply_deadline(run, context))
         case _:
             assert_never(repair)
+
+
+def _remind(run: Run, context: Context) -> None:
+    until = run.confirm_until and run.confirm_until.isoformat()
+    # The plan waits as it did before: the time since which it does is not touched.
+    reminded = note(
+        context.system, run, RunNote.CONFIRMATION_DUE, expecting={"remind_at": run.remind_at}, remind_at=None,
+        detail={"until": until} if until else {}, updated_at=run.updated_at,
+    )  # fmt: skip
+    if reminded is not None:
+        log.warning("confirmation expires soon", run=run.id, workspace=run.workspace, until=until)
+
+
+def _apply_deadline(run: Run, context: Context) -> datetime:
+    with context.system.database.read() as session:
+        seconds = workspaces.get(session, run.workspace).timeout(Phase.APPLY, context.spec)
+    return deadline(context.system.now(), context.spec, seconds)
 
 
 def _revert_confirmation(run: Run, lease: Lease, context: Context) -> None:
@@ -257,6 +277,7 @@ def _held(holding: Mapping[str, Run]) -> list[HeldRun]:
             started=run.started_at is not None,
             deadline=_epoch(run.deadline),
             confirm_until=_epoch(run.confirm_until),
+            remind_at=_epoch(run.remind_at),
             cancel=run.cancel_mode,
         )
         for run in holding.values()
