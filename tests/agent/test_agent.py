@@ -165,7 +165,7 @@ def test_thirty_thousand_hostile_lines_cost_no_more_than_their_time(
     order = plane.send(planned(plane, plane.order("run-1", configuration.source)))
     assert plane.finished(order, 60)["outcome"] == "succeeded"
     log = plane.log("run-1")
-    assert 15_000 < len(log) < 25_000  # bounded, and the newest
+    assert 15_000 < len(log) < 30_000  # bounded in bytes, and the newest
     assert any(line.endswith(": last") for line in log)
     assert any(line.endswith(": 30000") for line in log)
 

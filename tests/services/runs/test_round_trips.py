@@ -33,13 +33,13 @@ class Cost:
 Measure = Callable[[str], AbstractContextManager[None]]
 
 SAID = {
-    "submit a plan, find it a slot and order it": Cost(8, 3, 2, 13),
-    "submit a plan_and_apply, find it a slot and order it": Cost(8, 3, 2, 15),
+    "submit a plan, find it a slot and order it": Cost(8, 3, 2, 14),
+    "submit a plan_and_apply, find it a slot and order it": Cost(8, 3, 2, 16),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 2, 1, 6),
-    "confirm, and order the apply": Cost(5, 2, 1, 7),
+    "confirm, and order the apply": Cost(5, 2, 1, 8),
     "take the report of a plan whose apply needs nobody": Cost(1, 3, 1, 3),
-    "order that apply": Cost(4, 2, 1, 6),
+    "order that apply": Cost(4, 2, 1, 7),
     "take the report that ends a run, release its slot and ask for the next": Cost(4, 2, 1, 5),
     "see who is next": Cost(4, 1, 0, 2),
     "claim the outcome and remember its delivery": Cost(0, 2, 2, 2),
