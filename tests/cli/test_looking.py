@@ -64,6 +64,7 @@ def test_a_workspace_is_shown_as_it_was_given(control, cli) -> None:
         "confirm_timeout": 600,
         "approval": {"four_eyes": False, "approvals": 1, "names": []},
         "timeouts": {"plan": None, "apply": None},
+        "lock": None,
     }
     assert 'var zones = ["a", "b"]' in cli("workspace show net").out
     assert str(code.parent) in cli("workspace list").out

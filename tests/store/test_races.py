@@ -9,11 +9,12 @@ from sqlalchemy import select
 
 from workers.core.errors import StillInUse, UnknownPool, UnknownWorkspace
 from workers.core.lifecycle import RunEvent, RunStatus
+from workers.core.waiting import MaintenanceLock
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import pools, workspaces
+from workers.store import pools, runs, workspace_queue, workspaces
 from workers.store.models import Run
 
 S, E = RunStatus, RunEvent
@@ -89,6 +90,33 @@ def test_a_run_that_is_added_while_the_first_starts_waits(ledger, rival, meanwhi
         added = meanwhile(lambda: rival.add("b", priority=9))
     assert added.result() is True
     assert ledger.runnable() == []
+
+
+def test_a_run_that_is_just_being_started_goes_on_when_its_workspace_is_locked(ledger, rival, meanwhile):
+    ledger.add("a")
+    ledger.add("b")
+    with ledger.database.begin() as session:
+        ledger.record_in(session, "a", E.DISPATCHED, S.PENDING)
+        locking = meanwhile(lambda: lock(rival))
+    assert locking.result() == "a", "whoever locks is told what goes on"
+    ledger.record("a", E.FAILED, S.PLANNING)
+    assert ledger.runnable() == []
+
+
+def test_a_run_is_not_started_in_a_workspace_that_is_just_being_locked(ledger, rival, meanwhile):
+    ledger.add("a")
+    with ledger.database.begin() as session:
+        workspace_queue.set_maintenance_lock(session, "net", MaintenanceLock("ana", ledger.now, "why"), ledger.now)
+        dispatch = meanwhile(lambda: rival.dispatch("a"))
+    assert dispatch.result() is None
+    assert ledger.get("a").status is S.PENDING
+
+
+def lock(ledger):
+    with ledger.database.begin() as session:
+        workspace_queue.set_maintenance_lock(session, "net", MaintenanceLock("ana", ledger.now, "why"), ledger.now)
+        active = runs.active_in(session, "net")
+    return active and active.id
 
 
 def test_a_run_of_a_workspace_that_is_just_being_deleted_is_refused(ledger, rival, meanwhile):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from workers.cli.actor import actor
 from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
@@ -123,11 +124,13 @@ def list_workspaces(as_json: AsJson = False) -> None:
 @app.command()
 def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     """Show a workspace."""
-    spec = workspaces.get(system(), name).shown
+    spec, lock = workspaces.get(system(), name).shown, workspaces.locked(system(), name)
     if as_json:
-        show_json(spec)
+        show_json(spec.model_dump(mode="json") | {"lock": lock})
         return
     say(f"Workspace {spec.name}", style="bold")
+    if lock:
+        say(f"  {lock}", style="yellow")
     say(f"  pool = {spec.pool}")
     say(f"  source = {_where(spec)}")
     say(f"  applies = {_applies(spec)}")
@@ -152,6 +155,29 @@ def delete(name: WorkspaceName, as_json: AsJson = False) -> None:
         show_json(spec.shown.model_dump(mode="json") | {"state_left": str(left) if left else None})
     else:
         say(f"Workspace {name} deleted. {_state_left(spec, left)}")
+
+
+@app.command("lock")
+def lock_workspace(
+    name: WorkspaceName,
+    message: Annotated[str, typer.Option("--message", help="Why: runs that wait for it say so.")],
+    as_json: AsJson = False,
+) -> None:
+    """Hold the runs that change its state, unless they have started."""
+    lock, active = workspaces.lock(system(), name, actor().name, message)
+    said = f"Workspace {name} is {lock}."
+    if active is not None:
+        said += f"\nRun {active.id} ({active.status}) goes on: `terraslot cancel {active.id}` ends it."
+    active_run = active.id if active else None
+    answer({"name": name, "lock": lock, "active_run": active_run}, said, as_json=as_json)
+
+
+@app.command()
+def unlock(name: WorkspaceName, as_json: AsJson = False) -> None:
+    """Let the runs go on that a lock holds."""
+    before = workspaces.unlock(system(), name)
+    said = f"Workspace {name} is unlocked. It was {before}." if before else f"Workspace {name} is not locked."
+    answer({"name": name, "lock": None, "ended": before}, said, as_json=as_json)
 
 
 def _tell(spec: WorkspaceSpec, verb: str, *, as_json: bool) -> None:

@@ -31,6 +31,10 @@ class StillInUse(TerraslotError):
     """A workspace or pool can't be deleted while runs depend on it."""
 
 
+class AlreadyLocked(TerraslotError):
+    """Somebody else has locked the workspace; the message says who, since when, and why."""
+
+
 class IllegalTransition(TerraslotError):
     """The run is not in a status in which this can happen."""
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from workers.core.errors import UnknownWorkspace, Unreadable
+from workers.core.errors import AlreadyLocked, UnknownWorkspace, Unreadable
+from workers.core.waiting import MaintenanceLock
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.sources import (
     DirectorySource,
@@ -12,12 +13,16 @@ from workers.protocol.sources import (
     without_credentials,
 )
 from workers.services import local_states
+from workers.services.runs.wake import request_cycle_without_agents, request_dispatch
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs import Applied
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import workspaces
+from workers.store import runs, workspace_queue, workspaces
+from workers.store.models import Run
 from workers.store.secrets import Owner
+
+_LONGEST_MESSAGE = 500
 
 
 def create(
@@ -75,6 +80,39 @@ def delete(system: System, name: str) -> Path | None:
         state = workspaces.state_directory(session, name)
         workspaces.delete(session, name)
     return local_states.leave(system.settings.home, name, state)
+
+
+def lock(system: System, name: str, by: str, message: str) -> tuple[MaintenanceLock, Run | None]:
+    """Hold the state-changing runs of a workspace; return the lock, and the run that had started and goes on.
+
+    The one who has locked it may give another message. Raises :class:`AlreadyLocked` where that is somebody else.
+    """
+    if not message.strip() or len(message) > _LONGEST_MESSAGE:
+        raise InvalidRequest(f"A lock needs a message, of up to {_LONGEST_MESSAGE} characters: why do runs wait?")
+    wanted = MaintenanceLock(by, system.now(), message)
+    with system.database.begin() as session:
+        before = workspace_queue.set_maintenance_lock(session, name, wanted, system.now())
+        now, active = workspace_queue.maintenance_lock(session, name), runs.active_in(session, name)
+    if now is None or (before is not None and before.by != by):
+        raise AlreadyLocked(f"The workspace {name!r} is {before}. `terraslot workspace unlock {name}` ends that.")
+    return now, active
+
+
+def unlock(system: System, name: str) -> MaintenanceLock | None:
+    """Let the runs of a workspace go on, whoever has locked it; return the lock that there was."""
+    with system.database.begin() as session:
+        before = workspace_queue.set_maintenance_lock(session, name, None, system.now())
+        pool = workspace_queue.runnable_in(session, name)
+    if pool is not None:
+        request_dispatch(system, pool)
+        request_cycle_without_agents(system, pool)
+    return before
+
+
+def locked(system: System, name: str) -> MaintenanceLock | None:
+    """Return the lock that holds the state-changing runs of a workspace. Raises :class:`UnknownWorkspace`."""
+    with system.database.read() as session:
+        return workspace_queue.maintenance_lock(session, name)
 
 
 def get(system: System, name: str) -> WorkspaceSpec:

@@ -105,6 +105,7 @@ class Workspace(Base):
     """A workspace. ``spec`` is a :class:`WorkspaceSpec`, ``pool`` the one it names.
 
     ``state_directory``: its identity where local pools keep states; None for one of 0.1, whose name is its identity.
+    ``locked_*`` and ``lock_message``: the :class:`MaintenanceLock` that somebody has set; None for none.
     """
 
     __tablename__ = "workspaces"
@@ -115,6 +116,9 @@ class Workspace(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     state_directory: Mapped[str | None] = mapped_column(sa.String(128))
+    locked_by: Mapped[str | None] = mapped_column(SanitizedText)
+    locked_at: Mapped[datetime | None]
+    lock_message: Mapped[str | None] = mapped_column(SanitizedText)
 
 
 class TaskMessage(TypedDict):
@@ -137,8 +141,9 @@ class Run(Base):
     ``remind_at``: when people are reminded that its confirmation expires; None once they were.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
-    while no run of its workspace is active and it is the first of those that wait. :mod:`workers.store.workspace_queue`
-    keeps it, so that the next run is found at the same cost however many wait.
+    while no run of its workspace is active, the workspace is not locked, and it is the first of those that wait.
+    ``round``: where it stands among the runnable runs of its priority; each workspace starts one run in a round.
+    :mod:`workers.store.workspace_queue` keeps both, so that the next run is found at the same cost however many wait.
     """
 
     __tablename__ = "runs"
@@ -178,6 +183,7 @@ class Run(Base):
     encrypted: Mapped[str | None] = mapped_column(sa.Text)
     actor: Mapped[str | None] = mapped_column(SanitizedText)
     remind_at: Mapped[datetime | None]
+    round: Mapped[int] = mapped_column(server_default=sa.text("0"))
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 
@@ -309,13 +315,17 @@ UNFINISHED = "finished_at IS NULL"
 UNDELIVERED = "finished_at IS NOT NULL AND delivered_at IS NULL"
 
 _columns = Base.metadata.tables["runs"].c
-START_ORDER = (_columns.priority.desc(), _columns.created_at, _columns.id)
+# The order in which runs of one workspace start, and that of the runs of a pool.
+OWN_ORDER = (_columns.priority.desc(), _columns.created_at, _columns.id)
+START_ORDER = (_columns.priority.desc(), _columns.round, _columns.created_at, _columns.id)
 
 # The two rules of a workspace, each enforced by a unique index.
 _partial("uq_runs_active", Run.workspace, where=f"{STATE_CHANGING} AND {ACTIVE}", unique=True)
 _partial("uq_runs_next", Run.workspace, where=f"{STATE_CHANGING} AND {RUNNABLE}", unique=True)
-_partial("ix_runs_waiting", Run.workspace, *START_ORDER, where=f"{STATE_CHANGING} AND {WAITING}")
-_partial("ix_runs_runnable", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
+_partial("ix_runs_waiting", Run.workspace, *OWN_ORDER, where=f"{STATE_CHANGING} AND {WAITING}")
+_partial("ix_runs_runnable", Run.pool, Run.kind, *OWN_ORDER, where=RUNNABLE)  # 0.1 starts runs in this order
+_partial("ix_runs_start", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
+_partial("ix_runs_own_round", Run.workspace, Run.pool, Run.kind, Run.priority, Run.round, where=RUNNABLE)
 _partial("ix_runs_active", Run.pool, where=ACTIVE)
 _partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
 sa.Index("uq_workspaces_state_directory", Workspace.state_directory, unique=True)

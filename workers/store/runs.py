@@ -21,7 +21,16 @@ from workers.protocol.names import RUN_ID
 from workers.protocol.plan_detail import PlanDetail
 from workers.store import plans, workspace_queue
 from workers.store.database import insert_if_new
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, UNDELIVERED, Base, Run, RunEventRecord
+from workers.store.models import (
+    ACTIVE,
+    RUNNABLE,
+    START_ORDER,
+    STATE_CHANGING,
+    UNDELIVERED,
+    Base,
+    Run,
+    RunEventRecord,
+)
 
 _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
@@ -56,10 +65,12 @@ def add(
     workspace_queue.lock_workspace(session, workspace, pool)
     new = insert_if_new(
         session, _runs, id=run_id, workspace=workspace, pool=pool, kind=kind, status=RunStatus.PENDING,
-        runnable=kind is RunKind.PLAN, attempt=0, created_at=now, updated_at=now, **columns,
+        runnable=False, attempt=0, created_at=now, updated_at=now, **columns,
     )  # fmt: skip
     if new and kind is RunKind.PLAN_AND_APPLY:
         workspace_queue.choose_next(session, workspace)
+    elif new:
+        workspace_queue.join(session, run_id)
     run = get(session, run_id)
     if new:
         remark(session, run, RunNote.SUBMITTED, now=now, detail=detail)
@@ -90,9 +101,7 @@ def record(
     """
     status = next_status(expect, event)
     workspace = workspace_queue.lock_workspace_of(session, run_id)
-    # A plan that lost its agent may start again at once; a state-changing run queues.
-    runnable = status is RunStatus.PENDING and workspace is None
-    values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": runnable, **changes}
+    values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": False, **changes}
     if status.is_over:
         values |= {"finished_at": now, "encrypted": None}
     run = _update(
@@ -102,9 +111,12 @@ def record(
         return None
     session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})
     plans.keep(session, run, plan)
-    if workspace is None or status.holds_slot:
-        return run  # a plan does not queue, and while this run goes on, no other of its workspace may start
-    workspace_queue.choose_next(session, workspace)
+    if status.holds_slot:
+        return run  # while it goes on, no other of its workspace may start
+    if workspace is not None:
+        workspace_queue.choose_next(session, workspace)
+    elif status is RunStatus.PENDING:
+        workspace_queue.join(session, run_id)  # a plan does not queue
     return get(session, run_id) if status is RunStatus.PENDING else run
 
 
@@ -201,12 +213,12 @@ def recent(
 
 
 def runnable(session: Session, pool: str, kinds: Collection[RunKind], limit: int) -> list[Run]:
-    """Return the runs of ``pool`` that need nothing but a slot, by priority, then age.
+    """Return the runs of ``pool`` that need nothing but a slot, by priority, then round, then age.
 
     At most one of a workspace changes state. Reads up to ``limit`` rows of each kind, however many runs wait.
     """
     found = [run for kind in kinds for run in _all(session, NEXT, pool=pool, kind=kind, limit=limit)]
-    return sorted(found, key=lambda run: (-run.priority, run.created_at, run.id))[:limit]
+    return sorted(found, key=lambda run: (-run.priority, run.round, run.created_at, run.id))[:limit]
 
 
 def pending_counts(session: Session, pool: str) -> tuple[int, int]:
@@ -220,6 +232,12 @@ def holding(session: Session, pool: str) -> list[Run]:
     """Return the runs of ``pool`` that hold a slot, the oldest first."""
     holders = select(Run).where(Run.pool == pool, text(ACTIVE))
     return _all(session, holders.order_by(Run.created_at, Run.id))
+
+
+def active_in(session: Session, workspace: str) -> Run | None:
+    """Return the state-changing run of a workspace that has started and is not over."""
+    active = select(Run).where(Run.workspace == workspace, text(STATE_CHANGING), text(ACTIVE))
+    return session.scalar(active)
 
 
 def claim_delivery(session: Session, run_id: str, now: datetime, until: datetime) -> Run | None:

@@ -1,19 +1,28 @@
-"""The queue of a workspace: which of its state-changing runs may be given a slot.
+"""Which runs may be given a slot, and in which order: the queue of each workspace, and the line of those it lets pass.
 
-At most one may: the first of those that wait, by priority and then age, while none is active. To derive that in the
-dispatcher would cost more the more runs wait. So it is derived when it may change, which is when a run arrives, ends
-or has to be planned anew, and stored as ``Run.runnable``. Each of these writes locks the workspace's row first. On
-SQLite the transaction holds the write lock already.
+Of the state-changing runs of a workspace at most one may start: the first of those that wait, by priority and then age,
+while none is active and nobody has locked the workspace. To derive that in the dispatcher would cost more the more runs
+wait. So it is derived when it may change, which is when a run arrives, ends or has to be planned anew, or the lock
+changes, and stored as ``Run.runnable``. Each of these writes locks the workspace's row first. On SQLite the transaction
+holds the write lock already.
+
+Runnable runs of one pool, kind and priority start in rounds, and a workspace has one in each. A run takes the round
+after the last one of its workspace; where none waits, the one after that which starts now. So nothing is added to the
+round that starts now, and each comes to its end. A run that is planned anew starts with the present round.
 """
 
-from sqlalchemy import bindparam, select, text, update
+from datetime import datetime
+
+from sqlalchemy import Select, bindparam, case, func, select, text, update
 from sqlalchemy.orm import Session
 
+from workers.core.waiting import MaintenanceLock
 from workers.store import pools, workspaces
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, STATE_CHANGING, WAITING, Base
+from workers.store.models import ACTIVE, OWN_ORDER, RUNNABLE, STATE_CHANGING, WAITING, Base
 
 # Statements are built once, from tables: building one costs several times what SQLite takes to answer it.
 _runs = Base.metadata.tables["runs"]
+_workspaces = Base.metadata.tables["workspaces"]
 _workspace, _pool = (Base.metadata.tables[table].c.name for table in ("workspaces", "pools"))
 _LOCK_WORKSPACE = select(_workspace).where(_workspace == bindparam("workspace")).with_for_update(key_share=True)
 _LOCK_POOL = select(_pool).where(_pool == bindparam("pool")).with_for_update(read=True, key_share=True)
@@ -21,12 +30,27 @@ _WORKSPACE_OF = select(_runs.c.workspace).where(_runs.c.id == bindparam("run"), 
 _LOCK_WORKSPACE_OF = select(_workspace).where(_workspace == _WORKSPACE_OF).with_for_update(key_share=True)
 
 _OWN = select(_runs.c.id).where(_runs.c.workspace == bindparam("workspace"), text(STATE_CHANGING)).limit(1)
+_LOCKED_AT = select(_workspaces.c.locked_at).where(_workspace == bindparam("workspace"))
 SITUATION = select(
+    _LOCKED_AT.scalar_subquery(),
     _OWN.where(text(ACTIVE)).scalar_subquery(),
-    _OWN.where(text(WAITING)).order_by(*START_ORDER).scalar_subquery(),
+    _OWN.where(text(WAITING)).order_by(*OWN_ORDER).scalar_subquery(),
     _OWN.where(text(RUNNABLE)).scalar_subquery(),
 )
-_SET_RUNNABLE = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=bindparam("runnable"))
+_LEAVE = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=False)
+
+_line = _runs.alias("line")
+_SAME = (_line.c.pool == _runs.c.pool, _line.c.kind == _runs.c.kind, _line.c.priority == _runs.c.priority)
+_ROUNDS: Select[tuple[int]] = select(_line.c.round).where(*_SAME, text(RUNNABLE)).limit(1).correlate(_runs)
+_PRESENT = _ROUNDS.order_by(_line.c.round).scalar_subquery()
+_LAST_OWN = _ROUNDS.where(_line.c.workspace == _runs.c.workspace).order_by(_line.c.round.desc()).scalar_subquery()
+_ROUND = case(
+    (_runs.c.attempt > 0, func.coalesce(_PRESENT, 0)),
+    else_=func.coalesce(_LAST_OWN + 1, _PRESENT + 1, 0),
+)
+JOIN = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=True, round=_ROUND)
+
+_LOCK = select(_workspaces.c.locked_by, _workspaces.c.locked_at, _workspaces.c.lock_message)
 
 
 def lock_workspace(session: Session, workspace: str, pool: str) -> None:
@@ -34,8 +58,7 @@ def lock_workspace(session: Session, workspace: str, pool: str) -> None:
 
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where it does not exist.
     """
-    if session.scalar(_LOCK_WORKSPACE, {"workspace": workspace}) is None:
-        raise workspaces.unknown(workspace)
+    _lock_queue(session, workspace)
     if session.scalar(_LOCK_POOL, {"pool": pool}) is None:
         raise pools.unknown(pool)
 
@@ -49,14 +72,57 @@ def lock_workspace_of(session: Session, run_id: str) -> str | None:
     return name
 
 
+def join(session: Session, run_id: str) -> None:
+    """Make a pending run runnable, behind those whose turn comes before."""
+    session.execute(JOIN, {"run": run_id})
+
+
 def choose_next(session: Session, workspace: str) -> None:
     """Make the first waiting run of the workspace runnable, and no other. The workspace must be locked."""
-    active, first, present = session.execute(SITUATION, {"workspace": workspace}).one()
-    chosen = None if active else first
+    held, active, first, present = session.execute(SITUATION, {"workspace": workspace}).one()
+    chosen = None if held or active else first
     if chosen == present:
         return
     # In two statements: the unique index that allows one runnable run is checked row by row.
     if present is not None:
-        session.execute(_SET_RUNNABLE, {"run": present, "runnable": False})
+        session.execute(_LEAVE, {"run": present})
     if chosen is not None:
-        session.execute(_SET_RUNNABLE, {"run": chosen, "runnable": True})
+        join(session, chosen)
+
+
+def maintenance_lock(session: Session, workspace: str) -> MaintenanceLock | None:
+    """Return the lock that holds the state-changing runs of a workspace. Raises :class:`UnknownWorkspace`."""
+    row = session.execute(_LOCK.where(_workspace == workspace)).one_or_none()
+    if row is None:
+        raise workspaces.unknown(workspace)
+    return MaintenanceLock(row.locked_by, row.locked_at, row.lock_message) if row.locked_at else None
+
+
+def set_maintenance_lock(
+    session: Session, workspace: str, lock: MaintenanceLock | None, now: datetime
+) -> MaintenanceLock | None:
+    """Hold the state-changing runs of a workspace that have not started, or let them go; return the lock before.
+
+    A lock of somebody else stays. Raises :class:`UnknownWorkspace`.
+    """
+    _lock_queue(session, workspace)
+    before = maintenance_lock(session, workspace)
+    if lock and before and lock.by != before.by:
+        return before
+    at = (before or lock).at if lock else None  # a new message does not make the lock younger
+    values = {"locked_by": lock and lock.by, "locked_at": at, "lock_message": lock and lock.message}
+    session.execute(update(_workspaces).where(_workspace == workspace).values(updated_at=now, **values))
+    choose_next(session, workspace)
+    return before
+
+
+def runnable_in(session: Session, workspace: str) -> str | None:
+    """Return the pool of the state-changing run of a workspace that may start; None where none may."""
+    own = select(_runs.c.pool).where(_runs.c.workspace == workspace, text(STATE_CHANGING), text(RUNNABLE))
+    pool: str | None = session.scalar(own)
+    return pool
+
+
+def _lock_queue(session: Session, workspace: str) -> None:
+    if session.scalar(_LOCK_WORKSPACE, {"workspace": workspace}) is None:
+        raise workspaces.unknown(workspace)

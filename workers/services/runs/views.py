@@ -16,7 +16,7 @@ from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import PoolStats
 from workers.protocol.plan_detail import PlanDetail
-from workers.store import plans, pools, runs, workspaces
+from workers.store import plans, pools, runs, workspace_queue, workspaces
 from workers.store.database import Database
 from workers.store.models import Run
 
@@ -154,9 +154,10 @@ def why_pending(system: System, run: RunView) -> str:
     with system.database.read() as session:
         pool_status = pools.status(session, run.pool)
         runnable = runs.get(session, run.run_id).runnable
-        active = [other for other in runs.holding(session, run.pool) if other.workspace == run.workspace]
+        before, lock = runs.active_in(session, run.workspace), workspace_queue.maintenance_lock(session, run.workspace)
+    if not runnable and lock:
+        return f"the workspace is {lock}"
     if not runnable:
-        before = next((other for other in active if other.kind is RunKind.PLAN_AND_APPLY), None)
         which = f"run {before.id} ({before.status})" if before else "an earlier run"
         return f"waiting for {which} of the same workspace"
     missing = _missing(system.slots(run.pool).stats(), run.kind)
