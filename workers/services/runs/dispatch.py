@@ -1,4 +1,4 @@
-"""The dispatcher gives free slots to the runnable runs of a pool, by priority, then age.
+"""The dispatcher gives free slots to the runnable runs of a pool, by priority, then round, then age.
 
 One process at a time dispatches a pool. A wake-up that arrives meanwhile sets the lock's rerun flag, and the process
 dispatches once more, so that no wake-up is lost. What adds a run calls :func:`dispatch`, what frees a slot asks for it
