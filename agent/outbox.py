@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from redis.backoff import EqualJitterBackoff
 from structlog.typing import FilteringBoundLogger
 
-from agent.files import write_atomically
+from agent.files import read_regular, write_atomically
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import PhaseFinished, Report
@@ -133,10 +134,11 @@ class Outbox:
         found = []
         for path in sorted(self._directory.glob("*.json")):
             try:
-                found.append(_kept(json.loads(path.read_text())))
-            except (OSError, ValueError, KeyError) as error:
+                found.append(_kept(json.loads(read_regular(path))))
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # a configuration wrote it
                 self._logger.warning("stored report can't be read, deleted", path=str(path), error=str(error))
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -273,10 +273,16 @@ class TestAReport:
         plane.slots.release("run-1", order.token)
         eventually(lambda: not inner.agent.reports.tokens())
 
-    def test_that_can_not_be_read_from_disk_stops_nobody(self, inner_agent: MakeAgent) -> None:
+    @pytest.mark.parametrize(
+        "content", ['{"report": 1}', "[]", "[" * 100_000, None], ids=["other", "list", "deep", "pipe"]
+    )
+    def test_that_can_not_be_read_from_disk_stops_nobody(self, inner_agent: MakeAgent, content: str | None) -> None:
         inner = inner_agent(start=False)
         broken = inner.agent.settings.work_dir / "reports" / "broken.json"
-        broken.write_text(json.dumps({"report": 1}))
+        if content is None:
+            os.mkfifo(broken)
+        else:
+            broken.write_text(content)
         again = inner_agent("agent-1", work_dir=inner.agent.settings.work_dir)
         assert again.agent.reports.tokens() == []
         assert not broken.exists()

@@ -130,10 +130,12 @@ class OrphanedGroup:
 
 def orphaned_groups(children: Path) -> list[OrphanedGroup]:
     """Return the living process groups of the children that this directory names."""
-    return [group for file in sorted(children.glob("[0-9]*")) if (group := _orphaned_group(file))]
+    files = sorted(children.glob("[0-9]*"))
+    living = _groups() if files else {}
+    return [group for file in files if (group := _orphaned_group(file, living))]
 
 
-def _orphaned_group(file: Path) -> OrphanedGroup | None:
+def _orphaned_group(file: Path, living: Mapping[int, Sequence[int]]) -> OrphanedGroup | None:
     try:
         content, owner = agent_files.read(file, _LONGEST_RECORD)
     except OSError:
@@ -141,7 +143,7 @@ def _orphaned_group(file: Path) -> OrphanedGroup | None:
     child = parse(file.name, content)
     if child is None:
         return None
-    members = tuple(_members(child.pid, owner))
+    members = tuple(_owned(living.get(child.pid, ()), owner))
     leader = next((member for member in members if member.pid == child.pid), None)
     # The kernel gives the number of a group with members to no other process: where another process has it as its pid,
     # all of the group are gone.
@@ -150,11 +152,20 @@ def _orphaned_group(file: Path) -> OrphanedGroup | None:
     return OrphanedGroup(leader, members, child.interrupted)
 
 
-def _members(group: int, owner: int) -> Iterator[Process]:
-    # What a configuration wrote may name any group: a record is about processes of its owner.
+def _groups() -> dict[int, list[int]]:
+    """Return the pids of all process groups: one look, however many records a configuration has written."""
+    found: dict[int, list[int]] = {}
     for pid in psutil.pids():
-        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if os.getpgid(pid) == group and psutil.Process(pid).uids().real == owner and (member := identify(pid)):
+        with suppress(ProcessLookupError, PermissionError):
+            found.setdefault(os.getpgid(pid), []).append(pid)
+    return found
+
+
+def _owned(pids: Sequence[int], owner: int) -> Iterator[Process]:
+    # What a configuration wrote may name any group: a record is about processes of its owner.
+    for pid in pids:
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if psutil.Process(pid).uids().real == owner and (member := identify(pid)):
                 yield member
 
 

@@ -67,8 +67,8 @@ class PoolLock:
     ) -> bool:
         """Do a round, and another as long as one was asked for meanwhile; False where another process has the lock.
 
-        After so many ``rounds``, ``left`` is called where one more was asked for. Raises what ``do`` raises, with the
-        lock freed.
+        ``rounds``: how many at most; ``left`` is called where one more was asked for. Raises what ``do`` raises, with
+        the lock freed.
         """
         owner = uuid.uuid4().hex
         if not self.request(owner, ttl):

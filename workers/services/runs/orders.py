@@ -62,7 +62,6 @@ def send(system: System, run: Run, order: Order) -> None:
 
 def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
     workspace = workspaces.get(session, run.workspace)
-    state = local_states.path(system.settings.home, workspaces.state_directory(session, run.workspace))
     return Order(
         run=run.id,
         workspace=run.workspace,
@@ -79,8 +78,13 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         encrypted=variables.for_order(system, session, pool, workspace, run.encrypted),
         timeout=workspace.timeout(phase, pool),
         interrupt_grace=pool.timeouts.interrupt,
-        state_path=str(state) if system.pods(pool).keeps_state else None,
+        state_path=_state_path(system, session, run) if system.pods(pool).keeps_state else None,
     )
+
+
+def _state_path(system: System, session: Session, run: Run) -> str:
+    """Return where a local pool keeps the state of a configuration without a remote backend."""
+    return str(local_states.path(system.settings.home, workspaces.state_directory(session, run.workspace)))
 
 
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
