@@ -32,7 +32,7 @@ def check(client: redis.Redis, slots: SlotMap) -> None:
     }
     assert {field for field in kept if "/" not in field} == {lease.run for lease in leases}
 
-    assert slots.stats() == _counted(agents)
+    assert slots.stats() == PoolStats.of(agents)
     assert slots.repair() == [], "what the verbs have written is whole"
     known = ("leases", "room", "reserved", "agents", "heartbeats", "watch")
     assert set(client.scan_iter(key("*"))) <= {key(name) for name in known}
@@ -55,16 +55,3 @@ def _hash(client: redis.Redis, name: str) -> dict[str, str]:
 
 def _scores(client: redis.Redis, name: str) -> dict[str, float]:
     return {member.decode(): score for member, score in client.zrange(key(name), 0, -1, withscores=True)}
-
-
-def _counted(agents: list[AgentRecord]) -> PoolStats:
-    leases = [lease for agent in agents for lease in agent.leases]
-    taken = [{lease.slot for lease in agent.leases} for agent in agents if agent.available]
-    return PoolStats(
-        agents=len(agents),
-        available=len(taken),
-        running=sum(lease.state is SlotState.RUNNING for lease in leases),
-        reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
-        free_apply=sum(0 not in slots for slots in taken),
-        free_plan_only=sum(2 - len(slots & {1, 2}) for slots in taken),
-    )

@@ -7,12 +7,12 @@ import redis
 
 from tests.slots.conftest import Clock
 from tests.slots.invariants import POOL
-from workers.protocol.errors import InvalidRequest
+from workers.protocol.errors import Damaged, InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
 from workers.slots.keys import PoolKeys
 from workers.slots.records import text
-from workers.slots.slot_map import SlotMap
+from workers.slots.slot_map import SlotMap, snapshots
 
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
@@ -674,3 +674,22 @@ class TestRecordsOfALaterVersion:
 def test_the_protocols_version_is_read_from_the_instance_id(slots: SlotMap, instance_id: str, protocol: int) -> None:
     slots.register("a", instance_id or "-")
     assert slots.snapshot()[0].protocol == protocol
+
+
+def test_the_agents_of_several_pools_are_read_at_once_also_from_a_server_that_forgot_its_scripts(client, slots):
+    other = SlotMap(client, "other")
+    slots.register("agent-1", "life"), other.register("agent-2", "life")
+    slots.acquire("run", RunKind.PLAN, "token")
+    client.script_flush()
+    for _ in range(2):
+        found = snapshots(client, [POOL, "empty", "other"])
+        assert found == {POOL: slots.snapshot(), "empty": [], "other": other.snapshot()}
+    other.remove()
+
+
+def test_a_pool_whose_map_is_damaged_keeps_no_other_from_being_read(client, slots):
+    slots.register("agent-1", "life")
+    client.set("ts:{other}:agents", "no hash")
+    found = snapshots(client, ["other", POOL])
+    assert isinstance(found["other"], Damaged)
+    assert found[POOL] == slots.snapshot() != []

@@ -7,10 +7,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from workers.core.lifecycle import RunStatus
+from workers.dashboard.shared_pools import SharedPools
 from workers.services.errors import user_message
-from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolView
-from workers.services.system import System
 
 _AGENT_STATES = ("available", "draining", "silent")
 # What each gauge says, and its label beside the pool.
@@ -27,8 +26,8 @@ _GAUGES = {
 class PoolMetrics(Collector):
     """Collects gauges of every pool; ``terraslot_up`` is 0, and alone, where Redis or the database can't be read."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, pools: SharedPools) -> None:
+        self._pools = pools
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: whoever registers this need not have servers that answer."""
@@ -37,7 +36,7 @@ class PoolMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read all pools and return their gauges."""
         try:
-            pools = pool_views.every(self._system)
+            pools = self._pools.every()
         except Exception as error:
             if user_message(error) is None:
                 raise

@@ -6,6 +6,7 @@ pages, and say so where Redis or the database does not answer.
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -18,21 +19,20 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from tornado.escape import utf8, xhtml_escape
 from tornado.web import TemplateModule, authenticated, url
 
+from workers.dashboard.shared_pools import SharedPools
 from workers.services.errors import user_message
 from workers.services.formatting import ago
-from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolView
-from workers.services.system import System
 
 _TEMPLATE = str(Path(__file__).with_name("slots.html"))
 _BAR = "navbar.html"
 _END_OF_TABS = b"</ul>"
 
 
-def pages(system: System, url_prefix: str) -> list[Any]:
+def pages(pools: SharedPools, url_prefix: str) -> list[Any]:
     """Return Tornado's rules for the pages."""
     prefix = f"/{url_prefix.strip('/')}" if url_prefix else ""
-    of = {"system": system}
+    of = {"pools": pools}
     return [
         url(rf"{prefix}/slots", SlotsPage, of, name="slots"),
         url(rf"{prefix}/slots\.json", SlotsJson, of),
@@ -41,13 +41,13 @@ def pages(system: System, url_prefix: str) -> list[Any]:
 
 
 class _Looking(BaseHandler):  # type: ignore[misc]
-    def initialize(self, system: System) -> None:
-        self._system = system
+    def initialize(self, pools: SharedPools) -> None:
+        self._pools = pools
 
-    async def pools(self) -> tuple[list[PoolView], str | None]:
+    async def pools(self) -> tuple[Sequence[PoolView], str | None]:
         """Return the pools, or what keeps them from being read; in a thread, so that Flower goes on meanwhile."""
         try:
-            return await asyncio.to_thread(pool_views.every, self._system), None
+            return await asyncio.to_thread(self._pools.every), None
         except Exception as error:
             words = user_message(error)
             if words is None:

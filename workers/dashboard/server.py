@@ -20,6 +20,7 @@ from tornado.options import Error as OptionError
 from workers.app import app
 from workers.dashboard.metrics import PoolMetrics
 from workers.dashboard.pages import Navigation, pages
+from workers.dashboard.shared_pools import SharedPools
 from workers.logs import configure
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.services.system import System, system
@@ -70,6 +71,7 @@ def build(celery: Celery, of: System) -> Any:
     flower_tasks.AsyncResult = celery.AsyncResult
     flower = Flower(capp=celery, options=options, ui_modules={"Template": Navigation}, **application_settings)
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
-    flower.add_handlers(r".*", pages(of, options.url_prefix or ""))
-    REGISTRY.register(PoolMetrics(of))
+    pools = SharedPools(of)
+    flower.add_handlers(r".*", pages(pools, options.url_prefix or ""))
+    REGISTRY.register(PoolMetrics(pools))
     return flower

@@ -1,7 +1,9 @@
 """What the slot map holds, as values: slots, leases, agents, statistics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from workers.protocol.kinds import RunKind
 from workers.protocol.version import protocol_of
@@ -99,6 +101,20 @@ class PoolStats:
     reserved: int
     free_apply: int
     free_plan_only: int
+
+    @classmethod
+    def of(cls, agents: Sequence[AgentRecord]) -> Self:
+        """Count what all agents of a pool are at one moment."""
+        leases = [lease for agent in agents for lease in agent.leases]
+        taken = [{lease.slot for lease in agent.leases} for agent in agents if agent.available]
+        return cls(
+            agents=len(agents),
+            available=len(taken),
+            running=sum(lease.state is SlotState.RUNNING for lease in leases),
+            reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
+            free_apply=sum(APPLY_SLOT not in slots for slots in taken),
+            free_plan_only=sum(slot not in slots for slots in taken for slot in PLAN_ONLY_SLOTS),
+        )
 
     @property
     def total(self) -> int:

@@ -19,6 +19,7 @@ from workers.protocol.names import one_line
 from workers.protocol.redis_address import RedisAddress
 from workers.slots.redis_server import is_away
 
+Call = tuple[Sequence[bytes], Sequence[str | float]]  # keys and arguments of a verb
 _LUA = Path(__file__).parent / "lua"
 
 # Seconds. A server that hangs for longer counts as unreachable.
@@ -82,9 +83,30 @@ class Script:
         try:
             return self._call(client, keys, *arguments)
         except ResponseError as error:
-            if is_away(error):
-                raise
-            raise Damaged(f"The server refuses a step on {keys[0].decode()}: {one_line(str(error))}") from error
+            raise _refused(keys, error) from error
+
+    def call_each(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+        """Run the verb several times in one round trip; return each reply, or the :class:`Damaged` that it met.
+
+        Raises redis-py's errors where the server is away.
+        """
+        with client.pipeline(transaction=False) as pipeline:
+            for keys, arguments in calls:
+                pipeline.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+            replies = pipeline.execute(raise_on_error=False)
+        return [self._settled(client, *call, reply) for call, reply in zip(calls, replies, strict=True)]
+
+    def _settled(self, client: Any, keys: Sequence[bytes], arguments: Sequence[str | float], reply: Any) -> Any:
+        try:
+            if isinstance(reply, NoScriptError):
+                return self(client, keys, *arguments)
+        except Damaged as damaged:
+            return damaged
+        if isinstance(reply, ResponseError):
+            return _refused(keys, reply)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _call(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
         try:
@@ -96,3 +118,9 @@ class Script:
         except NoPermissionError as error:
             message = "the server does not know this verb yet, and an agent may not send it: the next cycle loads it"
             raise NoPermissionError(message) from error
+
+
+def _refused(keys: Sequence[bytes], error: ResponseError) -> Damaged:
+    if is_away(error):
+        raise error
+    return Damaged(f"The server refuses a step on {keys[0].decode()}: {one_line(str(error))}")

@@ -4,6 +4,7 @@ Words after the known ones belong to a later version, and are left alone.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from workers.protocol.errors import InvalidRequest
@@ -100,6 +101,20 @@ def agent(name: str, record: Text, score: Text, heartbeat_at: Text, held: Iterab
         )
     except ValueError:
         return None
+
+
+def agents(reply: Sequence[Sequence[Text]]) -> list[AgentRecord]:
+    """Return all agents of a snapshot's reply by name: those that can be read."""
+    records, scores, heartbeats, held = reply
+    leases_of = defaultdict[str, list[Lease]](list)
+    for lease in leases(held):
+        leases_of[lease.agent].append(lease)
+    score, heard = dict(pairs(scores)), dict(pairs(heartbeats))
+    found = (
+        agent(name, record, score.get(name, ""), heard.get(name, ""), leases_of[name])
+        for name, record in sorted(pairs(records))
+    )
+    return [agent for agent in found if agent is not None]
 
 
 def cancel_mode(value: str) -> CancelMode:

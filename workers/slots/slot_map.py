@@ -20,7 +20,6 @@ server can't be reached: that says nothing about any slot.
 """
 
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -221,16 +220,7 @@ class SlotMap:
 
     def snapshot(self) -> list[AgentRecord]:
         """Return all agents as they are at one moment, by name."""
-        agents, scores, heartbeats, leases = self._run("snapshot", MOST_RECORDS)
-        held = defaultdict[str, list[Lease]](list)
-        for lease in records.leases(leases):
-            held[lease.agent].append(lease)
-        score, heard = dict(records.pairs(scores)), dict(records.pairs(heartbeats))
-        found = (
-            records.agent(name, record, score.get(name, ""), heard.get(name, ""), held[name])
-            for name, record in sorted(records.pairs(agents))
-        )
-        return [agent for agent in found if agent is not None]
+        return records.agents(self._run("snapshot", MOST_RECORDS))
 
     def repair(self) -> list[tuple[str, str]]:
         """Remove what no verb writes, and return it: a key's name, and what was in it ('' for all of it).
@@ -247,6 +237,19 @@ class SlotMap:
     def stats(self) -> PoolStats:
         """Return the pool's counts, at a cost that does not grow with the pool."""
         return PoolStats(*self._run("stats"))
+
+
+def snapshots(client: redis.Redis, pools: Sequence[str]) -> dict[str, list[AgentRecord] | Damaged]:
+    """Return the agents of several pools, each pool as it is at one moment: one round trip.
+
+    What keeps those of one pool from being read stands in their place.
+    """
+    calls = [(PoolKeys(pool).slot_map, ("", MOST_RECORDS)) for pool in pools]
+    replies = VERBS["snapshot"].call_each(client, calls)
+    return {
+        pool: reply if isinstance(reply, Damaged) else records.agents(reply)
+        for pool, reply in zip(pools, replies, strict=True)
+    }
 
 
 def _cause(*, cordon: bool) -> tuple[str, ...]:

@@ -60,6 +60,13 @@ class _Configurations(Generic[Spec]):
         except ValueError as error:  # of pydantic, or of the driver that decodes the column
             raise self._unreadable(name, error) from error
 
+    def parse(self, name: str, stored: str) -> Spec:
+        """Return the configuration that is stored under a name as this JSON. Raises :class:`Unreadable`."""
+        try:
+            return self.spec.model_validate_json(stored)
+        except ValueError as error:
+            raise self._unreadable(name, error) from error
+
     def names(self, session: Session) -> list[str]:
         """Return all names in order, also of those that can't be read."""
         return list(session.scalars(sa.select(self.row.name).order_by(self.row.name)))

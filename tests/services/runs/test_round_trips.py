@@ -16,8 +16,10 @@ from sqlalchemy import Engine, event
 
 from tests.services.conftest import POOL, ControlPlane, HandAgent
 from workers.protocol.kinds import RunKind
+from workers.services.pools import manage, views
 from workers.services.runs import auto_apply, decide, deliver, dispatch, submit
 from workers.services.runs.submit import RunRequest
+from workers.specs.pools import PoolSpec
 
 
 @dataclass
@@ -139,3 +141,16 @@ def test_no_step_of_a_run_costs_more_than_it_is_said_to(costs: dict[str, Cost], 
         step: getattr(cost, what) for step, cost in costs.items() if getattr(cost, what) > getattr(SAID[step], what)
     }
     assert dearer == {}
+
+
+def test_a_look_at_all_pools_is_one_transaction_and_one_round_trip_however_many_there_are(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        manage.create(control.system, PoolSpec(name=f"pool-{number}"))
+    control.agent()
+    views.every(control.system)
+    with counted(monkeypatch) as cost:
+        found = views.every(control.system)
+    assert (len(found), cost) == (51, Cost(round_trips=1, transactions=1, writing=0, statements=5))
+    assert [len(pool.agents) for pool in found if pool.name == POOL] == [1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from workers.core.errors import UnknownPool
+from workers.core.errors import UnknownPool, Unreadable
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
@@ -18,15 +18,14 @@ from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolSta
 from workers.services.errors import explained, is_outage
 from workers.services.runs.views import RunView, shown, view
 from workers.services.system import System
+from workers.slots.slot_map import snapshots
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, pools, runs
-from workers.store.database import Session
+from workers.store import overview, pools
 from workers.store.models import Run
+from workers.store.overview import StoredPool
 
 DECISIONS_SHOWN = 10
 WAITING_SHOWN = 20
-# A pool's configuration, the runs that hold its slots, and the fields of its view that the database knows.
-_Stored = tuple[PoolSpec, Mapping[str, Run], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,32 +104,43 @@ class PoolView:
 
 def one(system: System, name: str) -> PoolView:
     """Return a pool as it is now. Raises :class:`UnknownPool` or :class:`Unreadable`."""
-    # One transaction, which ends before the slot map is read.
     with system.database.read() as session:
-        stored = _stored(session, name)
-    return _view(system, *stored)
+        found = overview.read(session, (name,), waiting=WAITING_SHOWN, decisions=DECISIONS_SHOWN)
+    if name not in found:
+        raise pools.unknown(name)
+    return _view(name, found[name], snapshots(system.redis, [name])[name])
 
 
 def every(system: System) -> list[PoolView]:
-    """Return all pools as they are now, by name."""
-    found = (_shown(system, name) for name in system.pool_names())
-    return [pool for pool in found if pool is not None]
+    """Return all pools as they are now, by name: one transaction, and one round trip to Redis."""
+    try:
+        with system.database.read() as session:
+            found = overview.read(session, waiting=WAITING_SHOWN, decisions=DECISIONS_SHOWN)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        return [pool for name in system.pool_names() if (pool := _alone(system, name)) is not None]
+    agents = snapshots(system.redis, list(found))
+    return [_readable(name, stored, agents[name]) for name, stored in found.items()]
 
 
-def _shown(system: System, name: str) -> PoolView | None:
+def _alone(system: System, name: str) -> PoolView | None:
+    """Return one of several pools of which one can't be read; None where it was deleted just now."""
     try:
         return one(system, name)
     except UnknownPool:
-        return None  # it was deleted just now
+        return None
     except Exception as error:
         if is_outage(error):
             raise
         return _unreadable(name, explained(error))
 
 
-def _stored(session: Session, name: str) -> _Stored:
-    spec = pools.get(session, name)
-    return spec, {run.id: run for run in runs.holding(session, name)}, _fields(session, name)
+def _readable(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged) -> PoolView:
+    try:
+        return _view(name, stored, agents)
+    except Unreadable as error:
+        return _unreadable(name, explained(error))
 
 
 def _unreadable(name: str, why: str) -> PoolView:
@@ -150,23 +160,12 @@ def _unreadable(name: str, why: str) -> PoolView:
     )
 
 
-def _fields(session: Session, pool: str) -> dict[str, Any]:
-    plans, applies = runs.pending_counts(session, pool)
-    return {
-        "pending": {RunKind.PLAN.value: plans, RunKind.PLAN_AND_APPLY.value: applies},
-        "waiting": tuple(view(run) for run in runs.runnable(session, pool, tuple(RunKind), WAITING_SHOWN)),
-        "status_message": pools.status(session, pool),
-        "decisions": tuple(shown(DecisionView, each) for each in decisions.recent(session, pool, DECISIONS_SHOWN)),
-    }
-
-
-def _view(system: System, spec: PoolSpec, holding: Mapping[str, Run], stored: dict[str, Any]) -> PoolView:
-    slots = system.slots(spec.name)
-    try:
-        stats, agents = slots.stats(), slots.snapshot()
-    except Damaged as error:  # the next cycle removes what no verb writes
-        stats, agents = PoolStats(0, 0, 0, 0, 0, 0), []
-        stored |= {"status_message": str(error)}
+def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged) -> PoolView:
+    spec = pools.parse(name, stored.spec)
+    status = stored.status_message
+    if isinstance(agents, Damaged):  # the next cycle removes what no verb writes
+        agents, status = [], str(agents)
+    stats, holding = PoolStats.of(agents), {run.id: run for run in stored.holding}
     return shown(
         PoolView,
         spec,
@@ -174,8 +173,11 @@ def _view(system: System, spec: PoolSpec, holding: Mapping[str, Run], stored: di
         timeouts=spec.timeouts.model_dump(),
         slots=shown(SlotCounts, stats, free_plan_and_apply=stats.free_apply),
         agents=tuple(_agent(record, holding) for record in agents),
-        runs=dict(Counter(run.status.value for run in holding.values())),
-        **stored,
+        pending={kind.value: count for kind, count in stored.pending.items()},
+        runs=dict(Counter(run.status.value for run in stored.holding)),
+        waiting=tuple(map(view, stored.waiting)),
+        status_message=status,
+        decisions=tuple(shown(DecisionView, each) for each in stored.decisions),
     )
 
 
