@@ -44,14 +44,9 @@ class Reaper:
     pid: int = 0
     kept: set[int] = field(default_factory=set)
 
-    def kill_orphans(self, spared: Callable[[int], bool] = lambda _: False) -> bool:
-        """Kill every other child of the supervisor but those ``spared``; return whether there was any."""
-        living = [pid for pid in self._children() if pid not in self.kept and not spared(pid)]
-        living = [pid for pid in living if process_started(pid) is not None]
-        for pid in living:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        return bool(living)
+    def kill_orphans(self, spared: Callable[[int], bool] = lambda _: False) -> None:
+        """Kill every other child of the supervisor but those ``spared``."""
+        _kill(self._orphans(spared))
 
     def end_orphans(self, spared: Callable[[int], bool] = lambda _: False) -> None:
         """Kill them until none is left; their own children become the supervisor's, and are killed next.
@@ -59,18 +54,33 @@ class Reaper:
         Not for ever: the kernel may hold a process that is to end. The supervisor looks again every second.
         """
         until = time.monotonic() + _LONGEST_SECONDS
-        while self.kill_orphans(spared) and time.monotonic() < until:
+        ended: set[int] = set()
+        # One that has ended since they were listed may have left children that are not in the list.
+        while not (orphans := self._orphans(spared)) <= ended and time.monotonic() < until:
+            ended = _kill(orphans)
             time.sleep(_PAUSE)
 
-    def keep_children(self) -> None:
+    def keep_children(self, which: Callable[[int], bool]) -> None:
         """Count the commands of a worker that has died among the agent's own, for the next worker to know them."""
-        self.kept.update(self._children())
+        self.kept.update(filter(which, self._children()))
+
+    def _orphans(self, spared: Callable[[int], bool]) -> set[int]:
+        return {pid for pid in self._children() if pid not in self.kept and not spared(pid)}
 
     def _children(self) -> list[int]:
         if self.pid:
             with suppress(OSError):
                 return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         return []
+
+
+def _kill(pids: set[int]) -> set[int]:
+    """Kill processes, and return those that had ended already."""
+    ended = {pid for pid in pids if process_started(pid) is None}
+    for pid in pids - ended:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return ended
 
 
 REAPER = Reaper()

@@ -85,7 +85,7 @@ class _Supervisor:
         if code == 0 or not self._anything_left(code):
             self._end_all()
             return code if code >= 0 else 128 - code
-        REAPER.keep_children()
+        REAPER.keep_children(self._is_on_record)
         self._say(f"The agent's worker ended ({_how(code)}): starting it again.")
         if time.monotonic() - began > _STEADY_SECONDS:
             self._pause = 0.0

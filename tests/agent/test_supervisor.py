@@ -257,3 +257,33 @@ def test_nothing_that_left_its_group_outlives_its_command_or_the_agent(start: St
     supervised.process.send_signal(signal.SIGTERM)
     assert supervised.process.wait(20) == 0
     assert not escaped(second)
+
+
+# What the command leaves becomes a child of this process after its children were listed, and before they are looked at.
+LATE_ORPHAN = """
+import os, signal, subprocess, sys
+from agent import descendants
+
+descendants.become_subreaper()
+command = subprocess.Popen(["sh", "-c", "sleep 60 & echo started; wait"], stdout=subprocess.PIPE)
+command.stdout.readline()
+
+def look(pid, looked=descendants.process_started):
+    if pid == command.pid:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return looked(pid)
+
+descendants.process_started = look
+descendants.Reaper(os.getpid()).end_orphans()
+try:
+    while os.waitpid(-1, os.WNOHANG)[0]:
+        pass
+    sys.exit("a child lives")
+except ChildProcessError:
+    pass
+"""
+
+
+def test_what_a_command_leaves_while_it_is_looked_at_is_ended_too() -> None:
+    subprocess.run([sys.executable, "-c", LATE_ORPHAN], check=True, timeout=20)
