@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,7 @@ def _label(directory: Path, workspace: str) -> None:
     """Let the name of the workspace lead to the directory of its state: control planes of 0.1 know it by that alone."""
     label = directory.with_name(workspace)
     if directory.name.startswith(f"{workspace}.") and (label.is_symlink() or not label.exists()):
-        draft = directory.with_name(f".{directory.name}.draft")
-        draft.unlink(missing_ok=True)
+        draft = directory / f".{uuid.uuid4().hex}"  # of its own: other slots and agents label the same directory
         draft.symlink_to(directory.name)
         draft.replace(label)
 

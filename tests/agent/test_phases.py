@@ -18,7 +18,7 @@ import pytest
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.masking import Mask
 from agent.settings import EMBEDDED, AgentSettings
-from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state
+from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state, use_local
 from agent.terraform_environment import LOCK, exclusive, plugin_cache
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.waiting import eventually
@@ -301,6 +301,21 @@ class TestState:
         bench.execute(order)
         assert sorted(each.name for each in states.iterdir()) == ["net", "net.1", "net.2"]
         assert not list((states / "net").iterdir())
+
+    def test_is_labelled_by_two_slots_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        module, place = tmp_path / "module", tmp_path / "states/net.1"
+        module.mkdir()
+        replace = Path.replace
+
+        def after_the_other(draft: Path, label: Path) -> Path:
+            monkeypatch.setattr(Path, "replace", replace)
+            use_local(module, str(place / "s.tfstate"), "net")
+            return draft.replace(label)
+
+        monkeypatch.setattr(Path, "replace", after_the_other)
+        use_local(module, str(place / "s.tfstate"), "net")
+        assert (tmp_path / "states/net").resolve() == place
+        assert not list(place.iterdir())
 
     @pytest.mark.parametrize("backend", ['backend "local" {}', 'backend "local" { path = "kept/here.tfstate" }'])
     def test_of_a_local_backend_in_the_run_is_moved_out_of_it(
