@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,13 +44,13 @@ def test_a_full_queue_takes_none(queue: ReportQueue, monkeypatch: pytest.MonkeyP
 
 
 def test_a_report_wakes_the_reader_and_says_of_which_pool(queue: ReportQueue, client: redis.Redis) -> None:
-    with WakeUps(client) as wake_ups:
+    with ThreadPoolExecutor() as agents, WakeUps(client) as wake_ups:
         wake_ups.wait(0)  # subscribed from here on
-        threading.Timer(0.1, queue.put, [b"x"]).start()
-        woken: set[str] = set()
-        while not woken:
-            woken = wake_ups.wait(10)
+        put = agents.submit(queue.put, b"x")
+        while not (woken := wake_ups.wait(10)):
+            pass
         assert woken == {POOL}
+        assert put.result()  # may come after the wake-up
 
 
 def wait_often(wake_ups: WakeUps) -> None:
