@@ -4,10 +4,14 @@ Control tasks are short and safe to run twice, so they are acknowledged late: a 
 delivered again after ``VISIBILITY_TIMEOUT``. Orders to agents never pass through these queues.
 """
 
+import sys
 from datetime import timedelta
 from typing import Any
 
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery import Celery, bootsteps, signals
+from celery.app import trace
+from celery.exceptions import Ignore
 from kombu import Exchange, Queue
 
 from beat_schedule import BEAT_SCHEDULE
@@ -52,6 +56,24 @@ class BatchedEvents(bootsteps.StartStopStep):
         """Publish the remaining events."""
         self._timer.cancel()
         consumer.event_dispatcher.flush()
+
+
+class BriefInfo(ExceptionInfo):
+    """What Celery keeps of an exception in a task; no traceback of ``Ignore``, which is how every run is submitted.
+
+    Celery builds two of one, for a log of debugging, and they take longer than to enter the run.
+    """
+
+    def __init__(self, exc_info: Any = None, internal: bool = False) -> None:
+        kind, error, _ = exc_info or sys.exc_info()
+        if not isinstance(error, Ignore):
+            super().__init__(exc_info, internal)
+            return
+        self.type, self.internal, self.traceback = kind, internal, ""
+        self.exception = ExceptionWithTraceback(error, "")
+
+
+trace.ExceptionInfo = BriefInfo
 
 
 def build_app(name: str, queues: list[str], include: list[str], config: Settings | None = None) -> Celery:
