@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.apply_messages import is_applied
 from agent.children import ChildRecords
 from agent.command_output import DIRECTORY, CommandOutput
 from agent.execution import LASTING, Execution, StopCause
 from agent.files import read_regular, write_atomically
 from agent.process import Adopted
-from agent.terraform import APPLIED
 from workers.protocol.agent_directory import APPLY
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT
@@ -93,4 +93,4 @@ def left_by(applying: Applying, directory: Path, records: ChildRecords) -> Adopt
         output = CommandOutput(directory / DIRECTORY, LASTING, again=True)
     except OSError:
         return None
-    return Adopted(record, records=records, output=output, success=APPLIED, code=applying.code)
+    return Adopted(record, records=records, output=output, success=is_applied, code=applying.code)

@@ -80,15 +80,16 @@ class CommandOutput:
         while sum(stream.position for stream in self._streams) < until and self.pass_on(stdout, stderr):
             pass
 
-    def errors_again(self, sink: Sink) -> None:
-        """Pass on what a previous process has read of stderr, as far as it is still there."""
-        self._streams[1].again(sink)
+    def pass_on_again(self, stdout: Sink, stderr: Sink) -> None:
+        """Pass on what a previous process has read, as far as it is still there."""
+        for stream, sink in zip(self._streams, (stdout, stderr), strict=True):
+            stream.again(sink)
 
-    def says(self, words: bytes) -> bool:
-        """Whether a line of stdout begins with these words, among those that are still there."""
+    def says(self, success: Callable[[bytes], bool]) -> bool:
+        """Whether a line of stdout means success, among those that are still there."""
         found: list[bytes] = []
         self._streams[0].again(found.append, unread=True)
-        return any(line.startswith(words) for line in b"".join(found).split(b"\n"))
+        return any(map(success, b"".join(found).split(b"\n")))
 
     def close(self) -> None:
         """Close the files; the command has them open for itself."""

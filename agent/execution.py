@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from agent.apply_messages import ApplyMessages
 from agent.children import ChildRecords
 from agent.command_output import DIRECTORY, CommandOutput
 from agent.output import Excerpt, Lines, LogWriter
@@ -165,17 +166,19 @@ class Execution:
         keep_stdout: int | None = None,
         title: str | None = None,
         lasting: bool = False,
+        messages: ApplyMessages | None = None,
         even_if_stopped: bool = False,
     ) -> Finished:
         """Run one command to its end, its output going to the log; or its stdout to a file of ``keep_stdout`` bytes.
 
         ``title`` is a line of the log before its output, which costs the start of the command no time. ``lasting``: the
-        agent's next process goes on with it. Raises :class:`Stopped` instead of starting it when the phase is to end,
-        and ``OSError`` when it can't start.
+        agent's next process goes on with it. ``messages``: what reads its stdout, and shows it.
+
+        Raises :class:`Stopped` instead of starting it when the phase is to end, and ``OSError`` when it can't start.
         """
         if lasting and self.left is not None:
             self.log.write("The agent was started again: Terraform went on meanwhile.")
-            return self._finish(self.left, lasting=True)
+            return self._finish(self.left, messages, lasting=True)
         with self._lock:
             if self.cause is not None and not even_if_stopped:
                 raise Stopped(self.cause)
@@ -186,27 +189,35 @@ class Execution:
             self._report_started()
         if title is not None:
             self.log.write(title)
-        return self._finish(child, lasting=lasting)
+        return self._finish(child, messages, lasting=lasting)
 
     def _next_name(self, lasting: bool) -> str:
         self._commands += 1
         return LASTING if lasting else f"{self.order.phase}-{self._commands}"
 
-    def _finish(self, child: Child, *, lasting: bool) -> Finished:
+    def _finish(self, child: Child, messages: ApplyMessages | None, *, lasting: bool) -> Finished:
         excerpt = Excerpt(2 * MAX_ERROR)
-        before = Lines(lambda text: excerpt.add(self.log.mask(text)), self.log.mask.longest)
-        child.output.errors_again(before.feed)
-        before.end()
+        if messages and child is self.left:
+            self._read_again(child, messages, excerpt)
         output = self.log.stream()
         errors = self.log.stream(also=excerpt.add)
+        stdout = messages.shown_by(output.feed, errors.feed) if messages else output.feed
         try:
-            code = child.finish(output.feed, errors.feed, self._watch_time, self._note_end if lasting else None)
+            code = child.finish(stdout, errors.feed, self._watch_time, self._note_end if lasting else None)
         finally:
             with self._lock:
                 self._child = None
+        if messages:
+            messages.end()
         output.end()
         errors.end()
         return Finished(code, excerpt.lines, child.output.stdout)
+
+    def _read_again(self, child: Child, messages: ApplyMessages, excerpt: Excerpt) -> None:
+        """Take what a previous process of this agent has read and shown: what it told, and its errors."""
+        errors = Lines(lambda text: excerpt.add(self.log.mask(text)), self.log.mask.longest)
+        child.output.pass_on_again(messages.shown_by(lambda _: None, errors.feed), errors.feed)
+        errors.end()
 
     def _note_end(self, code: int | None) -> None:
         self.ended = (code,)

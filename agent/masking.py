@@ -15,6 +15,7 @@ from workers.protocol.sources import SensitiveVariables
 
 # Shorter values are part of too many words: a log with every 1 and yes masked can't be read.
 SHORTEST = 4
+_GO = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"})  # as Go writes JSON
 
 
 class Mask:
@@ -80,6 +81,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _forms(text: str) -> Iterator[str]:
-    for form in (text, *text.splitlines()):
-        yield form.strip()
-        yield json.dumps(form.strip())[1:-1]
+    for form in (text.strip(), *map(str.strip, text.splitlines())):
+        yield form
+        yield json.dumps(form)[1:-1]
+        yield (written := json.dumps(form, ensure_ascii=False)[1:-1])
+        yield written.translate(_GO)

@@ -117,19 +117,19 @@ class Phases:
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self.command, module, environment)
         try:
-            terraform.apply(plan)
+            told = terraform.apply(plan)
         except (PhaseFailed, Stopped) as failure:
             if advice := state_backend.rescue_state(execution, module, self.work_dir / "rescued"):
                 execution.log.write(advice)
                 room = MAX_ERROR - len(advice) - 2
                 failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()
             raise
-        outputs = self._outputs(execution, terraform)
+        outputs = self._outputs(execution, terraform, told)
         return execution.report(PhaseFinished, outcome="succeeded", changed=True, outputs=outputs)
 
-    def _outputs(self, execution: Execution, terraform: Terraform) -> dict[str, Any]:
+    def _outputs(self, execution: Execution, terraform: Terraform, told: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            return _bounded_outputs(execution, terraform.output())
+            return _bounded_outputs(execution, terraform.output() if told is None else told)
         except (PhaseFailed, Stopped, OSError, ValueError) as error:
             # The apply has succeeded, and its report must say so.
             execution.log.write(f"The outputs can't be read: {error}")

@@ -138,7 +138,7 @@ class Adopted(Child):
     """A child that a previous process of this agent started, and whose output it followed so far.
 
     ``record`` is None for one that is known to have ended, with ``code``. Where nobody saw how it ended, it has
-    succeeded if a line of its stdout begins with ``success``: that is its own word about its own run.
+    succeeded if a line of its stdout means ``success``: that is its own word about its own run.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Adopted(Child):
         *,
         records: ChildRecords,
         output: CommandOutput,
-        success: bytes,
+        success: Callable[[bytes], bool],
         code: int | None,
     ) -> None:
         self._prepare(records, output)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import summary
+from agent.apply_messages import ApplyMessages
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
 from agent.files import read_regular
 from agent.terraform_environment import exclusive, plugin_cache
@@ -16,7 +17,6 @@ from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes, Ord
 from workers.protocol.plan_detail import MAX_PLAN_BYTES
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
-APPLIED = b"Apply complete!"  # how Terraform's last words begin
 _PLAN_HAS_CHANGES = 2
 
 
@@ -52,9 +52,14 @@ class Terraform:
         counts = Changes.model_validate({name: found[name] for name in ("add", "change", "destroy")})
         return counts, found["outputs"], found["plan"]
 
-    def apply(self, plan: Path) -> None:
-        """Apply a plan file, or go on with the apply of it that a previous process of this agent has begun."""
-        self._run("apply", "-input=false", *self._parallelism, str(plan), lasting=True)
+    def apply(self, plan: Path) -> dict[str, Any] | None:
+        """Apply a plan file, or go on with the apply of it that a previous process of this agent has begun.
+
+        Returns the outputs, sensitive ones without their value; None where they are to be asked for.
+        """
+        messages = ApplyMessages()
+        self._run("apply", "-json", "-input=false", *self._parallelism, str(plan), lasting=True, messages=messages)
+        return None if messages.outputs is None else summary.outputs(messages.outputs)
 
     def output(self) -> dict[str, Any]:
         """Return the outputs in the state; also when the phase was to be stopped, but the apply was done before."""
@@ -99,6 +104,7 @@ class Terraform:
         good: tuple[int, ...] = (0,),
         keep_stdout: int | None = None,
         lasting: bool = False,
+        messages: ApplyMessages | None = None,
         even_if_stopped: bool = False,
     ) -> Finished:
         finished = self.execution.run(
@@ -108,6 +114,7 @@ class Terraform:
             keep_stdout=keep_stdout,
             title=None if keep_stdout else f"$ terraform {name}",
             lasting=lasting,
+            messages=messages,
             even_if_stopped=even_if_stopped,
         )
         if finished.code not in good:

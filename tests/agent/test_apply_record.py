@@ -22,6 +22,7 @@ from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.messages import Order
 
 MakeOrder = Callable[..., Order]
+APPLIED = '{"type": "change_summary", "@message": "Apply complete!", "changes": {"operation": "apply"}}'
 
 
 def test_a_stop_is_on_record_until_the_apply_is_over(
@@ -101,7 +102,7 @@ def test_an_apply_ends_before_it_is_reported_also_where_the_key_of_its_variables
     """F40: and nothing is shown that is not known to be masked."""
     encrypted = Keyring([new_key()], "the key of then").encrypt({"variables": {"password": "hunter2"}})
     order = of_apply(make_order(configuration.source), encrypted=encrypted)
-    apply = LeftApply(bench, order, tmp_path / "gate", "hunter2", "Apply complete!")
+    apply = LeftApply(bench, order, tmp_path / "gate", "hunter2", f"'{APPLIED}'")
     with ThreadPoolExecutor(1) as threads:
         finished = threads.submit(bench.phases.finish, apply.execution)
         eventually(lambda: finished.done() or any("not shown" in text for text in bench.lines.texts))

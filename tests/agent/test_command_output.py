@@ -80,12 +80,12 @@ def test_the_next_process_goes_on_where_the_last_one_stopped(output: CommandOutp
     os.write(output.files[1], b"second\n")
     again = CommandOutput(output.stdout.parent, "command", again=True)
     read, errors, before = bytearray(), bytearray(), bytearray()
-    again.errors_again(before.extend)
+    again.pass_on_again(lambda _: None, before.extend)
     again.pass_on(read.extend, errors.extend)
     assert (read, before, errors) == (b"two\n", b"Error: first\n", b"second\n")
-    assert again.says(b"one")
-    assert again.says(b"two")
-    assert not again.says(b"wo")
+    assert again.says(b"one".__eq__)
+    assert again.says(b"two".__eq__)
+    assert not again.says(b"wo".__eq__)
     again.close()
 
 

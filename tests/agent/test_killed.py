@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from agent.apply_messages import LONGEST
 from agent.children import process_started
 from tests.agent.conftest import AgentProcess, Configuration, Plane
 from tests.agent.test_agent import planned
@@ -118,9 +119,10 @@ def test_an_apply_outlives_the_worker_and_is_reported_by_the_next(
 
 
 def test_an_apply_is_not_repeated_where_it_had_ended_and_its_outputs_were_still_read(
-    start_agent: StartAgent, plane: Plane, begin: Begin, tmp_path: Path
+    start_agent: StartAgent, plane: Plane, begin: Begin, configuration: Configuration, tmp_path: Path
 ) -> None:
-    """F9, F41: how the apply ended is on disk; only its outputs are asked for again."""
+    """F9, F41: how the apply ended is on disk; only its outputs are asked for again, too long ones for its messages."""
+    configuration.write(f'output "huge" {{ value = "{"x" * LONGEST}" }}', "huge.tf")
     terraform, asked = tmp_path / "terraform", tmp_path / "asked"
     first = f"[ -e {asked} ] || {{ touch {asked}; exec sleep 60; }}"
     terraform.write_text(f'#!/bin/sh\n[ "$1" != output ] || {first}\nexec {shutil.which("terraform")} "$@"\n')

@@ -32,6 +32,12 @@ def test_every_line_of_a_value_and_its_json_form_are_masked() -> None:
         assert "BEGIN" not in mask(printed)
 
 
+@pytest.mark.parametrize("printed", [r"\"<pä&ss>\"", r"\"\u003cpä\u0026ss\u003e\"", r"\"<p\u00e4&ss>\""])
+def test_a_value_is_masked_however_terraform_quotes_it(printed: str) -> None:
+    """As its language, its JSON and Python's write texts."""
+    assert Mask({"password": '"<pä&ss>"'})(f"x {printed} y") == f"x {MASKED} y"
+
+
 def test_values_inside_values_and_numbers_are_masked_and_what_is_too_short_is_not() -> None:
     mask = Mask({"db": {"password": "hunter22", "ports": [54321, 1]}, "on": True})
     assert mask("hunter22 54321 1 True") == f"{MASKED} {MASKED} 1 True"
