@@ -179,7 +179,7 @@ class Model:
         chosen = [*mine, *(name for name in meant if self.agents[name].accepts)][: max(0, count)]
         for name in chosen:
             self.agents[name].claim = claim
-        return chosen
+        return [name for name in meant if name in chosen]
 
     def take_over(self, agent: str, claim: str, expect: str) -> bool:
         record = self.agents.get(agent)

@@ -441,7 +441,7 @@ class TestDrain:
             slots.register(name, "life")
             clock.now += 1
         assert slots.claim_idle(2, "claim", ["a"]) == ["a"]
-        assert slots.claim_idle(2, "claim") == ["a", "b"]
+        assert slots.claim_idle(2, "claim") == ["b", "a"]
         assert slots.claim_idle(2, "claim") == ["b", "a"]
 
     def test_an_agent_with_any_slot_taken_is_never_claimed(self, slots: SlotMap, clock: Clock) -> None:
