@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 
 from tests.chart.rendering import CHART, EVERYTHING, NAME, Object, containers, one, pods, render
 from workers.dashboard.metrics import PoolMetrics
+from workers.dashboard.shared_pools import SharedPools
 from workers.services.pools import manage as pools
 from workers.services.system import build
 from workers.settings import Settings
@@ -29,7 +30,7 @@ def metrics(redis_url: str, tmp_path: Path) -> dict[str, Metric]:
     system.database.migrate()
     pools.ensure(system, PoolSpec(name="default"))
     registry = CollectorRegistry()
-    registry.register(PoolMetrics(system))
+    registry.register(PoolMetrics(SharedPools(system)))
     found = {metric.name: metric for metric in registry.collect()}
     system.database.dispose()
     system.redis.close()
