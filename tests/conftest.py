@@ -1,13 +1,26 @@
-"""What all tests share: a real Valkey, empty for each test that asks for it."""
+"""What all tests share: a real Valkey, empty for each test that asks for it; and the order of the files."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import redis
 
 from tests.valkey_server import running_valkey
+
+# Files are divided among processes in their order: those that take longest come first, so that all end together. Those
+# that share a running system come last, so that it does not run beside all others.
+FIRST = ("tests/packaging", "tests/contract", "tests/embedded", "tests/system/test_topologies")
+LAST = ("tests/cli/test_following", "tests/system")
+
+# A job in the background of a script ignores SIGINT, and so would every program that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (not item.nodeid.startswith(FIRST), item.nodeid.startswith(LAST)))
 
 
 @pytest.fixture(scope="session")

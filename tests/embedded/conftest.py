@@ -41,6 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home = tmp_path / "home"
     monkeypatch.setenv("TERRASLOT_HOME", str(home))
     settings.cache_clear()
+    earlier = set(processes._CHILDREN)
     yield home
     left = parts(home) if home.is_dir() else {}
     down(home)
@@ -48,6 +49,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         process.send(signal.SIGKILL)
     assert not any(process.alive for process in left.values())
     # One that ended while it started is asked for by nobody else, and would never be buried.
-    eventually(lambda: not any(process.alive for process in list(processes._CHILDREN)))
+    eventually(lambda: not any(process.alive for process in set(processes._CHILDREN) - earlier))
     settings.cache_clear()
     assert os.getpid() not in [process.pid for process in left.values()]
