@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from agent.apply_messages import ApplyMessages
 from agent.children import ChildRecords
 from agent.command_output import DIRECTORY, CommandOutput
+from agent.files import relative_to
 from agent.output import Excerpt, Lines, LogWriter
 from agent.process import Adopted, Child
 from workers.protocol.kinds import FailureReason
@@ -96,6 +97,7 @@ class Execution:
     started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
+        self.log.relative = relative_to(self.directory, self.source_tree)
         self.redeemed = self.left is not None
         self.commit = self.order.commit
         self.cause: StopCause | None = None
@@ -215,7 +217,7 @@ class Execution:
 
     def _read_again(self, child: Child, messages: ApplyMessages, excerpt: Excerpt) -> None:
         """Take what a previous process of this agent has read and shown: what it told, and its errors."""
-        errors = Lines(lambda text: excerpt.add(self.log.mask(text)), self.log.mask.longest)
+        errors = Lines(lambda text: excerpt.add(self.log.shown(text)), self.log.mask.longest)
         child.output.pass_on_again(messages.shown_by(lambda _: None, errors.feed), errors.feed)
         errors.end()
 

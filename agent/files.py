@@ -5,9 +5,11 @@ A configuration may hold a link to a device or a pipe, which the agent would rea
 
 import errno
 import os
+import re
 import shutil
 import stat
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from workers.protocol.agent_directory import RUNS
@@ -38,6 +40,14 @@ def read_regular(path: Path) -> bytes:
 def is_inside(path: Path, tree: Path) -> bool:
     """Whether a path stays in ``tree`` wherever its links lead."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(tree))
+
+
+def relative_to(*directories: Path) -> Callable[[str], str]:
+    """Return what makes absolute paths in a text relative to the innermost of these directories."""
+    roots = {root for directory in directories for root in (str(directory), os.path.realpath(directory))}
+    longest_first = "|".join(map(re.escape, sorted(roots, key=len, reverse=True)))
+    pattern = re.compile(rf"(?:{longest_first})(?:(/)|(?![\w-]|\.\w))")
+    return lambda text: pattern.sub(lambda found: "" if found[1] else ".", text)
 
 
 class RunDirectories:

@@ -122,10 +122,15 @@ class LogWriter:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self.mask = Mask()
+        self.relative: Callable[[str], str] = str  # to the run's directory
+
+    def shown(self, text: str) -> str:
+        """Return a text as people may see it: without sensitive values, and without paths of this agent's own."""
+        return self.relative(self.mask(text))
 
     def write(self, text: str) -> None:
         """Take one line. Waits for space while the log can be written, so that only an outage loses lines."""
-        text = self.mask(text)
+        text = self.shown(text)
         line = LogLine(phase=self._phase, text=text, at=time.time())
         with self._changed:
             if self._full() and self._reachable:
@@ -152,9 +157,9 @@ class LogWriter:
             return Lines(self.write, self.mask.longest)
 
         def write(text: str) -> None:
-            masked = self.mask(text)
-            also(masked)
-            self.write(masked)
+            shown = self.shown(text)
+            also(shown)
+            self.write(shown)
 
         return Lines(write, self.mask.longest)
 

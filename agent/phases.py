@@ -206,5 +206,5 @@ def _stopped(execution: Execution, stopped: Stopped) -> PhaseFinished | None:
 def _failure(execution: Execution, reason: FailureReason, sentence: str, terraform: str | None = None) -> PhaseFinished:
     text = f"{sentence}\n\n{terraform}" if terraform else sentence
     # Names of files and words of git are as hostile as Terraform's output, which is clean already.
-    error = bounded("\n".join(map(clean, text.split("\n"))), MAX_ERROR)
+    error = bounded(execution.log.shown("\n".join(map(clean, text.split("\n")))), MAX_ERROR)
     return execution.report(PhaseFinished, outcome="failed", reason=reason, error=error)

@@ -37,9 +37,9 @@ def test_the_environment_comes_before_the_running_systems_file_and_that_before_d
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("CYCLE_SECONDS", "soon", "TERRASLOT_CYCLE_SECONDS='soon': Input should be a valid number"),
-        ("CYCLE_SECONDS", "-1", "TERRASLOT_CYCLE_SECONDS='-1': Input should be greater than 0"),
-        ("RUN_RETENTION_DAYS", "0", "TERRASLOT_RUN_RETENTION_DAYS='0': Input should be greater than or equal to 1"),
+        ("CYCLE_SECONDS", "soon", "TERRASLOT_CYCLE_SECONDS='soon': must be a number"),
+        ("CYCLE_SECONDS", "-1", "TERRASLOT_CYCLE_SECONDS='-1': must be more than 0"),
+        ("RUN_RETENTION_DAYS", "0", "TERRASLOT_RUN_RETENTION_DAYS='0': must be at least 1"),
         ("LOG_FORMAT", "xml", "TERRASLOT_LOG_FORMAT='xml'"),
         ("REDIS_URL", "amqp://user:hunter22@host", "TERRASLOT_REDIS_URL: must start with redis://"),
         ("DATABASE_URL", "mysql://user:hunter22@host/db", "TERRASLOT_DATABASE_URL: must start with sqlite:///"),

@@ -214,6 +214,27 @@ class TestWhatTerraformRefuses:
         assert "main.tf line 1" in failed.text
         assert not re.search("[\x00-\x08\x0b-\x1f]", failed.text)
 
+    def test_names_no_path_of_the_agent(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration
+    ) -> None:
+        """Neither do the log, and what the agent says itself; the values of outputs are the configuration's own."""
+        configuration.write(
+            'variable "no" { default = false }\n'
+            'output "here" {\n  value = abspath(path.module)\n  precondition {\n    condition = var.no\n'
+            '    error_message = "no x in ${abspath(path.root)}, nor in ${abspath("..")}/variables."\n  }\n}'
+        )
+        failed = failure(bench, make_order(configuration.source))
+        assert "no x in ., nor in variables." in " ".join(failed.text.split())
+        bench.lines.lines.clear()
+        execution = bench.execution(make_order(configuration.source, run="run-2"))
+        (bench.work_dir / "runs").mkdir(exist_ok=True)
+        (bench.work_dir / "runs" / "run-2").write_text("in the way")
+        ended = bench.phases.finish(execution)
+        execution.log.close(5)
+        assert ended is not None
+        assert "The agent could not go on: " in str(ended.error)
+        assert str(bench.work_dir) not in "\n".join([failed.text, str(ended.error), *bench.lines.texts])
+
     def test_includes_a_provider_that_can_not_be_installed(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
     ) -> None:

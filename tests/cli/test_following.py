@@ -124,8 +124,9 @@ def test_a_decision_needs_neither_the_database_nor_keys(embedded, cli, monkeypat
 
 def test_an_apply_that_another_person_has_to_confirm_is_left_waiting(embedded, cli) -> None:
     name = embedded.workspace("foureyes", ONE, approval=Approval(four_eyes=True))
-    left = cli("apply", name, "--yes")
-    assert (left.code, "has asked for it" in left.out) == (3, True)
+    assert "leave out --yes" in cli("apply", name, "--yes").misuse
+    left = cli("apply", name)
+    assert (left.code, "waits for a confirmation" in left.out) == (3, True)
     run = embedded.latest(name)
     extended = cli("extend", run.run_id[:8], "--for", "1h30m", "-m", "they are at lunch")
     assert (extended.code, "waits 1h 30m longer for a confirmation" in extended.out) == (0, True)
@@ -141,15 +142,22 @@ def test_yes_confirms_what_it_planned_and_json_is_alone_on_stdout(embedded, cli)
     run = answer.json
     assert (run["status"], run["changes"]) == ("succeeded", {"add": 1, "change": 0, "destroy": 0})
     assert run["outputs"] == {"greeting": "hello"}
-    assert "$ terraform apply" in answer.err
+    shown, _, applied = answer.err.partition("$ terraform apply")
+    assert "  + create terraform_data.one" in shown
+    assert "  + create terraform_data.one" not in applied
     again = cli("apply json --yes")
     assert (again.code, "no changes" in again.out) == (0, True)
 
 
-def test_yes_without_waiting_leaves_nothing_to_confirm(embedded, cli) -> None:
-    embedded.workspace("alone", ONE)
-    assert cli("apply alone --yes --no-wait").code == 0
-    assert embedded.reaches("alone", RunStatus.SUCCEEDED).auto_apply
+def test_yes_travels_with_the_request_of_one_who_may_confirm_and_outlives_the_terminal(embedded, cli) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    embedded.workspace("alone", ONE, approval=Approval(names=(me,)))
+    with embedded.program.start("apply", "alone", "--yes") as waiting:
+        run_id = waiting.stdout.readline().split()[1]
+        waiting.kill()
+    assert embedded.reaches("alone", RunStatus.SUCCEEDED).run_id == run_id
+    decided = {each["event"]: each["detail"].get("actor") for each in cli("show", run_id, "--events", "--json").json}
+    assert decided["planned_auto_apply"] == me
 
 
 def test_a_discarded_plan_is_a_success_of_discard_alone(embedded, cli) -> None:
@@ -166,8 +174,9 @@ def test_code_that_terraform_refuses_ends_with_1_and_terraforms_words(embedded, 
     embedded.workspace("invalid", 'resource "nope" {\n')
     answer = cli("plan invalid")
     assert answer.code == 1
-    assert "failed (terraform_failed)" in answer.err
-    assert "main.tf line 1" in answer.err
+    assert answer.err.endswith("failed (terraform_failed).\n")
+    assert (answer.out + answer.err).count("All resource blocks must have 2 labels") == 1
+    assert "main.tf line 1" in cli("plan invalid --json").json["error"]
 
 
 def test_the_runs_id_comes_first_whatever_happens_then(embedded, cli) -> None:
@@ -196,7 +205,7 @@ def test_ctrl_c_leaves_the_run_going_and_cancel_ends_it(embedded, cli) -> None:
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate(timeout=30)
     assert (waiting.returncode, err) == (130, "")
-    assert f"the run is not: `terraslot logs -f {run.run_id}` follows it" in out
+    assert f"`terraslot logs -f {run.run_id}` follows it" in out
     assert embedded.latest("slow").status is RunStatus.APPLYING
     cancelled = cli("cancel", run.run_id)
     assert (cancelled.code, embedded.latest("slow").status) == (0, RunStatus.CANCELLED)
@@ -269,11 +278,22 @@ def test_on_a_terminal_a_person_is_asked_after_the_changes_were_shown(embedded, 
     assert (terminal.process.returncode, embedded.latest(answer).status) == (code, status)
 
 
+def test_ctrl_c_before_the_answer_leaves_the_plan_waiting_and_says_how_to_confirm_it(embedded) -> None:
+    embedded.workspace("unanswered", ONE)
+    with closing(Terminal(embedded.program, "apply", "unanswered")) as terminal:
+        terminal.until("Apply this plan?")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.until("shows its plan and applies it")
+    run = embedded.latest("unanswered")
+    assert (terminal.process.returncode, run.status) == (130, RunStatus.APPLY_PENDING)
+    assert f"`terraslot confirm {run.run_id}`" in terminal.seen
+
+
 def test_slots_are_watched_on_a_terminal_until_ctrl_c(embedded) -> None:
     with closing(Terminal(embedded.program, "slots", "--watch")) as terminal:
-        terminal.until("SLOT 0")
+        terminal.until("reserved, ")
         terminal.seen = ""
-        terminal.until("SLOT 0")
+        terminal.until("reserved, ")
         terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.returncode == 0
 

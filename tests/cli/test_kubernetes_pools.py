@@ -124,7 +124,7 @@ def test_a_take_over_that_ended_half_way_is_shown_with_what_to_do(old: Cluster, 
 
 def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: Terraslot) -> None:
     before = old.double.pods()
-    assert cli(f"pool adopt-deployment {POOL} nothing").sentence == (
+    assert cli(f"pool adopt-deployment {POOL} nothing").misuse == (
         "There is no Deployment 'nothing' in the namespace terraslot."
     )
     taken = f"The pods of the Deployment {OLD} are single pods of pool {POOL}; the Deployment is deleted.\n"
@@ -136,7 +136,7 @@ def test_a_deployment_is_taken_over_and_given_its_pool_back(old: Cluster, cli: T
     kept = old.submit(workspace=old.workspace())
     old.agents[kept.agent or ""].work()
 
-    assert cli(f"pool return-to-deployment {POOL} another").sentence == (
+    assert cli(f"pool return-to-deployment {POOL} another").misuse == (
         f"No Deployment 'another' of the pool '{POOL}' was adopted: there is nothing to go back to."
     )
     told = cli(f"pool return-to-deployment {POOL} {OLD}").out
@@ -184,14 +184,14 @@ def test_an_agent_of_a_node_that_is_gone_is_forgotten_on_a_persons_word(pool: Cl
     run = pool.submit(workspace=pool.workspace())
     assert agent.start(agent.order())
     forget = f"agent forget {agent.name}"
-    assert cli(forget).sentence.startswith(f"Say --node-is-gone to forget the agent '{agent.name}': silence alone")
+    assert cli(forget).misuse.startswith(f"Say --node-is-gone to forget the agent '{agent.name}': silence alone")
     assert cli(f"{forget} --node-is-gone --yes").sentence.startswith(f"The agent {agent.name} is heard")
 
     pool.slots.mark_silent(0)
     waits = f"the agent {agent.name} is silent since "
     assert waits in cli(f"show {run.id}").out
     assert cli(f"show {run.id} --json").json["waiting"].startswith(waits)
-    assert cli(f"{forget} --node-is-gone").sentence == (
+    assert cli(f"{forget} --node-is-gone").misuse == (
         f"Say --yes to forget the agent '{agent.name}': there is nobody to ask."
     )
     assert cli(f"{forget} --node-is-gone --yes").out == (

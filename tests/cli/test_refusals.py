@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from workers.cli.main import app
 from workers.protocol import names
 from workers.protocol.redis_address import parse
 from workers.protocol.sources import GitSource
@@ -32,8 +36,6 @@ NOBODY = "redis://:secret@127.0.0.1:1/0"
         ("slots --pool nowhere", "'nowhere'"),
         ("show nowhere", "'nowhere'"),
         ("logs nowhere", "'nowhere'"),
-        ("workspace create net --path /nowhere", "/nowhere"),
-        ("workspace create net --path {home}/empty", "no *.tf file"),
         ("workspace create net --path {home}/code --pool nowhere", "'nowhere'"),
         ("workspace create taken --path {home}/code", "'taken'"),
     ],
@@ -53,10 +55,18 @@ def test_what_is_not_there_or_makes_no_sense_is_named_in_one_sentence(control, c
         ("workspace create Net_1 --path {home}/code", "'Net_1'"),
         ("workspace create net --path {home}/code --env TERRASLOT_HOME=x", "TERRASLOT_HOME"),
         ("workspace create net --path {home}/code --var 1st=x", "'1st'"),
-        ("workspace create net --path {home}/code --confirm-timeout 5", "confirm_timeout"),
+        ("workspace create net --path {home}/code --confirm-timeout 5", "confirm_timeout=5: must be at least 60"),
+        ("workspace create net --path /nowhere", "/nowhere"),
+        ("workspace create net --path {home}/empty", "no *.tf file"),
+        ("workspace create net --path {home}/code --adopt-state nothing", "'nothing'"),
+        ("workspace lock taken --message ''", "needs a message"),
+        ("pool delete default", "Say --yes"),
+        ("agent forget default-1", "'default-1'"),
     ],
 )
 def test_a_value_that_can_not_be_is_named_in_one_sentence_and_ends_with_2(control, cli, command, names) -> None:
+    control.workspace("taken")
+    (control.home / "empty").mkdir()
     assert names in cli(command.format(home=control.home)).misuse
 
 
@@ -74,6 +84,33 @@ def test_with_json_an_error_is_a_document_and_told_once(control, cli, command, c
     assert (answer.code, answer.err) == (code, "")
     assert list(answer.json) == ["error"]
     assert says in answer.json["error"]
+
+
+def commands(group: Any = None, *path: str) -> list[str]:
+    """Return all commands with --json, as they are written."""
+    group = group or typer.main.get_command(app)
+    found = [(name, group.get_command(None, name)) for name in group.commands]
+    below = [each for name, command in found if hasattr(command, "commands") for each in commands(command, *path, name)]
+    own = [" ".join((*path, name)) for name, command in found if "--json" in _options(command)]
+    return own + below
+
+
+def _options(command: Any) -> list[str]:
+    return [option for each in command.params for option in each.opts]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_with_json_an_error_of_any_command_is_a_document(environment, cli, monkeypatch, command) -> None:
+    answer = cli(f"{command} --nonsense --json")
+    assert (answer.code, answer.err, list(answer.json)) == (2, "", ["error"])
+    assert "--nonsense" in answer.json["error"]
+
+
+def test_with_json_a_fault_of_the_program_is_a_document_too(control, cli, monkeypatch) -> None:
+    monkeypatch.setattr("workers.services.runs.views.recent", lambda *_, **__: 1 / 0)
+    result = CliRunner().invoke(app, ["runs", "--json"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert json.loads(result.stdout) == {"error": "An unexpected ZeroDivisionError: stderr has more of it."}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +170,7 @@ def test_a_run_that_would_confirm_itself_where_people_have_to_is_not_even_sent(c
         "four_eyes": True, "approvals": 2, "names": ["anna", "bob"],
     }  # fmt: skip
     assert "approval names = anna, bob" in cli("workspace show net").out
-    assert "can't confirm itself" in cli("apply net --yes --no-wait").sentence
+    assert "an approval that" in cli("apply net --yes").misuse
     assert control.system.redis.llen(names.SUBMIT_QUEUE) == 0
 
 
@@ -175,7 +212,7 @@ def test_a_database_without_tables_says_how_it_gets_them(environment, cli) -> No
 )
 def test_a_setting_that_makes_no_sense_is_named(environment, cli, monkeypatch, variable, value) -> None:
     monkeypatch.setenv(f"TERRASLOT_{variable}", value)
-    assert f"TERRASLOT_{variable}" in cli("runs").sentence
+    assert f"TERRASLOT_{variable}" in cli("runs").misuse
     assert cli("doctor --json").json[-1]["name"] == "settings"
     assert cli("doctor").code == 1
 
@@ -188,7 +225,7 @@ def test_a_port_that_is_taken_is_named(environment, cli, valkey_url) -> None:
 def test_a_home_that_is_a_file_is_named(environment, cli, monkeypatch, tmp_path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TERRASLOT_HOME", str(tmp_path / "file"))
-    assert str(tmp_path / "file") in cli("up --detach").sentence
+    assert str(tmp_path / "file") in cli("up --detach").misuse
     findings = {finding["name"]: finding for finding in cli("doctor --json").json}
     assert findings["settings"]["verdict"] == "wrong"
 
@@ -243,7 +280,7 @@ def test_the_doctor_knows_the_embedded_terraform(environment, cli, monkeypatch) 
 def test_a_password_in_a_git_url_is_refused_and_not_repeated(control, cli, url, bare, way) -> None:
     control.workspace("old")
     for command in (f"workspace create net --git {url}", f"workspace update old --git {url}"):
-        sentence = cli(command).sentence
+        sentence = cli(command).misuse
         assert bare in sentence
         assert way in sentence
         assert "hunter2" not in sentence
@@ -259,7 +296,7 @@ def test_a_git_url_that_can_not_be_is_refused_without_its_password(control, cli)
 def test_gits_password_is_refused_where_everybody_would_see_it(control, cli) -> None:
     control.workspace("old")
     for command in ("create net --git https://git.example/net", "update old"):
-        sentence = cli(f"workspace {command} --env GIT_PASSWORD=hunter2").sentence
+        sentence = cli(f"workspace {command} --env GIT_PASSWORD=hunter2").misuse
         assert "--sensitive-env GIT_PASSWORD" in sentence
         assert "hunter2" not in sentence
 
@@ -270,7 +307,7 @@ def test_a_git_password_that_an_earlier_version_took_has_to_go(control, cli) -> 
     )
     with control.system.database.begin() as session:
         workspaces.save(session, spec, control.system.now())
-    assert "--unset-env GIT_PASSWORD" in cli("workspace update net --ref main").sentence
+    assert "--unset-env GIT_PASSWORD" in cli("workspace update net --ref main").misuse
     assert cli("workspace update net --unset-env GIT_PASSWORD").code == 0
 
 

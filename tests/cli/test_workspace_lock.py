@@ -55,7 +55,7 @@ def test_a_lock_is_set_and_ended_twice_and_anothers_is_respected(control, ana, c
 @pytest.mark.parametrize("message", ["", " ", "x" * 501])
 def test_a_lock_says_why(control, cli, message: str) -> None:
     control.workspace()
-    assert "A lock needs a message" in cli("workspace lock net --message", message).sentence
+    assert "A lock needs a message" in cli("workspace lock net --message", message).misuse
     assert cli("workspace show net --json").json["lock"] is None
 
 

@@ -160,7 +160,7 @@ def test_a_pool_that_can_not_be_read_is_shown_as_that_beside_the_others(guarded)
     """F36."""
     page = guarded("/slots", **PERSON).text
     assert "unreadable" in page
-    assert "limits.max_agents: Input should be a valid integer" in page
+    assert "limits.max_agents: must be a whole number" in page
     assert "local, 0 to 3 agents" in page
 
 

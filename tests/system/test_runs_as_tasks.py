@@ -124,7 +124,7 @@ def test_bad_requests_get_a_sentence_each_and_the_worker_stays_up(cloud: Cloud) 
         (
             lambda: cloud.plan(workspace, priority="high"),
             InvalidRequest,
-            "priority='high': Input should be a valid integer",
+            "priority='high': must be a whole number",
         ),
         (lambda: cloud.plan(workspace, colour="red"), InvalidRequest, "colour"),
         (lambda: cloud.app.send_task("terraform.plan"), InvalidRequest, "workspace is not set"),

@@ -15,7 +15,9 @@ from typing import Any
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +27,9 @@ from workers.protocol.names import CONTROLS
 SUCCESS, FAILURE, MISUSE, LEFT_WAITING, INTERRUPTED = 0, 1, 2, 3, 130
 
 _PIPE_WIDTH = 250  # nothing is cut or wrapped where a program reads
+_NOTHING = "-"
+_GAP = 2
+_LAST_COLUMN = 16  # the narrowest in which words can be read
 _CONTROL = re.compile(f"[{CONTROLS}]")
 
 
@@ -65,25 +70,38 @@ def answer(value: Any, sentence: str, *, as_json: bool) -> None:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as a table."""
-    made = table(*columns)
-    for row in rows:
-        made.add_row(*map(cell, row))
-    console().print(made)
+    console().print(table(columns, rows))
 
 
-def table(*columns: str) -> Table:
-    """Return an empty table in the style of all tables here."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, overflow="fold")
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    """Return rows as a table whose last column alone is wrapped.
+
+    Where even that is too wide for the console, each row is a paragraph that its first cell begins: no cell is broken.
+    """
+    cells = [[cell(value) for value in row] for row in rows]
+    widths = [max(map(cell_len, [name, *(row[place].plain for row in cells)])) for place, name in enumerate(columns)]
+    if sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN) + _GAP * (len(columns) - 1) > console().width:
+        return Group(*(paragraph for row in cells for paragraph in _paragraphs(columns, row)))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for name in columns:
+        made.add_column(name, overflow="fold", no_wrap=name != columns[-1])
+    for row in cells:
+        made.add_row(*row)
     return made
+
+
+def _paragraphs(columns: Sequence[str], row: Sequence[Text]) -> tuple[RenderableType, RenderableType]:
+    first, *others = row
+    named = [(name, each) for name, each in zip(columns[1:], others, strict=True) if each.plain != _NOTHING]
+    said = Text("  ").join(Text.assemble((f"{name.lower()} ", "dim"), each) for name, each in named)
+    return Text(first.plain, style="bold"), Padding(said, (0, 0, 0, _GAP))
 
 
 def cell(value: object, style: str = "") -> Text:
     """Return the content of a table's cell; ``-`` for nothing."""
     if isinstance(value, Text):
         return value
-    return Text("-", style="dim") if value in (None, "") else Text(clean(str(value)), style=style)
+    return Text(_NOTHING, style="dim") if value in (None, "") else Text(clean(str(value)), style=style)
 
 
 def show_json(value: Any, *, indent: int | None = 2) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import typer
+from rich.table import Table
 
-from workers.cli.console import FAILURE, answer, cell, console, say, show_json, table
+from workers.cli.console import FAILURE, answer, cell, console, say, show_json
 from workers.cli.options import AsJson
 from workers.cli.system import system
 from workers.services import health
@@ -119,8 +120,8 @@ def _terraform(configured: str | None) -> Finding:
 
 
 def _tell(findings: list[Finding]) -> None:
-    made = table("", "", "")
-    made.show_header = False
+    made = Table.grid("", "", "", padding=(0, 2, 0, 0))
+    made.columns[-1].overflow = "fold"
     for finding in findings:
         made.add_row(cell(finding.verdict, _STYLES[finding.verdict]), cell(finding.name), cell(finding.says))
         if finding.hint:

@@ -1,6 +1,7 @@
 """Following a run: its status from the database, its log from wherever it is, both on the screen."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rich.text import Text
 from workers.cli.console import clean, console, say
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import Phase
 from workers.protocol.log_lines import LogLine
 from workers.services.runs import views as run_views
 from workers.services.runs.logs import LogReader
@@ -23,6 +25,7 @@ _LOOK = 0.25
 _LOOK_FOR_ENTRY = 0.02
 _PATIENCE = 10.0
 _ASK_WHY = 1.0
+_REMEMBERED = 1000  # lines of the log: more than an error has
 
 _WORDS = {
     RunStatus.PLANNING: "planning",
@@ -45,9 +48,12 @@ class Progress(AbstractContextManager["Progress"]):
     """Shows a run's log and where the run stands, on stdout, or on stderr where stdout is kept for JSON.
 
     On a terminal the last status stays below the log, beside a spinner; elsewhere each is a line of its own, once.
+    ``run``: how it was last seen. ``told``: the last lines of its log that were shown.
     """
 
     def __init__(self, *, errors: bool = False) -> None:
+        self.run: RunView | None = None
+        self.told: deque[str] = deque(maxlen=_REMEMBERED)
         self._errors = errors
         self._console = console(errors=errors)
         self._live: Live | None = None
@@ -85,12 +91,16 @@ class Progress(AbstractContextManager["Progress"]):
 
 @dataclass
 class Follower:
-    """Follows one run from where the last look ended; of its log, the lines that are ``wanted``."""
+    """Follows one run from where the last look ended; of its log, the lines that are ``wanted``.
+
+    ``before_apply`` is called with the run before each line of its apply.
+    """
 
     system: System
     run_id: str
     progress: Progress
     wanted: Callable[[LogLine], bool] = lambda _: True
+    before_apply: Callable[[RunView], None] = lambda _: None
     _log: LogReader | None = None
     _why: str = ""
     _asked: float = 0.0
@@ -124,16 +134,22 @@ class Follower:
         while True:
             self._log = self._log or LogReader(self.system, run)
             lines = self._log.read(block=0 if finished else _LOOK)
-            run = run_views.one(self.system.database, self.run_id)
+            run = self.progress.run = run_views.one(self.system.database, self.run_id)
             if not run.status.is_over:
                 self.progress.status(self._standing(run))
             for line in filter(self.wanted, lines):
-                self.progress.note(line.text)
+                self._show(line, run)
             if finished and not lines:
                 self.progress.pause()
                 return run
             # Lines are written before the status changes: the last ones of a finished run are there at the next look.
             finished = done(run)
+
+    def _show(self, line: LogLine, run: RunView) -> None:
+        if line.phase == Phase.APPLY:
+            self.before_apply(run)
+        self.progress.note(line.text)
+        self.progress.told.append(line.text)
 
     def _standing(self, run: RunView) -> str:
         pending = run.status is RunStatus.PENDING

@@ -16,6 +16,7 @@ from workers.cli.options import AsJson, RunId
 from workers.cli.outcome import STYLES, changes, destruction, options, tell_outputs
 from workers.cli.plan import tell_plan
 from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import RunKind
 from workers.services.formatting import ago
 from workers.services.runs import views as run_views
 from workers.services.runs.views import EventView, RunView
@@ -97,7 +98,8 @@ def _row(run: RunView, length: int, now: datetime) -> tuple[object, ...]:
     status = cell(run.status, STYLES.get(run.status, ""))
     agent = f"{run.agent}/{run.slot}" if run.agent else None
     age = ago(run.created_at, now)
-    return run.run_id[:length], run.workspace, run.kind, status, _brief_changes(run), age, agent
+    kind = "plan" if run.kind is RunKind.PLAN else "apply"
+    return run.run_id[:length], run.workspace, kind, status, _brief_changes(run), age, agent
 
 
 def _length(ids: Collection[str]) -> int:

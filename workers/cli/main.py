@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from workers.cli.console import FAILURE, MISUSE, complain, show_json
+from workers.protocol.errors import InvalidRequest
 from workers.services.errors import user_message
 
 # Each with its module and its line in the page of all commands, so that the page needs no module.
@@ -86,17 +87,19 @@ class Commands(TyperGroup):
             code = super().main(*args, **{**extra, "standalone_mode": not as_json})
         except Exception as error:
             words = _words(error)
+            if as_json:
+                show_json({"error": words or f"An unexpected {type(error).__name__}: stderr has more of it."})
+            elif words is not None:
+                complain(words)
             if words is None:
                 raise
-            if as_json:
-                show_json({"error": words})
-            else:
-                complain(words)
-            code = MISUSE if isinstance(error, _MISUSES) else FAILURE
+            code = MISUSE if _is_misuse(error) else FAILURE
         sys.exit(code)
 
 
-_MISUSES = (TyperException, ValidationError)
+def _is_misuse(error: Exception) -> bool:
+    # The kinds of an invalid request name what is not there, or there already: another time the same is right.
+    return isinstance(error, TyperException | ValidationError) or type(error) is InvalidRequest
 
 
 def _words(error: Exception) -> str | None:

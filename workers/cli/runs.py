@@ -1,8 +1,9 @@
 """``plan``, ``apply``, ``confirm``, ``extend``, ``discard``, ``cancel``, ``logs``: enqueue, decide, follow."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from signal import SIG_IGN, SIGINT, signal
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ def plan(
     if no_wait:
         _leave(run_id, workspace, as_json=as_json)
     else:
-        _finish(_follow(run_id, as_json=as_json), as_json=as_json)
+        _finish(_follow(run_id, ask=False, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -80,14 +81,13 @@ def apply(
     given: dict[str, Any],
 ) -> None:
     """Plan a workspace, ask for a confirmation, and apply that very plan."""
-    # This command does not wait for the plan, so the run confirms itself.
-    alone = {"auto_apply": True} if yes and no_wait else {}
-    run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **alone, **_asked(given))
+    # The confirmation travels with the request: it holds wherever this command ends.
+    confirmed = {"auto_apply": True} if yes else {}
+    run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **confirmed, **_asked(given))
     if no_wait:
         _leave(run_id, workspace, as_json=as_json)
     else:
-        ask = is_interactive() and not as_json
-        _finish(_follow(run_id, yes=yes, ask=ask, as_json=as_json), as_json=as_json)
+        _finish(_follow(run_id, ask=is_interactive() and not as_json, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -212,24 +212,40 @@ def _leave(run_id: str, workspace: str, *, as_json: bool) -> None:
         say(f"Run {run_id} is enqueued; no worker has taken it yet.")
 
 
-def _follow(run_id: str, *, yes: bool = False, ask: bool = False, as_json: bool) -> RunView:
-    """Follow a run until it is over, or left waiting for a decision."""
+def _follow(run_id: str, *, ask: bool, as_json: bool) -> RunView:
+    """Follow a run until it is over, or left waiting for a decision; its plan is shown before it is applied."""
+    shown: set[int] = set()
+
+    def show_plan(run: RunView) -> None:
+        if run.attempt not in shown:
+            shown.add(run.attempt)
+            tell_plan(run, run_views.plan(system().database, run), at_most=SHOWN, errors=as_json)
+
     with _progress(run_id, as_json=as_json) as progress:
-        follower = Follower(system(), run_id, progress)
+        follower = Follower(system(), run_id, progress, before_apply=show_plan)
         progress.note(f"Run {run_id}", style="bold")
         follower.until_entered()
         run = follower.until(waits_or_is_over)
-        while run.status is RunStatus.APPLY_PENDING and (yes or ask):
-            answer = "yes" if yes else _ask(run)
+        while run.status is RunStatus.APPLY_PENDING and ask:
+            show_plan(run)
+            answer = _ask()
             if answer == _LATER or not _decide(run, answer, progress):
                 break
             run = follower.until(waits_or_is_over)
-    return run
+    return run if as_json else _without(progress.told, run)
 
 
 def _await_end(run_id: str, wanted: Callable[[LogLine], bool], *, as_json: bool) -> RunView:
     with _progress(run_id, as_json=as_json) as progress:
-        return Follower(system(), run_id, progress, wanted).until(is_over)
+        run = Follower(system(), run_id, progress, wanted).until(is_over)
+    return run if as_json else _without(progress.told, run)
+
+
+def _without(told: Collection[str], run: RunView) -> RunView:
+    """Return a run without the lines of its error that its log has told already: an error is shown once."""
+    seen = {line.strip("│ ") for line in told}
+    left = [line for line in (run.error or "").splitlines() if line.strip() not in seen]
+    return replace(run, error="\n".join(left).strip() or None)
 
 
 @contextmanager
@@ -241,13 +257,20 @@ def _progress(run_id: str, *, as_json: bool) -> Iterator[Progress]:
         except (KeyboardInterrupt, typer.Abort):
             signal(SIGINT, SIG_IGN)  # a second Ctrl-C changes nothing
             progress.pause()
-            how = f"`terraslot logs -f {run_id}` follows it, `terraslot cancel {run_id}` ends it"
-            progress.note(f"\nThis command is over, the run is not: {how}.", "yellow")
+            progress.note(f"\nThis command is over, the run is not: {_how_to_go_on(run_id, progress.run)}.", "yellow")
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _ask(run: RunView) -> str:
-    tell_plan(run, run_views.plan(system().database, run), at_most=SHOWN)
+def _how_to_go_on(run_id: str, run: RunView | None) -> str:
+    if run is not None and run.status is RunStatus.APPLY_PENDING:
+        return f"`terraslot confirm {run_id}` shows its plan and applies it, `terraslot discard {run_id}` refuses it"
+    how = f"`terraslot logs -f {run_id}` follows it, `terraslot cancel {run_id}` ends it"
+    if run is None or run.kind is RunKind.PLAN or not run.auto_apply or run.status is RunStatus.APPLYING:
+        return how
+    return f"it applies what it plans. {how}"
+
+
+def _ask() -> str:
     while True:
         answer = str(typer.prompt("Apply this plan? (yes, no: refuse it, later: leave it waiting)")).strip().lower()
         for known in ("yes", "no", _LATER):

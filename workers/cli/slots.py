@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from workers.cli.console import cell, clean, console, show_json, table
@@ -85,12 +84,10 @@ def _heading(pool: PoolView) -> Text:
     return heading.append(f"\n{clean(pool.status_message)}", style="yellow") if pool.status_message else heading
 
 
-def _agents(pool: PoolView) -> Table:
+def _agents(pool: PoolView) -> RenderableType:
     now = datetime.now(UTC)
-    made = table("AGENT", "STATE", "HEARTBEAT", *(f"SLOT {slot}" for slot in range(SLOTS_PER_AGENT)))
-    for agent in pool.agents:
-        made.add_row(*_agent(agent, now))
-    return made
+    columns = ("AGENT", "STATE", "HEARTBEAT", *(f"SLOT {slot}" for slot in range(SLOTS_PER_AGENT)))
+    return table(columns, [_agent(agent, now) for agent in pool.agents])
 
 
 def _agent(agent: AgentView, now: datetime) -> list[Text]:

@@ -86,6 +86,10 @@ class Approval(Value):
         """Whether it matters who confirms."""
         return self.four_eyes or self.approvals > 1 or bool(self.names)
 
+    def is_given_by(self, asked_by: str | None) -> bool:
+        """Whether the one who asks for a run may confirm its plan as well, alone: then the request may say so ahead."""
+        return not self.is_required or (asked_by is not None and not self.missing(asked_by, [asked_by]))
+
     def missing(self, asked_by: str | None, approved_by: Collection[str]) -> int:
         """Return how many approvals are missing, where these people have given theirs."""
         counted = {_key(name) for name in approved_by if self._may_approve(name, asked_by) is None}

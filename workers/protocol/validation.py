@@ -13,6 +13,31 @@ Path = tuple[int | str, ...]
 
 _NAME_RULE = "a name has lower-case letters, digits and '-', and begins and ends with a letter or digit"
 
+# By the library's name of a problem: its own words for it are no user's.
+_RULES = {
+    "extra_forbidden": "there is no such field",
+    "union_tag_not_found": "its {discriminator} is not set",
+    "union_tag_invalid": "its {discriminator} is '{tag}', and must be one of {expected_tags}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    **dict.fromkeys(("enum", "literal_error"), "must be {expected}"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("string_type", "string_unicode"), "must be text"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be a mapping of names to values"),
+    "path_type": "must be a path",
+    **dict.fromkeys(("json_invalid", "json_type"), "must be JSON"),
+}
+
 
 def dotted(path: Path) -> str:
     """Return the path of a field as people write it: ``source.url``."""
@@ -27,7 +52,7 @@ def problems(
     path: Callable[[Path], str] = dotted,
     at_most: int | None = None,
 ) -> list[str]:
-    """Return what is wrong, one clause a field: ``priority='high': Input should be a valid integer``.
+    """Return what is wrong, one clause a field: ``priority='high': must be a whole number``.
 
     A value is shown only with ``values``, and never that of a field of ``secret``, of an unknown field, or a dictionary
     or list: each may hold a secret. ``path`` names a field, ``at_most`` bounds the number of clauses.
@@ -51,6 +76,9 @@ def _value(problem: ErrorDetails, secret: Collection[str]) -> str:
 
 
 def _rule(problem: ErrorDetails) -> str:
-    if NAME.pattern in problem.get("ctx", {}).get("pattern", ""):
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    about = {name: str(value).removesuffix(".0") for name, value in problem.get("ctx", {}).items()}
+    if NAME.pattern in about.get("pattern", ""):
         return _NAME_RULE
-    return problem["msg"].removeprefix("Value error, ")
+    return _RULES.get(problem["type"], "is invalid").format(**about)

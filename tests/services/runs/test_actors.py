@@ -185,11 +185,22 @@ def test_only_those_who_are_named_confirm(control: ControlPlane, send: Send) -> 
 
 
 class TestARunThatWouldConfirmItself:
-    def test_is_refused(self, control: ControlPlane) -> None:
+    @pytest.mark.parametrize("rules", [{"approvals": 2}, {"four_eyes": True}, {"names": ("bob",)}])
+    def test_is_refused_where_who_asks_may_not_confirm_it(self, control: ControlPlane, rules: Any) -> None:
         control.workspace()
-        require(control, approvals=2)
-        with pytest.raises(InvalidRequest, match="can't confirm itself"):
+        require(control, **rules)
+        with pytest.raises(InvalidRequest, match=r"an approval that anna can't give: leave out --yes \(auto_apply\)"):
             control.submit(actor=Actor("anna"), auto_apply=True)
+        with pytest.raises(InvalidRequest):
+            control.submit(auto_apply=True)
+
+    def test_is_the_confirmation_of_who_asks(self, control: ControlPlane) -> None:
+        control.workspace()
+        require(control, names=("Anna", "bob"))
+        agent, run = control.agent(), control.submit(actor=Actor("anna"), auto_apply=True)
+        agent.work()
+        assert control.run(run.id).status is RunStatus.APPLYING
+        assert ("planned_auto_apply", "anna", None) in trail(control, run.id)
 
     def test_waits_for_people_where_the_rule_came_later(self, control: ControlPlane) -> None:
         control.workspace(auto_apply=True)

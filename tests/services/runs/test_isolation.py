@@ -76,7 +76,7 @@ def delete(control: ControlPlane, name: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_secret, "order for its plan can't be made: environment: Input should be a valid dictionary"),
+        (spoil_secret, "order for its plan can't be made: environment: must be a mapping of names to values"),
         (spoil_source, "a git URL starts with"),
         (delete, "No workspace has the name 'bad'"),
     ],

@@ -64,9 +64,9 @@ class TestAnInvalidReportOfAnEnd:
     @pytest.mark.parametrize(
         ("facts", "why"),
         [
-            ({"changes": "drifted"}, "changes: Input should be"),
-            ({"changes": {"add": -1}}, "changes.add: Input should be greater than"),
-            ({"phase": "destroy"}, "phase: Input should be 'plan' or 'apply'"),
+            ({"changes": "drifted"}, "changes: must be a mapping"),
+            ({"changes": {"add": -1}}, "changes.add: must be at least 0"),
+            ({"phase": "destroy"}, "phase: must be 'plan' or 'apply'"),
         ],
     )
     def test_fails_its_run_after_a_while_and_says_what_was_wrong(

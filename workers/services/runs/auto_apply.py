@@ -4,7 +4,7 @@ The report reader has stored what the plan says. Where the message to the contro
 earlier version, the agent reports the end of the plan again: its lease still has the plan's token.
 """
 
-from workers.core.lifecycle import RunEvent, RunStatus
+from workers.core.lifecycle import EventDetail, RunEvent, RunStatus
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT
 from workers.services.runs import orders
@@ -13,6 +13,7 @@ from workers.services.runs.finish import end, fail
 from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.store import pools, runs
+from workers.store.models import Run
 
 
 def order_apply(system: System, run_id: str, token: str) -> None:
@@ -33,4 +34,9 @@ def order_apply(system: System, run_id: str, token: str) -> None:
         freed(system, fail(system, run, why))
     # Where the lease can't be resumed, its agent is silent, or it has another token since: reconcile decides.
     elif system.slots(run.pool).resume(run.id, token, new) is not None:
-        start_apply(system, run, RunEvent.PLANNED_AUTO_APPLY, spec, order)
+        start_apply(system, run, RunEvent.PLANNED_AUTO_APPLY, spec, order, detail=_confirmed_by(run))
+
+
+def _confirmed_by(run: Run) -> EventDetail | None:
+    """Return who asked for a run that needs no other confirmation: the decision to apply is theirs."""
+    return {"actor": run.actor} if run.actor else None

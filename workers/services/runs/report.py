@@ -129,7 +129,7 @@ def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
         return end(system, run, RunEvent.PLAN_FINISHED, **_facts(report))
     if run.cancel_mode is not None:
         return end(system, run, RunEvent.CANCELLED, **_facts(report))
-    if run.auto_apply and not _requires_approval(system, run):
+    if run.auto_apply and _is_confirmed(system, run):
         _apply_at_once(system, run, report)
         return None
     return _wait_for_confirmation(system, run, report)
@@ -177,10 +177,10 @@ def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> R
     return None
 
 
-def _requires_approval(system: System, run: Run) -> bool:
-    """Whether people have to confirm what was to confirm itself: its workspace may have changed since it was asked."""
+def _is_confirmed(system: System, run: Run) -> bool:
+    """Whether its request was enough of a confirmation: its workspace may have changed since."""
     with system.database.read() as session:
-        return workspaces.get(session, run.workspace).approval.is_required
+        return workspaces.get(session, run.workspace).approval.is_given_by(run.actor)
 
 
 def _keep_plan(system: System, run: Run) -> Run | None:

@@ -106,13 +106,17 @@ def submit(
 
 
 def expect_approvable(workspace: WorkspaceSpec, kind: RunKind, request: RunRequest, actor: Actor | None) -> None:
-    """Raise :class:`InvalidRequest` for a run that would confirm itself where people have to, or that nobody could."""
+    """Raise :class:`InvalidRequest` for a run that nobody could confirm, or one that ``auto_apply`` confirms in vain.
+
+    A request with ``auto_apply`` is the confirmation of ``actor``, given before there is a plan.
+    """
     if kind is not RunKind.PLAN_AND_APPLY or not workspace.approval.is_required:
         return
-    if request.auto_apply:
+    if request.auto_apply and not workspace.approval.is_given_by(actor.name if actor else None):
+        who = actor.name if actor else "this request"
         raise InvalidRequest(
-            f"Workspace {workspace.name} requires an approval: a run of it can't confirm itself (auto_apply, or --yes "
-            "with --no-wait)."
+            f"Workspace {workspace.name} requires an approval that {who} can't give: leave out --yes (auto_apply), and "
+            "its plan waits for those who can."
         )
     if workspace.approval.four_eyes and actor is None:
         raise InvalidRequest(
