@@ -231,7 +231,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     try:
         yield program
     finally:
-        stopped = program("down")
+        stopped = program("down", "--yes")
         assert stopped.code == 0, stopped
 
 

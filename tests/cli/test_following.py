@@ -289,6 +289,20 @@ def test_ctrl_c_before_the_answer_leaves_the_plan_waiting_and_says_how_to_confir
     assert f"`terraslot confirm {run.run_id}`" in terminal.seen
 
 
+def test_down_says_which_waiting_plans_it_would_give_up_and_asks(embedded, cli) -> None:
+    name = embedded.workspace("kept", ONE)
+    assert cli("apply", name).code == 3
+    run = embedded.reaches(name, RunStatus.APPLY_PENDING)
+    refused = cli("down")
+    assert (refused.code, f"Run {run.run_id} of workspace kept waits" in refused.out) == (2, True)
+    assert "say --yes: there is nobody to ask" in refused.err
+    with closing(Terminal(embedded.program, "down")) as terminal:
+        terminal.until("plans those runs anew. Stop?")
+        terminal.type("no")
+        terminal.until("Aborted")
+    assert (terminal.process.returncode, embedded.latest(name)) == (1, run)
+
+
 def test_slots_are_watched_on_a_terminal_until_ctrl_c(embedded) -> None:
     with closing(Terminal(embedded.program, "slots", "--watch")) as terminal:
         terminal.until("reserved, ")

@@ -4,12 +4,22 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.console import say
+from workers.cli.console import is_interactive, say
+from workers.cli.history import database
+from workers.cli.outcome import changes
+from workers.cluster.local import LocalPods
+from workers.core.lifecycle import RunStatus
 from workers.embedded import background, supervisor
 from workers.embedded.state import Options, Running
+from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.services.formatting import counted
+from workers.services.runs import views
+from workers.services.runs.views import RunView
 from workers.settings import home
 
 app = typer.Typer()
+
+_MOST = 10_000  # runs: each keeps a slot of this machine
 
 
 @app.command()
@@ -33,9 +43,39 @@ def up(
 
 
 @app.command()
-def down() -> None:
-    """Stop what `terraslot up` started. Agents finish, or are interrupted and store Terraform's state."""
+def down(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Give waiting plans up without asking.")] = False,
+) -> None:
+    """Stop what `terraslot up` started. Agents finish, or are interrupted and store Terraform's state.
+
+    Plans that wait for a confirmation end with their agents: it asks before it gives any up.
+    """
+    if lost := _waiting_plans():
+        for run in lost:
+            who = f", asked for by {run.actor}" if run.actor else ""
+            say(
+                f"Run {run.run_id} of workspace {run.workspace} waits for a confirmation: {changes(run)}{who}.",
+                "yellow",
+            )
+        plans = counted(len(lost), "waiting plan ends", "waiting plans end")
+        said = f"{plans} with the agents of this machine; the next `terraslot up` plans those runs anew"
+        if not yes and not is_interactive():
+            raise InvalidRequest(f"{said}. Confirm or discard them, or say --yes: there is nobody to ask.")
+        if not yes:
+            typer.confirm(f"{said}. Stop?", abort=True)
     say("Stopped." if background.down(home(), say) else f"Nothing runs under {home()}.")
+
+
+def _waiting_plans() -> list[RunView]:
+    """Return the runs whose plan is kept by an agent of this machine until a person decides."""
+    pods = LocalPods(home(), {})
+    agents = {pod.name for pool in pods.pools() for pod in pods.list(pool)}
+    try:
+        waiting = views.recent(database(), statuses=frozenset({RunStatus.APPLY_PENDING}), limit=_MOST) if agents else []
+    except Unavailable as error:  # what can't be listed can be stopped all the same
+        say(f"Plans that wait for a confirmation can't be listed: {error}", style="yellow", errors=True)
+        return []
+    return [run for run in waiting if run.agent in agents]
 
 
 def _ready(running: Running, how_to_stop: str) -> None:
