@@ -1,4 +1,4 @@
-"""Where a configuration comes from: a directory is copied, of a git repository exactly one commit is fetched.
+"""Where a configuration comes from: a directory is copied, an archive unpacked, of git exactly one commit is fetched.
 
 Every run gets a copy of its own, and its apply uses the same files as its plan. Symbolic links are copied as links and
 never followed, so that loops and links to large directories cost nothing.
@@ -10,10 +10,12 @@ import stat
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import assert_never
 
+from agent.archive import fetch_archive
 from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
-from workers.protocol.sources import DirectorySource, is_configuration
+from workers.protocol.sources import ArchiveSource, DirectorySource, GitSource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
 
@@ -21,18 +23,24 @@ _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstat
 def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], login: Mapping[str, str]) -> Path:
     """Put the configuration into the run's directory and return the directory in which Terraform is to run.
 
-    A git ref is resolved, and the execution told; ``login`` is the environment with git's password. Raises
+    A git ref is resolved, and the execution told; ``login`` is the environment with passwords and keys for it. Raises
     :class:`PhaseFailed <agent.execution.PhaseFailed>` with ``source_unavailable``, and
     :class:`~agent.execution.Stopped`.
     """
     source = execution.order.source
     tree = execution.source_tree
-    if isinstance(source, DirectorySource):
-        _copy(execution, Path(source.path), tree, work_dir)
-        where = source.path
-    else:
-        execution.resolved(fetch_commit(execution, source, tree, environment, login))
-        where = f"commit {execution.commit}"
+    match source:
+        case DirectorySource(path=path):
+            states, where = _copy(execution, Path(path), tree, work_dir), path
+        case ArchiveSource():
+            states, where = fetch_archive(execution, source, tree, environment, login, without=_LEFT_OUT), "the archive"
+        case GitSource():
+            execution.resolved(fetch_commit(execution, source, tree, environment, login))
+            states, where = [], f"commit {execution.commit}"
+        case _:
+            assert_never(source)
+    for state in states:
+        execution.log.write_text(f"Not copied: {state}. State is kept outside of the configuration's directory.")
     return module_directory(tree, source.subdir, where)
 
 
@@ -55,18 +63,16 @@ def configuration_files(module: Path) -> list[Path]:
     return [path for path in named if path.is_symlink() or not path.is_dir()]
 
 
-def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> None:
+def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> list[str]:
     if not path.is_dir():
         raise unavailable(
             f"The directory {path} does not exist on agent {execution.agent}: correct the workspace's path, or put "
             "the configuration there."
         )
     try:
-        left_out = copy_tree(path, tree, execution.check, without=work_dir)
+        return list(map(str, copy_tree(path, tree, execution.check, without=work_dir)))
     except OSError as error:
         raise unavailable(f"The directory {path} can't be copied: {error.strerror}: {error.filename}.") from error
-    for state in left_out:
-        execution.log.write_text(f"Not copied: {state}. State is kept outside of the configuration's directory.")
 
 
 def copy_tree(source: Path, target: Path, check: Callable[[], None], *, without: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """The environment of Terraform: the agent's own and the workspace's, without the platform's.
 
-Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform. The agent's Redis does not, nor does the
-workspace's password for git. A plugin cache that is set there is used by one ``init`` at a time: Terraform does not
-guard it, and parallel inits corrupt it.
+Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform. The agent's Redis does not, nor do the
+passwords and keys for the workspace's source. A plugin cache that is set there is used by one ``init`` at a time:
+Terraform does not guard it, and parallel inits corrupt it.
 """
 
 import fcntl
@@ -19,11 +19,12 @@ from structlog.typing import FilteringBoundLogger
 from agent.execution import Execution
 from agent.files import read_regular
 from agent.settings import AgentSettings
+from workers.protocol.sources import CREDENTIALS
 
 LOCK = ".terraslot.lock"
 _PAUSE = 0.05
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
-_OF_GIT = ("GIT_USERNAME", "GIT_PASSWORD")
+_OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", "GIT_SSH_KNOWN_HOSTS", "ARCHIVE_USERNAME")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
 
@@ -48,7 +49,7 @@ def terraform_environment(
 
 def run_environment(base: Mapping[str, str], workspace: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of one run's commands."""
-    given = {name: value for name, value in workspace.items() if name not in _OF_GIT}
+    given = {name: value for name, value in workspace.items() if name not in _OF_SOURCES}
     environment = {**base, **given, **_FIXED}
     # What init makes stays in the run's own directory.
     environment.pop("TF_DATA_DIR", None)

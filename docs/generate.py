@@ -21,7 +21,7 @@ _REASONS = {
     FailureReason.TERRAFORM_FAILED: "Terraform reported an error; `error` has its words",
     FailureReason.TIMED_OUT: "a phase took longer than the `timeouts` of its workspace or pool allow",
     FailureReason.AGENT_LOST: "the agent died with its Terraform while it applied, or too often while it planned",
-    FailureReason.SOURCE_UNAVAILABLE: "the directory or repository could not be read, or holds no configuration",
+    FailureReason.SOURCE_UNAVAILABLE: "the source could not be read, is refused, or holds no configuration",
     FailureReason.AGENT_ERROR: "the platform could not go on: a full disk, an invalid order or report …",
 }
 

@@ -26,7 +26,7 @@ from kombu import Exchange, Queue
 
 from agent import source
 from agent.children import ChildRecords
-from agent.execution import Execution
+from agent.execution import Execution, PhaseFailed
 from agent.output import LogWriter
 from agent.phases import Phases
 from agent.runtime import Agent
@@ -34,7 +34,7 @@ from agent.settings import AgentSettings
 from agent.terraform_environment import terraform_environment
 from tests.waiting import eventually
 from workers.protocol import names
-from workers.protocol.kinds import Phase, RunKind
+from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import CancelMode, Lease
 from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import CancelRequest, Order, PhaseFinished, Report
@@ -172,6 +172,13 @@ def bench(tmp_path: Path) -> Bench:
 def of_apply(order: Order, **facts: Any) -> Order:
     """Return the order that applies what another one planned."""
     return order.model_copy(update={"phase": Phase.APPLY, "token": secrets.token_hex(16), **facts})
+
+
+def unavailable(bench: Bench, order: Order) -> str:
+    with pytest.raises(PhaseFailed) as failed:
+        bench.fetch(order)
+    assert failed.value.reason is FailureReason.SOURCE_UNAVAILABLE
+    return failed.value.text
 
 
 class Plane:

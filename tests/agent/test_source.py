@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import source
-from agent.execution import PhaseFailed
 from agent.git import Remote, remote
-from tests.agent.conftest import Bench, Configuration, of_apply
-from workers.protocol.kinds import FailureReason
+from tests.agent.conftest import Bench, Configuration, of_apply, unavailable
 from workers.protocol.messages import Order
 from workers.protocol.sources import GitSource
 
@@ -115,13 +113,6 @@ class TestADirectory:
 
         monkeypatch.setattr("shutil.copy2", refused)
         assert "Permission denied" in unavailable(bench, make_order(configuration.source))
-
-
-def unavailable(bench: Bench, order: Order) -> str:
-    with pytest.raises(PhaseFailed) as failed:
-        bench.fetch(order)
-    assert failed.value.reason is FailureReason.SOURCE_UNAVAILABLE
-    return failed.value.text
 
 
 class Repository:

@@ -34,6 +34,7 @@ from workers.protocol.sources import without_credentials
 _VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 _TWO_DATABASES = {**URLS["database"], "existingSecret": {"name": "other"}}
 _GIT = {"type": "git", "url": "https://git.example.com/net.git"}
+_ARCHIVE = {"type": "archive", "url": "https://files.example.com/net.zip", "sha256": "0" * 64}
 _NODES = {"name": "nodes", "hostPath": {"path": "/"}}
 
 
@@ -148,6 +149,9 @@ def test_the_schema_closes_every_object_whose_properties_it_names() -> None:
         (_pods(volumes=[_NODES]), "pools.a.kubernetes: the volume 'nodes' is a directory of its node"),
         (_pods(pod_template={"spec": {"volumes": [_NODES]}}), "the volume 'nodes' is a directory of its node"),
         ({"workspaces": {"net": {"source": _GIT, "environment": {"GIT_PASSWORD": "a"}}}}, "workspaces.net.environment"),
+        ({"workspaces": {"net": {"source": _GIT, "environment": {"GIT_SSH_KEY": "a"}}}}, "--sensitive-env GIT_SSH_KEY"),
+        ({"workspaces": {"net": {"source": {**_ARCHIVE, "url": "https://me:a@h/net.zip"}}}}, "env ARCHIVE_PASSWORD"),
+        ({"workspaces": {"net": {"source": {**_ARCHIVE, "sha256": "a"}}}}, "/workspaces/net/source/sha256"),
         ({"workspaces": {"net": {"source": {**_GIT, "ref": "-a"}}}}, "/workspaces/net/source/ref"),
     ],
 )  # fmt: skip

@@ -52,6 +52,19 @@ def old(pool: Cluster) -> Cluster:
     return pool
 
 
+def test_a_workspaces_directory_is_that_of_the_agents_and_not_looked_for_here(
+    pool: Cluster, cli: Terraslot, tmp_path: Path
+) -> None:
+    path = tmp_path / "nowhere"
+    for options in (f"--path {path}", f"--archive {path}.zip"):
+        assert cli(f"workspace create net-{options[2:4]} {options}").code == 0
+    text = f"name: net\nsource: {{type: directory, path: {path}}}\n"
+    file = tmp_path / "net.yaml"
+    file.write_text(text)
+    assert cli(f"workspace apply --check -f {file}").out == "workspace net valid\n"
+    assert cli(f"workspace apply -f {file}").out == "workspace net created\n"
+
+
 def _rows(table: str) -> list[list[str]]:
     return [line.split() for line in table.splitlines()]
 

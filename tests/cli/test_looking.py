@@ -77,7 +77,9 @@ def test_an_update_changes_what_is_given_and_keeps_the_rest(control, cli) -> Non
     assert created.code == 0
     assert cli("workspace update net --ref v2 --var a=3 --unset-var b --auto-apply").code == 0
     spec = cli("workspace show net --json").json
-    assert spec["source"] == {"type": "git", "url": "https://git.example/net", "ref": "v2", "subdir": "live"}
+    assert spec["source"] == {
+        "type": "git", "url": "https://git.example/net", "ref": "v2", "subdir": "live", "submodules": False,
+    }  # fmt: skip
     assert (spec["variables"], spec["auto_apply"]) == ({"a": "3"}, True)
 
 

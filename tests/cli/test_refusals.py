@@ -121,7 +121,7 @@ def test_with_json_a_fault_of_the_program_is_a_document_too(control, cli, monkey
         ("nonsense", "No such command"),
         ("runs --status done", "'done' is not one of"),
         ("runs --limit 0", "--limit"),
-        ("workspace create net", "--path DIR, or --git URL"),
+        ("workspace create net", "--path DIR, --git URL, or --archive FILE"),
         ("workspace create net --path . --git https://git.example/net", "not both"),
         ("workspace create net --path . --ref main", "--ref"),
         ("workspace create net --path . --var region", "NAME=VALUE"),
@@ -273,8 +273,8 @@ def test_the_doctor_knows_the_embedded_terraform(environment, cli, monkeypatch) 
         ("https://me:hunter2@git.example/net", "https://git.example/net", "--sensitive-env GIT_PASSWORD"),
         ("https://hunter2@git.example:8443/net", "https://git.example:8443/net", "--sensitive-env GIT_PASSWORD"),
         ("https://me:hun/hunter2@git.example/net", "https://(hidden)", "--sensitive-env GIT_PASSWORD"),
-        ("ssh://git:hunter2@git.example/net", "ssh://git@git.example/net", "give the agents a key"),
-        ("git://me:hunter2@git.example/net", "git://me@git.example/net", "give the agents a key"),
+        ("ssh://git:hunter2@git.example/net", "ssh://git@git.example/net", "--sensitive-env GIT_SSH_KEY"),
+        ("git://me:hunter2@git.example/net", "git://me@git.example/net", "--sensitive-env GIT_SSH_KEY"),
     ],
 )
 def test_a_password_in_a_git_url_is_refused_and_not_repeated(control, cli, url, bare, way) -> None:
@@ -309,6 +309,55 @@ def test_a_git_password_that_an_earlier_version_took_has_to_go(control, cli) -> 
         workspaces.save(session, spec, control.system.now())
     assert "--unset-env GIT_PASSWORD" in cli("workspace update net --ref main").misuse
     assert cli("workspace update net --unset-env GIT_PASSWORD").code == 0
+
+
+@pytest.mark.parametrize("name", ["GIT_SSH_KEY", "ARCHIVE_PASSWORD"])
+def test_a_sources_key_is_refused_where_everybody_would_see_it(control, cli, name) -> None:
+    sentence = cli(f"workspace create net --git https://git.example/net --env {name}=hunter2").sentence
+    assert f"--sensitive-env {name}" in sentence
+    assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--archive https://files.example/net.zip", "an archive from a URL needs its checksum"),
+        ("--archive ftp://files.example/net.zip", "a path that starts with / or a URL"),
+        ("--archive file:///net.zip --sha256 {good}", "a path that starts with / or a URL"),
+        ("--archive https://files.example/net.zip --sha256 123", "has 64 digits"),
+        ("--archive https://files.example/net.zip --sha256 {good} --ref main", "--ref belongs to --git"),
+        ("--git https://git.example/net --archive /net.zip", "has one source"),
+        ("--git https://git.example/net --sha256 {good}", "--sha256 belongs to --archive"),
+        ("--git ssh://-oProxyCommand=touch/x", "a git URL starts with https://"),
+        ("--git git@-oProxyCommand=touch:x", "a git URL starts with https://"),
+        ("--git https://git.example/net --ref=--upload-pack=x", "does not start with '-'"),
+        ("--archive https://files.example/net.zip --sha256 {good} --subdir ../x", "stays inside its source"),
+    ],
+)
+def test_a_source_that_can_not_be_is_refused_before_it_is_saved(control, cli, options, said) -> None:
+    answer = cli(f"workspace create net {options.format(good='0' * 64)}")
+    assert answer.code == 2
+    assert said in answer.err
+    assert cli("workspace list --json").json == []
+
+
+def test_an_archive_is_created_changed_and_shown(control, cli) -> None:
+    first, second = "0" * 64, "1" * 64
+    assert cli(f"workspace create net --archive https://files.example/net.zip --sha256 {first} --subdir prod").code == 0
+    assert cli(f"workspace update net --sha256 {second}").code == 0
+    assert cli("workspace show net --json").json["source"] == {
+        "type": "archive", "url": "https://files.example/net.zip", "sha256": second, "subdir": "prod",
+    }  # fmt: skip
+    assert "https://files.example/net.zip, in prod" in cli("workspace list").out
+    assert "does not exist on this machine" in cli("workspace update net --archive nowhere.zip").sentence
+
+
+def test_a_password_in_an_archives_url_is_refused_and_not_repeated(control, cli) -> None:
+    options = f"--archive https://me:hunter2@files.example/net.zip --sha256 {'0' * 64}"
+    sentence = cli(f"workspace create net {options}").sentence
+    assert "Write https://files.example/net.zip, and give" in sentence
+    assert "--sensitive-env ARCHIVE_PASSWORD" in sentence
+    assert "hunter2" not in sentence
 
 
 @pytest.mark.parametrize("url", ["https://git.example/net", "ssh://git@git.example:22/net", "git@git.example:net"])

@@ -52,7 +52,7 @@ class Pods:
     ``made_from``: the configuration that pods are made from now. ``passed``: seconds that have passed, for all pods.
     """
 
-    keeps_state = True
+    on_this_machine = True
     moves_pods = False
     list_is_authoritative = True
     deployments = None

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from workers.cli import sources
 from workers.cli.actor import actor
 from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
+from workers.cli.sources import SOURCE
 from workers.cli.specifications import CheckOption, FileOption, apply_all, read
 from workers.cli.system import system
-from workers.protocol.sources import DirectorySource, GitSource, Source
 from workers.services import workspaces
 from workers.specs.workspaces import WorkspaceSpec
 
@@ -21,10 +22,7 @@ app = typer.Typer(help="Manage workspaces.", no_args_is_help=True)
 
 _ENV = "Environment variable. May be repeated."
 _SETTINGS: dict[str, Any] = {
-    "path": Annotated[Path | None, typer.Option(help="A directory with Terraform configuration.")],
-    "git": Annotated[str | None, typer.Option(metavar="URL", help="A git repository instead.")],
-    "ref": Annotated[str | None, typer.Option(help="Its branch, tag or commit.")],
-    "subdir": Annotated[str | None, typer.Option(help="Where Terraform runs inside the directory or repository.")],
+    **SOURCE,
     "pool": Annotated[str | None, typer.Option(help="The pool that runs it.")],
     "var": VARIABLES,
     "env": Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help=_ENV)],
@@ -64,10 +62,10 @@ _FIELDS = ("pool", "auto_apply", "confirm_timeout")
 @app.command()
 @with_options(_SETTINGS | _ADOPTION | SENSITIVE)
 def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
-    """Create a workspace from a directory (--path) or from git (--git)."""
-    source = _source(given)
+    """Create a workspace from a directory, git, or an archive."""
+    source = sources.named(given)
     if source is None:
-        raise typer.BadParameter("Name its configuration: --path DIR, or --git URL.")
+        raise typer.BadParameter("Name its configuration: --path DIR, --git URL, or --archive FILE.")
     spec = WorkspaceSpec(
         name=name,
         source=source,
@@ -88,7 +86,7 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
     old = workspaces.get(system(), name)
     changed = {
         **{field: given[field] for field in _FIELDS if field in given},
-        "source": _source(given) or _changed(old.source, given),
+        "source": sources.named(given) or sources.changed(old.source, given),
         "variables": _without(old.variables | variables(given), given.get("unset_var", ())),
         "environment": _without(old.environment | assignments("env", given), given.get("unset_env", ())),
         "approval": _approval(old.approval.model_dump(), given),
@@ -117,7 +115,7 @@ def list_workspaces(as_json: AsJson = False) -> None:
     elif not found and not unreadable:
         say("No workspaces: `terraslot workspace create NAME --path DIR` makes one.")
     else:
-        rows = ((spec.name, spec.pool, _where(spec), _applies(spec)) for spec in found)
+        rows = ((spec.name, spec.pool, sources.place(spec.source), _applies(spec)) for spec in found)
         show_table(("WORKSPACE", "POOL", "SOURCE", "APPLIES"), rows)
 
 
@@ -132,7 +130,7 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     if lock:
         say(f"  {lock}", style="yellow")
     say(f"  pool = {spec.pool}")
-    say(f"  source = {_where(spec)}")
+    say(f"  source = {sources.place(spec.source)}")
     say(f"  applies = {_applies(spec)}")
     for rule, value in spec.approval.model_dump(exclude_defaults=True).items():
         say(f"  approval {rule} = {', '.join(value) if rule == 'names' else value}")
@@ -203,24 +201,6 @@ def _save(spec: WorkspaceSpec) -> tuple[str, None]:
     return workspaces.apply(system(), spec), None
 
 
-def _source(given: dict[str, Any]) -> DirectorySource | GitSource | None:
-    """Return the source that options name; None where they name neither directory nor repository."""
-    subdir = given.get("subdir", "")
-    if "path" in given and "git" in given:
-        raise typer.BadParameter("A workspace has one source: --path or --git, not both.")
-    if "path" in given:
-        if "ref" in given:
-            raise typer.BadParameter("--ref belongs to a git repository: --git URL --ref REF.")
-        return DirectorySource(path=str(given["path"].absolute()), subdir=subdir)
-    return GitSource(url=given["git"], ref=given.get("ref", "HEAD"), subdir=subdir) if "git" in given else None
-
-
-def _changed(old: Source, given: dict[str, Any]) -> dict[str, Any]:
-    if "ref" in given and not isinstance(old, GitSource):
-        raise typer.BadParameter("--ref belongs to a git repository, and this workspace has a directory.")
-    return old.model_dump() | {name: given[name] for name in ("ref", "subdir") if name in given}
-
-
 def _timeouts(given: dict[str, Any]) -> Any:
     return {phase: given[f"{phase}_timeout"] for phase in ("plan", "apply") if f"{phase}_timeout" in given}
 
@@ -230,12 +210,6 @@ def _approval(old: dict[str, Any], given: dict[str, Any]) -> Any:
     rules = old | {rule: given[rule] for rule in ("four_eyes", "approvals") if rule in given}
     added = dict.fromkeys([*old.get("names", ()), *given.get("approver", ())], True)
     return rules | {"names": tuple(_without(added, given.get("unset_approver", ()), "approver"))}
-
-
-def _where(spec: WorkspaceSpec) -> str:
-    source = spec.source
-    place = source.path if isinstance(source, DirectorySource) else f"{source.url} at {source.ref}"
-    return f"{place}, in {source.subdir}" if source.subdir else place
 
 
 def _without(values: dict[str, Any], names: Sequence[str], what: str = "variable") -> dict[str, Any]:

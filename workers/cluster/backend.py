@@ -18,12 +18,12 @@ class PodBackend(Protocol):
     answer: that means "unknown", never "gone". What the cluster refuses for good is a
     :class:`~workers.core.errors.PodRefused` with its message.
 
-    ``keeps_state``: the pods work on a disk that keeps the state of workspaces without a remote backend.
+    ``on_this_machine``: the pods have its directories, and it keeps the state of workspaces without a remote backend.
     ``moves_pods``: the cluster may evict pods, or move them to other nodes. ``list_is_authoritative``: an empty list
     means that there are no pods; elsewhere it may mean that the wrong place was asked.
     """
 
-    keeps_state: ClassVar[bool]
+    on_this_machine: ClassVar[bool]
     moves_pods: ClassVar[bool]
     list_is_authoritative: ClassVar[bool]
 

@@ -53,7 +53,7 @@ class LocalPods(PodBackend):
     left running. ``user``: as whom agents run, if not as this process.
     """
 
-    keeps_state = True
+    on_this_machine = True
     moves_pods = False
     list_is_authoritative = True
 

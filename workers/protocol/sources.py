@@ -1,18 +1,35 @@
 """Where Terraform code comes from, and the variables it is given: the part of a workspace that an agent is sent."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]{0,254}")
-_URL = re.compile(r"(?:https://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:|/)[^\s\x00-\x1f]+")
+# No host and no user begins with "-", which ssh would take for an option.
+_URL = re.compile(
+    r"(?:(?:https|ssh|git)://[^\s\x00-\x1f-]|file:///|[A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9_.][A-Za-z0-9_.-]*:|/)"
+    r"[^\s\x00-\x1f]+"
+)
+_ARCHIVE = re.compile(r"(?:https?://[^\s\x00-\x1f/?#]+/|/)[^\s\x00-\x1f]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # A place is a host and its port; before it, for ssh, a user. In https, a token is often all that the user's name is.
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::[0-9]*)?(?:[/?#].*)?"
 _NO_SECRET = re.compile(rf"(?:(?:ssh|git)://(?:[^\s/?#@:]*@)?|[^:/]+://){_HOST}|file:///.*|(?!.*://).*", re.DOTALL)
 _BEFORE_HOST = re.compile(r"([^:/]+)://(?:([^/?#@:]*)[^/?#]*@)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,254}")
 _CONFIGURATION = (".tf", ".tf.json", ".tofu", ".tofu.json")
+# Environment variables of a workspace or pool, for who fetches its source alone; never in clear.
+SSH_KEY = "GIT_SSH_KEY"
+CREDENTIALS = ("GIT_PASSWORD", SSH_KEY, "ARCHIVE_PASSWORD")
 _RESERVED_ENVIRONMENT = ("TERRASLOT_", "LD_", "PYTHON", "CELERY_")
 
 
@@ -47,6 +64,18 @@ def without_credentials(url: str) -> str:
     return bare if _NO_SECRET.fullmatch(bare) else f"{scheme}://(hidden)"
 
 
+def _archive(url: str) -> str:
+    if not _ARCHIVE.fullmatch(url):
+        raise ValueError("an archive is a path that starts with / or a URL that starts with https:// or http://")
+    return url
+
+
+def _sha256(checksum: str) -> str:
+    if not _SHA256.fullmatch(checksum):
+        raise ValueError("a SHA-256 checksum has 64 digits of 0-9 and a-f, as sha256sum prints them")
+    return checksum
+
+
 def _git_ref(ref: str) -> str:
     if not _REF.fullmatch(ref) or ".." in ref:
         raise ValueError("a git ref is a branch, a tag or a commit, and does not start with '-'")
@@ -68,6 +97,7 @@ def _environment_names(environment: dict[str, str]) -> dict[str, str]:
 
 
 Subdirectory = Annotated[str, AfterValidator(_inside)]
+_Checksum = Annotated[str, AfterValidator(_sha256), Field(json_schema_extra={"pattern": f"^{_SHA256.pattern}$"})]
 Variables = Annotated[dict[str, Any], AfterValidator(_variable_names)]
 Environment = Annotated[dict[str, str], AfterValidator(_environment_names)]
 
@@ -87,7 +117,7 @@ class Value(BaseModel):
 
 
 class DirectorySource(Tagged, Value):
-    """A directory on the machine (or the volume) that the agents share; copied for every run.
+    """A directory of the agents' machine, or in their pods; copied for every run.
 
     ``subdir`` is where Terraform runs; the whole ``path`` is copied, so that modules beside it are found.
     """
@@ -98,15 +128,37 @@ class DirectorySource(Tagged, Value):
 
 
 class GitSource(Tagged, Value):
-    """A git repository. The ref is resolved to a commit once, when the run is first planned."""
+    """A git repository. The ref is resolved to a commit once, when the run is first planned.
+
+    ``submodules``: theirs are fetched as well, over the network alone. Agents of 0.1 do not know that.
+    """
 
     type: Literal["git"] = "git"
     url: Annotated[str, AfterValidator(_git_url), Field(json_schema_extra={"pattern": f"^{_URL.pattern}$"})]
     ref: Annotated[str, AfterValidator(_git_ref), Field(json_schema_extra={"pattern": f"^{_REF.pattern}$"})] = "HEAD"
     subdir: Subdirectory = ""
+    submodules: bool = False
 
 
-Source = Annotated[DirectorySource | GitSource, Field(discriminator="type")]
+class ArchiveSource(Tagged, Value):
+    """A ``.tar.gz`` or ``.zip``, at a path of the agents or at a URL; its content tells which. Agents of 0.1 know none.
+
+    ``sha256``: what it has to be; required of one that comes over the network.
+    """
+
+    type: Literal["archive"] = "archive"
+    url: Annotated[str, AfterValidator(_archive), Field(json_schema_extra={"pattern": f"^{_ARCHIVE.pattern}$"})]
+    sha256: _Checksum | None = None
+    subdir: Subdirectory = ""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if self.sha256 is None and not self.url.startswith("/"):
+            raise ValueError("an archive from a URL needs its checksum: give sha256 as sha256sum prints it")
+        return self
+
+
+Source = Annotated[DirectorySource | GitSource | ArchiveSource, Field(discriminator="type")]
 
 
 class SensitiveVariables(Value):

@@ -3,7 +3,7 @@
 | version | since | what an agent of it can do |
 | --- | --- | --- |
 | 1 | 0.1 | reads messages and records of exactly the fields that it knows |
-| 2 | 0.2 | ignores fields that it does not know, keeps new words of a record; plans as a run's options say |
+| 2 | 0.2 | ignores fields that it does not know, keeps new words of a record; knows options of runs and all sources |
 
 A control plane gives runs to agents from :data:`OLDEST_AGENT` on, and replaces idle ones that are older than itself.
 What it sends must be readable by all of these: a field that is left out where it has its default costs no version, an
@@ -13,6 +13,7 @@ order that an agent must understand to do no harm costs one.
 PROTOCOL = 2
 OLDEST_AGENT = 1
 OPTIONS_SINCE = 2
+SOURCES_SINCE = 2  # archives, submodules, and keys for ssh
 
 
 def instance_id(unique: str) -> str:

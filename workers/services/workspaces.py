@@ -1,11 +1,14 @@
 """Create, update, apply and delete workspaces."""
 
 from pathlib import Path
+from typing import assert_never
 
 from workers.core.errors import AlreadyLocked, UnknownWorkspace, Unreadable
 from workers.core.waiting import MaintenanceLock
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.sources import (
+    CREDENTIALS,
+    ArchiveSource,
     DirectorySource,
     GitSource,
     SensitiveVariables,
@@ -32,12 +35,12 @@ def create(
 
     Its local state is one of its own (F47), unless ``adopt_state`` names one that a deleted workspace has left.
 
-    Raises :class:`InvalidRequest` where its directory does not exist or holds no configuration, or where a password is
-    in what everybody sees of it, or there is no such state; :class:`UnknownPool`, :class:`NameTaken`, or
-    :class:`StillInUse` where the state is another workspace's.
+    Raises :class:`InvalidRequest` for what :func:`check` refuses, where a local pool's directory or archive is not
+    there, and where there is no such state; :class:`UnknownPool`, :class:`NameTaken`, or :class:`StillInUse` where the
+    state is another workspace's.
     """
     variables.expect_known(spec.name, spec.sensitive, ())
-    check(spec)
+    _check_here(system, spec)
     home = system.settings.home
     state = local_states.new(spec.name) if adopt_state is None else local_states.adoptable(home, adopt_state)
     with system.database.begin() as session:
@@ -52,7 +55,7 @@ def update(system: System, spec: WorkspaceSpec, change: variables.Change | None 
 
     Its sensitive variables stay, except as ``change`` says.
     """
-    check(spec)
+    _check_here(system, spec)
     with system.database.begin() as session:
         spec = variables.kept(workspaces.get(session, spec.name), spec)
         workspaces.update(session, variables.store(system, session, Owner.WORKSPACE, spec, change), system.now())
@@ -122,16 +125,20 @@ def get(system: System, name: str) -> WorkspaceSpec:
 
 
 def check(spec: WorkspaceSpec) -> None:
-    """Raise :class:`InvalidRequest` for what would be shown to everybody, and for a directory without configuration."""
-    if "GIT_PASSWORD" in spec.environment:
-        raise InvalidRequest(
-            f"Workspace {spec.name}: its environment, which everybody sees, holds GIT_PASSWORD. Leave it out there "
-            "(--unset-env GIT_PASSWORD, where it is set already) and give it with --sensitive-env GIT_PASSWORD."
-        )
-    if isinstance(spec.source, GitSource):
-        _expect_no_credentials(spec.name, spec.source.url)
-    else:
-        _expect_configuration(spec.name, spec.source)
+    """Raise :class:`InvalidRequest` for passwords and keys in what everybody sees of a workspace."""
+    for name in CREDENTIALS:
+        if name in spec.environment:
+            raise InvalidRequest(
+                f"Workspace {spec.name}: its environment, which everybody sees, holds {name}. Leave it out there "
+                f"(--unset-env {name}, where it is set already) and give it with --sensitive-env {name}."
+            )
+    match spec.source:
+        case DirectorySource():
+            pass
+        case GitSource(url=url) | ArchiveSource(url=url):
+            _expect_no_credentials(spec.name, url, "ARCHIVE" if isinstance(spec.source, ArchiveSource) else "GIT")
+        case _:
+            assert_never(spec.source)
 
 
 def every(system: System) -> tuple[list[WorkspaceSpec], list[Unreadable]]:
@@ -147,15 +154,32 @@ def every(system: System) -> tuple[list[WorkspaceSpec], list[Unreadable]]:
     return found, unreadable
 
 
-def _expect_no_credentials(name: str, url: str) -> None:
+def _check_here(system: System, spec: WorkspaceSpec) -> None:
+    """Check a workspace, and look for its source where its pool's agents would: on this machine, or not from here."""
+    check(spec)
+    if not system.pods(system.pool(spec.pool)).on_this_machine:
+        return
+    match spec.source:
+        case DirectorySource():
+            _expect_configuration(spec.name, spec.source)
+        case ArchiveSource(url=path) if path.startswith("/") and not Path(path).is_file():
+            raise InvalidRequest(f"Workspace {spec.name}: the archive {path} does not exist on this machine.")
+        case _:
+            pass
+
+
+def _expect_no_credentials(name: str, url: str, kind: str) -> None:
     """Refuse a URL that holds a password: everybody sees it in the workspace, and in the logs of its runs."""
     bare = without_credentials(url)
     if bare == url:
         return
-    if url.startswith("https://"):
-        way = "give the password or token with --sensitive-env GIT_PASSWORD and, if it matters, --env GIT_USERNAME=NAME"
+    if url.startswith(("https://", "http://")):
+        way = (
+            f"give the password or token with --sensitive-env {kind}_PASSWORD and, if it matters, --env "
+            f"{kind}_USERNAME=NAME"
+        )
     else:
-        way = "give the agents a key: neither ssh nor git takes a password from a URL"
+        way = "use ssh with a key (--sensitive-env GIT_SSH_KEY=@FILE): neither ssh nor git takes a password from a URL"
     raise InvalidRequest(f"Workspace {name}: its URL holds a password or a token. Write {bare}, and {way}.")
 
 

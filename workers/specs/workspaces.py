@@ -11,6 +11,7 @@ from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import Phase
 from workers.protocol.names import Name
 from workers.protocol.sources import (
+    ArchiveSource,
     DirectorySource,
     Environment,
     GitSource,
@@ -70,7 +71,7 @@ class WorkspaceSpec(BaseModel):
         match self.source:
             case DirectorySource():
                 return self
-            case GitSource(url=url):
+            case GitSource(url=url) | ArchiveSource(url=url):
                 source = self.source.model_copy(update={"url": without_credentials(url)})
                 return self.model_copy(update={"source": source})
             case _:

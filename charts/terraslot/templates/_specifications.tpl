@@ -40,12 +40,15 @@ workspaces.yaml: |
 {{- range $name, $values := .Values.workspaces }}
 {{- $workspace := $values | default dict }}
 {{- $url := dig "source" "url" "" $workspace }}
-{{- $token := "give it with `terraslot workspace update %s --sensitive-env GIT_PASSWORD` once the workspace is there" }}
+{{- $token := "give it with `terraslot workspace update %s --sensitive-env %s` once the workspace is there" }}
+{{- $password := ternary "ARCHIVE_PASSWORD" "GIT_PASSWORD" (eq (dig "source" "type" "" $workspace) "archive") }}
 {{- if regexMatch "^(https?://[^/?#]*|[a-z]+://[^/?#@]*:[^/?#]*)@" $url }}
-{{- fail (printf (printf "workspaces.%%s.source.url holds a password or a token, which everybody would see: leave it out, and %s." $token) $name $name) }}
+{{- fail (printf (printf "workspaces.%%s.source.url holds a password or a token, which everybody would see: leave it out, and %s." $token) $name $name $password) }}
 {{- end }}
-{{- if hasKey ($workspace.environment | default dict) "GIT_PASSWORD" }}
-{{- fail (printf (printf "workspaces.%%s.environment holds GIT_PASSWORD, which everybody would see: leave it out, and %s." $token) $name $name) }}
+{{- range list "GIT_PASSWORD" "GIT_SSH_KEY" "ARCHIVE_PASSWORD" }}
+{{- if hasKey ($workspace.environment | default dict) . }}
+{{- fail (printf (printf "workspaces.%%s.environment holds %%s, which everybody would see: leave it out, and %s." $token) $name . $name .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

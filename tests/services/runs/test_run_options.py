@@ -8,13 +8,14 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
-from workers.protocol.sources import SensitiveVariables
+from workers.protocol.sources import ArchiveSource, GitSource, SensitiveVariables
 from workers.services import workspaces
 from workers.services.runs import dispatch, finish
 from workers.services.runs import views as run_views
 from workers.services.secrets import variables
 from workers.services.secrets.credentials import ensure_secret_for_pool, payload_keyring
 from workers.services.secrets.variables import Change
+from workers.specs.workspaces import WorkspaceSpec
 
 SECRET = SensitiveVariables(variables={"password": "hunter2"})
 OPTIONS = {
@@ -136,3 +137,34 @@ def test_where_no_agent_knows_them_the_run_waits_alone(control):
     assert control.run(run.id).status is RunStatus.PENDING
     assert not control.slots.agent("older").draining
     assert control.run(other.id).agent == "older"
+
+
+CHECKSUM = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("source", "secret"),
+    [
+        (ArchiveSource(url="https://files.example/net.zip", sha256=CHECKSUM), None),
+        (GitSource(url="git@git.example:net", submodules=True), None),
+        (GitSource(url="git@git.example:net"), SensitiveVariables(environment={"GIT_SSH_KEY": "a key"})),
+    ],
+)
+def test_a_source_or_a_key_that_older_agents_do_not_know_goes_to_newer_ones_alone(control, source, secret):
+    """F38: an agent of version 1 would refuse the order, or give the key to Terraform."""
+    ensure_secret_for_pool(control.system, control.spec())
+    workspaces.create(control.system, WorkspaceSpec(name="net", source=source), secret)
+    control.slots.register("older", "1234")
+    run = control.submit(workspace="net")
+    assert control.run(run.id).status is RunStatus.PENDING
+    assert control.slots.agent("older").leases == ()
+    assert control.agent("default-2").order().source == source
+
+
+def test_a_git_workspace_with_another_secret_goes_to_any_agent(control):
+    ensure_secret_for_pool(control.system, control.spec())
+    spec = WorkspaceSpec(name="net", source=GitSource(url="https://git.example/net"))
+    workspaces.create(control.system, spec, SensitiveVariables(environment={"GIT_PASSWORD": "hunter2"}))
+    control.slots.register("older", "1234")
+    run = control.submit(workspace="net")
+    assert control.run(run.id).agent == "older"

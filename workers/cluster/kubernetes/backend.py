@@ -42,7 +42,7 @@ class KubernetesPods(PodBackend):
     of them secret.
     """
 
-    keeps_state = False
+    on_this_machine = False
     moves_pods = True
     list_is_authoritative = False
 

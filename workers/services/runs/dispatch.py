@@ -15,7 +15,7 @@ from workers.protocol.encryption import NoKey
 from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import Lease, PoolStats
 from workers.protocol.messages import Order
-from workers.protocol.version import OPTIONS_SINCE
+from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
@@ -127,12 +127,12 @@ def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | No
         return None
     if lease.token != token:
         return False  # of an earlier attempt, or of another dispatcher; reconcile releases one that is left over
-    if run.options and not _knows_options(slots, lease):
-        _leave_to_newer(slots, lease.agent)
+    try:
+        updated, order = _dispatched(system, slots, spec, run, lease)
+    except _NeedsNewer as error:
+        _leave_to_newer(slots, lease.agent, error.version)
         slots.release(run.id, token)
         return False
-    try:
-        updated, order = _dispatched(system, spec, run, lease)
     except Exception:
         slots.release(run.id, token)
         raise
@@ -161,26 +161,30 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
     return updated
 
 
-def _knows_options(slots: SlotMap, lease: Lease) -> bool:
-    agent = slots.agent(lease.agent)
-    return agent is not None and agent.protocol >= OPTIONS_SINCE
+class _NeedsNewer(Exception):
+    """The agent is older than the version that a run needs."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.version = version
 
 
-def _leave_to_newer(slots: SlotMap, older: str) -> None:
-    """Drain an agent that would ignore a run's options, so that the run finds a newer one.
+def _leave_to_newer(slots: SlotMap, older: str, needed: int) -> None:
+    """Drain an agent that would not execute a run as it is meant, so that the run finds a newer one.
 
     Where no agent is newer, the next would be like this one, and drained for the same run: then the run waits alone.
     """
-    if any(agent.protocol >= OPTIONS_SINCE for agent in slots.snapshot()):
+    if any(agent.protocol >= needed for agent in slots.snapshot()):
         slots.drain(older)
 
 
-def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:
+def _dispatched(system: System, slots: SlotMap, spec: PoolSpec, run: Run, lease: Lease) -> tuple[Run | None, Order]:
     if run.attempt:
         move(system, run)  # its lines belong to the attempt before
     now = system.now()
     with system.database.begin() as session:
         order = orders.make(system, session, run, Phase.PLAN, spec, slot=lease.slot, token=lease.token)
+        _expect_known(slots, lease, orders.oldest_agent(session, order, spec))
         updated = runs.record(
             session, run.id, RunEvent.DISPATCHED, expect=RunStatus.PENDING, now=now,
             detail={"agent": lease.agent, "slot": lease.slot},
@@ -188,6 +192,14 @@ def _dispatched(system: System, spec: PoolSpec, run: Run, lease: Lease) -> tuple
             deadline=deadline(now, spec, order.timeout),
         )  # fmt: skip
     return updated, order
+
+
+def _expect_known(slots: SlotMap, lease: Lease, needed: int) -> None:
+    """Raise where the agent is too old for a run."""
+    if needed > OLDEST_AGENT:
+        agent = slots.agent(lease.agent)
+        if agent is None or agent.protocol < needed:
+            raise _NeedsNewer(needed)
 
 
 def _protect(system: System, spec: PoolSpec, lease: Lease) -> None:

@@ -17,6 +17,8 @@ from workers.protocol.kinds import Phase
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
 from workers.protocol.run_options import RunOptions
+from workers.protocol.sources import SSH_KEY, ArchiveSource, GitSource
+from workers.protocol.version import OLDEST_AGENT, OPTIONS_SINCE, SOURCES_SINCE
 from workers.services import local_states
 from workers.services.errors import explained, is_outage
 from workers.services.secrets import variables
@@ -55,6 +57,21 @@ def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpe
         raise NotMade(f"The order for its {phase} can't be made: {explained(error)}") from error
 
 
+def oldest_agent(session: Session, order: Order, pool: PoolSpec) -> int:
+    """Return the oldest version of an agent that executes an order as it is meant."""
+    needed = OPTIONS_SINCE if order.options != RunOptions() else OLDEST_AGENT
+    match order.source:
+        case ArchiveSource() | GitSource(submodules=True):
+            return max(needed, SOURCES_SINCE)
+        case GitSource() if order.encrypted and SSH_KEY in _sensitive(session, order, pool):
+            return max(needed, SOURCES_SINCE)  # an older one would give the key to Terraform, and not to ssh
+    return needed
+
+
+def _sensitive(session: Session, order: Order, pool: PoolSpec) -> tuple[str, ...]:
+    return (*pool.sensitive, *workspaces.get(session, order.workspace).sensitive)
+
+
 def send(system: System, run: Run, order: Order) -> None:
     """Send an order to the run's agent. A second copy changes nothing: its token is redeemed once."""
     _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
@@ -78,7 +95,7 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         encrypted=variables.for_order(system, session, pool, workspace, run.encrypted),
         timeout=workspace.timeout(phase, pool),
         interrupt_grace=pool.timeouts.interrupt,
-        state_path=_state_path(system, session, run) if system.pods(pool).keeps_state else None,
+        state_path=_state_path(system, session, run) if system.pods(pool).on_this_machine else None,
     )
 
 
