@@ -6,7 +6,8 @@
 #   docker build --target agent -t terraslot/agent --build-arg TERRAFORM_VERSION=X.Y.Z --build-arg TERRAFORM_SHA256=... .
 #
 # TERRAFORM_SHA256 stands in the SHA256SUMS file of that release. OpenTofu instead: also TERRAFORM_PROGRAM=tofu and its
-# archive's address as TERRAFORM_URL.
+# archive's address as TERRAFORM_URL. Further versions: --build-arg MORE_VERSIONS="terraform/1.9.8@sha256:... tofu/..."
+# with the checksum of each linux archive.
 
 ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
@@ -55,6 +56,15 @@ ADD --checksum=sha256:${TERRAFORM_SHA256} ${TERRAFORM_URL} /terraform.zip
 RUN python -m zipfile -e /terraform.zip /unpacked \
     && install -D -m 0755 "/unpacked/${TERRAFORM_PROGRAM}" "/opt/terraform/${TERRAFORM_PROGRAM}"
 
+# Further versions, held to their checksums in the same way: /opt/versions/VERSION/PROGRAM.
+FROM ${PYTHON_IMAGE} AS versions
+ARG TARGETARCH
+ARG MORE_VERSIONS=
+ARG TERRAFORM_MIRROR=https://releases.hashicorp.com/terraform
+ARG TOFU_MIRROR=https://github.com/opentofu/opentofu/releases/download
+COPY docker/fetch_versions.py /
+RUN python /fetch_versions.py /opt/versions
+
 # tini passes signals on to the one program, and reaps the processes that have lost their parent. Debian keeps only
 # the newest version of a package, so none is pinned. ssh refuses to run for a user without an entry in /etc/passwd.
 FROM ${PYTHON_IMAGE} AS runtime
@@ -84,11 +94,13 @@ CMD ["celery", "-A", "workers", "worker"]
 # What runs in a pool's pods: a supervisor, which starts the agent's worker again where that dies beside its Terraform.
 FROM runtime AS agent
 ENV TERRASLOT_WORK_DIR=/var/lib/terraslot
+ENV TERRASLOT_TERRAFORM_VERSIONS=/opt/versions
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates git openssh-client \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=terraform /opt/terraform/ /usr/local/bin/
+COPY --from=versions /opt/versions/ /opt/versions/
 COPY --from=agent-environment /opt/terraslot /opt/terraslot
 USER 10001:10001
 CMD ["python", "-m", "agent"]

@@ -15,6 +15,7 @@ from kombu import Exchange, Queue
 from redis.exceptions import NoPermissionError
 
 from agent import settings
+from agent.programs import candidates
 from agent.runtime import Agent
 from agent.settings import AgentSettings
 from agent.worker import AgentWorker, EventLoopTick
@@ -66,7 +67,8 @@ class AgentApp(Celery):
     def _send_to_older(self, report: Report) -> None:
         """Send a report as control planes before 0.2 read it, if there may be one: later ones refuse the queue."""
         queue, content = _direct(names.REPORTS_QUEUE), report.wire()
-        content.pop("plan", None)  # they would refuse the whole report for it
+        for unknown in ("plan", "program"):  # they would refuse the whole report for it
+            content.pop(unknown, None)
         try:
             self.send_task(names.REPORT, args=[content], queue=queue, ignore_result=True, retry=False)
         except Exception as error:  # noqa: BLE001 - what counts is repeated
@@ -125,7 +127,7 @@ def load() -> AgentApp:
     """Return the application that this process's environment describes; ends the process where that is invalid."""
     try:
         config = settings.read()
-        config.terraform_command()
+        candidates(config)
     except InvalidRequest as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         raise SystemExit(2) from None

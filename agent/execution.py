@@ -100,6 +100,7 @@ class Execution:
         self.log.relative = relative_to(self.directory, self.source_tree)
         self.redeemed = self.left is not None
         self.commit = self.order.commit
+        self.program: str | None = None  # which Terraform of which version, once that is known
         self.cause: StopCause | None = None
         self.over = False
         self.ended: tuple[int | None] | None = None  # the lasting command's exit code, once it has ended
@@ -126,7 +127,8 @@ class Execution:
     def report(self, message: type[R], **facts: Any) -> R:
         """Return a report about this phase."""
         order = self.order
-        about = {"run": order.run, "token": order.token, "phase": order.phase, "commit": self.commit}
+        about: dict[str, Any] = {"run": order.run, "token": order.token, "phase": order.phase}
+        about |= {"commit": self.commit, "program": self.program}
         return message(pool=self.pool, agent=self.agent, **about, **facts)
 
     def resolved(self, commit: str) -> None:

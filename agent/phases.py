@@ -13,6 +13,8 @@ from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
 from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
+from agent.programs import Programs
+from agent.required_version import required_versions
 from agent.summary import fitting, fitting_resources
 from agent.terraform import Terraform, bounded, too_large
 from agent.terraform_environment import run_environment
@@ -24,14 +26,15 @@ from workers.protocol.sources import SensitiveVariables
 
 _PLAN = "plan.tfplan"
 _VARIABLES = "variables.tfvars.json"
+_PROGRAM = "program"  # names the Terraform that made the plan
 _MODULE = "module"  # names the directory that was planned: a workspace may be changed before its confirmation
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """How this agent executes phases: its Terraform, its environment, its directory."""
+    """How this agent executes phases: its programs, its environment, its directory."""
 
-    command: Sequence[str]
+    programs: Programs
     environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
     secret_dir: Path | None = None
@@ -92,7 +95,7 @@ class Phases:
         environment = run_environment(self.environment, given)
         module = source.fetch(execution, self.work_dir, environment, login=given)
         (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
-        terraform = Terraform(execution, self.command, module, environment)
+        terraform = Terraform(execution, self._chosen(execution, module), module, environment)
         _initialise(execution, terraform, module)
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
@@ -115,7 +118,7 @@ class Phases:
             )
         module = module or execution.directory  # of one that has begun: its end is waited for, whatever is left of it
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
-        terraform = Terraform(execution, self.command, module, environment)
+        terraform = Terraform(execution, self._of_plan(execution), module, environment)
         try:
             told = terraform.apply(plan)
         except (PhaseFailed, Stopped) as failure:
@@ -126,6 +129,34 @@ class Phases:
             raise
         outputs = self._outputs(execution, terraform, told)
         return execution.report(PhaseFinished, outcome="succeeded", changed=True, outputs=outputs)
+
+    def _chosen(self, execution: Execution, module: Path) -> Sequence[str]:
+        """Return the command of the program that a plan is made with, which its apply finds in the run's directory."""
+        required = execution.order.terraform
+        chosen = self.programs.choose(required, required_versions(module, execution.source_tree))
+        if chosen.program is not None:
+            execution.program = str(chosen.program)
+            write_atomically(execution.directory / _PROGRAM, execution.program)
+            if chosen is not self.programs.installed[0]:
+                execution.log.write(f"Using {execution.program}, as {required or 'the configuration'} requires.")
+        return chosen.command
+
+    def _of_plan(self, execution: Execution) -> Sequence[str]:
+        """Return the command of the program that made the run's plan: no other may apply it."""
+        try:
+            said = read_regular(execution.directory / _PROGRAM).decode(errors="replace")
+        except OSError:
+            return self.programs.installed[0].command
+        made_by = self.programs.of(said)
+        if made_by is None and execution.left is None:
+            raise PhaseFailed(
+                FailureReason.AGENT_ERROR,
+                f"Agent {execution.agent} no longer has the program that made the plan. Plan the workspace again.",
+            )
+        if made_by is None:  # of an apply that has begun: only its outputs are still to be read
+            return self.programs.installed[0].command
+        execution.program = str(made_by.program)
+        return made_by.command
 
     def _outputs(self, execution: Execution, terraform: Terraform, told: dict[str, Any] | None) -> dict[str, Any]:
         try:

@@ -26,6 +26,18 @@ from workers.protocol.agent_directory import ChildRecord
 _TICK = 0.05  # seconds: how late output and timeouts may be noticed; the end of a child is noticed at once
 
 
+def answer_of(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], seconds: float) -> bytes:
+    """Return what a command of the agent's own prints. Raises ``OSError`` where it fails or takes too long."""
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell, and the agent chooses the program
+            list(argv), cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, capture_output=True, check=True,
+            timeout=seconds,
+        )  # fmt: skip
+    except subprocess.SubprocessError as error:
+        raise OSError(f"{argv[0]} does not answer: {error}") from error
+    return done.stdout
+
+
 class Child:
     """One child process. ``interrupt`` and ``kill`` may be called from any thread, at any time, any number of times.
 

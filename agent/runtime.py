@@ -21,9 +21,10 @@ from agent.output import LogWriter
 from agent.phases import Phases, keeps_directory
 from agent.probe import LivenessFile
 from agent.process import Adopted
+from agent.programs import find
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
-from agent.terraform_environment import terraform_environment
+from agent.terraform_environment import run_environment, terraform_environment
 from workers.protocol.agent_directory import CHILDREN, REPORTS
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import Phase
@@ -51,15 +52,17 @@ class Agent:
         settings.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings = settings
         self.logger = logger
-        self.instance_id = instance_id(uuid.uuid4().hex)
+        environment = terraform_environment(settings, os.environ, logger)
+        programs = find(settings, run_environment(environment, {}))
+        self.instance_id = instance_id(uuid.uuid4().hex, programs.known)
+        logger.info("programs found", programs=list(map(str, programs.known)))
         self.slots = SlotManager()
         self.reports = Outbox(settings.work_dir / REPORTS, send, logger)
         self._redis = connect(settings.redis, settings.credentials)
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / CHILDREN)
         self._directories = RunDirectories(settings.work_dir)
-        environment = terraform_environment(settings, os.environ, logger)
-        self._phases = Phases(settings.terraform_command(), environment, settings.work_dir, settings.secret_dir)
+        self._phases = Phases(programs, environment, settings.work_dir, settings.secret_dir)
         self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,

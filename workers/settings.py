@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     ``shared_agent_username`` and ``shared_agent_password`` are the Redis user of all agents of all pools, where the
     server administers no users: pools are not kept from one another then. ``local_user``: the user of this machine as
     whom the agents of local pools run, where root starts this system. ``instance`` tells the control plane from
-    others in its namespace. ``actor``: who uses the command line, unless its account
-    says so. ``log_format`` is ``console`` or ``json``.
+    others in its namespace. ``actor``: who uses the command line, unless its account says so. ``terraform`` and
+    ``terraform_versions`` are given to local agents. ``log_format`` is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     run_retention_days: float = Field(default=90, ge=1, le=_FOR_EVER)
     decision_retention_days: float = Field(default=30, ge=1, le=_FOR_EVER)
     terraform: str | None = None
+    terraform_versions: str | None = None
     local_user: str = ""
     kubeconfig: str | None = None
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")

@@ -29,6 +29,7 @@ from agent.children import ChildRecords
 from agent.execution import Execution, PhaseFailed
 from agent.output import LogWriter
 from agent.phases import Phases
+from agent.programs import Installed, Programs
 from agent.runtime import Agent
 from agent.settings import AgentSettings
 from agent.terraform_environment import terraform_environment
@@ -125,6 +126,7 @@ class Bench:
 
     work_dir: Path
     command: tuple[str, ...] = ("terraform",)
+    programs: Programs | None = None
     lines: Lines = field(default_factory=Lines)
     announced: list[str | None] = field(default_factory=list)
 
@@ -160,7 +162,8 @@ class Bench:
     @property
     def phases(self) -> Phases:
         settings = AgentSettings(pool=POOL, agent="agent-1", work_dir=self.work_dir)
-        return Phases(self.command, terraform_environment(settings, os.environ, LOGGER), self.work_dir)
+        programs = self.programs or Programs((Installed(self.command),))
+        return Phases(programs, terraform_environment(settings, os.environ, LOGGER), self.work_dir)
 
 
 @pytest.fixture

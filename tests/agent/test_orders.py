@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from agent import heartbeat, outbox, runtime
+from agent.programs import Installed, Programs
 from tests.agent.conftest import POOL, Configuration, InnerAgent, Plane
 from tests.waiting import eventually
 from workers.protocol.kinds import FailureReason, RunKind
@@ -465,7 +466,7 @@ class TestStopping:
         program = tmp_path / "slow-terraform"
         program.write_text("#!/bin/sh\necho begun; exec sleep 60\n")
         program.chmod(0o755)
-        object.__setattr__(inner.agent._phases, "command", (str(program),))
+        object.__setattr__(inner.agent._phases, "programs", Programs((Installed((str(program),)),)))
         configuration.write(HOLDING)
         order = plane.order("run-1", configuration.source)
         inner.execute(order)

@@ -17,6 +17,7 @@ import pytest
 
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.masking import Mask
+from agent.programs import candidates
 from agent.settings import EMBEDDED, AgentSettings
 from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state, use_local
 from agent.terraform_environment import LOCK, exclusive, plugin_cache
@@ -202,7 +203,8 @@ class TestAPlanAndItsApply:
 
 
 def embedded(tmp_path: Path) -> tuple[str, ...]:
-    return AgentSettings(pool="p", agent="a", work_dir=tmp_path, terraform=EMBEDDED).terraform_command()
+    settings = AgentSettings(pool="p", agent="a", work_dir=tmp_path, terraform=EMBEDDED)
+    return candidates(settings)[0].command
 
 
 class TestWhatTerraformRefuses:

@@ -52,31 +52,6 @@ def test_a_wrong_address_is_refused_without_its_password(environment: pytest.Mon
     assert "hunter2" not in str(refused.value)
 
 
-def test_terraform_is_found_on_the_path_before_tofu_and_before_the_embedded_one(
-    environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    environment.setenv("PATH", str(tmp_path))
-    read = settings.read()
-    assert read.terraform_command()[0] == sys.executable
-    for name in ("tofu", "terraform"):
-        (tmp_path / name).write_text("#!/bin/sh\n")
-        (tmp_path / name).chmod(0o755)
-        assert read.terraform_command() == (str(tmp_path / name),)
-
-
-def test_a_terraform_that_is_asked_for_has_to_be_there(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("TERRASLOT_TERRAFORM", "/nowhere/terraform")
-    with pytest.raises(InvalidRequest, match="'/nowhere/terraform' is not a program"):
-        settings.read().terraform_command()
-
-
-def test_without_any_terraform_it_is_said_what_to_do(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    environment.setenv("PATH", str(tmp_path))
-    environment.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(InvalidRequest, match="install terraform or tofu"):
-        settings.read().terraform_command()
-
-
 @pytest.mark.parametrize(
     "command",
     [(sys.executable, "-m", "agent"), (str(Path(sys.executable).with_name("celery")), "-A", "agent", "worker")],

@@ -24,6 +24,7 @@ RUN_FIELDS = {
     "run_id", "workspace", "pool", "kind", "status", "priority", "auto_apply", "destroy", "changes", "outputs",
     "agent", "slot", "attempt", "commit", "reason", "error", "cancel_requested", "created_at", "started_at",
     "finished_at", "confirm_until", "options", "message", "actor", "plan_destroys",
+    "terraform", "program",
 }  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def test_a_workspace_is_shown_as_it_was_given(control, cli) -> None:
         "confirm_timeout": 600,
         "approval": {"four_eyes": False, "approvals": 1, "names": []},
         "timeouts": {"plan": None, "apply": None},
+        "terraform": None,
         "lock": None,
     }
     assert 'var zones = ["a", "b"]' in cli("workspace show net").out
@@ -81,6 +83,23 @@ def test_an_update_changes_what_is_given_and_keeps_the_rest(control, cli) -> Non
         "type": "git", "url": "https://git.example/net", "ref": "v2", "subdir": "live", "submodules": False,
     }  # fmt: skip
     assert (spec["variables"], spec["auto_apply"]) == ({"a": "3"}, True)
+
+
+def test_a_required_version_is_given_changed_and_taken_back(control, cli) -> None:
+    (control.home / "tree").mkdir()
+    (control.home / "tree" / "main.tf").touch()
+    created = cli(f"workspace create net --path {control.home / 'tree'}", "--terraform", "terraform  ~> 1.9")
+    assert created.code == 0, created
+    assert "terraform = terraform ~> 1.9" in cli("workspace show net").out
+    assert cli("workspace update net --auto-apply").code == 0
+    assert cli("workspace show net --json").json["terraform"] == "terraform ~> 1.9"
+    assert cli("workspace update net --terraform", "").code == 0
+    assert cli("workspace show net --json").json["terraform"] is None
+    assert cli("pool update default --terraform", "tofu 1.10.x").code == 0
+    assert "terraform = tofu 1.10.x" in cli("pool show default").out
+    refused = cli("workspace update net --terraform", "terraform newest")
+    assert refused.code == 2
+    assert "'newest' is no version: write it as in terraform ~> 1.9" in " ".join(refused.err.split())
 
 
 def test_a_deleted_workspace_leaves_its_runs_on_record(control, cli) -> None:

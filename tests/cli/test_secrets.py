@@ -9,6 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from agent.phases import Phases
+from agent.programs import Installed, Programs
 from agent.settings import AgentSettings
 from workers.cli import system as cli_system
 from workers.embedded.state import Running
@@ -42,7 +43,7 @@ def test_a_traceback_on_stderr_holds_no_local_variable(control, capsys) -> None:
         SensitiveVariables(variables={"token": SECRET}, environment={"TOKEN": SECRET}),
         _Content(password=SECRET, payload_key=SECRET),
         PoolSecret(username="u", password=SECRET, payload_keys=(SECRET,)),
-        Phases(("terraform",), {"TOKEN": SECRET}, Path("/work")),
+        Phases(Programs((Installed(("terraform",)),)), {"TOKEN": SECRET}, Path("/work")),
         AgentSettings(pool="p", agent="a", work_dir="/work", redis_url=URL, broker_url=URL),  # type: ignore[arg-type]
         Settings(redis_url=URL, broker_url=URL, database_url=f"postgresql://u:{SECRET}@h/d", encryption_keys=SECRET),  # type: ignore[arg-type]
         Running(redis_url=URL, settings={"redis_url": URL, "encryption_keys": SECRET}),

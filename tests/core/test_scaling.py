@@ -52,6 +52,15 @@ def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, *
         pytest.param(ready(1, idle_since=(LONG_IDLE,)), {"min_agents": 1}, 1, R.STEADY, id="never below the minimum"),
         pytest.param(ready(2, idle_since=(JUST_IDLE, JUST_IDLE)), {}, 2, R.STEADY, id="idle, but not for long"),
         pytest.param(
+            ready(1, plans=1, unmet=2), {}, 2, R.PROGRAM_MISSING, id="an agent of a new configuration may have it"
+        ),
+        pytest.param(ready(1, plans=1, unmet=2, updated=1), {}, 1, R.STEADY, id="one of it is there, and does not"),
+        pytest.param(ready(1, plans=1, starting=1, unmet=2), {}, 2, R.STEADY, id="one of it starts"),
+        pytest.param(
+            ready(5, plans=4, applies=1, unmet=2, outdated=3, idle_since=(JUST_IDLE,) * 3), {}, 4, R.OUTDATED,
+            id="at the maximum an idle agent makes room for one that may have a program",
+        ),
+        pytest.param(
             ready(3, plans=2, applies=1, idle_since=(LONG_IDLE, JUST_IDLE)), {}, 2, R.IDLE_AGENT,
             id="an idle agent is removed for its own idleness (F33)",
         ),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.protocol.programs import Program
+from workers.protocol.version import programs_of
 
 RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
 GAP = 60.0
@@ -96,14 +98,16 @@ class Model:
 
     # What the control plane does with leases
 
-    def acquire(self, run: str, kind: RunKind, token: str) -> Lease | None:
+    def acquire(self, run: str, kind: RunKind, token: str, programs: Sequence[Program] = ()) -> Lease | None:
         if run in self.leases:
             return self.leases[run]
+        suits = {name for name, agent in self.agents.items() if {*programs_of(agent.instance_id)} & {*programs}}
         for slots in [(1, 2), (0,)] if kind is RunKind.PLAN else [(0,)]:
             agents = [
                 name
                 for name, agent in self.agents.items()
                 if agent.accepts and any(agent.runs[slot] is None for slot in slots)
+                if not programs or name in suits
             ]
             if agents:
                 agent = max(agents, key=self._preference)

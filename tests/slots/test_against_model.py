@@ -16,10 +16,13 @@ from tests.slots.invariants import POOL, check
 from tests.slots.model import Model
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import CancelMode, Lease
+from workers.protocol.programs import Program
+from workers.protocol.version import instance_id
 from workers.slots.slot_map import SlotMap
 
 AGENTS = st.sampled_from(["agent-1", "agent-2"])
-INCARNATIONS = st.sampled_from(["first", "second"])
+TERRAFORM, TOFU = map(Program.of_word, ("terraform/1.9.8", "tofu/1.10.1"))
+INCARNATIONS = st.sampled_from(["first", instance_id("second", [TERRAFORM]), instance_id("third", [TERRAFORM, TOFU])])
 RUNS = st.sampled_from([f"run-{number}" for number in range(7)])
 CLAIMS = st.sampled_from(["mine", "theirs"])
 KINDS = st.sampled_from(RunKind)
@@ -103,9 +106,9 @@ class SlotMachine(RuleBasedStateMachine):
     def heartbeat(self, agent: str, instance_id: str, data: st.DataObject) -> None:
         self.both("heartbeat", agent, instance_id, self.some_tokens(data), self.some_tokens(data))
 
-    @rule(run=RUNS, kind=KINDS)
-    def acquire(self, run: str, kind: RunKind) -> None:
-        self.both("acquire", run, kind, self.fresh_token())
+    @rule(run=RUNS, kind=KINDS, programs=st.sampled_from([(), (), (TOFU,), (TERRAFORM, TOFU)]))
+    def acquire(self, run: str, kind: RunKind, programs: tuple[Program, ...]) -> None:
+        self.both("acquire", run, kind, self.fresh_token(), programs)
 
     @rule(other=AGENTS, data=st.data())
     def redeem(self, other: str, data: st.DataObject) -> None:

@@ -10,6 +10,8 @@ from tests.slots.invariants import POOL
 from workers.protocol.errors import Damaged, InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.protocol.programs import Program
+from workers.protocol.version import instance_id
 from workers.slots.keys import PoolKeys
 from workers.slots.records import text
 from workers.slots.slot_map import SlotMap, snapshots
@@ -18,6 +20,10 @@ PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 RUNNING, RESERVED = SlotState.RUNNING, SlotState.RESERVED
 INTERRUPT, KILL = CancelMode.INTERRUPT, CancelMode.KILL
 KEYS = PoolKeys(POOL).slot_map
+
+
+def programs(*words: str) -> list[Program]:
+    return [program for word in words if (program := Program.of_word(word))]
 
 
 def place(lease: Lease | None) -> tuple[str, int] | None:
@@ -62,6 +68,35 @@ class TestAcquire:
             clock.now += 1
             slots.register(name, "life")
         assert place(slots.acquire("run", APPLY, "token")) == ("b", 0)
+
+    def test_an_agent_gets_no_run_whose_program_it_does_not_have_however_busy_it_is(self, slots: SlotMap) -> None:
+        old, new = programs("terraform/1.9.8", "terraform/1.10.1")
+        for number in range(45):
+            slots.register(f"old-{number}", instance_id("life", [old]))
+            slots.acquire(f"run-{number}", PLAN, f"t-{number}", [old])
+        slots.register("new", instance_id("life", [old, new]))
+        slots.register("silent-about-it", "life")
+
+        assert place(slots.acquire("run", APPLY, "token", [new])) == ("new", 0)
+        assert place(slots.acquire("plan", PLAN, "token", [new])) == ("new", 1)
+        assert slots.acquire("other", APPLY, "other", [new]) is None
+
+    def test_a_plan_prefers_a_plan_only_slot_among_the_agents_that_have_its_program(self, slots: SlotMap) -> None:
+        [wanted] = programs("tofu/1.10.1")
+        for name in ("busy", "idle"):
+            slots.register(name, instance_id("life", [wanted]))
+        busy = slots.acquire("run-1", PLAN, "t-1", [wanted])
+        assert busy
+        assert place(slots.acquire("run-2", PLAN, "t-2", [wanted])) == (busy.agent, 2)
+        slots.register("idle-without", "life")
+        other = {"busy": "idle", "idle": "busy"}[busy.agent]
+
+        assert place(slots.acquire("run", PLAN, "token", [wanted])) == (other, 1)
+
+    def test_a_program_is_no_beginning_of_another_version(self, slots: SlotMap) -> None:
+        has, wants = programs("terraform/1.10.1", "terraform/1.10.12")
+        slots.register("a", instance_id("life", [wants]))
+        assert slots.acquire("run", PLAN, "token", [has]) is None
 
     def test_a_run_that_holds_a_slot_gets_the_same_lease_again(self, slots: SlotMap, clock: Clock) -> None:
         slots.register("a", "life")

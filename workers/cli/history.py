@@ -131,6 +131,7 @@ def _facts(run: RunView, approval: str | None) -> Table:
         "Changes": changes(run),
         "Warning": destruction(run),
         "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,
+        "Program": f"{run.program or 'not chosen yet'}, for {run.terraform}" if run.terraform else run.program,
         "Commit": run.commit,
         "Attempt": run.attempt,
         "Created": _moment(run.created_at),

@@ -32,6 +32,13 @@ Longer = Annotated[int, typer.Option("--for", metavar="TIME", parser=_seconds, h
 
 _VARIABLE = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
 VARIABLES = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VARIABLE)]
+TERRAFORM = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REQUIRED",
+        help="Program and version that runs need, as 'terraform ~> 1.9' or 'tofu 1.10.x'; '' for any.",
+    ),
+]
 RUN_OPTIONS: dict[str, Any] = {
     "target": Annotated[
         list[str] | None, typer.Option(metavar="ADDRESS", help="Plan this resource or module alone. May be repeated.")

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from workers.cli import pool_operations
 from workers.cli.console import answer, console, say, show_json, show_table
-from workers.cli.options import AsJson, PoolName, with_options
+from workers.cli.options import TERRAFORM, AsJson, PoolName, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
 from workers.cli.slots import slots_tables
 from workers.cli.specifications import CheckOption, FileOption, apply_all, read
@@ -40,6 +40,7 @@ def _options(section: str, model: type[BaseModel], flag: str) -> Iterator[tuple[
 
 _SETTINGS: dict[str, Any] = {
     "image": Annotated[str | None, typer.Option(help="The agents' image, in a pool of type kubernetes.")],
+    "terraform": TERRAFORM,
     **dict(_options("limits", PoolLimits, "--{}")),
     **dict(_options("timeouts", PoolTimeouts, "--{}-timeout")),
 }
@@ -67,6 +68,8 @@ def show(name: PoolName, as_json: AsJson = False) -> None:
     say("\nLimits and timeouts", style="bold")
     for what, value in {**pool.limits, **pool.timeouts, "attempts": pool.attempts}.items():
         say(f"  {what} = {value:g}")
+    say(f"  terraform = {pool.terraform or 'any'}")
+    say(f"  programs of its agents = {', '.join(pool.programs) or 'none has registered yet'}")
     if pool.adopting:
         again = f"terraslot pool adopt-deployment {name} {pool.deployment}"
         say(f"\nThe pool adopts the Deployment {pool.deployment}. If that stopped half-way, continue with `{again}`.")
@@ -145,6 +148,8 @@ def _merged(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     for section in ("limits", "timeouts"):
         said = {name.removeprefix(f"{section}_"): given[name] for name in given if name.startswith(f"{section}_")}
         spec = spec | {section: spec.get(section, {}) | said}
+    if "terraform" in given:
+        spec = spec | {"terraform": given["terraform"] or None}
     return spec | (
         {"kubernetes": (spec.get("kubernetes") or {}) | {"image": given["image"]}} if "image" in given else {}
     )

@@ -39,6 +39,7 @@ from workers.services import workspaces
 from workers.services.formatting import duration
 from workers.services.runs import views as run_views
 from workers.services.runs.logs import LogReader
+from workers.services.runs.requirements import required
 from workers.services.runs.submit import RunRequest, expect_approvable
 from workers.services.runs.views import RunView
 from workers.services.secrets.variables import of_run
@@ -187,12 +188,14 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
 def _enqueue(task: str, workspace: str, **options: Any) -> str:
     """Send the task of a run; return the run's id.
 
-    Raises ``ValidationError`` and :class:`UnknownWorkspace` before anything is sent.
+    Raises ``ValidationError``, :class:`UnknownWorkspace` and :class:`UnknownVersion` before anything is sent.
     """
     request = RunRequest(workspace=workspace, **options)
     spec = workspaces.get(system(), workspace)
     kind = RunKind.PLAN_AND_APPLY if task == names.PLAN_AND_APPLY else RunKind.PLAN
     expect_approvable(spec, kind, request, actor())
+    with system().database.read() as session:
+        required(system(), session, spec)
     # Celery would try for twenty seconds to reach a result backend that isn't there.
     system().slots(spec.pool).stats()
     run_id = str(uuid.uuid4())

@@ -10,7 +10,7 @@ import typer
 from workers.cli import sources
 from workers.cli.actor import actor
 from workers.cli.console import answer, say, show_json, show_table
-from workers.cli.options import VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
+from workers.cli.options import TERRAFORM, VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
 from workers.cli.sources import SOURCE
 from workers.cli.specifications import CheckOption, FileOption, apply_all, read
@@ -24,6 +24,7 @@ _ENV = "Environment variable. May be repeated."
 _SETTINGS: dict[str, Any] = {
     **SOURCE,
     "pool": Annotated[str | None, typer.Option(help="The pool that runs it.")],
+    "terraform": TERRAFORM,
     "var": VARIABLES,
     "env": Annotated[list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help=_ENV)],
     "auto_apply": Annotated[
@@ -59,6 +60,12 @@ _REMOVALS: dict[str, Any] = {
 _FIELDS = ("pool", "auto_apply", "confirm_timeout")
 
 
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that options give as they are; a requirement that is empty is none."""
+    said = {field: given[field] for field in _FIELDS if field in given}
+    return said | ({"terraform": given["terraform"] or None} if "terraform" in given else {})
+
+
 @app.command()
 @with_options(_SETTINGS | _ADOPTION | SENSITIVE)
 def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any]) -> None:
@@ -73,7 +80,7 @@ def create(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
         environment=assignments("env", given),
         approval=_approval({}, given),
         timeouts=_timeouts(given),
-        **{field: given[field] for field in _FIELDS if field in given},
+        **_fields(given),
     )
     workspaces.create(system(), spec, change(given).given, adopt_state=given.get("adopt_state"))
     _tell(workspaces.get(system(), name), "created", as_json=as_json)
@@ -85,7 +92,7 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
     """Change what is given; the rest stays. Runs that were planned keep what they were planned with."""
     old = workspaces.get(system(), name)
     changed = {
-        **{field: given[field] for field in _FIELDS if field in given},
+        **_fields(given),
         "source": sources.named(given) or sources.changed(old.source, given),
         "variables": _without(old.variables | variables(given), given.get("unset_var", ())),
         "environment": _without(old.environment | assignments("env", given), given.get("unset_env", ())),
@@ -132,6 +139,8 @@ def show(name: WorkspaceName, as_json: AsJson = False) -> None:
     say(f"  pool = {spec.pool}")
     say(f"  source = {sources.place(spec.source)}")
     say(f"  applies = {_applies(spec)}")
+    if spec.terraform:
+        say(f"  terraform = {spec.terraform}")
     for rule, value in spec.approval.model_dump(exclude_defaults=True).items():
         say(f"  approval {rule} = {', '.join(value) if rule == 'names' else value}")
     say(f"  confirm timeout = {f'{spec.confirm_timeout} s' if spec.confirm_timeout else 'that of the pool'}")

@@ -15,6 +15,10 @@ class UnknownAgent(InvalidRequest):
     """No agent has this name."""
 
 
+class UnknownVersion(InvalidRequest):
+    """No agent of the pool has the Terraform that a run requires; the message says which ones they have."""
+
+
 class UnknownRun(InvalidRequest):
     """No run, or more than one, has this id."""
 

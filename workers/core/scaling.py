@@ -31,6 +31,7 @@ class ScalingReason(StrEnum):
     COLD_START = "runs wait and there is no agent"
     APPLIES_WAIT = "more applies wait than there are free apply slots"
     PLANS_WAIT = "more plans wait than there are free slots"
+    PROGRAM_MISSING = "runs wait for a program that no agent has, and new agents may have it"
     HIGH_UTILISATION = "utilisation above 80 %"
     LOW_UTILISATION = "utilisation below 20 % and an agent idle long enough"
     IDLE_AGENT = "an agent was idle long enough and the others can do without it"
@@ -47,7 +48,8 @@ class PoolFacts:
     ``pending_*`` count only runs that a free slot would let start (F6). ``idle_since`` has one entry for each
     ready agent whose slots are all idle, ``failures`` one for each pod that failed or never registered lately.
     ``outdated`` counts those idle agents whose pod was made from an earlier configuration of the pool, ``updated``
-    the ready agents whose pod was made from the current one.
+    the ready agents whose pod was made from the current one. ``unmet`` counts runs that require a program which none of
+    the ready agents has; they are in no ``pending_*``.
     """
 
     ready: int = 0
@@ -62,6 +64,7 @@ class PoolFacts:
     failures: tuple[float, ...] = ()
     outdated: int = 0
     updated: int = 0
+    unmet: int = 0
 
     @property
     def current(self) -> int:
@@ -99,6 +102,8 @@ def decide(facts: PoolFacts, limits: PoolLimits, now: float) -> Decision:
     missing, reason = _shortage(facts, limits)
     if missing:
         return _grow(facts, limits, missing, reason, now)
+    if facts.unmet and not facts.updated and not facts.starting and facts.current < limits.max_agents:
+        return _grow(facts, limits, 1, ScalingReason.PROGRAM_MISSING, now)
     if facts.pending_applies:  # one of the idle agents is about to get it
         return Decision(facts.current, facts.current, ScalingReason.STEADY)
     if why := _removable(facts, limits, now):

@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Self
 
 from workers.protocol.kinds import RunKind
-from workers.protocol.version import protocol_of
+from workers.protocol.programs import Program
+from workers.protocol.version import programs_of, protocol_of
 
 SLOTS_PER_AGENT = 3
 APPLY_SLOT = 0
@@ -84,6 +85,11 @@ class AgentRecord:
     def protocol(self) -> int:
         """The version of the protocol that it registered with."""
         return protocol_of(self.instance_id)
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The programs that it registered with."""
+        return programs_of(self.instance_id)
 
     @property
     def available(self) -> bool:

@@ -15,12 +15,15 @@ from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.names import AgentName, Name, RunId
 from workers.protocol.plan_detail import PlanDetail
+from workers.protocol.programs import NAMES, VERSION, Required
 from workers.protocol.run_options import RunOptions
 from workers.protocol.sources import Environment, Source, Tagged, Variables
 
 MAX_ERROR = 16_000
 MAX_OUTPUTS_BYTES = 64_000
 LIVE_LOG_BYTES = 4 << 20
+
+_Program = Annotated[str, Field(pattern=rf"^(?:{'|'.join(NAMES)}) {VERSION}$", max_length=100)]
 
 
 class _Message(BaseModel):
@@ -45,7 +48,8 @@ class Order(_Message):
     ``commit`` is set once a git ref has been resolved. ``state_path`` is where state is kept if the configuration
     names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the
     pool, the workspace and the run, for holders of the pool's payload key. ``options``: an agent of version 1 would
-    ignore them, and is given no order that has any.
+    ignore them, and is given no order that has any. ``terraform``: what the plan requires of its program; an apply has
+    the program of its plan. Only an agent that has named such a program is given such an order.
     """
 
     run: RunId
@@ -64,6 +68,7 @@ class Order(_Message):
     timeout: float = Field(gt=0)
     interrupt_grace: float = Field(gt=0)
     state_path: str | None = None
+    terraform: Required | None = None
 
 
 class CancelRequest(_Message):
@@ -82,11 +87,15 @@ class _RunReport(_Message):
 
 
 class PhaseStarted(Tagged, _RunReport):
-    """The token is redeemed and terraform is about to start. ``commit`` is the tree that is used, if it is git's."""
+    """The token is redeemed and terraform is about to start. ``commit`` is the tree that is used, if it is git's.
+
+    ``program``: which Terraform of which version that is, where it is known by then.
+    """
 
     type: Literal["phase_started"] = "phase_started"
     phase: Phase
     commit: str | None = None
+    program: _Program | None = None
 
 
 class PhaseFinished(Tagged, _RunReport):
@@ -95,7 +104,8 @@ class PhaseFinished(Tagged, _RunReport):
     ``outcome`` ``succeeded`` carries counts and outputs; ``failed`` carries a reason and Terraform's own error text,
     ``cancelled`` may carry what Terraform said about being interrupted. ``changed`` says whether the plan holds
     anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here. ``plan``: what
-    becomes of each resource; agents of 0.1 do not tell, and its control planes refuse to read it.
+    becomes of each resource; ``program``: which Terraform of which version made or applied it. Agents of 0.1 tell
+    neither, and its control planes refuse to read them.
     """
 
     type: Literal["phase_finished"] = "phase_finished"
@@ -108,6 +118,7 @@ class PhaseFinished(Tagged, _RunReport):
     reason: FailureReason | None = None
     error: str | None = Field(default=None, max_length=MAX_ERROR)
     plan: PlanDetail | None = None
+    program: _Program | None = None
 
 
 class AgentRegistered(Tagged, _Message):

@@ -2,13 +2,14 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import structlog
 
 from workers.core.pods import Pod, PodPhase, SafeToEvict
+from workers.core.programs import PoolPrograms
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.services.system import System
@@ -69,9 +70,14 @@ class PodSnapshot:
         return list(self._pods.values())
 
     @property
+    def template(self) -> str:
+        """The :attr:`Pod.template` of pods that are made from the pool's present configuration."""
+        return self._backend.template(self.spec)
+
+    @property
     def outdated(self) -> list[Pod]:
         """The pods that were made from an earlier configuration of their pool."""
-        template = self._backend.template(self.spec)
+        template = self.template
         return [pod for pod in self._pods.values() if pod.template not in (None, template)]
 
     def cordoned_nodes(self) -> frozenset[str] | None:
@@ -149,3 +155,12 @@ def set_status(system: System, pool: str, problem: str | None) -> None:
     if message != before and (message or (before or "").startswith(_NOW)):
         with system.database.begin() as session:
             pools.set_status(session, pool, message, system.now())
+
+
+def note_programs(system: System, pool: str, change: Callable[[PoolPrograms], PoolPrograms]) -> None:
+    """Store which programs the agents of a pool have, as ``change`` makes it of what is stored."""
+    with system.database.read() as session:
+        known = pools.with_programs(session, pool)[1]
+    if change(known) != known:
+        with system.database.begin() as session:
+            pools.change_programs(session, pool, change, system.now())

@@ -87,7 +87,8 @@ def build(config: Settings, celery: Celery) -> System:
         "TERRASLOT_LOG_FORMAT": config.log_format,
     }
     # In a Kubernetes pod, the image holds Terraform.
-    terraform = {"TERRASLOT_TERRAFORM": config.terraform} if config.terraform else {}
+    given = {"TERRASLOT_TERRAFORM": config.terraform, "TERRASLOT_TERRAFORM_VERSIONS": config.terraform_versions}
+    terraform = {name: str(value) for name, value in given.items() if value}
     api = Api(config.kubeconfig, config.namespace)
     backends: dict[str, PodBackend] = {
         "local": LocalPods(config.home, environment | terraform, user=system_user.named(config.local_user)),

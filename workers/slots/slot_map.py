@@ -28,6 +28,7 @@ import redis
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.protocol.programs import Program
 from workers.slots import records
 from workers.slots.keys import SLOT_MAP, PoolKeys
 from workers.slots.records import run_id, word
@@ -93,13 +94,14 @@ class SlotMap:
 
     # What the control plane does with leases
 
-    def acquire(self, run: str, kind: RunKind, token: str) -> Lease | None:
+    def acquire(self, run: str, kind: RunKind, token: str, programs: Sequence[Program] = ()) -> Lease | None:
         """Find a slot for the run and take it; None if there is none. A lease that the run holds is returned as is.
 
-        So compare the token: another one than ``token`` is of another request for this run. Raises :class:`Damaged`
-        where the run's record can't be read.
+        So compare the token: another one than ``token`` is of another request for this run. ``programs``: the agent
+        has one of these; without any, every agent will do. Raises :class:`Damaged` where the run's record can't be
+        read.
         """
-        reply = self._run("acquire", run_id(run), kind.value, word(token))
+        reply = self._run("acquire", run_id(run), kind.value, word(token), *(program.word for program in programs))
         lease = None if reply is None else records.lease(run, reply)
         if reply is not None and lease is None:
             raise Damaged(f"The lease of run {run} can't be read: a cycle of its pool removes it.")

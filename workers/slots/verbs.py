@@ -19,7 +19,7 @@ VERBS = {
     },
 }  # fmt: skip
 # How many of the keys these take; the others take the five of the slot map, without the watch.
-FIRST_KEYS = {"acquire": 2, "release": 3, "mark_silent": 6, "watched": 6}
+FIRST_KEYS = {"acquire": 4, "release": 3, "mark_silent": 6, "watched": 6}
 # What an agent's credential can call: it may send no text.
 _OF_AGENTS = ("agent", "drain", "heartbeat", "redeem", "register")
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from workers.core.pools import PoolPolicy
+from workers.protocol.programs import Required
 from workers.specs.kubernetes import KubernetesSpec
 
 
@@ -13,12 +14,14 @@ class PoolSpec(PoolPolicy):
     """The configuration of a pool.
 
     ``sensitive``: the names of variables for all its workspaces; their values are stored elsewhere, encrypted.
-    ``kubernetes``: the pods of a pool of type ``kubernetes``; other pools have no such section.
+    ``kubernetes``: the pods of a pool of type ``kubernetes``; other pools have no such section. ``terraform``: the
+    program and version that runs require whose workspaces name none, as in ``terraform ~> 1.9``.
     """
 
     type: Literal["local", "kubernetes"] = "local"
     sensitive: tuple[str, ...] = ()
     kubernetes: KubernetesSpec | None = None
+    terraform: Required | None = None
 
     @model_validator(mode="after")
     def _pods_fit_type(self) -> Self:

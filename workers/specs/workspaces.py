@@ -10,6 +10,7 @@ from workers.core.approval import Approval
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import Phase
 from workers.protocol.names import Name
+from workers.protocol.programs import Required
 from workers.protocol.sources import (
     ArchiveSource,
     DirectorySource,
@@ -32,7 +33,8 @@ class WorkspaceTimeouts(Value):
 class WorkspaceSpec(BaseModel):
     """The configuration of a workspace. ``confirm_timeout`` is in seconds; None means the pool's.
 
-    ``sensitive``: the names of its sensitive variables; their values are stored elsewhere, encrypted.
+    ``sensitive``: the names of its sensitive variables; their values are stored elsewhere, encrypted. ``terraform``:
+    the program and version that its runs require, as in ``terraform ~> 1.9``; None means what the pool requires.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -47,6 +49,7 @@ class WorkspaceSpec(BaseModel):
     confirm_timeout: int | None = Field(default=None, ge=60, le=30 * 86400)
     approval: Approval = Approval()
     timeouts: WorkspaceTimeouts = WorkspaceTimeouts()
+    terraform: Required | None = None
 
     @model_validator(mode="after")
     def _somebody_approves(self) -> Self:

@@ -4,7 +4,7 @@ One that can't be read, written by another version or a person, concerns itself 
 names, and then one at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace, Unreadable
+from workers.core.programs import PoolPrograms
 from workers.protocol.validation import problems
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
@@ -115,6 +116,10 @@ class _Configurations(Generic[Spec]):
         return {"spec": spec.model_dump(mode="json", exclude_defaults=True), "updated_at": now}
 
 
+_POOL_WITH_PROGRAMS = sa.select(Pool.spec, Pool.programs).where(Pool.name == sa.bindparam("name"))
+_POOL_PROGRAMS = sa.select(Pool.programs).where(Pool.name == sa.bindparam("name")).with_for_update()
+
+
 class _Pools(_Configurations[PoolSpec]):
     def set_status(self, session: Session, name: str, message: str | None, now: datetime) -> None:
         """Store what keeps the pool from its desired state; None where nothing does."""
@@ -127,6 +132,25 @@ class _Pools(_Configurations[PoolSpec]):
             raise self.unknown(name)
         message: str | None = row.status_message
         return message
+
+    def with_programs(self, session: Session, name: str) -> tuple[PoolSpec, PoolPrograms]:
+        """Return a pool with what its agents have. Raises as :meth:`get`."""
+        try:
+            row = session.execute(_POOL_WITH_PROGRAMS, {"name": name}).one_or_none()
+            if row is None:
+                raise self.unknown(name)
+            return self.spec.model_validate(row.spec), PoolPrograms.stored(row.programs)
+        except ValueError as error:
+            raise self._unreadable(name, error) from error
+
+    def change_programs(
+        self, session: Session, name: str, change: Callable[[PoolPrograms], PoolPrograms], now: datetime
+    ) -> None:
+        """Store what agents have as ``change`` makes it of what is stored."""
+        row = session.execute(_POOL_PROGRAMS, {"name": name}).one_or_none()
+        if row is None:
+            raise self.unknown(name)
+        self._change(session, name, programs=change(PoolPrograms.stored(row.programs)).row, updated_at=now)
 
     def expect_unused(self, session: Session, name: str) -> None:
         self.expect_no_workspace(session, name)

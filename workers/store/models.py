@@ -90,7 +90,10 @@ class Base(DeclarativeBase):
 
 
 class Pool(Base):
-    """A pool. ``spec`` is a :class:`PoolSpec`; ``status_message`` says what keeps the pool from its desired state."""
+    """A pool. ``spec`` is a :class:`PoolSpec`; ``status_message`` says what keeps the pool from its desired state.
+
+    ``programs``: the :class:`PoolPrograms` of its agents; None where none has registered yet.
+    """
 
     __tablename__ = "pools"
 
@@ -99,6 +102,7 @@ class Pool(Base):
     status_message: Mapped[str | None] = mapped_column(SanitizedText)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    programs: Mapped[dict[str, Any] | None]
 
 
 class Workspace(Base):
@@ -138,7 +142,8 @@ class Run(Base):
     when its outcome became a Celery result. ``delivery_claimed_until``: a worker makes it one until then.
     ``options``: a :class:`RunOptions`, None for none. ``message``: why its caller asked for it. ``encrypted``: its own
     sensitive variables, until it is over. ``actor``: who asked for it, None where that was not said.
-    ``remind_at``: when people are reminded that its confirmation expires; None once they were.
+    ``remind_at``: when people are reminded that its confirmation expires; None once they were. ``terraform``: the
+    program that it requires, as its workspace or pool did when it was asked for. ``program``: what made its plan.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
     while no run of its workspace is active, the workspace is not locked, and it is the first of those that wait.
@@ -184,6 +189,8 @@ class Run(Base):
     actor: Mapped[str | None] = mapped_column(SanitizedText)
     remind_at: Mapped[datetime | None]
     round: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    terraform: Mapped[str | None] = mapped_column(sa.String(200))
+    program: Mapped[str | None] = mapped_column(sa.String(100))
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 

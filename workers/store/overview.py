@@ -30,12 +30,14 @@ _DECISIONS_FROM = (
 class StoredPool:
     """One pool: its configuration as JSON, its status message, its runs and the latest decisions about its size.
 
-    ``holding``: the runs that hold a slot, the oldest first. ``pending``: by kind, how many runs a free slot would let
-    start. ``waiting``: the first of them, in the order in which they start.
+    ``programs``: what its agents have, as it is stored. ``holding``: the runs that hold a slot, the oldest first.
+    ``pending``: by kind, how many runs a free slot would let start. ``waiting``: the first of them, in the order in
+    which they start.
     """
 
     spec: str
     status_message: str | None
+    programs: dict[str, Any] | None
     holding: Sequence[Run]
     pending: Mapping[RunKind, int]
     waiting: Sequence[Run]
@@ -59,7 +61,8 @@ def read(
     first = sa.select(Run).join(ranked, ranked.c.id == Run.id).where(ranked.c.rank <= waiting).order_by(*START_ORDER)
     latest = sa.select(ScalingDecision).join(Pool, Pool.name == ScalingDecision.pool).where(chosen(Pool.name))
     latest = latest.where(ScalingDecision.id >= sa.func.coalesce(_DECISIONS_FROM, 0))
-    rows = sa.select(Pool.name, sa.cast(Pool.spec, sa.Text), Pool.status_message).where(chosen(Pool.name))
+    columns = Pool.name, sa.cast(Pool.spec, sa.Text), Pool.status_message, Pool.programs
+    rows = sa.select(*columns).where(chosen(Pool.name)).order_by(Pool.name)
 
     pending = defaultdict[str, dict[RunKind, int]](lambda: dict.fromkeys(RunKind, 0))
     for pool, kind, count in session.execute(counts.group_by(Run.pool, Run.kind)):
@@ -67,8 +70,10 @@ def read(
     holding_of, waiting_of = _by_pool(session.scalars(holders)), _by_pool(session.scalars(first))
     decisions_of = _by_pool(session.scalars(latest.order_by(ScalingDecision.id.desc()), {"decisions": decisions}))
     return {
-        name: StoredPool(spec, status, holding_of[name], pending[name], waiting_of[name][:waiting], decisions_of[name])
-        for name, spec, status in session.execute(rows.order_by(Pool.name))
+        name: StoredPool(
+            spec, status, programs, holding_of[name], pending[name], waiting_of[name][:waiting], decisions_of[name]
+        )
+        for name, spec, status, programs in session.execute(rows)
     }
 
 

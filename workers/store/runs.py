@@ -5,6 +5,7 @@
 first, and nothing was written. :mod:`workers.store.workspace_queue` decides which runs may start.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -44,6 +45,7 @@ NEXT = (
     .order_by(*START_ORDER)
     .limit(bindparam("limit"))
 )
+_NEXT_WITHOUT = NEXT.where(or_(Run.terraform.is_(None), Run.terraform.not_in(bindparam("without", expanding=True))))
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
 
 
@@ -212,20 +214,37 @@ def recent(
     return _all(session, wanted.order_by(Run.created_at.desc(), Run.id.desc()).limit(limit))
 
 
-def runnable(session: Session, pool: str, kinds: Collection[RunKind], limit: int) -> list[Run]:
+def runnable(
+    session: Session, pool: str, kinds: Collection[RunKind], limit: int, without: Mapping[RunKind, Collection[str]] = {}
+) -> list[Run]:
     """Return the runs of ``pool`` that need nothing but a slot, by priority, then round, then age.
 
     At most one of a workspace changes state. Reads up to ``limit`` rows of each kind, however many runs wait.
+    ``without``: by kind, the requirements of runs that are left out.
     """
-    found = [run for kind in kinds for run in _all(session, NEXT, pool=pool, kind=kind, limit=limit)]
+    found = [run for kind in kinds for run in _next(session, pool, kind, limit, without.get(kind, ()))]
     return sorted(found, key=lambda run: (-run.priority, run.round, run.created_at, run.id))[:limit]
+
+
+def _next(session: Session, pool: str, kind: RunKind, limit: int, without: Collection[str]) -> list[Run]:
+    if not without:
+        return _all(session, NEXT, pool=pool, kind=kind, limit=limit)
+    return _all(session, _NEXT_WITHOUT, pool=pool, kind=kind, limit=limit, without=sorted(without))
 
 
 def pending_counts(session: Session, pool: str) -> tuple[int, int]:
     """Return how many plans and how many plan_and_applies a free slot would let start."""
-    counted = select(Run.kind, func.count()).where(Run.pool == pool, text(RUNNABLE)).group_by(Run.kind)
-    counts = dict(session.execute(counted).all())
-    return counts.get(RunKind.PLAN, 0), counts.get(RunKind.PLAN_AND_APPLY, 0)
+    counts = Counter[RunKind]()
+    for (kind, _), count in pending_by_requirement(session, pool).items():
+        counts[kind] += count
+    return counts[RunKind.PLAN], counts[RunKind.PLAN_AND_APPLY]
+
+
+def pending_by_requirement(session: Session, pool: str) -> dict[tuple[RunKind, str | None], int]:
+    """Return how many runs a free slot would let start, by kind and by what they require of their program."""
+    grouped = select(Run.kind, Run.terraform, func.count()).where(Run.pool == pool, text(RUNNABLE))
+    rows = session.execute(grouped.group_by(Run.kind, Run.terraform))
+    return {(kind, required): count for kind, required, count in rows}
 
 
 def holding(session: Session, pool: str) -> list[Run]:

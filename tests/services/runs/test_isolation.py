@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from tests.services.conftest import ControlPlane, HandAgent
 from workers.core.errors import RunFailed
 from workers.core.lifecycle import RunStatus
+from workers.core.programs import PoolPrograms
 from workers.protocol.encryption import NoKey, new_key
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
@@ -241,7 +242,7 @@ def test_a_dispatcher_gives_back_no_slot_that_somebody_else_took_for_the_run(con
     control.slots.register("default-1", "life-1")
     theirs = control.slots.acquire(run.id, run.kind, orders.new_token())
     spoil_source(control, "net")
-    assert start(control.system, control.slots, control.spec(), run) is False
+    assert start(control.system, control.slots, (control.spec(), PoolPrograms()), run) is False
     assert control.slots.find(run.id) == theirs
 
 

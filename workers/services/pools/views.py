@@ -12,6 +12,7 @@ from typing import Any
 
 from workers.core.errors import UnknownPool, Unreadable
 from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.core.programs import PoolPrograms
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
@@ -43,12 +44,13 @@ class SlotView:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """One agent and its three slots. ``state``: available, draining or silent."""
+    """One agent and its three slots. ``state``: available, draining or silent. ``programs``: as ``terraform 1.9.8``."""
 
     name: str
     state: str
     registered_at: datetime
     heartbeat_at: datetime
+    programs: tuple[str, ...]
     slots: tuple[SlotView, ...]
 
 
@@ -81,7 +83,8 @@ class PoolView:
 
     ``pending`` counts by kind the runs that lack nothing but a slot, ``waiting`` shows the first of them; ``runs``
     counts by status those that hold a slot. Of a pool that can't be read the ``type`` is ``unreadable``, and its limits
-    and timeouts are unknown: None.
+    and timeouts are unknown: None. ``terraform``: what its runs require unless their workspaces do; ``programs``: what
+    its agents have, or the last ones had.
     """
 
     name: str
@@ -93,6 +96,8 @@ class PoolView:
     deployment: str | None
     adopting: bool
     sensitive: tuple[str, ...]
+    terraform: str | None
+    programs: tuple[str, ...]
     slots: SlotCounts
     agents: tuple[AgentView, ...]
     pending: dict[str, int]
@@ -150,6 +155,7 @@ def _unreadable(name: str, why: str) -> PoolView:
         type="unreadable",
         limits=dict.fromkeys(PoolLimits.model_fields),
         timeouts=dict.fromkeys(PoolTimeouts.model_fields),
+        programs=(),
         slots=SlotCounts(0, 0, 0, 0, 0, 0),
         agents=(),
         pending=dict.fromkeys(map(str, RunKind), 0),
@@ -171,6 +177,7 @@ def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged) ->
         spec,
         limits=spec.limits.model_dump(),
         timeouts=spec.timeouts.model_dump(),
+        programs=tuple(map(str, PoolPrograms.stored(stored.programs).programs)),
         slots=shown(SlotCounts, stats, free_plan_and_apply=stats.free_apply),
         agents=tuple(_agent(record, holding) for record in agents),
         pending={kind.value: count for kind, count in stored.pending.items()},
@@ -188,6 +195,7 @@ def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:
         state="silent" if record.silent else "draining" if record.draining else "available",
         registered_at=_time(record.registered_at),
         heartbeat_at=_time(record.heartbeat_at),
+        programs=tuple(map(str, record.programs)),
         slots=tuple(_slot(slot, held.get(slot), holding) for slot in range(SLOTS_PER_AGENT)),
     )
 

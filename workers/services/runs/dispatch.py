@@ -5,22 +5,27 @@ dispatches once more, so that no wake-up is lost. What adds a run calls :func:`d
 by a message (:mod:`workers.services.runs.wake`); beat does so too, as a safety net.
 """
 
+from collections import defaultdict
 from typing import Any
 
 import structlog
 
+from workers.core.errors import UnknownVersion
 from workers.core.lifecycle import RunEvent, RunStatus
+from workers.core.programs import PoolPrograms
 from workers.protocol import names
 from workers.protocol.encryption import NoKey
 from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import Lease, PoolStats
 from workers.protocol.messages import Order
+from workers.protocol.programs import Program
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import deadline, fail, record
 from workers.services.runs.logs import move
+from workers.services.runs.requirements import expect_available
 from workers.services.runs.wake import request_cold_start
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
@@ -34,6 +39,18 @@ log = structlog.get_logger(__name__)
 ROUNDS = 10
 # Runs read at a time: at least as many as an ordinary pool has free slots.
 BATCH = 100
+_Pool = tuple[PoolSpec, PoolPrograms]
+
+
+class _PassedOver(defaultdict[RunKind, set[str]]):
+    """By kind, what runs require that no agent with a free slot has: those behind them are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(set)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.values()))
 
 
 def dispatch(system: System, pool: str) -> int:
@@ -65,19 +82,20 @@ def dispatch_new(system: System, pool: str) -> None:
 
 def _give_all(system: System, pool: str) -> int:
     slots = system.slots(pool)
-    given, wide = 0, False
+    given, wide, passed_over = 0, False, _PassedOver()
     while kinds := _kinds_with_room(stats := slots.stats()):
         # No more than there are free slots, unless some of those runs can't start now.
         limit = BATCH if wide else min(BATCH, stats.free_plan)
         with system.database.read() as session:
-            waiting = runs.runnable(session, pool, kinds, limit)
-            spec = pools.get(session, pool) if waiting else None
-        if spec and spec.draining:
+            waiting = runs.runnable(session, pool, kinds, limit, passed_over)
+            found = pools.with_programs(session, pool) if waiting else None
+        if found and found[0].draining:
             break
-        batch = _give(system, slots, spec, waiting) if spec else 0
+        before = passed_over.count
+        batch = _give(system, slots, found, waiting, passed_over) if found else 0
         given += batch
         # A run that was added or a slot that was freed since then has set the lock's rerun flag.
-        if len(waiting) < limit or (wide and not batch):
+        if len(waiting) < limit or (wide and not batch and passed_over.count == before):
             break
         wide = batch < limit
     return given
@@ -88,41 +106,51 @@ def _kinds_with_room(stats: PoolStats) -> set[RunKind]:
     return {kind for kind, slots in free.items() if slots}
 
 
-def _give(system: System, slots: SlotMap, spec: PoolSpec, waiting: list[Run]) -> int:
+def _give(system: System, slots: SlotMap, pool: _Pool, waiting: list[Run], passed_over: _PassedOver) -> int:
     given, full = 0, set[RunKind]()
     for run in waiting:
-        if run.kind in full:
+        if run.kind in full or run.terraform in passed_over[run.kind]:
             continue
-        taken = _try_to_start(system, slots, spec, run)
-        if taken is None:
+        taken = _try_to_start(system, slots, pool, run)
+        if taken is None and run.terraform is not None:
+            passed_over[run.kind].add(run.terraform)
+        elif taken is None:
             full.add(run.kind)
         given += bool(taken)
     return given
 
 
-def _try_to_start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
+def _try_to_start(system: System, slots: SlotMap, pool: _Pool, run: Run) -> bool | None:
     """Start a run; an error of this run alone stops no other. Raises where a server is away."""
-    with isolate("run not started", run=run.id, pool=spec.name):
+    with isolate("run not started", run=run.id, pool=run.pool):
         try:
-            return start(system, slots, spec, run)
-        except orders.NotMade as error:
-            log.warning("run can't be started", run=run.id, pool=spec.name, why=str(error))
+            return start(system, slots, pool, run)
+        except (orders.NotMade, UnknownVersion) as error:
+            log.warning("run can't be started", run=run.id, pool=run.pool, why=str(error))
             fail(system, run, str(error))
         except NoKey as error:
             # Another process may have the key, and other runs need none.
-            log.warning("run waits for a key", run=run.id, pool=spec.name, why=str(error))
-            set_status(system, spec.name, f"run {run.id} waits: {error}")
+            log.warning("run waits for a key", run=run.id, pool=run.pool, why=str(error))
+            set_status(system, run.pool, f"run {run.id} waits: {error}")
     return False
 
 
-def start(system: System, slots: SlotMap, spec: PoolSpec, run: Run) -> bool | None:
+def start(system: System, slots: SlotMap, pool: _Pool, run: Run) -> bool | None:
     """Take a slot for a pending run, commit, send the order.
 
-    Returns None where no slot is free, False where the run holds a slot already or is no longer runnable, else True.
-    Raises, having taken nothing, where its order can't be made.
+    Returns None where no agent has a free slot and what the run requires, False where the run holds a slot already or
+    is no longer runnable, else True. Raises, having taken nothing, where its order can't be made, or no agent of its
+    pool has what it requires.
     """
+    spec, programs = pool
+    meeting: list[Program] = []
+    if run.terraform is not None:
+        meeting = programs.meeting(run.terraform)
+        if not meeting:
+            expect_available(system, spec, programs, run.terraform)
+            return None
     token = orders.new_token()
-    lease = slots.acquire(run.id, run.kind, token)
+    lease = slots.acquire(run.id, run.kind, token, meeting)
     if lease is None:
         return None
     if lease.token != token:
@@ -189,7 +217,7 @@ def _dispatched(system: System, slots: SlotMap, spec: PoolSpec, run: Run, lease:
             session, run.id, RunEvent.DISPATCHED, expect=RunStatus.PENDING, now=now,
             detail={"agent": lease.agent, "slot": lease.slot},
             agent=lease.agent, slot=lease.slot, token=lease.token, attempt=run.attempt + 1, started_at=None,
-            deadline=deadline(now, spec, order.timeout),
+            program=None, deadline=deadline(now, spec, order.timeout),
         )  # fmt: skip
     return updated, order
 

@@ -96,6 +96,8 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         timeout=workspace.timeout(phase, pool),
         interrupt_grace=pool.timeouts.interrupt,
         state_path=_state_path(system, session, run) if system.pods(pool).on_this_machine else None,
+        # An apply has its plan's program, and its agent may be one that does not know the field.
+        terraform=run.terraform if phase is Phase.PLAN else None,
     )
 
 

@@ -19,6 +19,7 @@ from workers.protocol.leases import Lease
 from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
+from workers.services.pool_state import note_programs
 from workers.services.runs import deliver
 from workers.services.runs.finish import end, requeue_or_fail
 from workers.services.runs.wake import freed, request_cold_start, request_dispatch
@@ -57,6 +58,8 @@ def _agent_registered(system: System, report: AgentRegistered) -> None:
     log.info("agent registered", pool=report.pool, agent=report.agent, protocol=protocol)
     if protocol is not None and protocol < OLDEST_AGENT:
         slots.drain(report.agent)  # the next cycle says so, and replaces its pod
+    if record is not None:
+        note_programs(system, report.pool, lambda known: known.with_those_of(record))
     request_dispatch(system, report.pool)
 
 
@@ -91,6 +94,7 @@ def _phase_started(system: System, report: PhaseStarted) -> None:
     status, note = _STARTED[report.phase]
     expected: dict[str, Any] = {"expect": status, "expect_token": report.token, "now": now}
     resolved: dict[str, Any] = {"commit": report.commit} if report.commit else {}
+    program: dict[str, Any] = {"program": report.program} if report.program else {}
     detail: EventDetail = {"agent": report.agent, "commit": report.commit}
     with system.database.begin() as session:
         started = runs.note(
@@ -102,6 +106,7 @@ def _phase_started(system: System, report: PhaseStarted) -> None:
             detail=detail,
             started_at=now,
             **resolved,
+            **program,
         )
         if started is None and resolved:
             known: dict[str, Any] = {"expecting": {"commit": None}, "detail": resolved, **resolved}
@@ -154,7 +159,7 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
         "changes_destroy": report.changes.destroy,
         "outputs": report.outputs,
         "plan": report.plan,
-        **({"commit": report.commit} if report.commit else {}),
+        **{name: said for name in ("commit", "program") if (said := getattr(report, name))},
     }
 
 

@@ -15,6 +15,7 @@ from workers.protocol.run_options import RunOptions
 from workers.protocol.validation import problems
 from workers.services.runs import deliver
 from workers.services.runs.dispatch import dispatch_new
+from workers.services.runs.requirements import required
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs.workspaces import WorkspaceSpec
@@ -80,7 +81,8 @@ def submit(
     """Enter a run for ``actor``, and try to start it at once. The same id again returns the run that is there.
 
     ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id or variables that can't
-    be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist.
+    be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist, and
+    :class:`UnknownVersion` for a Terraform that no agent of its pool has.
     """
     if not names.RUN_ID.fullmatch(run_id):
         raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
@@ -88,10 +90,12 @@ def submit(
         workspace = workspaces.get(session, request.workspace)
         expect_approvable(workspace, kind, request, actor)
         variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
+        terraform = required(system, session, workspace)
         run, new = runs.add(
             session, run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
             priority=request.priority, destroy=request.destroy, options=request.options, message=request.message,
-            encrypted=request.encrypted_variables, task=task, actor=actor and actor.name, detail=by(actor) or None,
+            encrypted=request.encrypted_variables, terraform=terraform, task=task,
+            actor=actor and actor.name, detail=by(actor) or None,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
         )  # fmt: skip
     if new:

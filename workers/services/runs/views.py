@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.core.errors import Unreadable
 from workers.core.lifecycle import EventDetail, RunStatus
+from workers.core.programs import unmet
 from workers.core.silence import waits_for
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import PoolStats
 from workers.protocol.plan_detail import PlanDetail
+from workers.protocol.programs import listed
 from workers.store import plans, pools, runs, workspace_queue, workspaces
 from workers.store.database import Database
 from workers.store.models import Run
@@ -32,8 +34,9 @@ View = TypeVar("View", bound="DataclassInstance")
 class RunView:
     """One run. ``actor``: who asked for it. ``started_at`` is its phase's.
 
-    The counts in ``changes`` are None before it was planned. ``plan_destroys``: whether its plan destroys resources,
-    those that it replaces included.
+    ``terraform``: the program and version that it requires; ``program``: what made its plan. The counts in ``changes``
+    are None before it was planned. ``plan_destroys``: whether its plan destroys resources, those that it replaces
+    included.
     """
 
     run_id: str
@@ -51,6 +54,8 @@ class RunView:
     slot: int | None
     attempt: int
     commit: str | None
+    terraform: str | None
+    program: str | None
     reason: str | None
     error: str | None
     cancel_requested: bool
@@ -160,7 +165,7 @@ def why_pending(system: System, run: RunView) -> str:
     if not runnable:
         which = f"run {before.id} ({before.status})" if before else "an earlier run"
         return f"waiting for {which} of the same workspace"
-    missing = _missing(system.slots(run.pool).stats(), run.kind)
+    missing = _no_program(system, run) or _missing(system.slots(run.pool).stats(), run.kind)
     return f"{missing}; {pool_status}" if pool_status else missing
 
 
@@ -176,6 +181,15 @@ def why_silent(system: System, run: RunView) -> str | None:
     except TerraslotError:  # this process may have no way to the cluster
         return waits_for(agent, None)
     return waits_for(agent, pod, condition)
+
+
+def _no_program(system: System, run: RunView) -> str | None:
+    """Say that agents are there, and none of them has what a run requires."""
+    agents = [agent for agent in system.slots(run.pool).snapshot() if agent.available] if run.terraform else []
+    if not agents or not unmet([run.terraform], agents):
+        return None
+    have = listed({program for agent in agents for program in agent.programs}) or "no version"
+    return f"waiting for an agent that has {run.terraform}: those that take runs have {have}"
 
 
 def _missing(stats: PoolStats, kind: RunKind) -> str:

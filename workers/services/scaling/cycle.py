@@ -11,12 +11,13 @@ from workers.cluster.backend import PodBackend
 from workers.core.actions import DeletePod
 from workers.core.errors import UnknownPool
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
+from workers.core.programs import programs_of
 from workers.core.reconcile import orphaned
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
 from workers.services.errors import explained, is_outage
-from workers.services.pool_state import PodSnapshot, set_status
+from workers.services.pool_state import PodSnapshot, note_programs, set_status
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
 from workers.services.scaling.problems import problem
@@ -105,6 +106,7 @@ def _cycle(system: System, pool: str) -> None:
         run_by_deployment = adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
+        _note_programs(snapshot, agents)
         _protect_busy(snapshot, agents)
         renew_lock()
         ensure_secret_for_pool(system, spec)
@@ -117,6 +119,15 @@ def _cycle(system: System, pool: str) -> None:
         _tell(system, pool, error)
         raise
     set_status(system, pool, problem(snapshot, agents))
+
+
+def _note_programs(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
+    """Store what the agents have that are registered; where there is none, what the last ones had stays."""
+    outdated = {pod.name for pod in snapshot.outdated}
+    registered = [agent for agent in agents if snapshot.find(agent.name)]
+    if registered:
+        present = programs_of(registered, outdated, snapshot.template)
+        note_programs(snapshot.system, snapshot.spec.name, lambda _: present)
 
 
 def _tell(system: System, pool: str, error: Exception) -> None:

@@ -6,6 +6,8 @@ starting pod, or one with a running or reserved slot, is never deleted, whatever
 """
 
 import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -13,9 +15,11 @@ from typing_extensions import deprecated
 
 from workers.core.errors import PodRefused, StillInUse
 from workers.core.pods import Pod
+from workers.core.programs import unmet
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.protocol.errors import Unavailable
-from workers.protocol.leases import SlotState
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, SlotState
 from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
@@ -119,9 +123,10 @@ def observe(snapshot: PodSnapshot) -> PoolFacts:
     registered = {agent.name for agent in agents}
     unregistered = [pod for pod in snapshot.pods if pod.living and pod.name not in registered]
     with system.database.read() as session:
-        pending_plans, pending_applies = runs.pending_counts(session, spec.name)
+        pending = runs.pending_by_requirement(session, spec.name)
         failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
     available = [agent for agent in agents if agent.available]
+    waiting = _waiting(pending, available)
     leases = [lease for agent in available for lease in agent.leases]
     outdated = {pod.name for pod in snapshot.outdated}
     stats = slots.stats()
@@ -132,13 +137,28 @@ def observe(snapshot: PodSnapshot) -> PoolFacts:
         free_plan_only=stats.free_plan_only,
         used=len(leases),
         reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
-        pending_plans=pending_plans,
-        pending_applies=pending_applies,
+        pending_plans=waiting[RunKind.PLAN],
+        pending_applies=waiting[RunKind.PLAN_AND_APPLY],
         idle_since=tuple(agent.idle_since - ahead for agent in available if agent.idle_since is not None),
         failures=tuple(failures),
         outdated=sum(agent.name in outdated and not agent.leases for agent in available),
         updated=sum(agent.name not in outdated for agent in available),
+        unmet=waiting[None],
     )
+
+
+def _waiting(
+    pending: Mapping[tuple[RunKind, str | None], int], agents: Sequence[AgentRecord]
+) -> Counter[RunKind | None]:
+    """Return how many runs wait for a slot, by kind, and for a program that no agent has, under None.
+
+    Where there is no agent at all, each of them is a reason to start one.
+    """
+    missing = unmet((required for _, required in pending), agents) if agents else set[str]()
+    waiting = Counter[RunKind | None]()
+    for (kind, required), count in pending.items():
+        waiting[None if required in missing else kind] += count
+    return waiting
 
 
 def _scale(snapshot: PodSnapshot, current: int, desired: int, *, outdated_only: bool = False) -> int:

@@ -6,7 +6,8 @@
 --                       and the way back: "agent/slot" -> the run that holds it
 --   3 reserved    ZSET  the runs whose slot is reserved, by kept_until
 --   4 agents      HASH  agent -> "instance_id draining silent registered_at claim", then the cause of the drain where
---                       it is not a person's: 'cordon'
+--                       it is not a person's: 'cordon'. An instance_id is "version.unique", and after commas the
+--                       programs that the agent has: "2.c0ffee,terraform/1.9.8,tofu/1.10.1"
 --   5 heartbeats  ZSET  every agent, by the time of its last heartbeat
 --   6 watch       STRING "watched_since last_watched", of the heartbeats
 -- ARGV[1] is the time in seconds since the epoch, or '' for the server's clock; a verb's own arguments follow.
