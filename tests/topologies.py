@@ -56,12 +56,6 @@ def broker_elsewhere(directory: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def other_database(_: Path) -> Iterator[dict[str, str]]:
-    with running_valkey() as url:
-        yield {URL: url.replace("/0", "/3")}
-
-
-@contextmanager
 def special_password(directory: Path) -> Iterator[dict[str, str]]:
     with server(directory, f'requirepass "{PASSWORD}"') as port:
         yield {URL: f"redis://:{QUOTED}@127.0.0.1:{port}/0"}
@@ -87,7 +81,7 @@ def tls(directory: Path) -> Iterator[dict[str, str]]:
 
 
 class Sentinels:
-    """A primary with a replica, and three sentinels that watch them."""
+    """A primary with a replica, and three sentinels that watch them; database 3 of it is ours."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -128,7 +122,7 @@ class Sentinels:
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
-        return f"sentinel://{hosts}/0?master={MASTER}"
+        return f"sentinel://{hosts}/3?master={MASTER}"
 
     def stop(self) -> None:
         for process in self._processes.values():

@@ -28,6 +28,7 @@ SLOW = "echo begun; exec sleep 60"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "pause_after", lambda _: 0.05)
     monkeypatch.setattr(outbox, "REPEAT_AFTER", 0.1)
 
 
