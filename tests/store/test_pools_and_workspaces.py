@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace
 from workers.core.lifecycle import RunEvent, RunStatus
 from workers.core.pools import PoolLimits
+from workers.core.programs import PoolPrograms
+from workers.protocol.programs import Program, Version
 from workers.protocol.sources import DirectorySource, GitSource
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
@@ -35,6 +38,18 @@ def test_a_pool_comes_back_as_it_was_given(session, now):
     assert pools.names(session) == [POOL.name, "default"]
     pools.update(session, POOL.model_copy(update={"attempts": 1}), now)
     assert pools.get(session, "big").attempts == 1
+
+
+def test_what_the_agents_of_a_pool_have_is_kept_and_what_is_no_record_of_it_is_none(session, now):
+    assert pools.with_programs(session, "default")[1] == PoolPrograms()
+    has = PoolPrograms((Program("tofu", Version.of("1.10.1")),), "digest")
+    pools.change_programs(session, "default", lambda _: has, now)
+    assert pools.with_programs(session, "default") == (pools.get(session, "default"), has)
+    for nonsense in ('"words"', '{"programs": 5, "template": []}', '{"programs": [null, "packer/1.0"]}'):
+        session.execute(text(f"UPDATE pools SET programs = '{nonsense}'"))
+        assert pools.with_programs(session, "default")[1] == PoolPrograms()
+    with pytest.raises(UnknownPool):
+        pools.with_programs(session, "none")
 
 
 def test_a_workspace_comes_back_as_it_was_given(session, now):

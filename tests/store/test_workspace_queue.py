@@ -119,6 +119,22 @@ def test_only_runs_that_a_free_slot_would_let_start_are_counted_as_pending(ledge
         assert runs.pending_counts(session, "another") == (0, 0)
 
 
+def test_runs_are_counted_and_left_out_by_what_they_require(ledger):
+    for run, terraform in (("a", None), ("b", "terraform ~> 1.9"), ("c", "tofu"), ("d", "tofu")):
+        ledger.add(run, PLAN, terraform=terraform)
+    with ledger.database.read() as session:
+        assert runs.pending_by_requirement(session, "default") == {
+            (PLAN, None): 1, (PLAN, "terraform ~> 1.9"): 1, (PLAN, "tofu"): 2,
+        }  # fmt: skip
+        for without, left in (
+            ({"tofu"}, ["a", "b"]),
+            ({"tofu", "terraform ~> 1.9"}, ["a"]),
+            ((), ["a", "b", "c", "d"]),
+        ):
+            found = runs.runnable(session, "default", [PLAN], 10, {PLAN: without})
+            assert sorted(run.id for run in found) == left
+
+
 @pytest.mark.parametrize("active", [S.PLANNING, S.APPLY_PENDING, S.APPLYING], ids=str)
 def test_the_database_itself_refuses_a_second_active_state_changing_run(ledger, active):
     ledger.add("a")

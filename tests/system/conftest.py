@@ -7,7 +7,10 @@ phase open for as long as it likes: workspaces say which with ``HOLD_PLAN`` and 
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
+from agent import embedded_terraform
 from tests.waiting import eventually
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.embedded.background import detach, down
@@ -41,6 +45,9 @@ HELD = """
 resource "terraform_data" "held" {
   provisioner "local-exec" { command = "until [ -e \\"$GATE\\" ]; do sleep 0.05; done" }
 }
+"""
+LIBRARY = """#!/bin/sh
+exec {python} -P {program} "$@"
 """
 WRAPPER = """#!/bin/sh
 case "$1" in plan) gate="$HOLD_PLAN" ;; apply) gate="$HOLD_APPLY" ;; esac
@@ -132,13 +139,29 @@ class Cloud:
         return stats.used == 0 and stats.idle == stats.total
 
 
+def further_versions(directory: Path) -> Path:
+    """Put the embedded library into a directory of versions, as the program of its version."""
+    command = sys.executable, "-P", embedded_terraform.__file__
+    answer = subprocess.run([*command, "version", "-json"], capture_output=True, check=True).stdout
+    program = directory / json.loads(answer)["terraform_version"] / "terraform"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(LIBRARY.replace("{python}", command[0]).replace("{program}", command[2]))
+    program.chmod(0o755)
+    return directory
+
+
 def start(home: Path, **facts: Any) -> System:
     """Start an embedded system under ``home`` and return what speaks to it."""
     wrapper = home.parent / "terraform-held"
     wrapper.write_text(WRAPPER.replace("{terraform}", shutil.which("terraform") or "terraform"))
     wrapper.chmod(0o755)
+    versions = further_versions(home.parent / "versions")
     speed: dict[str, float | str] = {"cycle_seconds": 0.5, "dispatch_seconds": 1, "heartbeat_seconds": 1}
-    options = Options(home=home, flower=False, settings=speed | {"terraform": str(wrapper)} | facts)
+    options = Options(
+        home=home,
+        flower=False,
+        settings=speed | {"terraform": str(wrapper), "terraform_versions": str(versions)} | facts,
+    )
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TERRASLOT_HOME", str(home))
         detach(options)

@@ -22,11 +22,11 @@ class PoolPrograms:
     template: str | None = None
 
     @classmethod
-    def stored(cls, row: dict[str, Any] | None) -> Self:
+    def stored(cls, row: Any) -> Self:
         """Return what was stored, nothing for what can't be read: the next cycle stores it anew."""
-        words = (row or {}).get("programs")
+        row = row if isinstance(row, dict) else {}
+        words, template = row.get("programs"), row.get("template")
         found = (Program.of_word(str(word)) for word in words) if isinstance(words, list) else ()
-        template = (row or {}).get("template")
         return cls(tuple(filter(None, found)), template if isinstance(template, str) else None)
 
     @property

@@ -138,13 +138,16 @@ def test_after_a_change_of_the_pods_a_run_waits_for_an_agent_of_theirs_which_is_
     assert "runs wait for a program that no agent has" in decided.reason
 
 
-def test_those_that_wait_for_a_program_keep_no_others_waiting_however_many_they_are(made_from: ControlPlane) -> None:
+def test_those_that_wait_for_a_program_keep_no_others_waiting_however_many_they_are(
+    made_from: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "BATCH", 3)
     made_from.workspace("new", terraform="terraform ~> 1.10")
     made_from.workspace("other", terraform="terraform < 1.9")
     made_from.workspace("any")
     register(made_from, "default-old", "terraform/1.8.5")
     made_from.pods.made_from = "second"
-    for _ in range(dispatch.BATCH + 5):
+    for _ in range(8):
         made_from.submit(RunKind.PLAN, workspace="new", priority=1)
 
     started = [made_from.submit(RunKind.PLAN, workspace=name).id for name in ("other", "any")]
