@@ -1,109 +1,117 @@
-"""Fetching one commit of a git repository.
+"""Fetching one commit of a git repository, by way of the agent's cache.
 
-The repository is as hostile as the configuration in it: no hooks, no submodules, four transports, and no prompts. A
-password reaches git alone, for one host, through its environment and a credential helper: command lines can be read by
-every process of the machine.
+The repository is as hostile as the configuration in it: no hooks, four transports, no prompts, and submodules only when
+asked for. The server is asked first, whatever the cache has: it says what a ref means now, and whether this workspace
+may have it.
 """
 
+from __future__ import annotations
+
+import hashlib
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from agent.execution import Execution, Finished, unavailable
+from agent.execution import Execution, Finished, PhaseFailed, unavailable
 from agent.files import read_regular
+from agent.git_cache import GitCache
+from agent.git_remote import Remote, reached, remote
 from workers.protocol.messages import MAX_ERROR
-from workers.protocol.sources import GitSource, without_credentials
+from workers.protocol.sources import KNOWN_HOSTS, GitSource
 
-_HELPER = (
-    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$AGENT_GIT_USERNAME" "$AGENT_GIT_PASSWORD"; }; f'
-)
 _LONGEST_ANSWER = 2**20
-_ANY_USER = "git"  # beside a token most servers ignore the user's name, but want one
-_FETCH = ("--no-tags", "--no-recurse-submodules", "--no-write-commit-graph", "--no-auto-maintenance")
+_SAFE = (
+    "core.hooksPath=/dev/null", "protocol.version=2", "submodule.recurse=false", "gc.autoDetach=false",
+    "maintenance.autoDetach=false",
+)  # fmt: skip
+_FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph")
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """Where git fetches from: a URL without a password; and with which options and environment it finds one."""
-
-    url: str
-    options: tuple[str, ...]
-    environment: Mapping[str, str] = field(repr=False)
+_EVERYTHING = "--depth=2147483647"  # as git itself says it, also of a shallow repository
+_COMMIT, _ABBREVIATED = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?"), re.compile(r"[0-9a-f]{4,63}")
 
 
 def fetch_commit(
-    execution: Execution, source: GitSource, tree: Path, environment: Mapping[str, str], login: Mapping[str, str]
+    execution: Execution,
+    source: GitSource,
+    environment: Mapping[str, str],
+    login: Mapping[str, str],
+    cache: GitCache,
 ) -> str:
     """Check out the order's commit, or the one that the source's ref means now, and return its full name.
 
-    ``login`` is the environment that the workspace was given, where :func:`remote` looks for a password. Raises
-    :class:`PhaseFailed` with ``source_unavailable`` and git's own words.
+    ``login`` is the environment that the workspace was given, where :func:`~agent.git_remote.reached` looks for a
+    password or a key. Raises :class:`PhaseFailed` with ``source_unavailable`` and git's own words.
     """
     if shutil.which("git", path=environment.get("PATH")) is None:
         raise unavailable("git is not installed on the agent: install it, or use a directory as source.")
-    origin = remote(source.url, environment, login)
-    repository = _Repository(execution, tree, origin)
     wanted = execution.order.commit or source.ref
-    execution.log.write(f"Fetching {origin.url} at {wanted}")
-    tree.mkdir(parents=True)
-    repository.git("init", "--quiet", "--template=")
-    commit = repository.fetch(wanted)
-    repository.git("checkout", "--quiet", "--force", "--detach", commit, "--")
-    execution.log.write(f"Using commit {commit}")
+    with reached(source.url, environment, login, execution.directory / "ssh") as origin:
+        execution.log.write(f"Fetching {origin.url} at {wanted}")
+        named = {**environment, KNOWN_HOSTS: login.get(KNOWN_HOSTS, "")}
+        with cache.repository(origin.url, named, execution) as repository:
+            commit = _check_out(execution, origin, repository, wanted, environment)
+        execution.log.write(f"Using commit {commit}")
+        if source.submodules:
+            network = _Git(execution, origin.of_the_network, execution.source_tree)
+            network.do("submodule", "--quiet", "update", "--init", "--recursive", "--checkout", "--depth=1")
     return commit
 
 
-def remote(url: str, environment: Mapping[str, str], login: Mapping[str, str]) -> Remote:
-    """Return how git reaches a URL.
+def _check_out(
+    execution: Execution, origin: Remote, repository: Path, wanted: str, environment: Mapping[str, str]
+) -> str:
+    """Bring the commit into the cached repository and from there into the run's own; return its name."""
+    tree = execution.source_tree
+    cached = _Cached(execution, origin, repository)
+    local = _Git(execution, remote(str(repository), environment, {}), tree)
+    # Outside of the cache: a damaged one must not look like a server that does not answer.
+    found = _Git(execution, origin, execution.directory).find(wanted)
+    cached.make()
+    try:
+        commit = _brought(cached, local, found, wanted)
+    except PhaseFailed:
+        if not cached.was_there:
+            raise
+        execution.check()
+        # The server has answered, so it may be the cache: a killed process, a full disk or a bad one leave it damaged.
+        execution.log.write("The agent's copy of the repository can't be used, and is fetched anew.")
+        shutil.rmtree(repository)
+        shutil.rmtree(tree, ignore_errors=True)
+        cached.make()
+        commit = _brought(cached, local, found, wanted)
+    return commit
 
-    The password for https is ``GIT_PASSWORD`` of ``login``, with ``GIT_USERNAME``; or that of the URL, where workspaces
-    of an earlier version have it.
-    """
-    bare = without_credentials(url)
-    env = {**environment, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh:git:file"}
-    env.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    found = _login(url, login) if url.startswith("https://") else None
-    if found is None:
-        return Remote(bare, (), env)
-    env["AGENT_GIT_USERNAME"], env["AGENT_GIT_PASSWORD"] = found
-    helper = f"credential.https://{urlsplit(bare).netloc}.helper"
-    # The empty one first: it removes other helpers, which would be asked before this one and be told the password.
-    return Remote(bare, ("-c", f"{helper}=", "-c", f"{helper}={_HELPER}"), env)
 
-
-def _login(url: str, given: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return user and password for the host of a URL, if there are any."""
-    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
-    username, _, password = (unquote(part) for part in credentials.partition(":"))
-    if "GIT_PASSWORD" in given and not password:
-        return username or given.get("GIT_USERNAME") or _ANY_USER, given["GIT_PASSWORD"]
-    return (username, password) if at else None
+def _brought(cached: _Cached, local: _Git, found: _Ref | None, wanted: str) -> str:
+    commit = cached.commit(found, wanted)
+    local.directory.mkdir(parents=True)
+    local.do("init", "--quiet", "--template=")
+    # The remote's name, so that submodules with relative URLs and the configuration's own git find it.
+    local.do("config", "remote.origin.url", cached.remote.url)
+    local.do(*_FETCH, "--depth=1", "--no-auto-maintenance", "--", local.remote.url, commit)
+    local.do("checkout", "--quiet", "--force", "--detach", commit, "--")
+    return commit
 
 
 @dataclass(frozen=True, slots=True)
-class _Repository:
-    execution: Execution
-    tree: Path
-    remote: Remote
+class _Ref:
+    name: str
+    object: str
 
-    def fetch(self, wanted: str) -> str:
-        """Fetch a ref or commit and return the commit's name."""
-        names: tuple[str, ...] = ("FETCH_HEAD",)
-        if self._run("fetch", "--quiet", *_FETCH, "--depth=1", "--", self.remote.url, wanted).code != 0:
-            # A server may refuse a commit that no ref names, and every abbreviated one.
-            self.execution.check()
-            self.git("fetch", "--quiet", *_FETCH, "--", self.remote.url, *_ALL)
-            names = (wanted, f"refs/remotes/origin/{wanted}")
-        for name in names:
-            if commit := self._resolve(name):
-                return commit
-        raise unavailable(f"{self.remote.url} has no branch, tag or commit '{wanted}': correct the workspace's ref.")
 
-    def git(self, *arguments: str) -> None:
-        finished = self._run(*arguments)
+class _Git:
+    """Git in one directory, and the remote that its commands are about."""
+
+    def __init__(self, execution: Execution, origin: Remote, directory: Path) -> None:
+        self.execution = execution
+        self.remote = origin
+        self.directory = directory
+
+    def do(self, *arguments: str) -> Finished:
+        """Run a command. Raises :class:`PhaseFailed` where it fails."""
+        finished = self.run(*arguments)
         if finished.code != 0:
             self.execution.check()
             words = "\n".join(finished.errors)[: MAX_ERROR // 2] or f"git exited with {finished.code}"
@@ -111,11 +119,83 @@ class _Repository:
                 f"git {arguments[0]} of {self.remote.url} failed; check the workspace's URL, its ref and the agent's "
                 f"access to it:\n{words}"
             )
+        return finished
+
+    def run(self, *arguments: str) -> Finished:
+        settings = (word for setting in _SAFE for word in ("-c", setting))
+        argv = ["git", *settings, *self.remote.options, *arguments]
+        environment = {**self.remote.environment, "GIT_CEILING_DIRECTORIES": str(self.directory.parent)}
+        return self.execution.run(argv, cwd=self.directory, env=environment, keep_stdout=_LONGEST_ANSWER)
+
+    def find(self, wanted: str) -> _Ref | None:
+        """Ask the server for a ref; return None for what may be a commit. Raises where there is neither."""
+        names = () if _COMMIT.fullmatch(wanted) else _names(wanted)
+        # HEAD, if for nothing else than that a server which refuses this workspace says so.
+        answer = read_regular(self.do("ls-remote", "--quiet", "--", self.remote.url, "HEAD", *names).stdout).decode()
+        lines = (line.partition("\t") for line in answer.splitlines())
+        objects = {name: value for value, _, name in lines}
+        for name in names:
+            if name in objects:
+                return _Ref(name, objects[name])
+        if not _COMMIT.fullmatch(wanted) and not _ABBREVIATED.fullmatch(wanted):
+            raise self.unknown(wanted)
+        return None
+
+    def unknown(self, wanted: str) -> PhaseFailed:
+        """Return the failure of a ref that the remote does not have."""
+        return unavailable(f"{self.remote.url} has no branch, tag or commit '{wanted}': correct the workspace's ref.")
+
+
+class _Cached(_Git):
+    """A bare repository of the cache."""
+
+    was_there = False
+
+    def make(self) -> None:
+        """Make it, unless there is one."""
+        self.was_there = self.directory.exists()
+        if not self.was_there:
+            self.directory.mkdir(parents=True)
+            self.do("init", "--quiet", "--bare", "--template=")
+
+    def commit(self, found: _Ref | None, wanted: str) -> str:
+        """Return the name of a commit that is here then, fetched unless it is here already."""
+        known = found.object if found else wanted
+        if _COMMIT.fullmatch(known) and (commit := self._resolve(known)):
+            return commit
+        if found:
+            return self._fetched(found.name)
+        if _COMMIT.fullmatch(wanted) and self.run(*self._fetch(wanted)).code == 0:
+            return self._resolve(wanted) or self._damaged()
+        # A server may refuse a commit that no ref names, and every abbreviated one.
+        self.execution.check()
+        self.do(*_FETCH, _EVERYTHING, "--", self.remote.url, *_ALL)
+        if commit := self._resolve(wanted):
+            return commit
+        raise self.unknown(wanted)
+
+    def _fetched(self, name: str) -> str:
+        self.do(*self._fetch(name))
+        return self._resolve(_kept_as(name)) or self._damaged()
+
+    def _fetch(self, name: str) -> tuple[str, ...]:
+        complete = (self.directory / "FETCH_HEAD").exists() and not (self.directory / "shallow").exists()
+        depth = () if complete else ("--depth=1",)
+        return (*_FETCH, *depth, "--", self.remote.url, f"+{name}:{_kept_as(name)}")
 
     def _resolve(self, name: str) -> str:
-        found = self._run("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
-        return read_regular(found.stdout).decode().strip()
+        found = self.run("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
+        return read_regular(found.stdout).decode().strip() if found.code == 0 else ""
 
-    def _run(self, *arguments: str) -> Finished:
-        argv = ["git", "-c", "core.hooksPath=/dev/null", "-c", "protocol.version=2", *self.remote.options, *arguments]
-        return self.execution.run(argv, cwd=self.tree, env=self.remote.environment, keep_stdout=_LONGEST_ANSWER)
+    def _damaged(self) -> str:
+        raise unavailable(f"What was fetched from {self.remote.url} can't be read: check the agent's disk.")
+
+
+def _names(ref: str) -> tuple[str, ...]:
+    """Return what a ref may mean, in git's own order."""
+    return (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
+
+
+def _kept_as(name: str) -> str:
+    """Return the name by which the cache keeps what a ref means: git tells the server that it has those."""
+    return f"refs/fetched/{hashlib.sha256(name.encode()).hexdigest()}"

@@ -11,6 +11,7 @@ from typing import Any
 from agent import source, state_backend
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
+from agent.git_cache import GitCache
 from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
 from agent.programs import Programs
@@ -38,6 +39,12 @@ class Phases:
     environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
     secret_dir: Path | None = None
+    git_cache_mib: int = 0
+
+    @property
+    def cache(self) -> GitCache:
+        """What is kept of git repositories from run to run."""
+        return GitCache(self.work_dir / "git", self.git_cache_mib)
 
     def finish(self, execution: Execution) -> PhaseFinished | None:
         """Execute the order's phase to its end and return the report of it.
@@ -93,7 +100,7 @@ class Phases:
         _fresh_directory(execution.directory)
         given = {**order.environment, **sensitive.environment}
         environment = run_environment(self.environment, given)
-        module = source.fetch(execution, self.work_dir, environment, login=given)
+        module = source.fetch(execution, self.work_dir, environment, given, self.cache)
         (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
         terraform = Terraform(execution, self._chosen(execution, module), module, environment)
         _initialise(execution, terraform, module)

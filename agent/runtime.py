@@ -62,7 +62,7 @@ class Agent:
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / CHILDREN)
         self._directories = RunDirectories(settings.work_dir)
-        self._phases = Phases(programs, environment, settings.work_dir, settings.secret_dir)
+        self._phases = Phases(programs, environment, settings.work_dir, settings.secret_dir, settings.git_cache_mib)
         self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,

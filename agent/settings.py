@@ -74,7 +74,8 @@ class AgentSettings(BaseSettings):
     and what runs are executed with that require nothing. ``terraform_versions``: a directory with further versions, as
     ``VERSION/terraform`` or ``VERSION/tofu``.
     ``heartbeat_seconds`` applies to an idle agent, a busy one beats at least every second. ``grace_seconds``: from
-    SIGTERM until whoever sent it sends SIGKILL.
+    SIGTERM until whoever sent it sends SIGKILL. ``git_cache_mib``: what may be kept of git
+    repositories.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
@@ -89,6 +90,7 @@ class AgentSettings(BaseSettings):
     terraform_versions: Path | None = None
     heartbeat_seconds: float = Field(default=5, gt=0, le=3600)
     grace_seconds: float = Field(default=600, gt=0)
+    git_cache_mib: int = Field(default=1024, ge=0)
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "console"
 

@@ -15,12 +15,15 @@ from typing import assert_never
 from agent.archive import fetch_archive
 from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
+from agent.git_cache import GitCache
 from workers.protocol.sources import ArchiveSource, DirectorySource, GitSource, is_configuration
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
 
 
-def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], login: Mapping[str, str]) -> Path:
+def fetch(
+    execution: Execution, work_dir: Path, environment: Mapping[str, str], login: Mapping[str, str], cache: GitCache
+) -> Path:
     """Put the configuration into the run's directory and return the directory in which Terraform is to run.
 
     A git ref is resolved, and the execution told; ``login`` is the environment with passwords and keys for it. Raises
@@ -35,7 +38,7 @@ def fetch(execution: Execution, work_dir: Path, environment: Mapping[str, str], 
         case ArchiveSource():
             states, where = fetch_archive(execution, source, tree, environment, login, without=_LEFT_OUT), "the archive"
         case GitSource():
-            execution.resolved(fetch_commit(execution, source, tree, environment, login))
+            execution.resolved(fetch_commit(execution, source, environment, login, cache))
             states, where = [], f"commit {execution.commit}"
         case _:
             assert_never(source)

@@ -11,13 +11,15 @@ from agent import summary
 from agent.apply_messages import ApplyMessages
 from agent.execution import Execution, Finished, PhaseFailed, Stopped
 from agent.files import read_regular
-from agent.terraform_environment import exclusive, plugin_cache
+from agent.locks import exclusive
+from agent.terraform_environment import plugin_cache
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes, Order
 from workers.protocol.plan_detail import MAX_PLAN_BYTES
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
 _PLAN_HAS_CHANGES = 2
+_WAITS = "Waiting for another init that uses the same plugin cache."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Terraform:
 
     def init(self, *flags: str) -> None:
         """Install providers and modules, and connect the backend."""
-        with exclusive(plugin_cache(self.environment), self.execution):
+        with exclusive(plugin_cache(self.environment), self.execution, _WAITS):
             self._run("init", "-input=false", *flags)
 
     def plan(self, plan: Path, *, variables: Path | None) -> bool:

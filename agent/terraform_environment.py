@@ -5,26 +5,19 @@ passwords and keys for the workspace's source. A plugin cache that is set there 
 Terraform does not guard it, and parallel inits corrupt it.
 """
 
-import fcntl
 import os
 import re
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 from structlog.typing import FilteringBoundLogger
 
-from agent.execution import Execution
 from agent.files import read_regular
 from agent.settings import AgentSettings
-from workers.protocol.sources import CREDENTIALS
+from workers.protocol.sources import CREDENTIALS, KNOWN_HOSTS
 
-LOCK = ".terraslot.lock"
-_PAUSE = 0.05
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
-_OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", "GIT_SSH_KNOWN_HOSTS", "ARCHIVE_USERNAME")
+_OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", KNOWN_HOSTS, "ARCHIVE_USERNAME")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
 
@@ -67,39 +60,3 @@ def plugin_cache(environment: Mapping[str, str]) -> Path | None:
         return None
     # Terraform expands $HOME and other variables there.
     return Path(os.path.expandvars(found[1])).expanduser() if found else None
-
-
-@contextmanager
-def exclusive(cache: Path | None, execution: Execution) -> Iterator[None]:
-    """Hold the cache's lock, which all agents that share the directory respect; nothing to hold without a cache.
-
-    The system frees it when its holder dies. Raises :class:`~agent.execution.Stopped` if the phase is to end while
-    it waits.
-    """
-    lock = None if cache is None else _open(cache)
-    if lock is None:
-        yield
-        return
-    with lock:
-        if not _taken(lock):
-            execution.log.write("Waiting for another init that uses the same plugin cache.")
-        while not _taken(lock):
-            execution.check()
-            time.sleep(_PAUSE)
-        yield
-
-
-def _open(cache: Path) -> IO[bytes] | None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        return (cache / LOCK).open("ab")
-    except OSError:
-        return None  # an agent that can't write here can't corrupt it
-
-
-def _taken(lock: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -32,7 +32,7 @@ from agent.phases import Phases
 from agent.programs import Installed, Programs
 from agent.runtime import Agent
 from agent.settings import AgentSettings
-from agent.terraform_environment import terraform_environment
+from agent.terraform_environment import run_environment, terraform_environment
 from tests.waiting import eventually
 from workers.protocol import names
 from workers.protocol.kinds import FailureReason, Phase, RunKind
@@ -129,6 +129,7 @@ class Bench:
     programs: Programs | None = None
     lines: Lines = field(default_factory=Lines)
     announced: list[str | None] = field(default_factory=list)
+    git_cache_mib: int = 100
 
     def execution(self, order: Order, **facts: Any) -> Execution:
         return Execution(
@@ -155,7 +156,13 @@ class Bench:
         execution = execution or self.execution(order)
         execution.directory.mkdir(parents=True)
         try:
-            return source.fetch(execution, self.work_dir, os.environ, order.environment)
+            return source.fetch(
+                execution,
+                self.work_dir,
+                run_environment(os.environ, order.environment),
+                order.environment,
+                self.phases.cache,
+            )
         finally:
             execution.log.close(5)
 
@@ -163,7 +170,9 @@ class Bench:
     def phases(self) -> Phases:
         settings = AgentSettings(pool=POOL, agent="agent-1", work_dir=self.work_dir)
         programs = self.programs or Programs((Installed(self.command),))
-        return Phases(programs, terraform_environment(settings, os.environ, LOGGER), self.work_dir)
+        return Phases(
+            programs, terraform_environment(settings, os.environ, LOGGER), self.work_dir, None, self.git_cache_mib
+        )
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
+from agent.locks import LOCK, exclusive
 from agent.masking import Mask
 from agent.programs import candidates
 from agent.settings import EMBEDDED, AgentSettings
 from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state, use_local
-from agent.terraform_environment import LOCK, exclusive, plugin_cache
+from agent.terraform_environment import plugin_cache
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.waiting import eventually
 from workers.protocol.kinds import FailureReason, RunKind
@@ -578,7 +579,7 @@ class TestASharedPluginCache:
     ) -> None:
         configuration.write(HOLDING)
         other = bench.execution(make_order(configuration.source))
-        with exclusive(tmp_path, other):
+        with exclusive(tmp_path, other, "Waiting."):
             waiting = Background(
                 bench, make_order(configuration.source, environment={"TF_PLUGIN_CACHE_DIR": str(tmp_path)})
             )

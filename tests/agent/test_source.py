@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import source
-from agent.git import Remote, remote
+from agent.git_remote import Remote, remote
 from tests.agent.conftest import Bench, Configuration, of_apply, unavailable
 from workers.protocol.messages import Order
 from workers.protocol.sources import GitSource

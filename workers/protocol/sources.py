@@ -29,6 +29,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,254}")
 _CONFIGURATION = (".tf", ".tf.json", ".tofu", ".tofu.json")
 # Environment variables of a workspace or pool, for who fetches its source alone; never in clear.
 SSH_KEY = "GIT_SSH_KEY"
+KNOWN_HOSTS = "GIT_SSH_KNOWN_HOSTS"  # no secret
 CREDENTIALS = ("GIT_PASSWORD", SSH_KEY, "ARCHIVE_PASSWORD")
 _RESERVED_ENVIRONMENT = ("TERRASLOT_", "LD_", "PYTHON", "CELERY_")
 

@@ -1,0 +1,74 @@
+"""Bare repositories that outlive their runs, so that a repository is fetched once, and then what is new in it.
+
+Each is used by one run at a time, as long as it holds its lock, and holds no credentials. A run uses what is in it only
+after the server has let it in.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.execution import Execution
+from agent.locks import exclusive, free
+
+_REPOSITORY, _USED = "repository", "used"
+# What decides which server answers to a URL. Whoever names another one shares nothing.
+_DECIDES = re.compile(r"GIT_.*|SSH_.*|SSL_.*|CURL_.*|.*_proxy|HOME|XDG_CONFIG_HOME|PATH", re.IGNORECASE)
+
+
+class GitCache:
+    """The cached repositories of an agent: up to ``mib`` MiB in a directory. What is unused for longest goes first."""
+
+    def __init__(self, directory: Path, mib: int) -> None:
+        self._directory = directory
+        self._limit = mib * 2**20
+
+    @contextmanager
+    def repository(self, url: str, environment: Mapping[str, str], execution: Execution) -> Iterator[Path]:
+        """Hold the repository of a URL for a run, and yield its directory, which may not exist yet.
+
+        ``environment``: what git is given of the workspace, without passwords and keys. Raises
+        :class:`~agent.execution.Stopped` while it waits for another run.
+        """
+        decides = {name: value for name, value in environment.items() if _DECIDES.fullmatch(name)}
+        place = self._directory / hashlib.sha256(json.dumps([url, sorted(decides.items())]).encode()).hexdigest()
+        with exclusive(place, execution, "Waiting for another run that fetches the same repository."):
+            try:
+                yield place / _REPOSITORY
+            finally:
+                with suppress(OSError):
+                    (place / _USED).touch()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove repositories until the rest fits. One that is in use stays."""
+        places = sorted(self._directory.iterdir(), key=_last_used)
+        sizes = {place: _size(place / _REPOSITORY) for place in places}
+        for place in places:
+            if sum(sizes.values()) <= self._limit:
+                return
+            with free(place) as is_free:
+                if is_free:
+                    shutil.rmtree(place / _REPOSITORY, ignore_errors=True)
+                    del sizes[place]
+
+
+def _last_used(place: Path) -> float:
+    try:
+        return (place / _USED).stat().st_mtime
+    except OSError:
+        return 0
+
+
+def _size(directory: Path) -> int:
+    size = 0
+    for path, _, files in os.walk(directory):
+        for file in files:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(path, file)).st_size
+    return size
