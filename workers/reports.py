@@ -4,7 +4,7 @@ What an agent sends is data, from whoever can read its pool's credential: it nam
 before it is read, and is dropped with a line in the log where it is not understood. So this program has no encryption
 keys and no way to the cluster: it stores what was reported, frees slots, and asks control workers for the rest. Each
 pool has a queue of its own, and each round takes a few reports of each, so that a pool whose queue is full delays no
-other.
+other. Those of one pool are taken together; where one of them can't be, each by itself.
 
 Reports need no acknowledgement: an agent repeats what counts until the slot map shows that it was taken.
 """
@@ -13,14 +13,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 
 import structlog
 
 from workers import logs
 from workers.protocol.errors import Damaged, TerraslotError
 from workers.services.errors import is_outage, isolate
-from workers.services.runs import undeliverable
+from workers.services.runs.undeliverable import receive, receive_together
 from workers.services.system import System, without_pods
 from workers.settings import settings
 from workers.slots.report_queue import Found, ReportQueue, WakeUps, mark_read, older_reports
@@ -28,7 +31,7 @@ from workers.slots.report_queue import Found, ReportQueue, WakeUps, mark_read, o
 log = structlog.get_logger(__name__)
 
 THREADS = 4
-_PER_ROUND = 16  # of each pool
+_PER_ROUND = 32  # of each pool: they are taken in one transaction, of which SQLite has one at a time
 _OLDER_AT_ONCE = 200  # of all agents before 0.2, once a second: below what a worker takes in that time
 # Seconds. A wake-up may be lost, and agents before 0.2 send none: everything is looked at this often.
 _LOOK_SECONDS = 1.0
@@ -66,18 +69,19 @@ class Reader:
 
     def _round(self, threads: ThreadPoolExecutor, wake_ups: WakeUps) -> None:
         self._pools |= wake_ups.wait(0 if self._pools else self._look_at - time.monotonic())
-        found: list[Found] = []
+        found: list[Sequence[Found]] = []
         if time.monotonic() >= self._look_at:
             self._pools |= set(self._system.pool_names())
-            found += older_reports(self._system.broker, _OLDER_AT_ONCE)
+            found.append(older_reports(self._system.broker, _OLDER_AT_ONCE))
             mark_read(self._system.redis)
             self._look_at = time.monotonic() + _LOOK_SECONDS
         for pool in sorted(self._pools):
             taken = self._take(pool)
-            found += taken
+            found.append(taken)
             if len(taken) < _PER_ROUND:
                 self._pools.discard(pool)
-        for _ in threads.map(self._receive, found):
+        left = threads.map(partial(receive_together, self._system), filter(None, found))
+        for _ in threads.map(self._receive, chain.from_iterable(left)):
             pass
 
     def _take(self, pool: str) -> list[Found]:
@@ -93,7 +97,7 @@ class Reader:
     def _receive(self, found: Found) -> None:
         try:
             with isolate("report not taken", pool=found.pool):
-                undeliverable.receive(self._system, found)
+                receive(self._system, found)
         except Exception as error:  # noqa: BLE001 - an outage: every other error is one report's own
             log.warning("report not taken, a server is away: its agent sends it again", error=str(error))
 

@@ -44,12 +44,12 @@ class RunTask(ControlTask):
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         """Store the delivery once Celery has stored the result."""
-        deliver.delivered(system(), task_id)
+        deliver.delivered(system(), [task_id])
 
     def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
         """Store the delivery once Celery has stored the error, if that is how the run ended."""
         if isinstance(exc, RunError):
-            deliver.delivered(system(), task_id)
+            deliver.delivered(system(), [task_id])
 
 
 @app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError, **_AS_ERRBACK)
@@ -139,7 +139,9 @@ def _submit(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, 
     if any(task.request.timelimit or ()):
         raise InvalidRequest("Celery's time limits do not bound a run: set the timeouts of its pool instead.")
     request = RunRequest.of_task(args, kwargs, follows=task.request.parent_id is not None)
-    message = TaskMessage(name=task.name, args=list(args), kwargs=kwargs, options=_options(task))
+    message = TaskMessage(
+        name=task.name, args=list(args), kwargs=kwargs, options=_options(task), node=task.request.hostname
+    )
     run = submit.submit(system(), task.request.id, kind, request, message, actor=_actor(task))
     if is_revoked(run.id):
         decide.revoke(system(), run.id, decision_id(run.id, force=False))

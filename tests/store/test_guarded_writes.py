@@ -178,15 +178,15 @@ def test_an_outcome_is_delivered_once(ledger, now):
     ledger.add("a")
     ledger.add("b", workspace="dns")
     with ledger.database.begin() as session:
-        assert runs.mark_delivered(session, "a", now) is False, "not over yet"
+        assert runs.mark_delivered(session, ["a"], now) == set(), "not over yet"
     ledger.record("a", E.CANCELLED, S.PENDING)
     with ledger.database.begin() as session:
         assert overdue(session, ledger.now) == [], "too young"
     ledger.record("b", E.CANCELLED, S.PENDING)
     with ledger.database.begin() as session:
         assert overdue(session, ledger.now) == ["a"]
-        assert runs.mark_delivered(session, "a", now) is True
-        assert runs.mark_delivered(session, "a", now) is False
+        assert runs.mark_delivered(session, ["a"], now) == {"a"}
+        assert runs.mark_delivered(session, ["a"], now) == set()
         assert overdue(session, ledger.now) == []
 
 
@@ -210,7 +210,7 @@ def test_a_delivery_is_claimed_by_one_until_the_claim_lapses(ledger):
     assert found(later) == ["a"]
     assert claim(later).id == "a"
     with ledger.database.begin() as session:
-        runs.mark_delivered(session, "a", later)
+        runs.mark_delivered(session, ["a"], later)
     assert claim(later + timedelta(hours=1)) is None
 
 

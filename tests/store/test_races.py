@@ -198,3 +198,37 @@ def test_four_dispatchers_and_reporters_at_once_break_no_rule_and_leave_nothing_
     # A worker stops when nobody may start at that moment; the last runs of a workspace are then for those still busy.
     assert statuses == [S.SUCCEEDED] * 24
     assert sum(done) == 24
+
+
+def test_who_changes_several_runs_waits_for_who_changes_one_of_them_and_neither_for_ever(ledger, rival, meanwhile):
+    """The one has the run's workspace, and wants the run; the other began with a run of another workspace."""
+    for run, workspace in (("a", "net"), ("b", "dns")):
+        ledger.add(run, workspace=workspace)
+        ledger.dispatch(run, token=run)
+
+    def end_both() -> list[str]:
+        with rival.database.begin() as session:
+            known = runs.lock(session, ["b", "a", "none"])
+            return [run.id for run in known.values() if rival.record_in(session, run.id, E.FAILED, S.PLANNING)]
+
+    with ledger.database.begin() as session:
+        workspace_queue.lock_workspace_of(session, "a")
+        ended = meanwhile(end_both)
+        assert ledger.record_in(session, "a", E.CANCELLED, S.PLANNING) is not None
+    assert ended.result() == ["b"]
+    assert [ledger.get(run).status for run in "ab"] == [S.CANCELLED, S.FAILED]
+
+
+def test_what_is_locked_first_is_read_as_it_is_then(ledger, rival, meanwhile):
+    """A batch decides by what it has locked, not by what it had read before."""
+    ledger.add("a")
+    ledger.dispatch("a", token="t")
+
+    def read() -> tuple[RunStatus, RunStatus]:
+        with rival.database.begin() as session:
+            return runs.lock(session, ["a"])["a"].status, runs.get(session, "a").status
+
+    with ledger.database.begin() as session:
+        assert ledger.record_in(session, "a", E.FAILED, S.PLANNING) is not None
+        seen = meanwhile(read)
+    assert seen.result() == (S.FAILED, S.FAILED)

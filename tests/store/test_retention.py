@@ -22,7 +22,7 @@ def end(ledger, run, *, delivered=True):
     ledger.record(run, E.CANCELLED, S.PENDING)
     if delivered:
         with ledger.database.begin() as session:
-            assert runs.mark_delivered(session, run, ledger.now)
+            assert runs.mark_delivered(session, [run], ledger.now)
 
 
 def purge(ledger, before, limit=100, rows=Run):

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from workers.slots.connection import Script
+from workers.slots.connection import Script, Step
 
 _ANNOUNCE = Script.load("announce")
 
@@ -23,12 +23,17 @@ def announce(
 
     False where it says something of a later ``step`` already. It is kept for so long, unless something follows.
     """
-    result: dict[str, Any] = {
-        "task_id": task,
-        "status": state,
-        "result": info,
-        "traceback": None,
-        "children": [],
-        "step": step,
-    }
-    return bool(_ANNOUNCE(client, [key], json.dumps(result), step, round(keep.total_seconds())))
+    told = _result(task, state, info, step=step)
+    return bool(_ANNOUNCE(client, [key], told, step, round(keep.total_seconds())))
+
+
+def outcome(key: bytes, task: str, state: str, result: Mapping[str, Any], *, keep: timedelta, **facts: Any) -> Step:
+    """Return the step that stores the outcome of a task under Celery's ``key`` for so long, and tells who waits.
+
+    Its reply is 1. ``facts``: what else Celery keeps with a result.
+    """
+    return _ANNOUNCE.step([key], _result(task, state, result, **facts), "", round(keep.total_seconds()))
+
+
+def _result(task: str, state: str, result: Mapping[str, Any], **facts: Any) -> str:
+    return json.dumps({"task_id": task, "status": state, "result": result, "traceback": None, "children": [], **facts})

@@ -3,10 +3,12 @@
 A verb is read once and called by its digest; its text is sent only to a server that does not know it yet.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,7 +21,6 @@ from workers.protocol.names import one_line
 from workers.protocol.redis_address import RedisAddress
 from workers.slots.redis_server import is_away
 
-Call = tuple[Sequence[bytes], Sequence[str | float]]  # keys and arguments of a verb
 _LUA = Path(__file__).parent / "lua"
 
 # Seconds. A server that hangs for longer counts as unreachable.
@@ -85,28 +86,13 @@ class Script:
         except ResponseError as error:
             raise _refused(keys, error) from error
 
-    def call_each(self, client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-        """Run the verb several times in one round trip; return each reply, or the :class:`Damaged` that it met.
+    def step(self, keys: Sequence[bytes], *arguments: str | bytes | float) -> Step:
+        """Return a call of the verb, for :func:`run_together`."""
+        return Step(self, keys, arguments)
 
-        Raises redis-py's errors where the server is away.
-        """
-        with client.pipeline(transaction=False) as pipeline:
-            for keys, arguments in calls:
-                pipeline.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
-            replies = pipeline.execute(raise_on_error=False)
-        return [self._settled(client, *call, reply) for call, reply in zip(calls, replies, strict=True)]
-
-    def _settled(self, client: Any, keys: Sequence[bytes], arguments: Sequence[str | float], reply: Any) -> Any:
-        try:
-            if isinstance(reply, NoScriptError):
-                return self(client, keys, *arguments)
-        except Damaged as damaged:
-            return damaged
-        if isinstance(reply, ResponseError):
-            return _refused(keys, reply)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+    def add_to(self, pipeline: redis.client.Pipeline, keys: Sequence[bytes], *arguments: str | bytes | float) -> None:
+        """Let a pipeline run the verb on a server that knows it."""
+        pipeline.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
 
     def _call(self, client: Any, keys: Sequence[bytes], *arguments: str | bytes | float) -> Any:
         try:
@@ -118,6 +104,42 @@ class Script:
         except NoPermissionError as error:
             message = "the server does not know this verb yet, and an agent may not send it: the next cycle loads it"
             raise NoPermissionError(message) from error
+
+
+class Step(NamedTuple):
+    """One call of a verb, to be run together with others."""
+
+    script: Script
+    keys: Sequence[bytes]
+    arguments: tuple[str | bytes | float, ...]
+
+    def settled(self, client: Any, reply: Any) -> Any:
+        """Return the reply, or the error with which the server refuses this step; run it where that is yet to be."""
+        try:
+            if isinstance(reply, NoScriptError):  # the server is new, or was restarted
+                return self.script(client, self.keys, *self.arguments)
+        except Damaged as damaged:
+            return damaged
+        if isinstance(reply, ResponseError):
+            return _refused(self.keys, reply)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def run_together(client: redis.Redis, steps: Sequence[Step]) -> list[Any]:
+    """Run steps in one round trip; return the reply to each, or the :class:`Damaged` that it met.
+
+    They are no transaction, and those that a new server does not know come last: none may depend on another. Raises
+    redis-py's errors where the server is away; each of them may have been run then, or not.
+    """
+    if not steps:
+        return []
+    with client.pipeline(transaction=False) as pipeline:
+        for step in steps:
+            step.script.add_to(pipeline, step.keys, *step.arguments)
+        replies = pipeline.execute(raise_on_error=False)
+    return [step.settled(client, reply) for step, reply in zip(steps, replies, strict=True)]
 
 
 def _refused(keys: Sequence[bytes], error: ResponseError) -> Damaged:

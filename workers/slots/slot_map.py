@@ -30,6 +30,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
 from workers.protocol.programs import Program
 from workers.slots import records
+from workers.slots.connection import Step, run_together
 from workers.slots.keys import SLOT_MAP, PoolKeys
 from workers.slots.records import run_id, word
 from workers.slots.verbs import FIRST_KEYS, VERBS
@@ -49,8 +50,10 @@ class SlotMap:
         self._clock = clock
 
     def _run(self, verb: str, *arguments: str | float) -> Any:
-        now = "" if self._clock is None else self._clock()
-        return VERBS[verb](self._client, self._keys[: FIRST_KEYS.get(verb, 5)], now, *arguments)
+        return VERBS[verb](self._client, self._keys[: FIRST_KEYS.get(verb, 5)], self._now(), *arguments)
+
+    def _now(self) -> str | float:
+        return "" if self._clock is None else self._clock()
 
     # What agents do
 
@@ -123,6 +126,10 @@ class SlotMap:
     def release(self, run: str, token: str) -> bool:
         """End the run's lease, or find that it holds none: its slot is idle. False where it holds another lease."""
         return bool(self._run("release", run, token))
+
+    def release_step(self, run: str, token: str) -> Step:
+        """Return :meth:`release` as a step that is run together with others; its reply is 1 for true."""
+        return VERBS["release"].step(self._keys[: FIRST_KEYS["release"]], self._now(), run, token)
 
     def revoke(self, run: str, token: str) -> bool:
         """Let the token of the run's lease start nothing any more. False where it was redeemed, or is not the lease's.
@@ -246,8 +253,8 @@ def snapshots(client: redis.Redis, pools: Sequence[str]) -> dict[str, list[Agent
 
     What keeps those of one pool from being read stands in their place.
     """
-    calls = [(PoolKeys(pool).slot_map, ("", MOST_RECORDS)) for pool in pools]
-    replies = VERBS["snapshot"].call_each(client, calls)
+    steps = [VERBS["snapshot"].step(PoolKeys(pool).slot_map, "", MOST_RECORDS) for pool in pools]
+    replies = run_together(client, steps)
     return {
         pool: reply if isinstance(reply, Damaged) else records.agents(reply)
         for pool, reply in zip(pools, replies, strict=True)

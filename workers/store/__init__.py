@@ -2,8 +2,7 @@
 
 A function takes the session of an open transaction first and never commits; ``Database.begin`` does. Writes state
 what they expect, and one that comes too late changes nothing and says so by its return value. Locks are taken in
-the order workspace, run; a transaction that changes runs of several workspaces may meet a deadlock, which the server
-breaks and which is reported as ``Unavailable``: one run, one transaction.
+the order workspaces, runs, each by name; a transaction that changes several runs locks them all first.
 """
 
 from workers.store.configurations import pools, workspaces

@@ -7,7 +7,7 @@ workspace can still be read. :mod:`workers.store.configurations` refuses to dele
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -126,12 +126,16 @@ class Workspace(Base):
 
 
 class TaskMessage(TypedDict):
-    """The Celery message that a run was submitted by, as it is needed to send it again."""
+    """The Celery message that a run was submitted by, as it is needed to send it again.
+
+    ``node``: the worker that took it; a run of 0.1 has none.
+    """
 
     name: str
     args: list[Any]
     kwargs: dict[str, Any]
     options: dict[str, Any]
+    node: NotRequired[str]
 
 
 class Run(Base):

@@ -35,6 +35,7 @@ from workers.store.models import (
 
 _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
+_QUEUES = "queues of the runs that this transaction has locked"
 _NOTHING_MORE: Mapping[str, Any] = {}
 _NAMED_AT_MOST = 5  # runs in the error about a prefix of several
 
@@ -46,6 +47,13 @@ NEXT = (
     .limit(bindparam("limit"))
 )
 _NEXT_WITHOUT = NEXT.where(or_(Run.terraform.is_(None), Run.terraform.not_in(bindparam("without", expanding=True))))
+_MARK_DELIVERED = (
+    update(_runs)
+    .where(_runs.c.id.in_(bindparam("ids", expanding=True)), text(UNDELIVERED))
+    .values(delivered_at=bindparam("now"))
+    .returning(_runs.c.id)
+)
+_LOCK = select(Run).where(Run.id.in_(bindparam("ids", expanding=True))).order_by(Run.id).with_for_update(key_share=True)
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
 
 
@@ -102,7 +110,7 @@ def record(
     where the transition table knows no ``event`` in that status.
     """
     status = next_status(expect, event)
-    workspace = workspace_queue.lock_workspace_of(session, run_id)
+    workspace = _lock_queue_of(session, run_id)
     values: dict[str, Any] = {"status": status, "updated_at": now, "runnable": False, **changes}
     if status.is_over:
         values |= {"finished_at": now, "encrypted": None}
@@ -179,6 +187,26 @@ def get(session: Session, run_id: str) -> Run:
     if run is None:
         raise UnknownRun(f"No run has the id {run_id!r}: `terraslot runs` lists the latest.")
     return run
+
+
+def lock(session: Session, run_ids: Collection[str]) -> dict[str, Run]:
+    """Return those of these runs that there are, and lock them and their workspaces until the transaction ends.
+
+    Whoever changes several runs in one transaction begins with this: all locks are taken in one order.
+    """
+    ids = {"ids": sorted(run_ids)}
+    workspace_queue.lock_workspaces_of(session, ids["ids"])
+    found = list(session.scalars(_LOCK, ids, execution_options={"populate_existing": True}))
+    # What a run's workspace is, and whether the run queues there, never changes.
+    queues = {run.id: run.workspace if run.kind is RunKind.PLAN_AND_APPLY else None for run in found}
+    session.info.setdefault(_QUEUES, {}).update(queues)
+    return {run.id: run for run in found}
+
+
+def _lock_queue_of(session: Session, run_id: str) -> str | None:
+    """Lock the queue that a run is in, unless :func:`lock` has; return its workspace, None for a plan."""
+    known: dict[str, str | None] = session.info.get(_QUEUES, {})
+    return known[run_id] if run_id in known else workspace_queue.lock_workspace_of(session, run_id)
 
 
 def find(session: Session, prefix: str) -> Run:
@@ -268,10 +296,12 @@ def claim_delivery(session: Session, run_id: str, now: datetime, until: datetime
     return session.scalar(claim.returning(Run), execution_options={"synchronize_session": False})
 
 
-def mark_delivered(session: Session, run_id: str, now: datetime) -> bool:
-    """Store that the outcome of a run was delivered; False where it was stored before, or the run is not over."""
-    marked = update(_runs).where(_runs.c.id == run_id, text(UNDELIVERED)).values(delivered_at=now)
-    return session.scalar(marked.returning(_runs.c.id)) is not None
+def mark_delivered(session: Session, run_ids: Collection[str], now: datetime) -> set[str]:
+    """Store that the outcomes of these runs were delivered; return of which that was not stored before.
+
+    Of a run that is not over nothing is stored.
+    """
+    return set(session.scalars(_MARK_DELIVERED, {"ids": sorted(run_ids), "now": now}))
 
 
 def events(session: Session, run_id: str) -> list[RunEventRecord]:

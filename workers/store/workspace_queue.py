@@ -11,6 +11,7 @@ after the last one of its workspace; where none waits, the one after that which 
 round that starts now, and each comes to its end. A run that is planned anew starts with the present round.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Select, bindparam, case, func, select, text, update
@@ -27,6 +28,12 @@ _workspace, _pool = (Base.metadata.tables[table].c.name for table in ("workspace
 _LOCK_WORKSPACE = select(_workspace).where(_workspace == bindparam("workspace")).with_for_update(key_share=True)
 _LOCK_POOL = select(_pool).where(_pool == bindparam("pool")).with_for_update(read=True, key_share=True)
 _WORKSPACE_OF = select(_runs.c.workspace).where(_runs.c.id == bindparam("run"), text(STATE_CHANGING)).scalar_subquery()
+_WORKSPACES_OF = select(_runs.c.workspace).where(
+    _runs.c.id.in_(bindparam("runs", expanding=True)), text(STATE_CHANGING)
+)
+_LOCK_WORKSPACES_OF = (
+    select(_workspace).where(_workspace.in_(_WORKSPACES_OF)).order_by(_workspace).with_for_update(key_share=True)
+)
 _LOCK_WORKSPACE_OF = select(_workspace).where(_workspace == _WORKSPACE_OF).with_for_update(key_share=True)
 
 _OWN = select(_runs.c.id).where(_runs.c.workspace == bindparam("workspace"), text(STATE_CHANGING)).limit(1)
@@ -70,6 +77,11 @@ def lock_workspace_of(session: Session, run_id: str) -> str | None:
     """
     name: str | None = session.scalar(_LOCK_WORKSPACE_OF, {"run": run_id})
     return name
+
+
+def lock_workspaces_of(session: Session, run_ids: Collection[str]) -> None:
+    """Lock the queues of the workspaces of these runs, those that change state, in order of their names."""
+    session.execute(_LOCK_WORKSPACES_OF, {"runs": run_ids})
 
 
 def join(session: Session, run_id: str) -> None:

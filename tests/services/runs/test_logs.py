@@ -278,7 +278,7 @@ def test_a_log_goes_with_its_run(control: ControlPlane, agent: HandAgent, clock_
     write(writer(control, order), "plan", "one")
     agent.finish(order, changed=False)
     move_logs(control.system)
-    deliver.delivered(control.system, run.id)
+    deliver.delivered(control.system, [run.id])
     clock_ahead(91 * 86400.0)
     assert retention.purge(control.system)["runs"] == 1
     assert stored(control) == []

@@ -88,7 +88,7 @@ def test_it_goes_with_its_run(control):
     agent.work(**DESTROYS)
     now = control.system.now()
     with control.system.database.begin() as session:
-        runs.mark_delivered(session, run.id, now)
+        runs.mark_delivered(session, [run.id], now)
     with control.system.database.begin() as session:
         assert retention.purge(session, Run, control.system.now(), 10) == 1
         assert session.query(RunPlan).count() == 0

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.services.conftest import POOL, ControlPlane
+from workers import reports as program
 from workers.app import build_app
 from workers.core.lifecycle import RunStatus
 from workers.protocol import names
@@ -16,7 +17,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
 from workers.reports import Reader
 from workers.services import workspaces
-from workers.services.runs import auto_apply, decide, deliver, dispatch, undeliverable
+from workers.services.runs import auto_apply, decide, deliver, dispatch
 from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.services.system import without_pods
@@ -132,5 +133,5 @@ def test_a_report_that_meets_a_fault_of_the_program_does_not_end_it(
     def fail(*_: object) -> None:
         raise ValueError("a fault")
 
-    monkeypatch.setattr(undeliverable, "receive", fail)
+    monkeypatch.setattr(program, "receive", fail)
     Reader(reports.system)._receive(Found(POOL, b"{}", 2))

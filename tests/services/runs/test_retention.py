@@ -21,7 +21,7 @@ _NOTHING = {"runs": 0, "decisions": 0, "pod_failures": 0}
 def end_a_run(control: ControlPlane) -> str:
     run = control.submit(RunKind.PLAN)
     decide.cancel(control.system, run.id)
-    deliver.delivered(control.system, run.id)
+    deliver.delivered(control.system, [run.id])
     return run.id
 
 
@@ -55,7 +55,7 @@ def test_an_outcome_that_comes_once_more_when_its_run_is_purged_delivers_nothing
     retention.purge(control.system)
 
     assert deliver.claim(control.system, run) is None
-    deliver.delivered(control.system, run)
+    deliver.delivered(control.system, [run])
 
 
 def test_one_call_purges_batch_by_batch_up_to_its_limit(

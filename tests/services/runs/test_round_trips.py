@@ -38,13 +38,13 @@ SAID = {
     "submit a plan, find it a slot and order it": Cost(8, 3, 2, 16),
     "submit a plan_and_apply, find it a slot and order it": Cost(8, 3, 2, 17),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
-    "take the report of a plan that wants a confirmation": Cost(2, 2, 1, 6),
+    "take the report of a plan that wants a confirmation": Cost(2, 1, 1, 6),
     "confirm, and order the apply": Cost(5, 2, 1, 8),
-    "take the report of a plan whose apply needs nobody": Cost(1, 3, 1, 3),
+    "take the report of a plan whose apply needs nobody": Cost(1, 1, 1, 4),
     "order that apply": Cost(4, 2, 1, 7),
-    "take the report that ends a run, release its slot and ask for the next": Cost(4, 2, 1, 5),
+    "take the report that ends a run, release its slot, store its outcome and ask for the next": Cost(4, 2, 2, 6),
     "see who is next": Cost(4, 1, 0, 2),
-    "claim the outcome and remember its delivery": Cost(0, 2, 2, 2),
+    "claim the outcome of a part of a chain, and remember its delivery": Cost(0, 2, 2, 2),
 }
 
 
@@ -93,15 +93,15 @@ def costs(control: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> dict[str, C
 def execute_three_runs(control: ControlPlane, agent: HandAgent, name: str, measure: Measure) -> None:
     """Execute a plan, a plan_and_apply that a person confirms, and one that needs nobody, from submission to end."""
     with measure("submit a plan, find it a slot and order it"):
-        enqueue(control, RunKind.PLAN, "net", f"{name}-plan")
+        enqueue(control, RunKind.PLAN, "net", f"{name}-plan", chain=["the next task"])
     order = agent.order()
     with measure("redeem the order, and take the report of it"):
         assert agent.start(order)
     agent.finish(order, changed=False)
     dispatch.dispatch_requested(control.system, POOL)
-    with measure("claim the outcome and remember its delivery"):
+    with measure("claim the outcome of a part of a chain, and remember its delivery"):
         assert deliver.claim(control.system, order.run)
-        deliver.delivered(control.system, order.run)
+        deliver.delivered(control.system, [order.run])
 
     with measure("submit a plan_and_apply, find it a slot and order it"):
         enqueue(control, RunKind.PLAN_AND_APPLY, "net", f"{name}-apply")
@@ -113,7 +113,7 @@ def execute_three_runs(control: ControlPlane, agent: HandAgent, name: str, measu
         decide.confirm(control.system, order.run)
     order = agent.order()
     assert agent.start(order)
-    with measure("take the report that ends a run, release its slot and ask for the next"):
+    with measure("take the report that ends a run, release its slot, store its outcome and ask for the next"):
         agent.finish(order)
     with measure("see who is next"):
         dispatch.dispatch_requested(control.system, POOL)
@@ -129,8 +129,14 @@ def execute_three_runs(control: ControlPlane, agent: HandAgent, name: str, measu
     dispatch.dispatch_requested(control.system, POOL)
 
 
-def enqueue(control: ControlPlane, kind: RunKind, workspace: str, run: str) -> None:
-    task = {"name": f"terraform.{kind}", "args": [], "kwargs": {"workspace": workspace}, "options": {"task_id": run}}
+def enqueue(control: ControlPlane, kind: RunKind, workspace: str, run: str, **options: Any) -> None:
+    task = {
+        "name": f"terraform.{kind}",
+        "args": [],
+        "kwargs": {"workspace": workspace},
+        "options": {"task_id": run, **options},
+        "node": "control@tests",
+    }
     submit.submit(control.system, run, kind, RunRequest(workspace=workspace), task)
 
 

@@ -1,8 +1,9 @@
 """Deliver a run to its caller: Celery states while it lasts, and a Celery result when it is over.
 
-The task that enqueued a run ends with ``Ignore``, and Celery drops it. When the run is over, the very same message
-(name, arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and returns or
-raises the outcome, and Celery's own tracer stores it and continues the workflow.
+The task that enqueued a run ends with ``Ignore``, and Celery drops it. When the run is over and nothing of a workflow
+waits for it, the process that has ended it stores the outcome as the task's result. Else the very same message (name,
+arguments, id, chain, group, chord, callbacks) is sent again; the task then finds its run over and returns or raises the
+outcome, and Celery's own tracer stores it and continues the workflow.
 
 Celery sends the rest of a chain before it stores the result. So a delivery is claimed before it is executed, and an
 outcome that was delivered or is claimed is not delivered. What remains: a worker that dies, or waits for Redis until
@@ -13,11 +14,13 @@ sent again a few times; after that it is stored as the task's result, without wh
 """
 
 import random
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from celery import states
+from celery.utils.saferepr import saferepr
 
 from workers.app import RESULT_LIFETIME, direct_queue
 from workers.core.delivery import LONGEST_PAUSE, next_pause
@@ -28,11 +31,14 @@ from workers.protocol.errors import TerraslotError
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.system import System
 from workers.slots import announcements
+from workers.slots.connection import Step
 from workers.store import deliveries, runs
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
 
+# What waits for a task beside its result, among the options of its message.
+_WORKFLOW = frozenset({"chain", "chord", "link", "link_error"})
 OUTCOME = "terraslot_outcome"  # the header of a task that is sent once more
 # A delivery takes milliseconds; one that is missing after a minute was lost, or its worker was killed.
 OVERDUE = timedelta(seconds=60)
@@ -88,14 +94,68 @@ def announce(system: System, run: Run) -> None:
     announcements.announce(system.redis, key, run.id, state, result_of(run), step=step, keep=RESULT_LIFETIME)
 
 
-def complete(system: System, run: Run) -> None:
-    """Send the task of a run that is over once more, so that Celery stores the outcome.
+def claims(run: Run, now: datetime) -> dict[str, Any]:
+    """Return the columns by which the process that ends a run claims to store its outcome itself.
 
-    One that can't be sent is overdue a minute later. Raises an outage.
+    It does where no chain, chord or callback waits for it: Celery has to do nothing else then.
     """
-    log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
-    with isolate("outcome not sent", run=run.id):
-        _send(system, run)
+    plain = run.task.get("node") is not None and not _WORKFLOW.intersection(run.task["options"])
+    return {"delivery_claimed_until": now + CLAIM} if plain else {}
+
+
+def result_step(system: System, run: Run) -> Step | None:
+    """Return the step that stores the outcome of a run whose delivery this process has claimed as it ended it."""
+    with isolate("outcome not stored", run=run.id):
+        if run.delivery_claimed_until is not None:
+            backend, state = system.celery.backend, run.status.celery_state
+            try:
+                result = outcome(run)
+            except RunError as error:
+                result = backend.encode_result(error, state)
+            options = run.task["options"]
+            facts = {name: options[name] for name in ("group_id", "parent_id") if name in options}
+            return announcements.outcome(
+                backend.get_key_for_task(run.id), run.id, state, result,
+                keep=RESULT_LIFETIME, date_done=system.now().isoformat(), **facts,
+            )  # fmt: skip
+    return None
+
+
+def complete(system: System, over: Sequence[Run], stored: Collection[str] = ()) -> None:
+    """Deliver the outcomes of runs that are over, but for those that are ``stored``, which is remembered.
+
+    The task of each is sent once more, so that Celery stores the outcome. One that can't be sent is overdue a minute
+    later. Raises an outage.
+    """
+    for run in over:
+        log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
+    if stored:
+        delivered(system, stored)
+        with isolate("ends not shown"):
+            _send_events(system, [run for run in over if run.id in stored])
+    for run in over:
+        if run.delivery_claimed_until is None:
+            with isolate("outcome not sent", run=run.id):
+                _send(system, run)
+
+
+def _send_events(system: System, over: Sequence[Run]) -> None:
+    """Let Flower show what became of tasks that no worker executes once more: as the workers that took them."""
+    for node in {run.task["node"] for run in over}:
+        with system.celery.events.default_dispatcher(hostname=node) as events:
+            events.buffer_group = {"task"}
+            for run in over:
+                if run.task["node"] == node:
+                    events.send(**_event(run))
+            events.flush()
+
+
+def _event(run: Run) -> dict[str, Any]:
+    took = ((run.finished_at or run.created_at) - run.created_at).total_seconds()
+    try:
+        return {"type": "task-succeeded", "uuid": run.id, "result": saferepr(outcome(run)), "runtime": took}
+    except RunError as error:
+        return {"type": "task-failed", "uuid": run.id, "exception": saferepr(error), "traceback": ""}
 
 
 def deliver_overdue(system: System) -> int:
@@ -153,7 +213,7 @@ def _give_up(system: System, found: deliveries.Overdue) -> bool:
     )
     log.error("delivery given up", run=run.id, why=why)
     with system.database.begin() as session:
-        if runs.mark_delivered(session, run.id, system.now()):
+        if runs.mark_delivered(session, [run.id], system.now()):
             detail = EventDetail(why=why)
             runs.remark(session, run, RunNote.DELIVERY_GIVEN_UP, now=system.now(), detail=detail)
     return True
@@ -178,7 +238,7 @@ def _jittered(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - nothing depends on its being unknown
 
 
-def delivered(system: System, run_id: str) -> None:
-    """Remember that Celery has stored the outcome of a run."""
+def delivered(system: System, run_ids: Collection[str]) -> None:
+    """Remember that the outcomes of these runs are the results of their tasks."""
     with system.database.begin() as session:
-        runs.mark_delivered(session, run_id, system.now())
+        runs.mark_delivered(session, run_ids, system.now())

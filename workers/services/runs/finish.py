@@ -3,6 +3,7 @@
 The caller gives the freed slot on: :func:`workers.services.runs.dispatch.freed`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,12 @@ import structlog
 from workers.core.lifecycle import EventDetail, RunEvent, RunNote, after_agent_lost
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import FailureReason
+from workers.services.errors import isolate
 from workers.services.runs import deliver
 from workers.services.system import System
+from workers.slots.connection import run_together
 from workers.store import runs
+from workers.store.database import Session
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -24,11 +28,32 @@ def end(system: System, run: Run, event: RunEvent, **changes: Any) -> Run | None
 
     Only for a run without processes: its workspace is free from here on (F12).
     """
-    ended = record(system, run, event, deadline=None, confirm_until=None, **changes)
+    with system.database.begin() as session:
+        ended = enter_end(session, run, event, system.now(), **changes)
     if ended is not None:
-        _release(system, ended)
-        deliver.complete(system, ended)
+        settle(system, [ended])
     return ended
+
+
+def enter_end(session: Session, run: Run, event: RunEvent, now: datetime, **changes: Any) -> Run | None:
+    """End a run like :func:`end`, in this transaction; :func:`settle` is for after its commit."""
+    return runs.record(
+        session, run.id, event, expect=run.status, expect_token=run.token, now=now, deadline=None, confirm_until=None,
+        **deliver.claims(run, now), **changes,
+    )  # fmt: skip
+
+
+def settle(system: System, ended: Sequence[Run]) -> None:
+    """Release the slots of runs that have ended, and deliver their outcomes. Raises an outage."""
+    steps = [system.slots(run.pool).release_step(run.id, run.token or "") for run in ended]
+    outcomes = {run.id: step for run in ended if (step := deliver.result_step(system, run)) is not None}
+    replies = run_together(system.redis, [*steps, *outcomes.values()])
+    for run, released in zip(ended, replies, strict=False):
+        with isolate("slot not released", run=run.id, pool=run.pool):
+            if released != 1:
+                _release_what_it_holds(system, run)
+    stored = [run for run, reply in zip(outcomes, replies[len(ended) :], strict=True) if reply == 1]
+    deliver.complete(system, ended, stored)
 
 
 def fail(
@@ -61,8 +86,10 @@ def requeue_or_fail(
     if updated is None:
         return None
     log.warning("run lost its agent", run=run.id, why=why, status=updated.status.value, attempt=run.attempt)
-    tell = deliver.complete if updated.status.is_over else deliver.announce
-    tell(system, updated)
+    if updated.status.is_over:
+        deliver.complete(system, [updated])
+    else:
+        deliver.announce(system, updated)
     return updated
 
 
@@ -93,10 +120,8 @@ def _explanation(run: Run, why: str) -> str:
     )
 
 
-def _release(system: System, run: Run) -> None:
-    slots = system.slots(run.pool)
-    if run.token and slots.release(run.id, run.token):
-        return
+def _release_what_it_holds(system: System, run: Run) -> None:
     # A confirmation that was not committed may have changed the token.
+    slots = system.slots(run.pool)
     if (lease := slots.find(run.id)) is not None:
         slots.release(run.id, lease.token)

@@ -5,8 +5,8 @@ it until the slot map shows that it was taken. Everything here is therefore safe
 that went on without it changes nothing (F11, F26).
 """
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import structlog
@@ -21,14 +21,17 @@ from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.pool_state import note_programs
 from workers.services.runs import deliver
-from workers.services.runs.finish import end, requeue_or_fail
-from workers.services.runs.wake import freed, request_cold_start, request_dispatch
+from workers.services.runs.finish import end, enter_end, requeue_or_fail, settle
+from workers.services.runs.wake import request_cold_start, request_dispatch
 from workers.services.system import System
 from workers.slots import order_queue
 from workers.store import pools, runs, workspaces
+from workers.store.database import Session
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
+
+PhaseReport = PhaseStarted | PhaseFinished
 
 _STARTED = {
     Phase.PLAN: (RunStatus.PLANNING, RunNote.PLAN_STARTED),
@@ -43,12 +46,35 @@ def take(system: System, report: Report) -> None:
             _agent_registered(system, report)
         case AgentStopped():
             agent_gone(system, report.pool, report.agent, report.instance_id, "it stopped")
-        case PhaseStarted():
-            _phase_started(system, report)
-        case PhaseFinished():
-            _phase_finished(system, report)
+        case PhaseStarted() | PhaseFinished():
+            take_all(system, [report])
         case _:
             assert_never(report)
+
+
+def take_all(system: System, reports: Sequence[PhaseReport]) -> None:
+    """Take reports of phases, in their order, in one transaction; what they have changed is followed up together.
+
+    Where that raises, all of them may be taken once more, each by itself.
+    """
+    if not reports:
+        return
+    changed, repeated, now = list[Run](), list[Run](), system.now()
+    ends = any(isinstance(report, PhaseFinished) for report in reports)
+    with system.database.begin() as session:
+        known = runs.lock(session, {report.run for report in reports}) if ends else {}
+        for report in reports:
+            if isinstance(report, PhaseStarted):
+                _enter_start(session, report, now)
+            elif (run := known.get(report.run)) is None or run.token != report.token:
+                log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
+            elif run.status not in EXECUTING:
+                repeated.append(run)
+            elif (after := _advance(session, run, report, now)) is not None:
+                changed.append(after)
+    _follow_up(system, changed)
+    for run in repeated:
+        _repeat_last_step(system, run)
 
 
 def _agent_registered(system: System, report: AgentRegistered) -> None:
@@ -88,65 +114,57 @@ def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> N
                 requeue_or_fail(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
 
 
-def _phase_started(system: System, report: PhaseStarted) -> None:
+def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> None:
     """Enter the start once. The agent reports again when it knows the commit, and any report may arrive twice."""
-    now = system.now()
     status, note = _STARTED[report.phase]
     expected: dict[str, Any] = {"expect": status, "expect_token": report.token, "now": now}
     resolved: dict[str, Any] = {"commit": report.commit} if report.commit else {}
     program: dict[str, Any] = {"program": report.program} if report.program else {}
     detail: EventDetail = {"agent": report.agent, "commit": report.commit}
-    with system.database.begin() as session:
-        started = runs.note(
-            session,
-            report.run,
-            note,
-            **expected,
-            expecting={"started_at": None},
-            detail=detail,
-            started_at=now,
-            **resolved,
-            **program,
-        )
-        if started is None and resolved:
-            known: dict[str, Any] = {"expecting": {"commit": None}, "detail": resolved, **resolved}
-            runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
+    started = runs.note(
+        session,
+        report.run,
+        note,
+        **expected,
+        expecting={"started_at": None},
+        detail=detail,
+        started_at=now,
+        **resolved,
+        **program,
+    )
+    if started is None and resolved:
+        known: dict[str, Any] = {"expecting": {"commit": None}, "detail": resolved, **resolved}
+        runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
 
 
-def _phase_finished(system: System, report: PhaseFinished) -> None:
-    with system.database.read() as session:
-        run = runs.get(session, report.run)
-    if run.token != report.token:
-        log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
-    elif run.status in EXECUTING:
-        freed(system, _advance(system, run, report))
-    else:
-        _repeat_last_step(system, run)
-
-
-def _advance(system: System, run: Run, report: PhaseFinished) -> Run | None:
-    """Do what follows from the end of a phase; return the run where that ends it."""
+def _advance(session: Session, run: Run, report: PhaseFinished, now: datetime) -> Run | None:
+    """Enter what follows; return the run, None where it has changed since: the other decision stands."""
     if report.outcome != "succeeded":
-        return _end_unsuccessful(system, run, report)
+        return _end_unsuccessful(session, run, report, now)
     if report.phase is Phase.APPLY:
-        return end(system, run, RunEvent.APPLIED, outputs=report.outputs)
+        return enter_end(session, run, RunEvent.APPLIED, now, outputs=report.outputs)
     if run.kind is RunKind.PLAN or not report.changed:
-        return end(system, run, RunEvent.PLAN_FINISHED, **_facts(report))
+        return enter_end(session, run, RunEvent.PLAN_FINISHED, now, **_facts(report))
     if run.cancel_mode is not None:
-        return end(system, run, RunEvent.CANCELLED, **_facts(report))
-    if run.auto_apply and _is_confirmed(system, run):
-        _apply_at_once(system, run, report)
-        return None
-    return _wait_for_confirmation(system, run, report)
+        return enter_end(session, run, RunEvent.CANCELLED, now, **_facts(report))
+    workspace = workspaces.get(session, run.workspace)
+    # Its request may be enough of a confirmation; its workspace may have changed since.
+    if run.auto_apply and workspace.approval.is_given_by(run.actor):
+        return runs.change(session, run.id, expect=run.status, expect_token=run.token, now=now, **_facts(report))
+    wait = timedelta(seconds=workspace.confirm_timeout or pools.get(session, run.pool).timeouts.confirm)
+    return runs.record(
+        session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
+        confirm_until=now + wait, remind_at=remind_at(now + wait, wait), deadline=None, **_facts(report),
+    )  # fmt: skip
 
 
-def _end_unsuccessful(system: System, run: Run, report: PhaseFinished) -> Run | None:
+def _end_unsuccessful(session: Session, run: Run, report: PhaseFinished, now: datetime) -> Run | None:
     event, reason, error = RunEvent.FAILED, report.reason, report.error
     if report.outcome == "cancelled" and run.cancel_mode is not None:
         event, reason = RunEvent.CANCELLED, None
     elif report.outcome == "cancelled":
         reason, error = FailureReason.TIMED_OUT, error or f"Its {report.phase} took longer than it may."
-    return end(system, run, event, reason=reason, error=error, **_facts(report))
+    return enter_end(session, run, event, now, reason=reason, error=error, **_facts(report))
 
 
 def _facts(report: PhaseFinished) -> dict[str, Any]:
@@ -163,52 +181,43 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
     }
 
 
-def _wait_for_confirmation(system: System, run: Run, report: PhaseFinished) -> Run | None:
-    now = system.now()
-    with system.database.begin() as session:
-        spec, workspace = pools.get(session, run.pool), workspaces.get(session, run.workspace)
-        wait = timedelta(seconds=workspace.confirm_timeout or spec.timeouts.confirm)
-        until = now + wait
-        updated = runs.record(
-            session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
-            confirm_until=until, remind_at=remind_at(until, wait), deadline=None, **_facts(report),
-        )  # fmt: skip
-    if updated is None:
-        return None
-    if (cancelled := _keep_plan(system, updated)) is not None:
+def _follow_up(system: System, changed: Sequence[Run]) -> None:
+    """Do what follows the commit: free the slots of runs that have ended, keep those that wait, order applies."""
+    ended = [run for run in changed if run.status.is_over]
+    settle(system, ended)
+    for run in changed:
+        with isolate("end of a phase not followed up", run=run.id):
+            if run.status is RunStatus.APPLY_PENDING:
+                ended += _wait_for_confirmation(system, run)
+            elif run.status in EXECUTING:  # a control worker orders the apply: it has the keys for that
+                system.celery.send_task(names.AUTO_APPLY, args=[run.id, run.token], ignore_result=True)
+    for pool in {run.pool for run in ended}:
+        request_dispatch(system, pool)
+
+
+def _wait_for_confirmation(system: System, run: Run) -> list[Run]:
+    """Reserve the slot of a run that waits, and say so; or end and return it: its cancel was requested meanwhile."""
+    if cancelled := _keep_plan(system, run):
         return cancelled
-    deliver.announce(system, updated)
-    log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=until.isoformat())
-    return None
+    deliver.announce(system, run)
+    log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=f"{run.confirm_until}")
+    return []
 
 
-def _is_confirmed(system: System, run: Run) -> bool:
-    """Whether its request was enough of a confirmation: its workspace may have changed since."""
-    with system.database.read() as session:
-        return workspaces.get(session, run.workspace).approval.is_given_by(run.actor)
-
-
-def _keep_plan(system: System, run: Run) -> Run | None:
-    """Reserve the slot of a run that waits; end and return one whose cancel was requested meanwhile."""
+def _keep_plan(system: System, run: Run) -> list[Run]:
     if run.cancel_mode is not None:
-        return end(system, run, RunEvent.CANCELLED)
+        cancelled = end(system, run, RunEvent.CANCELLED)
+        return [cancelled] if cancelled else []
     if run.token and run.confirm_until:
         system.slots(run.pool).reserve(run.id, run.token, run.confirm_until.timestamp())
-    return None
-
-
-def _apply_at_once(system: System, run: Run, report: PhaseFinished) -> None:
-    """Store what the plan says, and let a control worker order the apply: it has the keys for that."""
-    with system.database.begin() as session:
-        facts = _facts(report)
-        stored = runs.change(session, run.id, expect=run.status, expect_token=run.token, now=system.now(), **facts)
-    if stored is not None:
-        system.celery.send_task(names.AUTO_APPLY, args=[run.id, report.token], ignore_result=True)
+    return []
 
 
 def _repeat_last_step(system: System, run: Run) -> None:
     """Repeat what follows the commit: the process may have been killed between the two."""
     if run.status is RunStatus.APPLY_PENDING:
-        freed(system, _keep_plan(system, run))
-    elif run.status.is_over and run.token and system.slots(run.pool).release(run.id, run.token):
+        freed = bool(_keep_plan(system, run))
+    else:
+        freed = run.status.is_over and bool(run.token) and system.slots(run.pool).release(run.id, run.token or "")
+    if freed:
         request_dispatch(system, run.pool)

@@ -9,7 +9,8 @@ A message without the token of its run changes nothing, and nothing changes whil
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ from workers.protocol.messages import REPORT
 from workers.protocol.names import RUN_ID, one_line
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.runs import finish
-from workers.services.runs.report import take
+from workers.services.runs.report import PhaseReport, take, take_all
 from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.slots.locks import renew_lock
@@ -49,6 +50,30 @@ _ADVICE = (
 
 class TooLong(TerraslotError):
     """A report is longer than what an agent sends."""
+
+
+def receive_together(system: System, found: Sequence[Found]) -> list[Found]:
+    """Take the reports of phases among what was found in the queue of a pool: in one transaction, and one round trip.
+
+    Returns what is to be taken one by one: all other reports, and those of phases too where that raised, so that a bad
+    one stops no other.
+    """
+    phases = {number: report for number, each in enumerate(found) if (report := _phase_report(each)) is not None}
+    try:
+        take_all(system, list(phases.values()))
+    except Exception as error:  # noqa: BLE001 - each of them meets it again, or does not
+        log.warning("reports are taken one by one", pool=found[0].pool, reports=len(phases), error=explained(error))
+        return list(found)
+    return [each for number, each in enumerate(found) if number not in phases]
+
+
+def _phase_report(found: Found) -> PhaseReport | None:
+    """Return a report of a phase; None for any other, and for one that :func:`receive` has to reject."""
+    with suppress(InvalidRequest, ValidationError):
+        if found.length <= LONGEST:
+            report = REPORT.validate_python(_fields(found))
+            return report if isinstance(report, PhaseReport) else None
+    return None
 
 
 def receive(system: System, found: Found) -> None:
