@@ -28,6 +28,11 @@ BEAT_SCHEDULE = {
         "schedule": 10.0,  # seconds; until then an ended phase's log takes up memory
         "options": {"expires": 10.0},
     },
+    "encrypt-rescued-states": {
+        "task": names.STATES,
+        "schedule": 60.0,  # seconds; its pool's key lasts for some minutes after a rotation
+        "options": {"expires": 60.0},
+    },
     "purge-old-history": {
         "task": names.FORGET,
         "schedule": 300.0,  # seconds; up to 10,000 rows of each kind at a time

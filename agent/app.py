@@ -22,7 +22,7 @@ from agent.worker import AgentWorker, EventLoopTick
 from workers.logs import configure
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, Unavailable
-from workers.protocol.messages import Report
+from workers.protocol.messages import SINCE_0_2, Report
 from workers.slots.connection import connect
 from workers.slots.report_queue import ReportQueue
 
@@ -67,8 +67,7 @@ class AgentApp(Celery):
     def _send_to_older(self, report: Report) -> None:
         """Send a report as control planes before 0.2 read it, if there may be one: later ones refuse the queue."""
         queue, content = _direct(names.REPORTS_QUEUE), report.wire()
-        for unknown in ("plan", "program"):  # they would refuse the whole report for it
-            content.pop(unknown, None)
+        content = {name: value for name, value in content.items() if name not in SINCE_0_2}
         try:
             self.send_task(names.REPORT, args=[content], queue=queue, ignore_result=True, retry=False)
         except Exception as error:  # noqa: BLE001 - what counts is repeated

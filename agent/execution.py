@@ -7,6 +7,9 @@ SIGKILL follows where a time for it was given. Stopping is safe from any thread 
 from __future__ import annotations
 
 import math
+import os
+import pwd
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +62,15 @@ class PhaseFailed(Exception):
         self.text = text
 
 
+def locks_as() -> str:
+    """Return the user and the host that Terraform names in a lock that it takes here."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = os.environ.get("USER", "")
+    return f"{user}@{socket.gethostname()}"
+
+
 def unavailable(sentence: str) -> PhaseFailed:
     """Return the failure of a source; the sentence names it and says what to do."""
     return PhaseFailed(FailureReason.SOURCE_UNAVAILABLE, sentence)
@@ -104,6 +116,8 @@ class Execution:
         self.cause: StopCause | None = None
         self.over = False
         self.ended: tuple[int | None] | None = None  # the lasting command's exit code, once it has ended
+        self.findings: dict[str, Any] = {}  # of the state: fields of the report of the phase's end
+        self.rescued: str | None = None  # the state that Terraform could not save, encrypted
         self._reported = self.redeemed
         self._lock = threading.Lock()
         self._child: Child | None = self.left
@@ -129,7 +143,8 @@ class Execution:
         order = self.order
         about: dict[str, Any] = {"run": order.run, "token": order.token, "phase": order.phase}
         about |= {"commit": self.commit, "program": self.program}
-        return message(pool=self.pool, agent=self.agent, **about, **facts)
+        found = self.findings if message is PhaseFinished else {}
+        return message(pool=self.pool, agent=self.agent, **about, **found, **facts)
 
     def resolved(self, commit: str) -> None:
         """Report the commit that the source's ref means in this run."""
@@ -140,7 +155,7 @@ class Execution:
     def _report_started(self) -> None:
         self._reported = True
         self.logger.info("started", commit=self.commit)
-        self.post(self.report(PhaseStarted))
+        self.post(self.report(PhaseStarted, locks_as=locks_as(), clock=self.started_at))
 
     def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
         """Interrupt the running command and start no other; kill it in ``kill_in`` seconds, at once if that is 0."""

@@ -17,12 +17,12 @@ from workers.protocol.agent_directory import RUNS
 LIMIT = 16 * 2**20  # far above any configuration file
 
 
-def write_atomically(path: Path, content: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file, which only its owner can read, in one step. Raises ``OSError``."""
     draft = path.with_name(f".{path.name}.draft")
     draft.unlink(missing_ok=True)  # a configuration may have put a pipe there, whose reader would be waited for
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(content)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     draft.replace(path)
 
 

@@ -58,10 +58,14 @@ def decrypted(order: Order, secret_dir: Path | None) -> SensitiveVariables:
     """Decrypt an order's sensitive variables. Raises :class:`InvalidRequest` where the Secret has no key for it."""
     if order.encrypted is None:
         return SensitiveVariables()
+    return SensitiveVariables.model_validate(payload_keyring(secret_dir).decrypt(order.encrypted))
+
+
+def payload_keyring(secret_dir: Path | None) -> Keyring:
+    """Return the keys of the pool's Secret. Raises :class:`InvalidRequest` where there is none."""
     if secret_dir is None:
-        raise InvalidRequest(f"The order carries sensitive variables, and there is no {SECRET_DIR}.")
-    keyring = Keyring(PoolCredentials(secret_dir).read().payload_keys, "the pool's Secret")
-    return SensitiveVariables.model_validate(keyring.decrypt(order.encrypted))
+        raise InvalidRequest(f"What only this pool may read can't be read: there is no {SECRET_DIR}.")
+    return Keyring(PoolCredentials(secret_dir).read().payload_keys, "the pool's Secret")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -23,6 +23,7 @@ from agent.files import read_regular, write_atomically
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import PhaseFinished, Report
+from workers.slots.state_parcel import StateParcel
 
 REPEAT_AFTER = 3.0  # seconds: the control plane takes a report within one
 _RETRY = EqualJitterBackoff(cap=1.0, base=1.0)  # seconds; agents that one outage has silenced don't return together
@@ -44,8 +45,12 @@ Send = Callable[[Report, bool], None]
 class Outbox:
     """The reports of one agent; safe from any thread."""
 
-    def __init__(self, directory: Path, send: Send, logger: FilteringBoundLogger) -> None:
+    def __init__(
+        self, directory: Path, send: Send, logger: FilteringBoundLogger, parcel: Callable[[str], StateParcel]
+    ) -> None:
+        """Take the directory of what is kept, how a report is sent, and how the state of a run is."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._parcel = parcel
         self._directory = directory
         self._send = send
         self._logger = logger
@@ -55,12 +60,15 @@ class Outbox:
         self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
         self._thread.start()
 
-    def keep(self, report: PhaseFinished, lease: Lease) -> None:
+    def keep(self, report: PhaseFinished, lease: Lease, state: str | None = None) -> None:
         """Put the report of a phase's end on disk; :meth:`post` sends it, and it is repeated from then on.
 
         So that is the first thing to do once an outcome is known: an agent that is killed later still reports it.
+        ``state``: the one that Terraform could not save, encrypted; it is sent before the report.
         """
         try:
+            if state is not None:
+                write_atomically(self._state_path(lease.token), state)
             self._write(report, lease)
         except OSError as error:
             # Without a disk the report is lost only with the process.
@@ -98,6 +106,7 @@ class Outbox:
                 with self._lock:
                     self._kept.pop(token, None)
                 self._path(token).unlink(missing_ok=True)
+                self._state_path(token).unlink(missing_ok=True)
             elif kept.posted and time.monotonic() - kept.sent_at > REPEAT_AFTER:
                 self.post(kept.report)
 
@@ -114,7 +123,8 @@ class Outbox:
     def _try(self, report: Report) -> bool:
         kept = self._kept.get(report.token) if isinstance(report, PhaseFinished) else None
         try:
-            self._send(report, kept is not None and kept.sent_at > 0)
+            sent = self._with_state(report) if isinstance(report, PhaseFinished) else report
+            self._send(sent, kept is not None and kept.sent_at > 0)
         except Exception as error:  # noqa: BLE001 - no error of a connection may end this thread
             self._logger.warning("report not sent, trying again", type=report.type, error=str(error))
             return False
@@ -123,12 +133,29 @@ class Outbox:
                 kept.sent_at, kept.queued = time.monotonic(), False
         return True
 
+    def _with_state(self, report: PhaseFinished) -> PhaseFinished:
+        """Send the state that a report speaks of, before it; return the report, which says where there is none."""
+        if report.rescued is None or not report.rescued.sent:
+            return report
+        parcel = self._parcel(report.run)
+        if parcel.prolong():
+            return report
+        try:
+            parcel.put(read_regular(self._state_path(report.token)).decode("ascii"))
+        except (OSError, ValueError) as error:
+            self._logger.warning("state that was not saved is not sent", run=report.run, error=str(error))
+            return report.model_copy(update={"rescued": report.rescued.model_copy(update={"sent": False})})
+        return report
+
     def _write(self, report: PhaseFinished, lease: Lease) -> None:
         content = {"report": report.wire(), "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since}}
         write_atomically(self._path(lease.token), json.dumps(content))
 
     def _path(self, token: str) -> Path:
         return self._directory / f"{hashlib.sha256(token.encode()).hexdigest()[:32]}.json"
+
+    def _state_path(self, token: str) -> Path:
+        return self._path(token).with_suffix(".state")
 
     def _read(self) -> list[_Kept]:
         found = []

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import source, state_backend
+from agent import rescued_states, source, state_backend, state_lock
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
 from agent.git_cache import GitCache
@@ -24,6 +24,7 @@ from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Order, PhaseFinished
 from workers.protocol.plan_detail import FROM_CONFIGURATION, MAX_PLAN_BYTES, PlanDetail
 from workers.protocol.sources import SensitiveVariables
+from workers.protocol.states import RescuedState, StateStep
 
 _PLAN = "plan.tfplan"
 _VARIABLES = "variables.tfvars.json"
@@ -33,12 +34,16 @@ _MODULE = "module"  # names the directory that was planned: a workspace may be c
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """How this agent executes phases: its programs, its environment, its directory."""
+    """How this agent executes phases: its programs, its environment, its directory.
+
+    ``fetch_state`` returns the encrypted state that a run is to push.
+    """
 
     programs: Programs
     environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
     secret_dir: Path | None = None
+    fetch_state: Callable[[str], str | None] | None = None
     git_cache_mib: int = 0
 
     @property
@@ -104,9 +109,14 @@ class Phases:
         (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
         terraform = Terraform(execution, self._chosen(execution, module), module, environment)
         _initialise(execution, terraform, module)
+        if order.options.state is not None:
+            self._change_state(order.options.state, execution, terraform)
+            return execution.report(PhaseFinished, outcome="succeeded")
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
-        changed = terraform.plan(plan, variables=_write_variables(execution.directory, variables))
+        given_variables = _write_variables(execution.directory, variables)
+        with state_lock.told(terraform):
+            changed = terraform.plan(plan, variables=given_variables)
         changes, known, detail = terraform.show(plan)
         return execution.report(
             PhaseFinished,
@@ -127,12 +137,10 @@ class Phases:
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self._of_plan(execution), module, environment)
         try:
-            told = terraform.apply(plan)
+            with state_lock.told(terraform):
+                told = terraform.apply(plan)
         except (PhaseFailed, Stopped) as failure:
-            if advice := state_backend.rescue_state(execution, module, self.work_dir / "rescued"):
-                execution.log.write(advice)
-                room = MAX_ERROR - len(advice) - 2
-                failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()
+            self._rescue_state(execution, module, failure)
             raise
         outputs = self._outputs(execution, terraform, told)
         return execution.report(PhaseFinished, outcome="succeeded", changed=True, outputs=outputs)
@@ -164,6 +172,26 @@ class Phases:
             return self.programs.installed[0].command
         execution.program = str(made_by.program)
         return made_by.command
+
+    def _rescue_state(self, execution: Execution, module: Path, failure: PhaseFailed | Stopped) -> None:
+        if (kept := state_backend.rescue_state(execution, module, self.work_dir / "rescued")) is None:
+            return
+        execution.rescued = rescued_states.encrypted(kept, self.secret_dir, execution.logger)
+        sent = execution.rescued is not None
+        execution.findings["rescued"] = RescuedState(bytes=kept.stat().st_size, sent=sent)
+        advice = rescued_states.advice(execution, None if sent else kept)
+        execution.log.write(advice)
+        room = MAX_ERROR - len(advice) - 2
+        failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()
+
+    def _change_state(self, step: StateStep, execution: Execution, terraform: Terraform) -> None:
+        if step.unlock is not None:
+            state_lock.end(terraform, step.unlock)
+        elif self.fetch_state is not None:
+            content = self.fetch_state(execution.order.run)
+            state = rescued_states.decrypted(content, self.secret_dir, execution.directory)
+            with state_lock.told(terraform):
+                terraform.push_state(state)
 
     def _outputs(self, execution: Execution, terraform: Terraform, told: dict[str, Any] | None) -> dict[str, Any]:
         try:

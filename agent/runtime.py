@@ -26,7 +26,7 @@ from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from agent.terraform_environment import run_environment, terraform_environment
 from workers.protocol.agent_directory import CHILDREN, REPORTS
-from workers.protocol.errors import Damaged
+from workers.protocol.errors import Damaged, InvalidRequest
 from workers.protocol.kinds import Phase
 from workers.protocol.messages import AgentStopped, CancelRequest, Order
 from workers.protocol.validation import problems
@@ -34,6 +34,7 @@ from workers.protocol.version import instance_id
 from workers.slots.connection import connect
 from workers.slots.log_stream import RunLog
 from workers.slots.slot_map import SlotMap
+from workers.slots.state_parcel import StateParcel
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -57,12 +58,14 @@ class Agent:
         self.instance_id = instance_id(uuid.uuid4().hex, programs.known)
         logger.info("programs found", programs=list(map(str, programs.known)))
         self.slots = SlotManager()
-        self.reports = Outbox(settings.work_dir / REPORTS, send, logger)
         self._redis = connect(settings.redis, settings.credentials)
+        self.reports = Outbox(settings.work_dir / REPORTS, send, logger, self._parcel)
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / CHILDREN)
         self._directories = RunDirectories(settings.work_dir)
-        self._phases = Phases(programs, environment, settings.work_dir, settings.secret_dir, settings.git_cache_mib)
+        self._phases = Phases(
+            programs, environment, settings.work_dir, settings.secret_dir, self._pushed_state, settings.git_cache_mib
+        )
         self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(
             self._slot_map,
@@ -214,7 +217,7 @@ class Agent:
                 "finished", outcome=finished.outcome, seconds=round(time.time() - execution.started_at, 2)
             )
             # On disk before all else that takes time: what is only in memory is lost with this process.
-            self.reports.keep(finished, execution.lease)
+            self.reports.keep(finished, execution.lease, execution.rescued)
         if execution.order.phase is Phase.APPLY:
             self._apply.remove(execution)
         execution.log.close(_LOG_SECONDS)
@@ -225,6 +228,16 @@ class Agent:
             self.slots.leave(execution)
             self.reports.post(finished)
         self._directories.empty()
+
+    def _parcel(self, run: str) -> StateParcel:
+        return StateParcel(self._redis, self.settings.pool, run)
+
+    def _pushed_state(self, run: str) -> str | None:
+        """Return the encrypted state that a run is to push. Raises :class:`InvalidRequest` where Redis is away."""
+        try:
+            return self._parcel(run).get()
+        except RedisError as error:
+            raise InvalidRequest(f"The state that is to be pushed can't be read: {error}.") from error
 
     def _valid(self, message: type[M], payload: dict[str, Any]) -> M | None:
         try:

@@ -81,8 +81,8 @@ def _label(directory: Path, workspace: str) -> None:
         draft.replace(label)
 
 
-def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | None:
-    """Save the state that Terraform could not write to its backend, and return what to tell the user."""
+def rescue_state(execution: Execution, module: Path, rescued: Path) -> Path | None:
+    """Keep the state that Terraform could not write to its backend; return where, None where it has left none."""
     errored = module / ERRORED
     if errored.is_symlink() or not errored.is_file():
         return None
@@ -92,10 +92,7 @@ def rescue_state(execution: Execution, module: Path, rescued: Path) -> str | Non
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.copyfile(errored, kept)
     kept.chmod(0o600)
-    return (
-        f"Terraform could not save the state. It is kept on agent {execution.agent} as {kept}: once the backend works "
-        f"again, run 'terraform state push {kept}' in an initialised copy of the configuration."
-    )
+    return kept
 
 
 def _content(path: Path, tree: Path) -> bytes | None:

@@ -18,6 +18,7 @@ from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Changes, Ord
 from workers.protocol.plan_detail import MAX_PLAN_BYTES
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
+LOCK_SECONDS = 60  # for which a lock that somebody holds is waited for
 _PLAN_HAS_CHANGES = 2
 _WAITS = "Waiting for another init that uses the same plugin cache."
 
@@ -45,7 +46,7 @@ class Terraform:
         order = self.execution.order
         flags = ["-input=false", "-detailed-exitcode", f"-out={plan}", *planning_flags(order), *self._parallelism]
         flags += [f"-var-file={variables}"] if variables else []
-        flags += ["-lock=false"] if order.kind is RunKind.PLAN else []
+        flags += ["-lock=false"] if order.kind is RunKind.PLAN else self._lock_timeout("plan")
         return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)).code == _PLAN_HAS_CHANGES
 
     def show(self, plan: Path) -> tuple[Changes, dict[str, Any], dict[str, Any]]:
@@ -60,13 +61,57 @@ class Terraform:
         Returns the outputs, sensitive ones without their value; None where they are to be asked for.
         """
         messages = ApplyMessages()
-        self._run("apply", "-json", "-input=false", *self._parallelism, str(plan), lasting=True, messages=messages)
+        flags = ["-json", "-input=false", *self._lock_timeout("apply"), *self._parallelism]
+        self._run("apply", *flags, str(plan), lasting=True, messages=messages)
         return None if messages.outputs is None else summary.outputs(messages.outputs)
+
+    def push_state(self, state: Path) -> None:
+        """Make a state that was not saved the workspace's; nothing where it is already.
+
+        Terraform refuses it where a newer one is there, or one of another lineage. It gives a state a new lineage where
+        there was none, so that a repeated push is known by what the states hold.
+        """
+        try:
+            self._run("state push", f"-lock-timeout={LOCK_SECONDS}s", str(state))
+        except PhaseFailed:
+            if not self._has(state):
+                raise
+            self.execution.log.write("The state is there already.")
+
+    def end_lock(self, lock: str) -> None:
+        """End the lock of this id."""
+        self._run("force-unlock", "-force", "--", lock)
 
     def output(self) -> dict[str, Any]:
         """Return the outputs in the state; also when the phase was to be stopped, but the apply was done before."""
         found: dict[str, Any] = self._summary("output", "output", even_if_stopped=True)["outputs"]
         return found
+
+    def _has(self, state: Path) -> bool:
+        """Whether the workspace's state holds the same; not known of long ones."""
+        pulled = self._run("state pull", keep_stdout=summary.SHORT).stdout
+        try:
+            there, wanted = (json.loads(read_regular(path)) for path in (pulled, state))
+            return all(there[name] == wanted[name] for name in ("resources", "outputs"))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return False
+        finally:
+            pulled.unlink(missing_ok=True)
+
+    def lock_probe(self, module: Path) -> str:
+        """Return what a plan of another module prints as JSON that waits for no lock."""
+        argv = [*self.command, "plan", "-json", "-input=false", "-refresh=false", "-lock-timeout=0s"]
+        environment = {name: value for name, value in self.environment.items() if not name.startswith("TF_CLI_ARGS")}
+        finished = self.execution.run(argv, cwd=module, env=environment, keep_stdout=summary.SHORT)
+        try:
+            return read_regular(finished.stdout).decode(errors="replace")
+        finally:
+            finished.stdout.unlink(missing_ok=True)
+
+    def _lock_timeout(self, command: str) -> list[str]:
+        """Return the flag for how long a held lock is waited for, unless the workspace's environment says that."""
+        given = (self.environment.get(name, "") for name in ("TF_CLI_ARGS", f"TF_CLI_ARGS_{command}"))
+        return [] if any("-lock-timeout" in each for each in given) else [f"-lock-timeout={LOCK_SECONDS}s"]
 
     @property
     def _parallelism(self) -> list[str]:
@@ -110,7 +155,7 @@ class Terraform:
         even_if_stopped: bool = False,
     ) -> Finished:
         finished = self.execution.run(
-            [*self.command, name, "-no-color", *arguments],
+            [*self.command, *name.split(), "-no-color", *arguments],
             cwd=self.module,
             env=self.environment,
             keep_stdout=keep_stdout,

@@ -17,8 +17,9 @@ from workers.core.errors import RunError
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.protocol.kinds import RunKind
+from workers.protocol.states import StateStep
 from workers.remote_control import ControlRequest, decision_id, is_revoked
-from workers.services.runs import auto_apply, decide, deliver, logs, retention, submit
+from workers.services.runs import auto_apply, decide, deliver, locks, logs, rescued, retention, states, submit
 from workers.services.runs import dispatch as dispatcher
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling import cycle
@@ -62,6 +63,24 @@ def plan(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
 def plan_and_apply(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Plan a workspace, wait for a confirmation (unless ``auto_apply``), and apply that plan."""
     return _run(self, RunKind.PLAN_AND_APPLY, args, kwargs)
+
+
+@app.task(name=names.UNLOCK, bind=True, base=RunTask, throws=TerraslotError, **_AS_ERRBACK)
+def unlock(self: Task, run_id: str, message: str | None = None) -> dict[str, Any]:
+    """End the lock that a run has met, if its holder is a run that is dead. The result is that of the run that does."""
+    return _change_state(self, locks.unlock, run_id, message)
+
+
+@app.task(name=names.STATE_PUSH, bind=True, base=RunTask, throws=TerraslotError, **_AS_ERRBACK)
+def state_push(self: Task, run_id: str, message: str | None = None) -> dict[str, Any]:
+    """Push the state that a run could not save to its backend. The result is that of the run that does."""
+    return _change_state(self, states.push, run_id, message)
+
+
+@app.task(name=names.STATE_GIVE_UP, bind=True, base=ControlTask, throws=TerraslotError)
+def state_give_up(self: Task, run_id: str, message: str | None = None) -> dict[str, Any]:
+    """Let the runs of a workspace go on without the state that a run could not save."""
+    return decide.deduplicate(system(), run_id, _origin(self, message), states.give_up)
 
 
 @app.task(name=names.CONFIRM, bind=True, base=ControlTask, throws=TerraslotError)
@@ -120,6 +139,7 @@ _serve(names.DISPATCHES, cycle.dispatches)
 _serve(names.DELIVERIES, deliver.deliver_overdue)
 _serve(names.FORGET, retention.purge)
 _serve(names.LOGS, logs.move_logs)
+_serve(names.STATES, rescued.reencrypt)
 _serve_cluster(names.CYCLE, cycle.cycle)
 _serve_cluster(names.CYCLES, cycle.cycles)
 _serve_cluster(names.PROTECT, cycle.protect)
@@ -128,21 +148,53 @@ _serve_cluster(names.SWEEP, cycle.sweep)
 
 def _run(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Submit a run; or return its outcome, or raise it, where the run is over."""
-    if task.request.get(deliver.OUTCOME) or _submit(task, kind, args, kwargs).status.is_over:
+    return _outcome(task, lambda: _submit(task, kind, args, kwargs))
+
+
+def _outcome(task: Task, submitted: Callable[[], Run]) -> dict[str, Any]:
+    if task.request.get(deliver.OUTCOME) or submitted().status.is_over:
         run = deliver.claim(system(), task.request.id)
         if run is not None:
             return deliver.outcome(run)
     raise Ignore
 
 
+def _change_state(task: Task, decided: Callable[..., Any], run_id: str, message: str | None) -> dict[str, Any]:
+    """Submit a run that changes a state, where that is decided to be right; or return the outcome of one that is over.
+
+    A second delivery finds the run, and decides nothing any more.
+    """
+    kwargs = {"run_id": run_id, "message": message}
+
+    def submitted() -> Run:
+        if (there := submit.find(system(), task.request.id)) is not None:
+            return there
+        workspace, step = decided(system(), run_id)
+        return _enter(task, RunKind.PLAN, RunRequest.of_task((workspace,), {"message": message}), (), kwargs, step=step)
+
+    return _outcome(task, submitted)
+
+
 def _submit(task: Task, kind: RunKind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    request = RunRequest.of_task(args, kwargs, follows=task.request.parent_id is not None)
+    return _enter(task, kind, request, args, kwargs)
+
+
+def _enter(
+    task: Task,
+    kind: RunKind,
+    request: RunRequest,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    step: StateStep | None = None,
+) -> Run:
     if any(task.request.timelimit or ()):
         raise InvalidRequest("Celery's time limits do not bound a run: set the timeouts of its pool instead.")
-    request = RunRequest.of_task(args, kwargs, follows=task.request.parent_id is not None)
     message = TaskMessage(
         name=task.name, args=list(args), kwargs=kwargs, options=_options(task), node=task.request.hostname
     )
-    run = submit.submit(system(), task.request.id, kind, request, message, actor=_actor(task))
+    run = submit.submit(system(), task.request.id, kind, request, message, actor=_actor(task), step=step)
     if is_revoked(run.id):
         decide.revoke(system(), run.id, decision_id(run.id, force=False))
     return run

@@ -139,7 +139,9 @@ def test_sqlite_finds_by_an_index_that_nothing_is_old(ledger, now, table):
     enter_history(ledger, length=1000)
     with ledger.database.read() as session:
         plan = explained(session, "EXPLAIN QUERY PLAN ", retention.old(HISTORY[table], now, 500))
-    assert [row[-1].split(" (")[0] for row in plan] == [f"SEARCH {table} USING {index_of(table)}"]
+    steps = [row[-1].split(" (")[0] for row in plan if not row[-1].startswith("CORRELATED")]
+    of_states = ["SEARCH rescued_states USING INDEX sqlite_autoindex_rescued_states_1"] if table == "runs" else []
+    assert steps == [f"SEARCH {table} USING {index_of(table)}", *of_states]
 
 
 @pytest.mark.parametrize("table", HISTORY)

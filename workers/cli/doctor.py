@@ -17,6 +17,7 @@ from workers.cli.system import system
 from workers.services import health
 from workers.services.errors import user_message
 from workers.services.health import Finding, Verdict
+from workers.services.runs import rescued
 from workers.services.secrets.variables import reencrypt_all
 from workers.services.system import System
 from workers.settings import Settings, settings
@@ -50,7 +51,7 @@ def migrate(as_json: AsJson = False) -> None:
 @app.command()
 def reencrypt(as_json: AsJson = False) -> None:
     """Encrypt all secrets again with the first of TERRASLOT_ENCRYPTION_KEYS. Afterwards the other keys can go."""
-    count = reencrypt_all(system())
+    count = reencrypt_all(system()) + rescued.reencrypt_all(system())
     said = f"{count} encrypted again: only the first of TERRASLOT_ENCRYPTION_KEYS is needed from now on."
     answer({"reencrypted": count}, said, as_json=as_json)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -23,9 +23,13 @@ from workers.services.runs.views import EventView, RunView
 from workers.settings import settings
 from workers.store.database import Database
 
+if TYPE_CHECKING:
+    from workers.services.runs.locks import LockView
+
 app = typer.Typer()
 
 _SHORT = 8
+_NOT_SAID = ("actor", "signed_in", "clock")  # of an event's detail
 _STATUS = f"Only runs in this status, one of {', '.join(RunStatus)}; may be repeated."
 
 
@@ -75,10 +79,16 @@ def show(
         show_json(happened) if as_json else _tell_events(happened)
         return
     approval = run_views.approval(database(), found)
+    of_state = {
+        "rescued_state": run_views.rescued(database(), found),
+        "state_lock": _lock(found),
+        "unsaved_state": run_views.unsaved(database(), found),
+    }
     if as_json:
-        show_json(asdict(found) | {"waiting": _waits_for(found), "approval": approval, "events": happened})
+        waiting = {"waiting": _waits_for(found), "approval": approval}
+        show_json(asdict(found) | waiting | of_state | {"events": happened})
         return
-    console().print(_facts(found, approval))
+    console().print(_facts(found, approval, of_state))
     if found.error:
         say(f"\n{found.error.strip()}", style="red")
     tell_outputs(found)
@@ -115,7 +125,7 @@ def _brief_changes(run: RunView) -> Text | None:
     return cell(f"{brief} destroys", "bold red") if run.plan_destroys else cell(brief)
 
 
-def _facts(run: RunView, approval: str | None) -> Table:
+def _facts(run: RunView, approval: str | None, of_state: dict[str, Any]) -> Table:
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -140,9 +150,12 @@ def _facts(run: RunView, approval: str | None) -> Table:
         "Approvals": approval,
     }
     facts["Waiting"] = _waits_for(run)
+    lock: LockView | None = of_state["state_lock"]
+    facts |= {"Rescued state": of_state["rescued_state"], "State lock": lock and f"{lock.id}: {lock.said}"}
+    facts["Unsaved state"] = of_state["unsaved_state"]
     if run.cancel_requested and not run.status.is_over:
         facts["Cancel"] = "asked for"
-    styles = {"Status": STYLES.get(run.status, ""), "Warning": "bold red"}
+    styles = {"Status": STYLES.get(run.status, ""), "Warning": "bold red", "Unsaved state": "bold red"}
     for name, value in facts.items():
         if value not in (None, ""):
             made.add_row(name, cell(value, styles.get(name, "")))
@@ -157,9 +170,20 @@ def _happened(event: EventView) -> tuple[object, ...]:
     who = event.detail.get("actor")
     if event.detail.get("signed_in"):
         who = f"{who} (signed in)"
-    said = {name: value for name, value in event.detail.items() if name not in ("actor", "signed_in")}
+    said = {name: value for name, value in event.detail.items() if name not in _NOT_SAID}
     detail = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
     return _moment(event.at), event.event, event.status, who, detail
+
+
+def _lock(run: RunView) -> "LockView | None":
+    """Return the lock that a run has met."""
+    if not run_views.has_met_lock(database(), run):
+        return None
+    # Only such a run is worth the time that this takes to load.
+    from workers.cli.system import system  # noqa: PLC0415
+    from workers.services.runs import locks  # noqa: PLC0415
+
+    return locks.shown(system(), run.run_id)
 
 
 def _waits_for(run: RunView) -> str | None:

@@ -37,6 +37,8 @@ _SECTIONS = {
         "runs": ("history", "List the latest runs."),
         "show": ("history", "Show a run, and what happened to it."),
         "logs": ("runs", "Print what Terraform printed."),
+        "state": ("state", "Decide about states that could not be saved."),
+        "unlock": ("runs", "End the lock of a state whose holder is dead."),
     },
     "Where and for what": {
         "workspace": ("workspace", "Manage workspaces: what Terraform runs for."),
@@ -50,7 +52,7 @@ _SECTIONS = {
     },
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
-_GROUPS = ("workspace", "pool", "agent")
+_GROUPS = ("workspace", "pool", "agent", "state")
 
 
 class Commands(TyperGroup):

@@ -71,7 +71,10 @@ def destruction(run: RunView) -> str | None:
 def options(run: RunView) -> list[str]:
     """Return what was asked of a run beside its workspace, as Terraform writes it."""
     asked = run.options
+    state = asked.get("state", {})
     return [
+        *([f"state push, of run {state['push']}"] if "push" in state else []),
+        *([f"force-unlock {state['unlock']}"] if "unlock" in state else []),
         *(["-destroy"] if run.destroy else []),
         *(["-refresh-only"] if asked.get("refresh_only") else []),
         *(f"-target={address}" for address in asked.get("targets", ())),
@@ -87,6 +90,8 @@ def _warn(run: RunView) -> None:
 
 
 def _success(run: RunView) -> str:
+    if "state" in run.options:
+        return f"Run {run.run_id} succeeded: {', '.join(options(run))}."
     if not any(run.changes.values()):
         return f"Run {run.run_id} succeeded: no changes."
     if run.kind is RunKind.PLAN:

@@ -37,6 +37,7 @@ from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.log_lines import LogLine
 from workers.services import workspaces
 from workers.services.formatting import duration
+from workers.services.runs import locks
 from workers.services.runs import views as run_views
 from workers.services.runs.logs import LogReader
 from workers.services.runs.requirements import required
@@ -142,6 +143,13 @@ def cancel(
 
 
 @app.command()
+def unlock(run: RunId, message: Message = None, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """End the lock that a run has met, or holds, where its holder is a run that is known to be dead."""
+    locks.unlock(system(), run)
+    change_state(names.UNLOCK, run, message, no_wait=no_wait, as_json=as_json)
+
+
+@app.command()
 def logs(
     run: RunId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over.")] = False,
@@ -169,6 +177,20 @@ def logs(
     if not printed:
         of_these = " of these" if phase or attempt else ""
         say(f"Run {found.run_id} has no log{of_these}: it has printed nothing.", errors=True)
+
+
+def change_state(task: str, run: str, message: str | None, *, no_wait: bool, as_json: bool) -> None:
+    """Send the task of a run that changes a state, and follow that run."""
+    found = run_views.one(system().database, run)
+    system().slots(found.pool).stats()  # says at once that Redis is away
+    given = {"run_id": found.run_id} | ({"message": message} if message else {})
+    run_id = str(uuid.uuid4())
+    headers = {names.ACTOR_HEADER: actor().name}
+    system().celery.send_task(task, kwargs=given, task_id=run_id, headers=headers)
+    if no_wait:
+        _leave(run_id, found.workspace, as_json=as_json)
+    else:
+        _finish(_follow(run_id, ask=False, as_json=as_json), as_json=as_json)
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
@@ -295,6 +317,8 @@ def _decide(run: RunView, answer: str, progress: Progress) -> bool:
 
 def _finish(run: RunView, *, as_json: bool) -> None:
     tell(run, as_json=as_json)
+    if warning := run_views.unsaved(system().database, run):
+        say(warning, style="bold red", errors=True)
     raise typer.Exit(exit_code(run))
 
 

@@ -59,6 +59,14 @@ class AgentSilent(TerraslotError):
     """The agent that keeps the plan is not heard at this time. Nothing has changed: try again later."""
 
 
+class NoRescuedState(TerraslotError):
+    """The run has left no state that could be shown, pushed or given up."""
+
+
+class LockNotEnded(TerraslotError):
+    """The lock of a state may not be ended: its holder is not known to be dead. Nothing has changed."""
+
+
 class QuotaExceeded(Unavailable):
     """The cluster's quota has no room for another pod of this pool: try again later."""
 

@@ -81,6 +81,9 @@ class RunNote(StrEnum):
     KILL_REQUESTED = "kill requested"
     END_NOT_REPORTED = "end not reported"
     DELIVERY_GIVEN_UP = "delivery given up"
+    STATE_PUSHED = "rescued state pushed"
+    STATE_GIVEN_UP = "rescued state given up"
+    LOCK_ENDED = "state lock ended"
 
 
 class EventDetail(TypedDict, total=False):
@@ -88,7 +91,9 @@ class EventDetail(TypedDict, total=False):
 
     ``attempt``: the one whose phase a note is about. ``task``: the id of the message that asked for a decision, and
     ``refused``: the class of the error that it was answered with. ``actor``: who asked, and ``message``: why;
-    ``signed_in``: the dashboard knows the actor. ``until``: when a confirmation expires, in ISO 8601.
+    ``signed_in``: the dashboard knows the actor. ``until``: when a confirmation expires, in ISO 8601. ``locks_as``: the
+    user and host that a phase's Terraform names in a lock, ``clock``: that host's time then, in seconds. ``by``: the
+    run that has done it.
     """
 
     agent: str | None
@@ -103,6 +108,9 @@ class EventDetail(TypedDict, total=False):
     signed_in: bool
     message: str
     until: str
+    locks_as: str | None
+    clock: float | None
+    by: str
 
 
 HOLDING = frozenset({RunStatus.PLANNING, RunStatus.APPLY_PENDING, RunStatus.APPLYING})

@@ -31,12 +31,20 @@ class Keyring:
 
     def encrypt(self, value: Any) -> str:
         """Return a JSON value as text that says nothing without a key."""
-        return self._ready().encrypt(json.dumps(value).encode()).decode()
+        return self.encrypt_bytes(json.dumps(value).encode())
 
     def decrypt(self, encrypted: str) -> Any:
         """Return what was encrypted. Raises :class:`NoKey` where none of the keys decrypts it."""
+        return json.loads(self.decrypt_bytes(encrypted))
+
+    def encrypt_bytes(self, content: bytes) -> str:
+        """Return bytes as text that says nothing without a key."""
+        return self._ready().encrypt(content).decode()
+
+    def decrypt_bytes(self, encrypted: str) -> bytes:
+        """Return bytes that were encrypted. Raises as :meth:`decrypt` does."""
         try:
-            return json.loads(self._ready().decrypt(encrypted.encode()))
+            return self._ready().decrypt(encrypted.encode())
         except InvalidToken:
             raise NoKey(
                 f"None of the keys in {self._name} decrypts a value that was encrypted before: add the key that did."
@@ -44,7 +52,7 @@ class Keyring:
 
     def reencrypt(self, encrypted: str) -> str:
         """Return the same value encrypted with the first key."""
-        return self.encrypt(self.decrypt(encrypted))
+        return self.encrypt_bytes(self.decrypt_bytes(encrypted))
 
     def _ready(self) -> MultiFernet:
         if self._fernet is None:

@@ -16,8 +16,9 @@ from workers.protocol.leases import CancelMode
 from workers.protocol.names import AgentName, Name, RunId
 from workers.protocol.plan_detail import PlanDetail
 from workers.protocol.programs import NAMES, VERSION, Required
-from workers.protocol.run_options import RunOptions
+from workers.protocol.run_options import OrderOptions
 from workers.protocol.sources import Environment, Source, Tagged, Variables
+from workers.protocol.states import RescuedState, StateLock
 
 MAX_ERROR = 16_000
 MAX_OUTPUTS_BYTES = 64_000
@@ -64,7 +65,7 @@ class Order(_Message):
     environment: Environment = {}
     encrypted: str | None = Field(default=None, repr=False, alias="sealed")
     destroy: bool = False
-    options: RunOptions = RunOptions()
+    options: OrderOptions = OrderOptions()
     timeout: float = Field(gt=0)
     interrupt_grace: float = Field(gt=0)
     state_path: str | None = None
@@ -89,13 +90,17 @@ class _RunReport(_Message):
 class PhaseStarted(Tagged, _RunReport):
     """The token is redeemed and terraform is about to start. ``commit`` is the tree that is used, if it is git's.
 
-    ``program``: which Terraform of which version that is, where it is known by then.
+    ``program``: which Terraform of which version that is, where it is known by then. ``locks_as``: the user and host
+    that Terraform names in a lock that it takes, ``clock`` that host's time, in seconds since the epoch. Control planes
+    of 0.1 refuse to read these.
     """
 
     type: Literal["phase_started"] = "phase_started"
     phase: Phase
     commit: str | None = None
     program: _Program | None = None
+    locks_as: str | None = Field(default=None, max_length=300)
+    clock: float | None = None
 
 
 class PhaseFinished(Tagged, _RunReport):
@@ -104,8 +109,9 @@ class PhaseFinished(Tagged, _RunReport):
     ``outcome`` ``succeeded`` carries counts and outputs; ``failed`` carries a reason and Terraform's own error text,
     ``cancelled`` may carry what Terraform said about being interrupted. ``changed`` says whether the plan holds
     anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here. ``plan``: what
-    becomes of each resource; ``program``: which Terraform of which version made or applied it. Agents of 0.1 tell
-    neither, and its control planes refuse to read them.
+    becomes of each resource; ``program``: which Terraform of which version made or applied it. ``rescued``: the state
+    that Terraform could not save. ``lock``: the one that kept it from the state. Agents of 0.1 tell none of these, and
+    its control planes refuse to read them.
     """
 
     type: Literal["phase_finished"] = "phase_finished"
@@ -119,6 +125,8 @@ class PhaseFinished(Tagged, _RunReport):
     error: str | None = Field(default=None, max_length=MAX_ERROR)
     plan: PlanDetail | None = None
     program: _Program | None = None
+    rescued: RescuedState | None = None
+    lock: StateLock | None = None
 
 
 class AgentRegistered(Tagged, _Message):
@@ -138,5 +146,7 @@ class AgentStopped(Tagged, _Message):
     instance_id: str = Field(alias="incarnation")  # its name on the wire since 0.1
 
 
+# What control planes of 0.1 would refuse a whole report for.
+SINCE_0_2 = ("plan", "program", "rescued", "lock", "locks_as", "clock")
 Report = Annotated[PhaseStarted | PhaseFinished | AgentRegistered | AgentStopped, Field(discriminator="type")]
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

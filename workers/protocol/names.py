@@ -19,6 +19,9 @@ CONFIRM = "terraform.confirm"
 DISCARD = "terraform.discard"
 CANCEL = "terraform.cancel"
 EXTEND = "terraform.extend"
+UNLOCK = "terraform.unlock"
+STATE_PUSH = "terraform.state_push"
+STATE_GIVE_UP = "terraform.state_give_up"
 
 # The header of a task that says who asks.
 ACTOR_HEADER = "terraslot_actor"
@@ -34,6 +37,7 @@ PROTECT = "terraslot.protect"
 SWEEP = "terraslot.sweep"
 FORGET = "terraslot.forget"
 LOGS = "terraslot.logs"
+STATES = "terraslot.states"
 REPORT = "terraslot.report"
 
 CLUSTER_TASKS = (CYCLE, CYCLES, PROTECT, SWEEP)

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from workers.protocol.sources import Value, Variables
+from workers.protocol.states import StateStep
 
 _MOST_ADDRESSES = 100
 _LONGEST_ADDRESS = 1_000
@@ -57,3 +58,12 @@ class RunOptions(Value):
     replace: tuple[Annotated[str, AfterValidator(_replaced)], ...] = Field(default=(), max_length=_MOST_ADDRESSES)
     variables: Annotated[Variables, AfterValidator(_bounded)] = Field(default={})
     parallelism: int | None = Field(default=None, ge=1, le=1_000)
+
+
+class OrderOptions(RunOptions):
+    """The options of a run as they are stored and ordered. ``state``: what it does instead of planning.
+
+    A caller can't ask for that by an option: it is decided first whether it may be done.
+    """
+
+    state: StateStep | None = None

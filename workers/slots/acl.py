@@ -37,6 +37,7 @@ def acl_rules(pool: str) -> list[str]:
         _selector(_SLOT_MAP, *_slot_map(pool)),
         _selector("+brpop +llen", f"{prefix}orders:*"),
         _selector("+evalsha +xadd +expire", f"{prefix}log:*"),
+        _selector("+set +get +expire", f"{prefix}state:*"),
         _selector(f"+evalsha +llen +lpush +publish &{prefix}reports", f"{prefix}reports"),
     ]  # fmt: skip
 

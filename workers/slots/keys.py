@@ -61,3 +61,7 @@ class PoolKeys:
     def log_beginning(self, run: str) -> bytes:
         """Return the first lines of a run's log, of each of its writers."""
         return self._key("log", run_id(run), "beginning")
+
+    def state(self, run: str) -> bytes:
+        """Return the state that a run has rescued, or is to push, while it is under way."""
+        return self._key("state", run_id(run))

@@ -44,11 +44,15 @@ _TAKE = Script.load("take_reports")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One report as it was found, or its beginning where ``length`` in bytes is above :data:`LONGEST`."""
+    """One report as it was found, or its beginning where ``length`` in bytes is above :data:`LONGEST`.
+
+    ``left``: its agent had kept it when it died, and sends it no more.
+    """
 
     pool: str
     content: bytes
     length: int
+    left: bool = False
 
 
 class ReportQueue:

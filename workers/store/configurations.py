@@ -22,7 +22,7 @@ from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import secrets
 from workers.store.database import insert_if_new
-from workers.store.models import UNFINISHED, Base, Pool, Run, Workspace
+from workers.store.models import UNFINISHED, UNSETTLED, Base, Pool, RescuedStateRecord, Run, Workspace
 
 Spec = TypeVar("Spec", PoolSpec, WorkspaceSpec)
 
@@ -191,6 +191,15 @@ class _Workspaces(_Configurations[WorkspaceSpec]):
             self._change(session, name, state_directory=directory)
         except IntegrityError as error:
             raise StillInUse(f"Another workspace takes the state {directory!r} at this moment.") from error
+
+    def expect_unused(self, session: Session, name: str) -> None:
+        self.expect_no_run(session, name)
+        unsaved = sa.select(RescuedStateRecord.run).where(RescuedStateRecord.workspace == name, sa.text(UNSETTLED))
+        if (run := session.scalar(unsaved.limit(1))) is not None:
+            raise StillInUse(
+                f"The workspace {name!r} can't be deleted: its run {run} could not save its state. "
+                f"`terraslot state push {run}` does, `terraslot state give-up {run}` lets it go."
+            )
 
     def update(self, session: Session, spec: WorkspaceSpec, now: datetime) -> None:
         with _existing_pool(spec):

@@ -144,7 +144,7 @@ class Run(Base):
     ``agent``, ``slot``, ``token``: its lease, or the last one it had. ``started_at``: when the current phase's token
     was redeemed; None while that is not known. ``deadline``: when the current phase has to be over. ``delivered_at``:
     when its outcome became a Celery result. ``delivery_claimed_until``: a worker makes it one until then.
-    ``options``: a :class:`RunOptions`, None for none. ``message``: why its caller asked for it. ``encrypted``: its own
+    ``options``: :class:`OrderOptions`, None for none. ``message``: why its caller asked for it. ``encrypted``: its own
     sensitive variables, until it is over. ``actor``: who asked for it, None where that was not said.
     ``remind_at``: when people are reminded that its confirmation expires; None once they were. ``terraform``: the
     program that it requires, as its workspace or pool did when it was asked for. ``program``: what made its plan.
@@ -253,6 +253,40 @@ class RunLogPiece(Base):
     content: Mapped[bytes]
 
 
+class RescuedStateRecord(Base):
+    """A state that Terraform could not save. While it is not settled, state-changing runs of its workspace wait.
+
+    ``size``: bytes, as Terraform wrote it. ``content``: it, packed and encrypted; None where it stayed on its agent, or
+    is in its backend again. ``in_transit``: encrypted with its pool's payload key yet, else with the platform's.
+    ``settled_as``: ``pushed``, or ``given up``.
+    """
+
+    __tablename__ = "rescued_states"
+
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(sa.String(63))
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    content: Mapped[str | None] = mapped_column(sa.Text, deferred=True)
+    in_transit: Mapped[bool]
+    settled_at: Mapped[datetime | None]
+    settled_as: Mapped[str | None] = mapped_column(sa.String(16))
+
+
+class StateLockRecord(Base):
+    """The lock of a state that a run has met. ``lock``: a :class:`StateLock`; ``holder``: the run that has it, if any.
+
+    ``ended_at``: when a run of this system has ended it.
+    """
+
+    __tablename__ = "state_locks"
+
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    lock: Mapped[dict[str, Any]]
+    met_at: Mapped[datetime]
+    holder: Mapped[str | None] = mapped_column(_Id)
+    ended_at: Mapped[datetime | None]
+
+
 class ScalingDecision(Base):
     """A decision about a pool's size, its reason, and its ``facts``: a :class:`PoolFacts` as a dict."""
 
@@ -323,6 +357,7 @@ WAITING = f"status = '{RunStatus.PENDING}'"
 ACTIVE = f"status IN ({', '.join(repr(status.value) for status in RunStatus if status.holds_slot)})"
 RUNNABLE = "runnable"
 UNFINISHED = "finished_at IS NULL"
+UNSETTLED = "settled_at IS NULL"
 UNDELIVERED = "finished_at IS NOT NULL AND delivered_at IS NULL"
 
 _columns = Base.metadata.tables["runs"].c
@@ -338,6 +373,7 @@ _partial("ix_runs_runnable", Run.pool, Run.kind, *OWN_ORDER, where=RUNNABLE)  # 
 _partial("ix_runs_start", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
 _partial("ix_runs_own_round", Run.workspace, Run.pool, Run.kind, Run.priority, Run.round, where=RUNNABLE)
 _partial("ix_runs_active", Run.pool, where=ACTIVE)
+_partial("ix_rescued_states_unsettled", RescuedStateRecord.workspace, where=UNSETTLED)
 _partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
 sa.Index("uq_workspaces_state_directory", Workspace.state_directory, unique=True)
 sa.Index("ix_runs_recent", Run.created_at)

@@ -1,16 +1,17 @@
 """Purge old rows, a batch at a time, the oldest first.
 
-A run goes with its events, and only when it is over and its outcome was delivered. Two processes at once remove
+A run goes with its events, and only when it is over, its outcome was delivered, and no state that it could not save
+waits for a person. Two processes at once remove
 different rows, or the second one none.
 """
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, exists, select
 from sqlalchemy.orm import Session
 
-from workers.store.models import PodFailure, Run, RunEventRecord, ScalingDecision
+from workers.store.models import PodFailure, RescuedStateRecord, Run, RunEventRecord, ScalingDecision
 
 # No object of the session is one of these rows.
 _UNSEEN = {"synchronize_session": False}
@@ -33,5 +34,6 @@ def old(rows: History, before: datetime, limit: int) -> Select[Any]:
     if not issubclass(rows, Run):
         return query.where(rows.at < before).order_by(rows.at)
     # A run that was over before was created before as well, and that column has an index.
-    over = Run.created_at < before, Run.finished_at < before, Run.delivered_at.is_not(None)
+    unsaved = exists().where(RescuedStateRecord.run == Run.id, RescuedStateRecord.settled_at.is_(None))
+    over = Run.created_at < before, Run.finished_at < before, Run.delivered_at.is_not(None), ~unsaved
     return query.where(*over).order_by(Run.created_at)

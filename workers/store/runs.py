@@ -6,7 +6,7 @@ first, and nothing was written. :mod:`workers.store.workspace_queue` decides whi
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -98,11 +98,13 @@ def record(
     expecting: Mapping[str, Any] = _NOTHING_MORE,
     detail: EventDetail | None = None,
     plan: PlanDetail | None = None,
+    also: Callable[[Session, Run], None] | None = None,
     **changes: Any,
 ) -> Run | None:
     """Move a run on by ``event``, and set the columns ``changes``, and ``finished_at`` where it is over; return it.
 
-    ``plan``: what its plan would do with each resource, as it is now reported.
+    ``plan``: what its plan would do with each resource, as it is now reported. ``also``: what is written of the run
+    beside it, before it is decided which run of its workspace is next.
 
     Returns None, having written nothing, where the run is not in the status ``expect``, has another token than
     ``expect_token`` if one is given, or in a column of ``expecting`` not what that says, or is to be dispatched and is
@@ -121,6 +123,8 @@ def record(
         return None
     session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})
     plans.keep(session, run, plan)
+    if also is not None:
+        also(session, run)
     if status.holds_slot:
         return run  # while it goes on, no other of its workspace may start
     if workspace is not None:

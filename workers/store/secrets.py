@@ -59,7 +59,7 @@ def purge(session: Session, kind: Owner, owner: str) -> None:
 
 
 def everything(session: Session) -> list[PoolCredential | EncryptedVariables | Run]:
-    """Return every row that holds something encrypted, for re-encryption."""
+    """Return every row that holds something encrypted, for re-encryption; but states, which are large."""
     of_runs = session.scalars(sa.select(Run).where(Run.encrypted.is_not(None)))
     return [*session.scalars(sa.select(PoolCredential)), *session.scalars(sa.select(EncryptedVariables)), *of_runs]
 

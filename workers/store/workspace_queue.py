@@ -1,10 +1,10 @@
 """Which runs may be given a slot, and in which order: the queue of each workspace, and the line of those it lets pass.
 
 Of the state-changing runs of a workspace at most one may start: the first of those that wait, by priority and then age,
-while none is active and nobody has locked the workspace. To derive that in the dispatcher would cost more the more runs
-wait. So it is derived when it may change, which is when a run arrives, ends or has to be planned anew, or the lock
-changes, and stored as ``Run.runnable``. Each of these writes locks the workspace's row first. On SQLite the transaction
-holds the write lock already.
+while none is active, nobody has locked the workspace, and no run has left a state that it could not save. To derive
+that in the dispatcher would cost more the more runs wait. So it is derived when it may change, which is when a run
+arrives, ends or has to be planned anew, or what holds them changes, and stored as ``Run.runnable``. Each of these
+writes locks the workspace's row first. On SQLite the transaction holds the write lock already.
 
 Runnable runs of one pool, kind and priority start in rounds, and a workspace has one in each. A run takes the round
 after the last one of its workspace; where none waits, the one after that which starts now. So nothing is added to the
@@ -19,11 +19,12 @@ from sqlalchemy.orm import Session
 
 from workers.core.waiting import MaintenanceLock
 from workers.store import pools, workspaces
-from workers.store.models import ACTIVE, OWN_ORDER, RUNNABLE, STATE_CHANGING, WAITING, Base
+from workers.store.models import ACTIVE, OWN_ORDER, RUNNABLE, STATE_CHANGING, UNSETTLED, WAITING, Base
 
 # Statements are built once, from tables: building one costs several times what SQLite takes to answer it.
 _runs = Base.metadata.tables["runs"]
 _workspaces = Base.metadata.tables["workspaces"]
+_states = Base.metadata.tables["rescued_states"]
 _workspace, _pool = (Base.metadata.tables[table].c.name for table in ("workspaces", "pools"))
 _LOCK_WORKSPACE = select(_workspace).where(_workspace == bindparam("workspace")).with_for_update(key_share=True)
 _LOCK_POOL = select(_pool).where(_pool == bindparam("pool")).with_for_update(read=True, key_share=True)
@@ -38,8 +39,10 @@ _LOCK_WORKSPACE_OF = select(_workspace).where(_workspace == _WORKSPACE_OF).with_
 
 _OWN = select(_runs.c.id).where(_runs.c.workspace == bindparam("workspace"), text(STATE_CHANGING)).limit(1)
 _LOCKED_AT = select(_workspaces.c.locked_at).where(_workspace == bindparam("workspace"))
+_UNSAVED = select(_states.c.run).where(_states.c.workspace == bindparam("workspace"), text(UNSETTLED)).limit(1)
 SITUATION = select(
     _LOCKED_AT.scalar_subquery(),
+    _UNSAVED.scalar_subquery(),
     _OWN.where(text(ACTIVE)).scalar_subquery(),
     _OWN.where(text(WAITING)).order_by(*OWN_ORDER).scalar_subquery(),
     _OWN.where(text(RUNNABLE)).scalar_subquery(),
@@ -65,7 +68,7 @@ def lock_workspace(session: Session, workspace: str, pool: str) -> None:
 
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where it does not exist.
     """
-    _lock_queue(session, workspace)
+    lock_queue(session, workspace)
     if session.scalar(_LOCK_POOL, {"pool": pool}) is None:
         raise pools.unknown(pool)
 
@@ -91,8 +94,8 @@ def join(session: Session, run_id: str) -> None:
 
 def choose_next(session: Session, workspace: str) -> None:
     """Make the first waiting run of the workspace runnable, and no other. The workspace must be locked."""
-    held, active, first, present = session.execute(SITUATION, {"workspace": workspace}).one()
-    chosen = None if held or active else first
+    held, unsaved, active, first, present = session.execute(SITUATION, {"workspace": workspace}).one()
+    chosen = None if held or unsaved or active else first
     if chosen == present:
         return
     # In two statements: the unique index that allows one runnable run is checked row by row.
@@ -117,7 +120,7 @@ def set_maintenance_lock(
 
     A lock of somebody else stays. Raises :class:`UnknownWorkspace`.
     """
-    _lock_queue(session, workspace)
+    lock_queue(session, workspace)
     before = maintenance_lock(session, workspace)
     if lock and before and lock.by != before.by:
         return before
@@ -135,6 +138,13 @@ def runnable_in(session: Session, workspace: str) -> str | None:
     return pool
 
 
-def _lock_queue(session: Session, workspace: str) -> None:
+def unsaved(session: Session, workspace: str) -> str | None:
+    """Return the run whose rescued state holds the state-changing runs of a workspace; None for none."""
+    run: str | None = session.scalar(_UNSAVED, {"workspace": workspace})
+    return run
+
+
+def lock_queue(session: Session, workspace: str) -> None:
+    """Lock a workspace's queue until the transaction ends. Raises :class:`UnknownWorkspace`."""
     if session.scalar(_LOCK_WORKSPACE, {"workspace": workspace}) is None:
         raise workspaces.unknown(workspace)

@@ -14,7 +14,7 @@ import structlog
 
 from workers.core.approval import Approval, Origin
 from workers.core.confirmation import DEFAULT_EXTENSION, extended, remind_at
-from workers.core.errors import AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NotWaiting
+from workers.core.errors import AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NoRescuedState, NotWaiting
 from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
@@ -29,7 +29,7 @@ from workers.store.workspace_queue import lock_workspace_of
 
 log = structlog.get_logger(__name__)
 
-_REFUSALS = (AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NotWaiting)
+_REFUSALS = (AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NoRescuedState, NotWaiting)
 _REFUSALS_BY_NAME = {kind.__name__: kind for kind in _REFUSALS}
 _UNKNOWN = Origin()
 
@@ -143,8 +143,8 @@ def get(system: System, run_id: str) -> Run:
 def deduplicate(system: System, run_id: str, origin: Origin, decide: Callable[..., Run], **how: Any) -> dict[str, Any]:
     """Let a message decide about a run and return the answer; a second delivery of it gets the first answer.
 
-    ``decide`` is :func:`confirm`, :func:`discard`, :func:`cancel` or :func:`extend`; raises what that raises. The
-    events are read again after a refusal, since two deliveries of one message may be executed at the same moment.
+    ``decide`` is a function of this module, or :func:`workers.services.runs.states.give_up`; raises what that raises.
+    The events are read again after a refusal, since two deliveries of one message may be executed at the same moment.
     """
     run, decided = _decision(system, run_id, origin)
     if decided is not None:

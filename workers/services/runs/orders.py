@@ -16,11 +16,12 @@ from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
-from workers.protocol.run_options import RunOptions
+from workers.protocol.run_options import OrderOptions
 from workers.protocol.sources import SSH_KEY, ArchiveSource, GitSource
 from workers.protocol.version import OLDEST_AGENT, OPTIONS_SINCE, SOURCES_SINCE
 from workers.services import local_states
 from workers.services.errors import explained, is_outage
+from workers.services.runs import rescued
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.slots import order_queue
@@ -59,7 +60,7 @@ def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpe
 
 def oldest_agent(session: Session, order: Order, pool: PoolSpec) -> int:
     """Return the oldest version of an agent that executes an order as it is meant."""
-    needed = OPTIONS_SINCE if order.options != RunOptions() else OLDEST_AGENT
+    needed = OPTIONS_SINCE if order.options != OrderOptions() else OLDEST_AGENT
     match order.source:
         case ArchiveSource() | GitSource(submodules=True):
             return max(needed, SOURCES_SINCE)
@@ -73,7 +74,11 @@ def _sensitive(session: Session, order: Order, pool: PoolSpec) -> tuple[str, ...
 
 
 def send(system: System, run: Run, order: Order) -> None:
-    """Send an order to the run's agent. A second copy changes nothing: its token is redeemed once."""
+    """Send an order to the run's agent. A second copy changes nothing: its token is redeemed once.
+
+    The state that it is to push is sent before it.
+    """
+    rescued.hand_over(system, order, run.pool)
     _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
 
 
@@ -91,7 +96,7 @@ def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolS
         variables=workspace.variables,
         environment=workspace.environment,
         destroy=run.destroy,
-        options=RunOptions(**(run.options or {})),
+        options=OrderOptions(**(run.options or {})),
         encrypted=variables.for_order(system, session, pool, workspace, run.encrypted),
         timeout=workspace.timeout(phase, pool),
         interrupt_grace=pool.timeouts.interrupt,

@@ -7,6 +7,7 @@ that went on without it changes nothing (F11, F26).
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, assert_never
 
 import structlog
@@ -20,7 +21,7 @@ from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinish
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import isolate
 from workers.services.pool_state import note_programs
-from workers.services.runs import deliver
+from workers.services.runs import deliver, locks, states
 from workers.services.runs.finish import end, enter_end, requeue_or_fail, settle
 from workers.services.runs.wake import request_cold_start, request_dispatch
 from workers.services.system import System
@@ -39,26 +40,30 @@ _STARTED = {
 }
 
 
-def take(system: System, report: Report) -> None:
-    """Take a report of an agent."""
+def take(system: System, report: Report, *, left: bool = False) -> None:
+    """Take a report of an agent; one that it ``left`` when it died is not repeated."""
     match report:
         case AgentRegistered():
             _agent_registered(system, report)
         case AgentStopped():
             agent_gone(system, report.pool, report.agent, report.instance_id, "it stopped")
         case PhaseStarted() | PhaseFinished():
-            take_all(system, [report])
+            take_all(system, [report], left=left)
         case _:
             assert_never(report)
 
 
-def take_all(system: System, reports: Sequence[PhaseReport]) -> None:
+def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = False) -> None:
     """Take reports of phases, in their order, in one transaction; what they have changed is followed up together.
 
-    Where that raises, all of them may be taken once more, each by itself.
+    Where that raises, all of them may be taken once more, each by itself. One whose state has not arrived yet is not
+    taken: its agent repeats it, unless it was ``left``.
     """
+    found = {report.token: states.arrived(system, report) for report in reports if isinstance(report, PhaseFinished)}
+    reports = [each for each in reports if left or not states.is_missing(each, found.get(each.token))]
     if not reports:
         return
+    told = list[tuple[Run, PhaseFinished]]()
     changed, repeated, now = list[Run](), list[Run](), system.now()
     ends = any(isinstance(report, PhaseFinished) for report in reports)
     with system.database.begin() as session:
@@ -70,9 +75,13 @@ def take_all(system: System, reports: Sequence[PhaseReport]) -> None:
                 log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
             elif run.status not in EXECUTING:
                 repeated.append(run)
-            elif (after := _advance(session, run, report, now)) is not None:
+            elif (after := _advance(system, session, run, report, now, state=found[report.token])) is not None:
                 changed.append(after)
+                told.append((after, report))
     _follow_up(system, changed)
+    for run, report in told:
+        if run.status.is_over:
+            states.entered(system, run, report)
     for run in repeated:
         _repeat_last_step(system, run)
 
@@ -120,7 +129,9 @@ def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> None:
     expected: dict[str, Any] = {"expect": status, "expect_token": report.token, "now": now}
     resolved: dict[str, Any] = {"commit": report.commit} if report.commit else {}
     program: dict[str, Any] = {"program": report.program} if report.program else {}
-    detail: EventDetail = {"agent": report.agent, "commit": report.commit}
+    detail: EventDetail = {
+        "agent": report.agent, "commit": report.commit, "locks_as": report.locks_as, "clock": report.clock,
+    }  # fmt: skip
     started = runs.note(
         session,
         report.run,
@@ -137,14 +148,20 @@ def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> None:
         runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
 
 
-def _advance(session: Session, run: Run, report: PhaseFinished, now: datetime) -> Run | None:
-    """Enter what follows; return the run, None where it has changed since: the other decision stands."""
+def _advance(
+    system: System, session: Session, run: Run, report: PhaseFinished, now: datetime, *, state: str | None
+) -> Run | None:
+    """Enter what follows; return the run, None where it has changed since: the other decision stands.
+
+    ``state``: the one that it could not save, encrypted.
+    """
     if report.outcome != "succeeded":
-        return _end_unsuccessful(session, run, report, now)
+        return _end_unsuccessful(system, session, run, report, now, state=state)
     if report.phase is Phase.APPLY:
         return enter_end(session, run, RunEvent.APPLIED, now, outputs=report.outputs)
     if run.kind is RunKind.PLAN or not report.changed:
-        return enter_end(session, run, RunEvent.PLAN_FINISHED, now, **_facts(report))
+        also = partial(states.enter, system, report=report, content=None)
+        return enter_end(session, run, RunEvent.PLAN_FINISHED, now, also=also, **_facts(report))
     if run.cancel_mode is not None:
         return enter_end(session, run, RunEvent.CANCELLED, now, **_facts(report))
     workspace = workspaces.get(session, run.workspace)
@@ -158,13 +175,24 @@ def _advance(session: Session, run: Run, report: PhaseFinished, now: datetime) -
     )  # fmt: skip
 
 
-def _end_unsuccessful(session: Session, run: Run, report: PhaseFinished, now: datetime) -> Run | None:
+def _end_unsuccessful(
+    system: System, session: Session, run: Run, report: PhaseFinished, now: datetime, *, state: str | None
+) -> Run | None:
     event, reason, error = RunEvent.FAILED, report.reason, report.error
     if report.outcome == "cancelled" and run.cancel_mode is not None:
         event, reason = RunEvent.CANCELLED, None
     elif report.outcome == "cancelled":
         reason, error = FailureReason.TIMED_OUT, error or f"Its {report.phase} took longer than it may."
-    return enter_end(session, run, event, now, reason=reason, error=error, **_facts(report))
+    met = locks.met(system, run.workspace, report.lock) if report.lock is not None else None
+    if met is not None:
+        error = f"{met}\n\n{error}" if met.alive else f"{met} `terraslot unlock {run.id}` ends the lock.\n\n{error}"
+
+    def also(session: Session, ended: Run) -> None:
+        states.enter(system, session, ended, report, state)
+        if met is not None:
+            locks.enter(system, session, ended, met)
+
+    return enter_end(session, run, event, now, reason=reason, error=error, also=also, **_facts(report))
 
 
 def _facts(report: PhaseFinished) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """Submit a run: parse what its task asks for, enter it, and start it where a slot is free."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import structlog
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from workers.core.approval import Actor, by
+from workers.core.errors import UnknownRun
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import Name
 from workers.protocol.run_options import RunOptions
+from workers.protocol.states import StateStep
 from workers.protocol.validation import problems
 from workers.services.runs import deliver
 from workers.services.runs.dispatch import dispatch_new
@@ -76,9 +79,18 @@ class RunRequest(RunOptions):
 
 
 def submit(
-    system: System, run_id: str, kind: RunKind, request: RunRequest, task: TaskMessage, *, actor: Actor | None = None
+    system: System,
+    run_id: str,
+    kind: RunKind,
+    request: RunRequest,
+    task: TaskMessage,
+    *,
+    actor: Actor | None = None,
+    step: StateStep | None = None,
 ) -> Run:
     """Enter a run for ``actor``, and try to start it at once. The same id again returns the run that is there.
+
+    ``step``: what it does to the state instead of planning.
 
     ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id or variables that can't
     be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist, and
@@ -93,7 +105,7 @@ def submit(
         terraform = required(system, session, workspace)
         run, new = runs.add(
             session, run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
-            priority=request.priority, destroy=request.destroy, options=request.options, message=request.message,
+            priority=request.priority, destroy=request.destroy, options=_stored(request, step), message=request.message,
             encrypted=request.encrypted_variables, terraform=terraform, task=task,
             actor=actor and actor.name, detail=by(actor) or None,
             auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
@@ -107,6 +119,19 @@ def submit(
         except Exception:
             log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)
     return run
+
+
+def find(system: System, run_id: str) -> Run | None:
+    """Return the run that was submitted under this id; None where none was."""
+    with suppress(UnknownRun), system.database.read() as session:
+        return runs.get(session, run_id)
+    return None
+
+
+def _stored(request: RunRequest, step: StateStep | None) -> dict[str, Any] | None:
+    if step is None:
+        return request.options
+    return {**(request.options or {}), "state": step.model_dump(mode="json", exclude_defaults=True)}
 
 
 def expect_approvable(workspace: WorkspaceSpec, kind: RunKind, request: RunRequest, actor: Actor | None) -> None:

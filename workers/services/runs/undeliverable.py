@@ -85,7 +85,7 @@ def receive(system: System, found: Found) -> None:
             _reject(system, _beginning(found.content), too_long)
         else:
             fields = _fields(found)
-            take(system, REPORT.validate_python(fields))
+            take(system, REPORT.validate_python(fields), left=found.left)
     except UnknownRun as error:
         log.warning("report dropped", error=str(error))
     except Exception as error:

@@ -18,7 +18,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.leases import PoolStats
 from workers.protocol.plan_detail import PlanDetail
 from workers.protocol.programs import listed
-from workers.store import plans, pools, runs, workspace_queue, workspaces
+from workers.store import plans, pools, runs, states, workspace_queue, workspaces
 from workers.store.database import Database
 from workers.store.models import Run
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from workers.services.system import System
+
+_PUSH = "`terraslot state push {run}` saves it, `terraslot state give-up {run}` lets it go"
 
 View = TypeVar("View", bound="DataclassInstance")
 
@@ -76,6 +78,20 @@ class EventView:
     event: str
     status: RunStatus
     detail: EventDetail
+
+
+@dataclass(frozen=True, slots=True)
+class RescuedView:
+    """A state that a run could not save: ``size`` in bytes, whether it is ``kept`` here, and what has become of it."""
+
+    size: int
+    kept: bool
+    settled_as: str | None
+    settled_at: datetime | None
+
+    def __str__(self) -> str:
+        where = "kept here" if self.kept else "on its agent"
+        return f"{self.size:,} bytes, {self.settled_as or f'not saved, {where}'}"
 
 
 def recent(
@@ -141,6 +157,31 @@ def plan(database: Database, run: RunView) -> PlanDetail | None:
         return plans.of(session, run.run_id, run.attempt)
 
 
+def rescued(database: Database, run: RunView) -> RescuedView | None:
+    """Return the state that a run could not save; None where it has saved it."""
+    with database.read() as session:
+        record = states.of(session, run.run_id)
+        kept = record is not None and record.content is not None
+    return None if record is None else shown(RescuedView, record, kept=kept)
+
+
+def has_met_lock(database: Database, run: RunView) -> bool:
+    """Whether a lock has kept a run from its state."""
+    with database.read() as session:
+        return states.lock_of(session, run.run_id) is not None
+
+
+def unsaved(database: Database, run: RunView) -> str | None:
+    """Warn that the state of a run's workspace is not what another run has made of it; None where it is."""
+    with database.read() as session:
+        other = workspace_queue.unsaved(session, run.workspace)
+    if other in (None, run.run_id):
+        return None
+    return (
+        f"The state of run {other} is not saved: {_PUSH.format(run=other)}. Until then, plans show as new what it made."
+    )
+
+
 def view(run: Run) -> RunView:
     """Return a run as people look at it."""
     cancelled = run.cancel_mode is not None
@@ -159,9 +200,12 @@ def why_pending(system: System, run: RunView) -> str:
     with system.database.read() as session:
         pool_status = pools.status(session, run.pool)
         runnable = runs.get(session, run.run_id).runnable
+        unsaved = workspace_queue.unsaved(session, run.workspace)
         before, lock = runs.active_in(session, run.workspace), workspace_queue.maintenance_lock(session, run.workspace)
     if not runnable and lock:
         return f"the workspace is {lock}"
+    if not runnable and unsaved:
+        return f"waiting for a decision about the state that run {unsaved} could not save: {_PUSH.format(run=unsaved)}"
     if not runnable:
         which = f"run {before.id} ({before.status})" if before else "an earlier run"
         return f"waiting for {which} of the same workspace"

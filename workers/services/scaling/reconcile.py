@@ -93,7 +93,7 @@ def _take_left_reports(context: Context) -> None:
             if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
                 context.slots.drain(pod.name)  # the slot that becomes free is nobody's
         with isolate("report of a dead agent not taken", pool=context.spec.name):
-            receive(context.system, Found(context.spec.name, report, len(report)))
+            receive(context.system, Found(context.spec.name, report, len(report), left=True))
 
 
 def _reconcile_deleted(context: Context, agents: Sequence[AgentRecord]) -> None:

@@ -87,6 +87,12 @@ def payload_keyring(system: System, session: Session, pool: str) -> Keyring:
     return Keyring([key], f"the Secret of pool {pool}")
 
 
+def all_payload_keys(system: System, session: Session, pool: str) -> Keyring:
+    """Return the keys of which an agent of a pool may have used any."""
+    found = _decrypted(system, session, pool)
+    return Keyring([content.payload_key for _, content in reversed(found)], f"the Secret of pool {pool}")
+
+
 def purge(system: System, spec: PoolSpec) -> None:
     """Remove every user of a pool that is being deleted, then its Secret."""
     with system.database.read() as session:
