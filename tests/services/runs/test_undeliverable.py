@@ -128,7 +128,7 @@ class TestAnInvalidReportOfAnEnd:
 class TestAReportThatMeetsAFault:
     @staticmethod
     def meet(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-        def fault(*_: object) -> None:
+        def fault(*_: object, **__: object) -> None:
             raise error
 
         monkeypatch.setattr(report, "_advance", fault)
