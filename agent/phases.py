@@ -14,6 +14,7 @@ from agent.files import read_regular, write_atomically
 from agent.git_cache import GitCache
 from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
+from agent.prepared import Preparation, PreparedDirectories
 from agent.programs import Programs
 from agent.required_version import required_versions
 from agent.summary import fitting, fitting_resources
@@ -42,6 +43,7 @@ class Phases:
     programs: Programs
     environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
+    prepared: PreparedDirectories
     secret_dir: Path | None = None
     fetch_state: Callable[[str], str | None] | None = None
     git_cache_mib: int = 0
@@ -107,16 +109,16 @@ class Phases:
         environment = run_environment(self.environment, given)
         module = source.fetch(execution, self.work_dir, environment, given, self.cache)
         (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
-        terraform = Terraform(execution, self._chosen(execution, module), module, environment)
-        _initialise(execution, terraform, module)
+        program = self._chosen(execution, module)
+        terraform = Terraform(execution, program, module, environment)
+        preparation = self.prepared.of(execution, module, program, environment)
         if order.options.state is not None:
+            _initialise(terraform, preparation)
             self._change_state(order.options.state, execution, terraform)
             return execution.report(PhaseFinished, outcome="succeeded")
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
-        given_variables = _write_variables(execution.directory, variables)
-        with state_lock.told(terraform):
-            changed = terraform.plan(plan, variables=given_variables)
+        changed = _plan(terraform, preparation, plan, _write_variables(execution.directory, variables))
         changes, known, detail = terraform.show(plan)
         return execution.report(
             PhaseFinished,
@@ -202,14 +204,51 @@ class Phases:
             return {}
 
 
-def _initialise(execution: Execution, terraform: Terraform, module: Path) -> None:
-    order, tree = execution.order, execution.source_tree
-    if not state_backend.may_be_configured(module, tree):
-        terraform.init(*state_backend.use_local(module, order.state_path, order.workspace))
-        return
-    terraform.init()
-    if not state_backend.is_remote(module, tree):
-        terraform.init("-reconfigure", *state_backend.use_local(module, order.state_path, order.workspace))
+def _plan(terraform: Terraform, preparation: Preparation | None, plan: Path, variables: Path | None) -> bool:
+    """Plan in an initialised directory, and return whether there is anything to apply."""
+    log, given = terraform.execution.log, preparation and _given(terraform, preparation)
+    if preparation is None or not given:
+        _initialise(terraform, preparation)
+        return _planned(terraform, plan, variables)
+    log.write("Nothing to initialise: an earlier init of this workspace with the same configuration is used again.")
+    try:
+        return _planned(terraform, plan, variables)
+    except PhaseFailed as failed:
+        if not terraform.wants_init(failed):
+            raise
+    log.write("That did not suit: initialising.")
+    preparation.undo()
+    _initialise(terraform, preparation)
+    return _planned(terraform, plan, variables)
+
+
+def _planned(terraform: Terraform, plan: Path, variables: Path | None) -> bool:
+    with state_lock.told(terraform):
+        return terraform.plan(plan, variables=variables)
+
+
+def _given(terraform: Terraform, preparation: Preparation) -> bool:
+    is_local = preparation.give()
+    if is_local:
+        _use_local(terraform)
+    return is_local is not None
+
+
+def _initialise(terraform: Terraform, preparation: Preparation | None) -> None:
+    module, tree = terraform.module, terraform.execution.source_tree
+    environment = preparation.for_init() if preparation else {}
+    is_local = not state_backend.may_be_configured(module, tree)
+    terraform.init(*(_use_local(terraform) if is_local else ()), environment=environment)
+    if not is_local and not state_backend.is_remote(module, tree):
+        is_local = True
+        terraform.init("-reconfigure", *_use_local(terraform), environment=environment)
+    if preparation:
+        preparation.keep(is_local=is_local)
+
+
+def _use_local(terraform: Terraform) -> tuple[str, str]:
+    order = terraform.execution.order
+    return state_backend.use_local(terraform.module, order.state_path, order.workspace)
 
 
 def _fresh_directory(directory: Path) -> None:

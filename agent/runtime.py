@@ -19,6 +19,7 @@ from agent.heartbeat import Heartbeat
 from agent.outbox import Outbox, Send
 from agent.output import LogWriter
 from agent.phases import Phases, keeps_directory
+from agent.prepared import PreparedDirectories
 from agent.probe import LivenessFile
 from agent.process import Adopted
 from agent.programs import find
@@ -63,8 +64,17 @@ class Agent:
         self._slot_map = SlotMap(self._redis, settings.pool)
         self._records = ChildRecords(settings.work_dir / CHILDREN)
         self._directories = RunDirectories(settings.work_dir)
+        prepared = PreparedDirectories(
+            settings.work_dir, most=settings.init_cache_bytes, seconds=settings.init_cache_seconds
+        )
         self._phases = Phases(
-            programs, environment, settings.work_dir, settings.secret_dir, self._pushed_state, settings.git_cache_mib
+            programs,
+            environment,
+            settings.work_dir,
+            prepared,
+            settings.secret_dir,
+            self._pushed_state,
+            settings.git_cache_mib,
         )
         self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(

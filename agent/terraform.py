@@ -1,6 +1,7 @@
 """Terraform's command line: what is asked of it, what its exit codes mean, and what is read from its JSON."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,13 @@ MAX_JSON_BYTES = 256 * 1024 * 1024
 LOCK_SECONDS = 60  # for which a lock that somebody holds is waited for
 _PLAN_HAS_CHANGES = 2
 _WAITS = "Waiting for another init that uses the same plugin cache."
+_WANTS_INIT = re.compile(
+    r"\b(?:terraform|tofu)\s+init\b|^Error: (?:Required plugins are not installed|Inconsistent dependency lock file)",
+    re.MULTILINE,
+)
+_NOTHING_MORE: Mapping[str, str] = {}
+# A quarter less processor time. Providers inherit it: only for commands in which they tell their schemas at most.
+_RARELY_COLLECTED = {"GOGC": "400"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +44,15 @@ class Terraform:
     module: Path
     environment: Mapping[str, str] = field(repr=False)
 
-    def init(self, *flags: str) -> None:
-        """Install providers and modules, and connect the backend."""
+    def init(self, *flags: str, environment: Mapping[str, str] = _NOTHING_MORE) -> None:
+        """Install providers and modules, and connect the backend. ``environment``: beside that of every command."""
         with exclusive(plugin_cache(self.environment), self.execution, _WAITS):
-            self._run("init", "-input=false", *flags)
+            self._run("init", "-input=false", *flags, environment={**_RARELY_COLLECTED, **environment})
+
+    @staticmethod
+    def wants_init(failed: PhaseFailed) -> bool:
+        """Whether a command has failed for want of an ``init``. A configuration may say so as well."""
+        return bool(_WANTS_INIT.search(failed.text))
 
     def plan(self, plan: Path, *, variables: Path | None) -> bool:
         """Write a plan file and return whether it holds anything to apply."""
@@ -119,7 +132,14 @@ class Terraform:
         return [f"-parallelism={parallelism}"] if parallelism else []
 
     def _summary(self, kind: str, name: str, *arguments: str, even_if_stopped: bool = False) -> dict[str, Any]:
-        finished = self._run(name, "-json", *arguments, keep_stdout=MAX_JSON_BYTES, even_if_stopped=even_if_stopped)
+        finished = self._run(
+            name,
+            "-json",
+            *arguments,
+            environment=_RARELY_COLLECTED,
+            keep_stdout=MAX_JSON_BYTES,
+            even_if_stopped=even_if_stopped,
+        )
         found = finished.stdout
         try:
             if found.stat().st_size <= summary.SHORT:
@@ -152,12 +172,13 @@ class Terraform:
         keep_stdout: int | None = None,
         lasting: bool = False,
         messages: ApplyMessages | None = None,
+        environment: Mapping[str, str] = _NOTHING_MORE,
         even_if_stopped: bool = False,
     ) -> Finished:
         finished = self.execution.run(
             [*self.command, *name.split(), "-no-color", *arguments],
             cwd=self.module,
-            env=self.environment,
+            env={**environment, **self.environment},
             keep_stdout=keep_stdout,
             title=None if keep_stdout else f"$ terraform {name}",
             lasting=lasting,

@@ -2,7 +2,8 @@
 
 Cloud credentials, proxies and ``TF_*`` settings of the pod reach Terraform. The agent's Redis does not, nor do the
 passwords and keys for the workspace's source. A plugin cache that is set there is used by one ``init`` at a time:
-Terraform does not guard it, and parallel inits corrupt it.
+Terraform does not guard it, and parallel inits corrupt it. Where none is set, every ``init`` has its own
+(:mod:`agent.prepared`).
 """
 
 import os

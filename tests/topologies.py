@@ -165,6 +165,9 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+_LOCAL = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+
+
 def certificates(directory: Path) -> dict[str, Path]:
     """Make a private CA with a certificate for a server and one for a client."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -200,7 +203,7 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_LOCAL), critical=False)
         .sign(signer, hashes.SHA256())
     )
 

@@ -17,7 +17,7 @@ from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import NAME
 from workers.protocol.redis_address import RedisAddress
-from workers.protocol.settings import PREFIX, LogFormat, LogLevel, RedisUrl, problems
+from workers.protocol.settings import INIT_CACHE_BYTES, PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 SYSTEM_FILE = "system.json"
 # A hundred years, in days: further back, a date minus this would be none.
@@ -42,8 +42,9 @@ class Settings(BaseSettings):
     ``shared_agent_username`` and ``shared_agent_password`` are the Redis user of all agents of all pools, where the
     server administers no users: pools are not kept from one another then. ``local_user``: the user of this machine as
     whom the agents of local pools run, where root starts this system. ``instance`` tells the control plane from
-    others in its namespace. ``actor``: who uses the command line, unless its account says so. ``terraform`` and
-    ``terraform_versions`` are given to local agents. ``log_format`` is ``console`` or ``json``.
+    others in its namespace. ``actor``: who uses the command line, unless its account says so. ``terraform``,
+    ``terraform_versions``, ``init_cache_bytes`` and ``init_cache_seconds`` are given to local agents. ``log_format``
+    is ``console`` or ``json``.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -61,6 +62,8 @@ class Settings(BaseSettings):
     terraform: str | None = None
     terraform_versions: str | None = None
     local_user: str = ""
+    init_cache_bytes: int = Field(default=INIT_CACHE_BYTES, ge=0)
+    init_cache_seconds: float = Field(default=0, ge=0)
     kubeconfig: str | None = None
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")

@@ -15,6 +15,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from agent.children import ChildRecords
 from agent.execution import Execution, PhaseFailed
 from agent.output import LogWriter
 from agent.phases import Phases
+from agent.prepared import PreparedDirectories
 from agent.programs import Installed, Programs
 from agent.runtime import Agent
 from agent.settings import AgentSettings
@@ -128,6 +131,8 @@ class Bench:
     command: tuple[str, ...] = ("terraform",)
     programs: Programs | None = None
     lines: Lines = field(default_factory=Lines)
+    kept_bytes: int = 1 << 30
+    module_seconds: float = 0
     announced: list[str | None] = field(default_factory=list)
     git_cache_mib: int = 100
 
@@ -170,15 +175,46 @@ class Bench:
     def phases(self) -> Phases:
         settings = AgentSettings(pool=POOL, agent="agent-1", work_dir=self.work_dir)
         programs = self.programs or Programs((Installed(self.command),))
-        return Phases(
-            programs, terraform_environment(settings, os.environ, LOGGER), self.work_dir, None, self.git_cache_mib
-        )
+        environment = terraform_environment(settings, os.environ, LOGGER)
+        return Phases(programs, environment, self.work_dir, self.prepared, None, None, self.git_cache_mib)
+
+    @cached_property
+    def prepared(self) -> PreparedDirectories:
+        return PreparedDirectories(self.work_dir, most=self.kept_bytes, seconds=self.module_seconds)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     """Return a place to execute phases in this process."""
     return Bench(tmp_path / "work")
+
+
+@pytest.fixture
+def refusing_backend() -> Iterator[str]:
+    """Return the address of a server that has no state and takes none."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(404)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(403)
+
+        def answer(self, code: int) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def of_apply(order: Order, **facts: Any) -> Order:

@@ -8,8 +8,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -426,34 +425,6 @@ class TestState:
         (module / "errored.tfstate").write_text("{}")
         kept = rescue_state(bench.execution(order), module, bench.work_dir / "rescued")
         assert kept == bench.work_dir / "rescued/net-run-1.errored.tfstate"
-
-
-@pytest.fixture
-def refusing_backend() -> Iterator[str]:
-    """Return the address of a server that has no state and takes none."""
-
-    class Refusing(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.answer(404)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(403)
-
-        def answer(self, code: int) -> None:
-            self.send_response(code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 class TestStopping:

@@ -114,6 +114,14 @@ def test_plans_outlive_a_container() -> None:
     assert (claim["storageClassName"], claim["resources"]["requests"]) == ("fast", {"storage": "5Gi"})
 
 
+@pytest.mark.parametrize(
+    ("size", "kept"), [(None, None), ("5Gi", None), ("1Gi", str(2**29)), ("1500M", "750000000"), ("1e9", "500000000")]
+)
+def test_what_inits_have_made_leaves_half_of_a_small_volume_to_runs(size: str | None, kept: str | None) -> None:
+    """A pod whose volume is full is evicted."""
+    assert variables(manifest(work_volume={"size": size})).get("TERRASLOT_INIT_CACHE_BYTES") == kept
+
+
 def test_the_agent_is_told_how_long_it_has_and_that_fits_the_longest_apply() -> None:
     """F19."""
     pod = manifest(timeouts=PoolTimeouts(apply=1800, interrupt=100))

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, StringConstraints, ValidationError
 from workers.protocol import redis_address, validation
 
 PREFIX = "TERRASLOT_"
+INIT_CACHE_BYTES = 2 << 30  # that an agent keeps at most of what inits have made, unless it is told otherwise
 
 
 def _redis_address(url: str) -> str:

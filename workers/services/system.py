@@ -87,11 +87,16 @@ def build(config: Settings, celery: Celery) -> System:
         "TERRASLOT_LOG_FORMAT": config.log_format,
     }
     # In a Kubernetes pod, the image holds Terraform.
-    given = {"TERRASLOT_TERRAFORM": config.terraform, "TERRASLOT_TERRAFORM_VERSIONS": config.terraform_versions}
-    terraform = {name: str(value) for name, value in given.items() if value}
+    given = {
+        "TERRASLOT_TERRAFORM": config.terraform,
+        "TERRASLOT_TERRAFORM_VERSIONS": config.terraform_versions,
+        "TERRASLOT_INIT_CACHE_BYTES": str(config.init_cache_bytes),
+        "TERRASLOT_INIT_CACHE_SECONDS": str(config.init_cache_seconds),
+    }
+    local = environment | {name: str(value) for name, value in given.items() if value}
     api = Api(config.kubeconfig, config.namespace)
     backends: dict[str, PodBackend] = {
-        "local": LocalPods(config.home, environment | terraform, user=system_user.named(config.local_user)),
+        "local": LocalPods(config.home, local, user=system_user.named(config.local_user)),
         "kubernetes": KubernetesPods(api, instance=config.instance, environment=environment),
     }
     return replace(without_pods(config, celery), backends=backends)

@@ -20,6 +20,7 @@ TEMPORARY_DIR = "/tmp"  # noqa: S108 - the pod's own
 _OUR_DIRS = (WORK_DIR, SECRET_DIR, TEMPORARY_DIR)
 
 _QUANTITY = re.compile(r"(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?")
+_FACTORS = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _DNS = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _LABEL_KEY = re.compile(rf"(?:{_DNS}(?:\.{_DNS})*/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
@@ -29,6 +30,17 @@ def _quantity(text: str) -> str:
     if not _QUANTITY.fullmatch(text):
         raise ValueError(f"{text!r} is not a quantity: write 500m, 2 or 1Gi, for example")
     return text
+
+
+def amount(quantity: str) -> float:
+    """Return what a quantity means: ``1Ki`` is 1024."""
+    found = _QUANTITY.fullmatch(quantity)
+    if found is None:
+        raise ValueError(f"{quantity!r} is not a quantity")
+    number, suffix = found[1], found[3] or ""
+    if suffix.endswith("i"):
+        return float(number) * 1024.0 ** (1 + "KMGTPE".index(suffix[0]))
+    return float(number) * _FACTORS[suffix] if suffix in _FACTORS else float(number + suffix)
 
 
 def _selector(labels: dict[str, str]) -> dict[str, str]:

@@ -8,8 +8,17 @@ from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.protocol.pool_secret import SECRET_FILE
+from workers.protocol.settings import INIT_CACHE_BYTES
 from workers.protocol.version import PROTOCOL
-from workers.specs.kubernetes import AGENT_CONTAINER, SECRET_DIR, TEMPORARY_DIR, WORK_DIR, KubernetesSpec, merged
+from workers.specs.kubernetes import (
+    AGENT_CONTAINER,
+    SECRET_DIR,
+    TEMPORARY_DIR,
+    WORK_DIR,
+    KubernetesSpec,
+    amount,
+    merged,
+)
 from workers.specs.pod_security import CONTAINER, SECRET_VOLUME, TEMPORARY_VOLUME, WORK_VOLUME, pod_context
 from workers.specs.pools import PoolSpec
 
@@ -102,7 +111,7 @@ def _agent(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str])
     return {
         "name": AGENT_CONTAINER,
         "image": pods.image,
-        "env": [*_environment(spec, environment), *pods.env],
+        "env": [*_environment(spec, pods, environment), *pods.env],
         "resources": _present(requests=pods.resources.requests, limits=pods.resources.limits),
         "securityContext": CONTAINER,
         "readinessProbe": {**_probe("ready"), "periodSeconds": 10, "timeoutSeconds": 5},
@@ -121,13 +130,20 @@ def _agent(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str])
     }
 
 
-def _environment(spec: PoolSpec, shared: Mapping[str, str]) -> list[Manifest]:
+def _cache_bytes(pods: KubernetesSpec) -> str | None:
+    """Return how much of a small work volume may hold what inits have made: a pod whose volume is full is evicted."""
+    half = amount(pods.work_volume.size) / 2 if pods.work_volume.size else INIT_CACHE_BYTES
+    return str(int(half)) if half < INIT_CACHE_BYTES else None
+
+
+def _environment(spec: PoolSpec, pods: KubernetesSpec, shared: Mapping[str, str]) -> list[Manifest]:
     own = {
         "TERRASLOT_POOL": spec.name,
         "TERRASLOT_WORK_DIR": WORK_DIR,
         "TERRASLOT_SECRET_DIR": SECRET_DIR,
         "TERRASLOT_GRACE_SECONDS": str(spec.grace_seconds),
         "HOME": TEMPORARY_DIR,
+        **_present(TERRASLOT_INIT_CACHE_BYTES=_cache_bytes(pods)),
     }
     name = {"name": "TERRASLOT_AGENT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [name, *({"name": key, "value": value} for key, value in {**shared, **own}.items())]
