@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import rescued_states, source, state_backend, state_lock
+from agent import initialise, rescued_states, source, state_backend, state_lock
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.files import read_regular, write_atomically
 from agent.git_cache import GitCache
 from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
-from agent.prepared import Preparation, PreparedDirectories
+from agent.prepared import PreparedDirectories
 from agent.programs import Programs
 from agent.required_version import required_versions
 from agent.summary import fitting, fitting_resources
@@ -113,12 +113,12 @@ class Phases:
         terraform = Terraform(execution, program, module, environment)
         preparation = self.prepared.of(execution, module, program, environment)
         if order.options.state is not None:
-            _initialise(terraform, preparation)
+            initialise.initialise(terraform, preparation)
             self._change_state(order.options.state, execution, terraform)
             return execution.report(PhaseFinished, outcome="succeeded")
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
-        changed = _plan(terraform, preparation, plan, _write_variables(execution.directory, variables))
+        changed = initialise.plan(terraform, preparation, plan, _write_variables(execution.directory, variables))
         changes, known, detail = terraform.show(plan)
         return execution.report(
             PhaseFinished,
@@ -202,53 +202,6 @@ class Phases:
             # The apply has succeeded, and its report must say so.
             execution.log.write(f"The outputs can't be read: {error}")
             return {}
-
-
-def _plan(terraform: Terraform, preparation: Preparation | None, plan: Path, variables: Path | None) -> bool:
-    """Plan in an initialised directory, and return whether there is anything to apply."""
-    log, given = terraform.execution.log, preparation and _given(terraform, preparation)
-    if preparation is None or not given:
-        _initialise(terraform, preparation)
-        return _planned(terraform, plan, variables)
-    log.write("Nothing to initialise: an earlier init of this workspace with the same configuration is used again.")
-    try:
-        return _planned(terraform, plan, variables)
-    except PhaseFailed as failed:
-        if not terraform.wants_init(failed):
-            raise
-    log.write("That did not suit: initialising.")
-    preparation.undo()
-    _initialise(terraform, preparation)
-    return _planned(terraform, plan, variables)
-
-
-def _planned(terraform: Terraform, plan: Path, variables: Path | None) -> bool:
-    with state_lock.told(terraform):
-        return terraform.plan(plan, variables=variables)
-
-
-def _given(terraform: Terraform, preparation: Preparation) -> bool:
-    is_local = preparation.give()
-    if is_local:
-        _use_local(terraform)
-    return is_local is not None
-
-
-def _initialise(terraform: Terraform, preparation: Preparation | None) -> None:
-    module, tree = terraform.module, terraform.execution.source_tree
-    environment = preparation.for_init() if preparation else {}
-    is_local = not state_backend.may_be_configured(module, tree)
-    terraform.init(*(_use_local(terraform) if is_local else ()), environment=environment)
-    if not is_local and not state_backend.is_remote(module, tree):
-        is_local = True
-        terraform.init("-reconfigure", *_use_local(terraform), environment=environment)
-    if preparation:
-        preparation.keep(is_local=is_local)
-
-
-def _use_local(terraform: Terraform) -> tuple[str, str]:
-    order = terraform.execution.order
-    return state_backend.use_local(terraform.module, order.state_path, order.workspace)
 
 
 def _fresh_directory(directory: Path) -> None:

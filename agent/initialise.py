@@ -1,0 +1,56 @@
+"""The way to a plan in an initialised directory: by what an earlier ``init`` has made, or by one of the run's own."""
+
+from pathlib import Path
+
+from agent import state_backend, state_lock
+from agent.execution import PhaseFailed
+from agent.prepared import Preparation
+from agent.terraform import Terraform
+
+
+def plan(terraform: Terraform, preparation: Preparation | None, file: Path, variables: Path | None) -> bool:
+    """Plan in an initialised directory, and return whether there is anything to apply."""
+    log, given = terraform.execution.log, preparation and _given(terraform, preparation)
+    if preparation is None or not given:
+        initialise(terraform, preparation)
+        return _planned(terraform, file, variables)
+    log.write("Nothing to initialise: an earlier init of this workspace with the same configuration is used again.")
+    try:
+        return _planned(terraform, file, variables)
+    except PhaseFailed as failed:
+        if not terraform.wants_init(failed):
+            raise
+    log.write("That did not suit: initialising.")
+    preparation.undo()
+    initialise(terraform, preparation)
+    return _planned(terraform, file, variables)
+
+
+def _planned(terraform: Terraform, file: Path, variables: Path | None) -> bool:
+    with state_lock.told(terraform):
+        return terraform.plan(file, variables=variables)
+
+
+def _given(terraform: Terraform, preparation: Preparation) -> bool:
+    is_local = preparation.give()
+    if is_local:
+        _use_local(terraform)
+    return is_local is not None
+
+
+def initialise(terraform: Terraform, preparation: Preparation | None) -> None:
+    """Initialise a module, and keep what that makes; state that has no place of its own goes to the order's."""
+    module, tree = terraform.module, terraform.execution.source_tree
+    environment = preparation.for_init() if preparation else {}
+    is_local = not state_backend.may_be_configured(module, tree)
+    terraform.init(*(_use_local(terraform) if is_local else ()), environment=environment)
+    if not is_local and not state_backend.is_remote(module, tree):
+        is_local = True
+        terraform.init("-reconfigure", *_use_local(terraform), environment=environment)
+    if preparation:
+        preparation.keep(is_local=is_local)
+
+
+def _use_local(terraform: Terraform) -> tuple[str, str]:
+    order = terraform.execution.order
+    return state_backend.use_local(terraform.module, order.state_path, order.workspace)
