@@ -40,6 +40,7 @@ class _Configurations(Generic[Spec]):
     def __post_init__(self) -> None:
         # Built once: every submission, dispatch and start of a run reads it.
         self._named = sa.select(self.row.spec).where(self.row.name == sa.bindparam("name"))
+        self._locked = self._named.with_for_update(key_share=True)
 
     def save(self, session: Session, spec: Spec, now: datetime) -> None:
         """Create one. Raises :class:`NameTaken`."""
@@ -51,10 +52,13 @@ class _Configurations(Generic[Spec]):
         """Replace one. Runs that were entered before stay in the pool that their workspace named then."""
         self._change(session, spec.name, **self._values(spec, now))
 
-    def get(self, session: Session, name: str) -> Spec:
-        """Return one by its name. Raises :class:`Unreadable`."""
+    def get(self, session: Session, name: str, *, lock: bool = False) -> Spec:
+        """Return one by its name. Raises :class:`Unreadable`.
+
+        ``lock`` a workspace's queue until the transaction ends, as :mod:`workers.store.workspace_queue` does.
+        """
         try:
-            spec = session.scalar(self._named, {"name": name})
+            spec = session.scalar(self._locked if lock else self._named, {"name": name})
             if spec is None:
                 raise self.unknown(name)
             return self.spec.model_validate(spec)
@@ -117,6 +121,7 @@ class _Configurations(Generic[Spec]):
 
 
 _POOL_WITH_PROGRAMS = sa.select(Pool.spec, Pool.programs).where(Pool.name == sa.bindparam("name"))
+_LOCK_WITH_PROGRAMS = _POOL_WITH_PROGRAMS.with_for_update(read=True, key_share=True)
 _POOL_PROGRAMS = sa.select(Pool.programs).where(Pool.name == sa.bindparam("name")).with_for_update()
 
 
@@ -133,10 +138,11 @@ class _Pools(_Configurations[PoolSpec]):
         message: str | None = row.status_message
         return message
 
-    def with_programs(self, session: Session, name: str) -> tuple[PoolSpec, PoolPrograms]:
-        """Return a pool with what its agents have. Raises as :meth:`get`."""
+    def with_programs(self, session: Session, name: str, *, lock: bool = False) -> tuple[PoolSpec, PoolPrograms]:
+        """Return a pool with what its agents have. ``lock`` it for a run that is added to it. Raises as :meth:`get`."""
+        wanted = _LOCK_WITH_PROGRAMS if lock else _POOL_WITH_PROGRAMS
         try:
-            row = session.execute(_POOL_WITH_PROGRAMS, {"name": name}).one_or_none()
+            row = session.execute(wanted, {"name": name}).one_or_none()
             if row is None:
                 raise self.unknown(name)
             return self.spec.model_validate(row.spec), PoolPrograms.stored(row.programs)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
@@ -57,6 +57,13 @@ _LOCK = select(Run).where(Run.id.in_(bindparam("ids", expanding=True))).order_by
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
 
 
+class Started(NamedTuple):
+    """The columns of a run that a dispatch sets beside its status, and what is entered with the event."""
+
+    columns: dict[str, Any]
+    detail: EventDetail
+
+
 def add(
     session: Session,
     run_id: str,
@@ -66,17 +73,22 @@ def add(
     kind: RunKind,
     now: datetime,
     detail: EventDetail | None = None,
+    started: Started | None = None,
     **columns: Any,
 ) -> tuple[Run, bool]:
     """Add a pending run; return it, and whether it is new. A run that has this id already is left as it is.
 
+    ``started``: it is dispatched in the same step. Its workspace and its pool must be locked, and the workspace idle.
     Raises :class:`UnknownWorkspace` or :class:`UnknownPool`: neither can be deleted before this transaction ends.
     """
+    values = {
+        "id": run_id, "workspace": workspace, "pool": pool, "kind": kind, "status": RunStatus.PENDING,
+        "runnable": False, "attempt": 0, "round": 0, "created_at": now, "updated_at": now, **columns,
+    }  # fmt: skip
+    if started is not None:
+        return _add_started(session, values, started, detail)
     workspace_queue.lock_workspace(session, workspace, pool)
-    new = insert_if_new(
-        session, _runs, id=run_id, workspace=workspace, pool=pool, kind=kind, status=RunStatus.PENDING,
-        runnable=False, attempt=0, created_at=now, updated_at=now, **columns,
-    )  # fmt: skip
+    new = insert_if_new(session, _runs, **values)
     if new and kind is RunKind.PLAN_AND_APPLY:
         workspace_queue.choose_next(session, workspace)
     elif new:
@@ -85,6 +97,22 @@ def add(
     if new:
         remark(session, run, RunNote.SUBMITTED, now=now, detail=detail)
     return run, new
+
+
+def _add_started(
+    session: Session, values: dict[str, Any], started: Started, detail: EventDetail | None
+) -> tuple[Run, bool]:
+    before, values = values, values | started.columns
+    values["status"] = next_status(before["status"], RunEvent.DISPATCHED)
+    if not insert_if_new(session, _runs, **values):
+        return get(session, values["id"]), False
+    steps = ((RunNote.SUBMITTED, before, detail), (RunEvent.DISPATCHED, values, started.detail))
+    entered = [
+        {"run": values["id"], "at": values["created_at"], "event": event, "status": at["status"], "detail": about}
+        for event, at, about in steps
+    ]
+    session.execute(_ENTER, entered)
+    return Run(**values), True
 
 
 def record(

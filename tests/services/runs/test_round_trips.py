@@ -35,8 +35,8 @@ class Cost:
 Measure = Callable[[str], AbstractContextManager[None]]
 
 SAID = {
-    "submit a plan, find it a slot and order it": Cost(8, 3, 2, 16),
-    "submit a plan_and_apply, find it a slot and order it": Cost(8, 3, 2, 17),
+    "submit a plan, find it a slot and order it": Cost(4, 1, 1, 6),
+    "submit a plan_and_apply, find it a slot and order it": Cost(4, 1, 1, 7),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 1, 1, 6),
     "confirm, and order the apply": Cost(5, 2, 1, 8),

@@ -474,16 +474,41 @@ def test_a_run_is_dispatched_later_where_the_dispatcher_died_between_slot_and_co
     control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control.workspace()
-    agent = control.agent()
+    control.submit()
+    agent = HandAgent(control, "default-1")
     with monkeypatch.context() as dying:
         dying.setattr("workers.store.runs.record", _die)
         with pytest.raises(Death):
-            control.submit()
+            control.agent()
+    assert control.slots.find("run-1") is not None
     assert not agent.orders()
     clock_ahead(11)
     agent_beats(control, agent)
     reconcile(control)
     dispatch.dispatch(control.system, "default")
+    agent.work()
+    assert control.run("run-1").status is RunStatus.APPLY_PENDING
+
+
+def test_a_run_is_entered_later_where_its_submission_died_between_slot_and_commit(
+    control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery delivers its message once more."""
+    control.workspace()
+    agent = control.agent()
+    with monkeypatch.context() as dying:
+        dying.setattr("workers.store.runs.add", _die)
+        with pytest.raises(Death):
+            control.submit()
+    with pytest.raises(UnknownRun):
+        control.run("run-1")
+    assert control.slots.find("run-1") is not None
+    clock_ahead(11)
+    agent_beats(control, agent)
+    reconcile(control)
+    assert control.quiet()
+    control.count = 0
+    control.submit()
     agent.work()
     assert control.run("run-1").status is RunStatus.APPLY_PENDING
 

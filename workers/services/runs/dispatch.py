@@ -6,7 +6,8 @@ by a message (:mod:`workers.services.runs.wake`); beat does so too, as a safety 
 """
 
 from collections import defaultdict
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -15,12 +16,13 @@ from workers.core.lifecycle import RunEvent, RunStatus
 from workers.core.programs import PoolPrograms
 from workers.protocol import names
 from workers.protocol.encryption import NoKey
+from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase, RunKind
-from workers.protocol.leases import Lease, PoolStats
+from workers.protocol.leases import APPLY_SLOT, Lease, PoolStats
 from workers.protocol.messages import Order
 from workers.protocol.programs import Program
 from workers.protocol.version import OLDEST_AGENT
-from workers.services.errors import isolate
+from workers.services.errors import explained, isolate
 from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import deadline, fail, record
@@ -30,7 +32,9 @@ from workers.services.runs.wake import request_cold_start
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import pools, runs
+from workers.specs.workspaces import WorkspaceSpec
+from workers.store import pools, runs, workspace_queue
+from workers.store.database import Session
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -167,11 +171,76 @@ def start(system: System, slots: SlotMap, pool: _Pool, run: Run) -> bool | None:
     if updated is None:
         slots.release(run.id, token)
         return False
-    deliver.announce(system, updated)
-    orders.send(system, updated, order)
-    _protect(system, spec, lease)
-    log.info("run dispatched", run=run.id, pool=spec.name, agent=lease.agent, slot=lease.slot, attempt=updated.attempt)
+    send(system, updated, Start(spec, lease, order))
     return True
+
+
+class Start(NamedTuple):
+    """What the start of a run needs: a slot that it has, and the order for its agent."""
+
+    pool: PoolSpec
+    lease: Lease
+    order: Order
+
+    def of(self, run: Run, now: datetime) -> runs.Started:
+        """Return what the start changes of a run."""
+        until = deadline(now, self.pool, self.order.timeout)
+        agent, slot = self.lease.agent, self.lease.slot
+        columns = {"agent": agent, "slot": slot, "token": self.lease.token, "attempt": run.attempt + 1}
+        fresh = {"started_at": None, "program": None, "deadline": until}
+        return runs.Started(columns | fresh, {"agent": agent, "slot": slot})
+
+
+class NotStarted(TerraslotError):
+    """A run can't be started as it is entered, which is no reason not to enter it; the message says why."""
+
+
+def take_slot(system: System, session: Session, workspace: WorkspaceSpec, pool: _Pool, run: Run) -> Start | None:
+    """Take a slot for a run that is about to be entered in this transaction, and make its order.
+
+    None where the dispatcher decides: no slot is free, others wait for one, or the run has to wait for its workspace.
+    That and the pool must be locked. Raises :class:`NotStarted`, having taken nothing.
+    """
+    try:
+        return _slot_at_once(system, session, workspace, pool, run)
+    except _NeedsNewer:
+        return None  # the dispatcher decides what becomes of the older agent
+    except Exception as error:
+        raise NotStarted(explained(error)) from error
+
+
+def _slot_at_once(system: System, session: Session, workspace: WorkspaceSpec, pool: _Pool, run: Run) -> Start | None:
+    spec, programs = pool
+    meeting = programs.meeting(run.terraform) if run.terraform else []
+    waiting = workspace_queue.waiting_kinds(session, run.pool)
+    queues = run.kind is RunKind.PLAN_AND_APPLY and not workspace_queue.is_idle(session, run.workspace)
+    if spec.draining or run.kind in waiting or queues or (run.terraform and not meeting):
+        return None
+    slots, token = system.slots(run.pool), orders.new_token()
+    lease = slots.acquire(run.id, run.kind, token, meeting)
+    if lease is None or lease.token != token:
+        return None
+    try:
+        if not (waiting and lease.slot == APPLY_SLOT):  # which is of use to every run that waits
+            order = orders.make(
+                system, session, run, Phase.PLAN, spec, slot=lease.slot, token=token, workspace=workspace
+            )
+            _expect_known(slots, lease, orders.oldest_agent(session, order, spec))
+            return Start(spec, lease, order)
+    except Exception:
+        slots.release(run.id, token)
+        raise
+    slots.release(run.id, token)
+    return None
+
+
+def send(system: System, run: Run, start: Start) -> None:
+    """Tell the caller and the agent of a run that it has started; after the commit."""
+    deliver.announce(system, run)
+    orders.send(system, run, start.order)
+    _protect(system, start.pool, start.lease)
+    where = {"agent": start.lease.agent, "slot": start.lease.slot}
+    log.info("run dispatched", run=run.id, pool=run.pool, attempt=run.attempt, **where)
 
 
 def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order: Order, **changes: Any) -> Run | None:
@@ -213,12 +282,10 @@ def _dispatched(system: System, slots: SlotMap, spec: PoolSpec, run: Run, lease:
     with system.database.begin() as session:
         order = orders.make(system, session, run, Phase.PLAN, spec, slot=lease.slot, token=lease.token)
         _expect_known(slots, lease, orders.oldest_agent(session, order, spec))
+        columns, detail = Start(spec, lease, order).of(run, now)
         updated = runs.record(
-            session, run.id, RunEvent.DISPATCHED, expect=RunStatus.PENDING, now=now,
-            detail={"agent": lease.agent, "slot": lease.slot},
-            agent=lease.agent, slot=lease.slot, token=lease.token, attempt=run.attempt + 1, started_at=None,
-            program=None, deadline=deadline(now, spec, order.timeout),
-        )  # fmt: skip
+            session, run.id, RunEvent.DISPATCHED, expect=RunStatus.PENDING, now=now, detail=detail, **columns
+        )
     return updated, order
 
 

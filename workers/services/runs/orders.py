@@ -26,6 +26,7 @@ from workers.services.secrets import variables
 from workers.services.system import System
 from workers.slots import order_queue
 from workers.specs.pools import PoolSpec
+from workers.specs.workspaces import WorkspaceSpec
 from workers.store import workspaces
 from workers.store.database import Session
 from workers.store.models import Run
@@ -42,14 +43,27 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def make(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
-    """Return the order for ``phase``, to be redeemed by ``token``.
+def make(
+    system: System,
+    session: Session,
+    run: Run,
+    phase: Phase,
+    pool: PoolSpec,
+    *,
+    slot: int,
+    token: str,
+    workspace: WorkspaceSpec | None = None,
+) -> Order:
+    """Return the order for ``phase``, to be redeemed by ``token``. ``workspace``: where it was read already.
 
     Raises :class:`NotMade` for an error of the run's workspace alone, and the outage itself where the platform lacks
     a server or a key.
     """
     try:
-        return _order(system, session, run, phase, pool, slot=slot, token=token)
+        workspace = workspace or workspaces.get(session, run.workspace)
+        encrypted = variables.for_order(system, session, pool, workspace, run.encrypted)
+        state = _state_path(system, session, run) if system.pods(pool).on_this_machine else None
+        return _order(run, phase, pool, workspace, slot=slot, token=token, encrypted=encrypted, state_path=state)
     except Exception as error:
         if is_outage(error):
             raise
@@ -82,27 +96,23 @@ def send(system: System, run: Run, order: Order) -> None:
     _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
 
 
-def _order(system: System, session: Session, run: Run, phase: Phase, pool: PoolSpec, *, slot: int, token: str) -> Order:
-    workspace = workspaces.get(session, run.workspace)
+def _order(run: Run, phase: Phase, pool: PoolSpec, workspace: WorkspaceSpec, **facts: Any) -> Order:
     return Order(
         run=run.id,
         workspace=run.workspace,
         kind=run.kind,
         phase=phase,
-        slot=slot,
-        token=token,
         source=workspace.source,
         commit=run.commit,
         variables=workspace.variables,
         environment=workspace.environment,
         destroy=run.destroy,
         options=OrderOptions(**(run.options or {})),
-        encrypted=variables.for_order(system, session, pool, workspace, run.encrypted),
         timeout=workspace.timeout(phase, pool),
         interrupt_grace=pool.timeouts.interrupt,
-        state_path=_state_path(system, session, run) if system.pods(pool).on_this_machine else None,
         # An apply has its plan's program, and its agent may be one that does not know the field.
         terraform=run.terraform if phase is Phase.PLAN else None,
+        **facts,
     )
 
 

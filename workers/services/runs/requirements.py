@@ -10,15 +10,19 @@ from workers.store.database import Session
 
 
 def required(system: System, session: Session, workspace: WorkspaceSpec) -> str | None:
+    """Return what a run of a workspace requires, as :func:`requirement` does."""
+    return requirement(system, workspace, *pools.with_programs(session, workspace.pool))
+
+
+def requirement(system: System, workspace: WorkspaceSpec, pool: PoolSpec, programs: PoolPrograms) -> str | None:
     """Return what a run of a workspace requires: what the workspace says, or else its pool.
 
     Raises :class:`UnknownVersion` where no agent of the pool has it. A pool whose agents are not known is asked later.
     """
-    pool, programs = pools.with_programs(session, workspace.pool)
-    requirement = workspace.terraform or pool.terraform
-    if requirement is not None:
-        expect_available(system, pool, programs, requirement)
-    return requirement
+    wanted = workspace.terraform or pool.terraform
+    if wanted is not None:
+        expect_available(system, pool, programs, wanted)
+    return wanted
 
 
 def expect_available(system: System, pool: PoolSpec, programs: PoolPrograms, requirement: str) -> None:

@@ -17,12 +17,12 @@ from workers.protocol.run_options import RunOptions
 from workers.protocol.states import StateStep
 from workers.protocol.validation import problems
 from workers.services.runs import deliver
-from workers.services.runs.dispatch import dispatch_new
-from workers.services.runs.requirements import required
+from workers.services.runs.dispatch import NotStarted, Start, dispatch_new, send, take_slot
+from workers.services.runs.requirements import requirement
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import runs, workspaces
+from workers.store import pools, runs, workspaces
 from workers.store.models import Run, TaskMessage
 
 log = structlog.get_logger(__name__)
@@ -98,24 +98,25 @@ def submit(
     """
     if not names.RUN_ID.fullmatch(run_id):
         raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
-    with system.database.begin() as session:
-        workspace = workspaces.get(session, request.workspace)
-        expect_approvable(workspace, kind, request, actor)
-        variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
-        terraform = required(system, session, workspace)
-        run, new = runs.add(
-            session, run_id, workspace=workspace.name, pool=workspace.pool, kind=kind, now=system.now(),
-            priority=request.priority, destroy=request.destroy, options=_stored(request, step), message=request.message,
-            encrypted=request.encrypted_variables, terraform=terraform, task=task,
-            actor=actor and actor.name, detail=by(actor) or None,
-            auto_apply=workspace.auto_apply if request.auto_apply is None else request.auto_apply,
-        )  # fmt: skip
+    given: dict[str, Any] = {
+        "kind": kind, "priority": request.priority, "destroy": request.destroy, "options": _stored(request, step),
+        "message": request.message, "encrypted": request.encrypted_variables, "task": task,
+        "actor": actor and actor.name,
+    }  # fmt: skip
+    try:
+        run, new, start = _enter(system, run_id, request, actor, given, at_once=True)
+    except NotStarted as error:
+        log.warning("run not started as it is entered", run=run_id, why=str(error))
+        run, new, start = _enter(system, run_id, request, actor, given, at_once=False)
     if new:
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
         try:  # The run is entered: an error from here on does not refuse it.
-            dispatch_new(system, run.pool)
-            deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
+            if start is not None:
+                send(system, run, start)
+            else:
+                dispatch_new(system, run.pool)
+                deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
         except Exception:
             log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)
     return run
@@ -132,6 +133,39 @@ def _stored(request: RunRequest, step: StateStep | None) -> dict[str, Any] | Non
     if step is None:
         return request.options
     return {**(request.options or {}), "state": step.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _enter(
+    system: System, run_id: str, request: RunRequest, actor: Actor | None, given: dict[str, Any], *, at_once: bool
+) -> tuple[Run, bool, Start | None]:
+    """Enter a run, ``at_once`` with a slot where one is free; return it, whether it is new, and its start."""
+    start, now = None, system.now()
+    try:
+        with system.database.begin() as session:
+            workspace = workspaces.get(session, request.workspace, lock=True)
+            expect_approvable(workspace, given["kind"], request, actor)
+            variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
+            pool = pools.with_programs(session, workspace.pool, lock=True)
+            auto_apply = workspace.auto_apply if request.auto_apply is None else request.auto_apply
+            values = {
+                "workspace": workspace.name, "pool": workspace.pool, "auto_apply": auto_apply,
+                "terraform": requirement(system, workspace, *pool), **given,
+            }  # fmt: skip
+            entered = Run(id=run_id, attempt=0, **values)
+            start = take_slot(system, session, workspace, pool, entered) if at_once else None
+            started = start and start.of(entered, now)
+            run, new = runs.add(session, run_id, now=now, detail=by(actor) or None, started=started, **values)
+    except Exception:
+        _give_back(system, start)
+        raise
+    if not new:
+        _give_back(system, start)
+    return run, new, start if new else None
+
+
+def _give_back(system: System, start: Start | None) -> None:
+    if start is not None:
+        system.slots(start.pool.name).release(start.lease.run, start.lease.token)
 
 
 def expect_approvable(workspace: WorkspaceSpec, kind: RunKind, request: RunRequest, actor: Actor | None) -> None:
