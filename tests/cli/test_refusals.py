@@ -313,7 +313,7 @@ def test_a_git_password_that_an_earlier_version_took_has_to_go(control, cli) -> 
 
 @pytest.mark.parametrize("name", ["GIT_SSH_KEY", "ARCHIVE_PASSWORD"])
 def test_a_sources_key_is_refused_where_everybody_would_see_it(control, cli, name) -> None:
-    sentence = cli(f"workspace create net --git https://git.example/net --env {name}=hunter2").sentence
+    sentence = cli(f"workspace create net --git https://git.example/net --env {name}=hunter2").misuse
     assert f"--sensitive-env {name}" in sentence
     assert "hunter2" not in sentence
 
@@ -349,12 +349,12 @@ def test_an_archive_is_created_changed_and_shown(control, cli) -> None:
         "type": "archive", "url": "https://files.example/net.zip", "sha256": second, "subdir": "prod",
     }  # fmt: skip
     assert "https://files.example/net.zip, in prod" in cli("workspace list").out
-    assert "does not exist on this machine" in cli("workspace update net --archive nowhere.zip").sentence
+    assert "does not exist on this machine" in cli("workspace update net --archive nowhere.zip").misuse
 
 
 def test_a_password_in_an_archives_url_is_refused_and_not_repeated(control, cli) -> None:
     options = f"--archive https://me:hunter2@files.example/net.zip --sha256 {'0' * 64}"
-    sentence = cli(f"workspace create net {options}").sentence
+    sentence = cli(f"workspace create net {options}").misuse
     assert "Write https://files.example/net.zip, and give" in sentence
     assert "--sensitive-env ARCHIVE_PASSWORD" in sentence
     assert "hunter2" not in sentence

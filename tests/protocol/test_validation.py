@@ -104,7 +104,7 @@ class Every(BaseModel):
         ("entries", ["a"] * 3, "must have at most 2 entries"),
         ("values", 1, "must be a mapping of names to values"),
         ("home", 1, "must be a path"),
-        ("source", {"type": "disk"}, "its 'type' is 'disk', and must be one of 'directory', 'git'"),
+        ("source", {"type": "disk"}, "its 'type' is 'disk', and must be one of 'directory', 'git', 'archive'"),
         ("source", {"path": "/"}, "its 'type' is not set"),
         ("colour", "red", "there is no such field"),
     ],
