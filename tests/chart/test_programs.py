@@ -135,7 +135,7 @@ def test_what_no_schema_refuses_ends_the_check_with_a_sentence_in_its_log(machin
     container["args"] = [each.replace("/etc/terraslot/specifications", str(machine.home)) for each in container["args"]]
 
     with machine.running(container) as check:
-        assert check.wait(_STARTS_WITHIN) == 1
+        assert check.wait(_STARTS_WITHIN) == 2
     assert machine.says("bad: kubernetes.pod_template.spec.containers.0.securityContext.privileged")
     assert machine.says("may not be privileged")
 

@@ -9,6 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from agent.phases import Phases
+from agent.prepared import PreparedDirectories
 from agent.programs import Installed, Programs
 from agent.settings import AgentSettings
 from workers.cli import system as cli_system
@@ -43,7 +44,6 @@ def test_a_traceback_on_stderr_holds_no_local_variable(control, capsys) -> None:
         SensitiveVariables(variables={"token": SECRET}, environment={"TOKEN": SECRET}),
         _Content(password=SECRET, payload_key=SECRET),
         PoolSecret(username="u", password=SECRET, payload_keys=(SECRET,)),
-        Phases(Programs((Installed(("terraform",)),)), {"TOKEN": SECRET}, Path("/work")),
         AgentSettings(pool="p", agent="a", work_dir="/work", redis_url=URL, broker_url=URL),  # type: ignore[arg-type]
         Settings(redis_url=URL, broker_url=URL, database_url=f"postgresql://u:{SECRET}@h/d", encryption_keys=SECRET),  # type: ignore[arg-type]
         Running(redis_url=URL, settings={"redis_url": URL, "encryption_keys": SECRET}),
@@ -53,6 +53,12 @@ def test_a_traceback_on_stderr_holds_no_local_variable(control, capsys) -> None:
 )
 def test_what_holds_a_secret_says_nothing_of_it(holder: object) -> None:
     assert SECRET not in f"{holder!r} {holder}"
+
+
+def test_an_agents_environment_is_not_told_either(tmp_path: Path) -> None:
+    prepared = PreparedDirectories(tmp_path, most=0, seconds=0)
+    phases = Phases(Programs((Installed(("terraform",)),)), {"TOKEN": SECRET}, tmp_path, prepared)
+    assert SECRET not in f"{phases!r} {phases}"
 
 
 def test_what_can_not_be_read_of_secrets_is_not_repeated() -> None:
