@@ -11,6 +11,8 @@ from workers.protocol.sources import without_credentials
 
 Path = tuple[int | str, ...]
 
+OWN_RULE = "rule"  # the type of an error whose message is a clause of this program's own
+
 _NAME_RULE = "a name has lower-case letters, digits and '-', and begins and ends with a letter or digit"
 
 # By the library's name of a problem: its own words for it are no user's.
@@ -76,7 +78,7 @@ def _value(problem: ErrorDetails, secret: Collection[str]) -> str:
 
 
 def _rule(problem: ErrorDetails) -> str:
-    if problem["type"] == "value_error":
+    if problem["type"] in ("value_error", OWN_RULE):
         return problem["msg"].removeprefix("Value error, ")
     about = {name: str(value).removesuffix(".0") for name, value in problem.get("ctx", {}).items()}
     if NAME.pattern in about.get("pattern", ""):

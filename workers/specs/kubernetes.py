@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from workers.protocol.validation import OWN_RULE
 from workers.specs.pod_security import AGENT_USER, CONTAINER, Problem, field_problems, is_free, pod_context, violations
 from workers.specs.strategic_merge import merge
 
@@ -187,5 +188,5 @@ def _wrong_fields(spec: KubernetesSpec) -> list[Problem]:
 def _detail(path: str, sentence: str) -> InitErrorDetails:
     location = tuple(int(part) if part.isdigit() else part for part in path.split("."))
     # The sentence may hold braces, which are placeholders in a message of pydantic's.
-    error = PydanticCustomError("pod", "{sentence}", {"sentence": sentence})
+    error = PydanticCustomError(OWN_RULE, "{sentence}", {"sentence": sentence})
     return InitErrorDetails(type=error, loc=location, input=None)
