@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 
+from workers.core.waiting import Outlook
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import Changes, PhaseFinished, PhaseStarted
@@ -16,6 +18,7 @@ from workers.protocol.plan_detail import PlanDetail
 from workers.services.runs import decide, report
 from workers.services.runs.logs import move_logs
 from workers.slots.log_stream import RunLog
+from workers.slots.slot_map import SlotMap
 from workers.store import decisions
 from workers.store import pools as stored_pools
 
@@ -24,7 +27,7 @@ RUN_FIELDS = {
     "run_id", "workspace", "pool", "kind", "status", "priority", "auto_apply", "destroy", "changes", "outputs",
     "agent", "slot", "attempt", "commit", "reason", "error", "cancel_requested", "created_at", "started_at",
     "finished_at", "confirm_until", "options", "message", "actor", "plan_destroys",
-    "terraform", "program",
+    "terraform", "program", "waiting",
 }  # fmt: skip
 
 
@@ -228,17 +231,40 @@ def test_a_failed_run_is_shown_with_its_reason_and_terraforms_words(control, cli
 def test_a_pending_run_says_what_it_waits_for(control, cli) -> None:
     control.workspace()
     control.submit(APPLY, run_id="first")
-    assert "waiting for an agent (cold start)" in cli("show first").out
+    assert "no agent accepts runs (first in line)" in cli("show first").out
     control.submit(APPLY, run_id="second")
-    assert "waiting for an earlier run of the same workspace" in cli("show second").out
+    assert "other runs of the workspace come first (1 in front)" in cli("show second").out
     control.agent()
-    assert "waiting for run first (planning) of the same workspace" in cli("show second").out
+    assert "the workspace is busy with run first, planning (first in line)" in cli("show second").out
     control.workspace("dns")
     control.submit(APPLY, "dns", run_id="third")
     with control.system.database.begin() as session:
-        stored_pools.set_status(session, "default", "already at the maximum", control.system.now())
-    waits = "waiting for a free slot that may apply (1 of 3 slots taken); already at the maximum"
+        outlook = Outlook(2, 1, "no node has room", control.system.now() + timedelta(minutes=1))
+        stored_pools.observed(session, "default", None, outlook)
+    waits = (
+        "no apply slot is free (first in line); 2 pods are starting; the pool is at its maximum of 3 agents; "
+        "no node has room"
+    )
     assert waits in cli("show third").out
+    listed = {run["run_id"]: run["waiting"] for run in cli("runs --json").json}
+    assert (listed["third"], listed["first"]) == (waits, None)
+    assert waits in cli("runs").out
+    pool = cli("pool show default --json").json
+    assert [run["waiting"] for run in pool["waiting"]] == [waits]
+    assert pool["status_message"] == "runs wait, and it is at its maximum of 3 agents"
+
+
+def test_what_runs_wait_for_is_left_out_where_redis_is_away(control, cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    control.workspace()
+    control.submit(APPLY, run_id="run")
+
+    def away(*_: object) -> None:
+        raise redis.ConnectionError("refused")
+
+    monkeypatch.setattr(SlotMap, "stats", away)
+    for command in ("runs --json", "show run --json"):
+        found = cli(command).json
+        assert (found[0] if isinstance(found, list) else found)["waiting"] is None
 
 
 def test_slots_show_who_holds_them(control, cli) -> None:

@@ -32,7 +32,7 @@ def test_it_applies_on_the_agent_that_planned_and_so_does_a_second_one(run_demo,
     monkeypatch.setenv("TERRASLOT_REDIS_URL", "redis://192.0.2.1/0")
     told = [
         "Pool default: no agents",
-        "waiting for an agent (cold start)",
+        "no agent accepts runs (first in line)",
         "Terraform will perform the following actions",
         "1 reserved",
         "until a person has decided",

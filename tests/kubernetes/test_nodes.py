@@ -66,7 +66,7 @@ class TestACordonedNode:
     def test_gets_no_run_until_it_takes_pods_again_and_what_is_there_ends(self, nodes: Cluster) -> None:
         nodes.double.cordon(NODE)
         nodes.cycle()
-        assert nodes.status() == f"at the moment: {NODE} takes no pods: 1 agent on it is given no run until that ends"
+        assert nodes.status() == f"{NODE} takes no pods: 1 agent on it is given no run until that ends"
         assert [nodes.submit(PLAN).agent for _ in range(3)] == [AGENTS[1]] * 3
         assert nodes.submit(PLAN).status is RunStatus.PENDING
 
@@ -152,7 +152,7 @@ class TestALostNode:
         assert f"`terraslot agent forget {lost.name} --node-is-gone` ends the wait" in said
         assert said in health.agents(nodes.system).says
         run = views.one(nodes.system.database, "run-1")
-        assert views.why_silent(nodes.system, run) == said.removeprefix("at the moment: ")
+        assert views.why_silent(nodes.system, run) == said
 
     def test_that_is_said_to_be_gone_frees_a_plan_to_be_made_anew(self, nodes: Cluster, lost: HandAgent) -> None:
         forgotten = forget.forget_agent(nodes.system, lost.name)

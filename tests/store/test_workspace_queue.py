@@ -18,7 +18,7 @@ from workers.core.waiting import MaintenanceLock
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import runs, workspace_queue, workspaces
+from workers.store import places, runs, workspace_queue, workspaces
 from workers.store.models import Base, Run, RunEventRecord, Workspace
 
 S, E = RunStatus, RunEvent
@@ -213,6 +213,65 @@ def test_whatever_happens_the_runnable_runs_are_those_of_the_plain_rule(ledger, 
         line = put_in_line(line, expected_runnable(known, locked))
         order = sorted(line, key=lambda run: (-run["priority"], run["round"], known.index(run)))
         assert ledger.runnable() == [run["id"] for run in order]
+        assert places_of(ledger, [run["id"] for run in known]) == expected_places(known, order)
+
+
+def places_of(ledger, ids):
+    """Whether each of these runs is runnable, how many start before it, and which run of its workspace is active."""
+    with ledger.database.read() as session:
+        found = places.of(session, ids)
+    return {run: (place.runnable, place.in_front, place.active) for run, place in found.items()}
+
+
+def expected_places(known, order):
+    """By the plain rule: whoever starts before it on a slot that it could have, or in its workspace."""
+    expected = {}
+    for number, run in enumerate(order):
+        before = order[:number]
+        in_front = [other for other in before if run["kind"] is APPLY or other["kind"] is PLAN]
+        expected[run["id"]] = (True, len(in_front), None)
+    changing = [run for run in known if run["kind"] is APPLY]
+    waiting = sorted((run for run in changing if run["status"] is S.PENDING), key=lambda run: -run["priority"])
+    for run in waiting:
+        own = [other for other in waiting if other["workspace"] == run["workspace"]]
+        active = [
+            (other["id"], other["status"])
+            for other in changing
+            if other["workspace"] == run["workspace"] and other["status"].holds_slot
+        ]
+        expected.setdefault(run["id"], (False, own.index(run), active[0] if active else None))
+    return expected
+
+
+def test_places_of_any_number_of_runs_are_read_in_two_statements_and_say_who_is_held(ledger):
+    for number in range(3):
+        ledger.add(f"plan-{number}", PLAN)
+    ledger.add("next")
+    set_lock(ledger, "net", LOCK)
+    ledger.add("held")
+    sent: list[str] = []
+    with ledger.database.read() as session:
+        event.listen(session.connection(), "before_cursor_execute", lambda *args: sent.append(args[2]))
+        found = places.of(session, ["plan-2", "next", "held", "gone"])
+    assert len(sent) == 2
+    assert (found["plan-2"].in_front, found["plan-2"].pool) == (2, "default")
+    assert [(found[run].lock, found[run].in_front) for run in ("next", "held")] == [(LOCK, 0), (LOCK, 1)]
+    assert found.keys() == {"plan-2", "next", "held"}
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_places_are_read_from_what_waits_and_not_from_the_history_of_the_pool(ledger):
+    ledger.add("run", PLAN)
+    sent: list[tuple[str, object]] = []
+    with ledger.database.read() as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", lambda *args: sent.append((args[2], args[3])))
+        places.of(session, ["run"])
+        runs.queued(session, "default", 10)
+        plans = [str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given).all()) for sql, given in [*sent]]
+    assert "ix_runs_start" in plans[0]
+    assert "ix_runs_waiting" in plans[1]
+    assert not any("ix_runs_pool" in plan for plan in plans)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

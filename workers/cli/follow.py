@@ -16,6 +16,7 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import Phase
 from workers.protocol.log_lines import LogLine
 from workers.services.runs import views as run_views
+from workers.services.runs import waiting
 from workers.services.runs.logs import LogReader
 from workers.services.runs.views import RunView
 from workers.services.system import System
@@ -62,12 +63,17 @@ class Progress(AbstractContextManager["Progress"]):
     def __exit__(self, *_: object) -> None:
         self.pause()
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person looks at it."""
+        return self._console.is_terminal
+
     def status(self, words: str) -> None:
         """Show where the run stands; a repeated text is not shown again."""
         if words == self._status:
             return
         self._status = words
-        if not self._console.is_terminal:
+        if not self.is_terminal:
             say(words, errors=self._errors)
             return
         spinner = Spinner("dots", Text(clean(words), style="cyan"))
@@ -157,7 +163,8 @@ class Follower:
         return f"{run.workspace}: {words}{' (cancelling)' if run.cancel_requested else ''}"
 
     def _why_pending(self, run: RunView) -> str:
-        if time.monotonic() - self._asked > _ASK_WHY:
+        # In a log every place that a run takes would be a line.
+        if time.monotonic() - self._asked > (_ASK_WHY if self.progress.is_terminal else _PATIENCE):
             self._asked = time.monotonic()
-            self._why = run_views.why_pending(self.system, run)
+            self._why = waiting.reasons(self.system, (run.run_id,)).get(run.run_id, "its turn has come")
         return self._why

@@ -1,11 +1,13 @@
 """``runs``, ``show``: what is on record. Neither Celery nor Redis is loaded, so that looking is quick."""
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Callable, Collection
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
@@ -25,8 +27,10 @@ from workers.store.database import Database
 
 if TYPE_CHECKING:
     from workers.services.runs.locks import LockView
+    from workers.services.system import System
 
 app = typer.Typer()
+Answer = TypeVar("Answer")
 
 _SHORT = 8
 _NOT_SAID = ("actor", "signed_in", "clock")  # of an event's detail
@@ -50,11 +54,12 @@ def runs(
     """List the latest runs, newest first."""
     statuses = frozenset(status) if status else None
     found = run_views.recent(database(), workspace=workspace, pool=pool, statuses=statuses, limit=limit)
+    found = _with_reasons(found)
     if as_json:
         show_json(found)
     elif found:
         length, now = _length([run.run_id for run in found]), datetime.now(UTC)
-        columns = ("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT")
+        columns = ("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT OR WAIT")
         show_table(columns, (_row(run, length, now) for run in found))
     else:
         say("No runs.")
@@ -78,6 +83,7 @@ def show(
     if events:
         show_json(happened) if as_json else _tell_events(happened)
         return
+    found = _waiting(found)
     approval = run_views.approval(database(), found)
     of_state = {
         "rescued_state": run_views.rescued(database(), found),
@@ -85,8 +91,7 @@ def show(
         "unsaved_state": run_views.unsaved(database(), found),
     }
     if as_json:
-        waiting = {"waiting": _waits_for(found), "approval": approval}
-        show_json(asdict(found) | waiting | of_state | {"events": happened})
+        show_json(asdict(found) | {"approval": approval} | of_state | {"events": happened})
         return
     console().print(_facts(found, approval, of_state))
     if found.error:
@@ -106,10 +111,9 @@ def _show_plan(run: RunView, *, as_json: bool) -> None:
 
 def _row(run: RunView, length: int, now: datetime) -> tuple[object, ...]:
     status = cell(run.status, STYLES.get(run.status, ""))
-    agent = f"{run.agent}/{run.slot}" if run.agent else None
-    age = ago(run.created_at, now)
     kind = "plan" if run.kind is RunKind.PLAN else "apply"
-    return run.run_id[:length], run.workspace, kind, status, _brief_changes(run), age, agent
+    where = run.waiting or (f"{run.agent}/{run.slot}" if run.agent else None)
+    return run.run_id[:length], run.workspace, kind, status, _brief_changes(run), ago(run.created_at, now), where
 
 
 def _length(ids: Collection[str]) -> int:
@@ -148,8 +152,8 @@ def _facts(run: RunView, approval: str | None, of_state: dict[str, Any]) -> Tabl
         "Finished": _moment(run.finished_at),
         "Confirm until": _moment(run.confirm_until),
         "Approvals": approval,
+        "Waiting": run.waiting,
     }
-    facts["Waiting"] = _waits_for(run)
     lock: LockView | None = of_state["state_lock"]
     facts |= {"Rescued state": of_state["rescued_state"], "State lock": lock and f"{lock.id}: {lock.said}"}
     facts["Unsaved state"] = of_state["unsaved_state"]
@@ -175,7 +179,7 @@ def _happened(event: EventView) -> tuple[object, ...]:
     return _moment(event.at), event.event, event.status, who, detail
 
 
-def _lock(run: RunView) -> "LockView | None":
+def _lock(run: RunView) -> LockView | None:
     """Return the lock that a run has met."""
     if not run_views.has_met_lock(database(), run):
         return None
@@ -186,22 +190,37 @@ def _lock(run: RunView) -> "LockView | None":
     return locks.shown(system(), run.run_id)
 
 
-def _waits_for(run: RunView) -> str | None:
-    """Say what a run waits for that is not over, beside a person and Terraform."""
+def _with_reasons(found: list[RunView]) -> list[RunView]:
+    """Add to pending runs what they wait for."""
+    if not (pending := [run.run_id for run in found if run.status is RunStatus.PENDING]):
+        return found
+    # Only a run that waits is worth the time that this takes to load.
+    from workers.services.runs import waiting  # noqa: PLC0415
+
+    reasons = _if_reachable(lambda system: waiting.reasons(system, pending)) or {}
+    return [replace(run, waiting=reasons.get(run.run_id)) for run in found]
+
+
+def _waiting(run: RunView) -> RunView:
+    """Add to a run that is not over what it waits for, beside a person and Terraform."""
+    if run.status is RunStatus.PENDING:
+        return _with_reasons([run])[0]
     if run.status.is_over:
-        return None
-    # Only a run that may wait is worth the time that this takes to load.
+        return run
+    return replace(run, waiting=_if_reachable(lambda system: run_views.why_silent(system, run)))
+
+
+def _if_reachable(ask: Callable[[System], Answer]) -> Answer | None:
+    """Ask the rest of the system; None where it does not answer: the database says the rest."""
     from workers.cli.system import system  # noqa: PLC0415
     from workers.services.errors import user_message  # noqa: PLC0415
 
-    if run.status is RunStatus.PENDING:
-        return run_views.why_pending(system(), run)
     try:
-        return run_views.why_silent(system(), run)
+        return ask(system())
     except Exception as error:
         if user_message(error) is None:
             raise
-        return None  # the database says the rest
+        return None
 
 
 def _moment(moment: datetime | None) -> str | None:

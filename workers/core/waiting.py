@@ -1,7 +1,17 @@
 """What a pending run waits for, told from facts."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from workers.core.lifecycle import RunStatus
+from workers.core.programs import unmet
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, PoolStats
+from workers.protocol.programs import listed
+
+# What to do about a state that a run could not save.
+PUSH = "`terraslot state push {run}` saves it, `terraslot state give-up {run}` lets it go"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +24,131 @@ class MaintenanceLock:
 
     def __str__(self) -> str:
         return f"locked by {self.by} since {self.at:%Y-%m-%d %H:%M} UTC: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a pending run stands.
+
+    ``in_front``: how many runs start before it. If it is ``runnable``, they are those of its pool that may take the
+    slot it needs; else those of its workspace that wait. ``active``: the run of its workspace that has started.
+    ``start_error``: why its order could not be made, though a slot was free. ``terraform``: what it requires.
+    ``unsaved``: the run whose state could not be saved, which holds the workspace.
+    """
+
+    kind: RunKind
+    pool: str
+    runnable: bool
+    in_front: int
+    active: tuple[str, RunStatus] | None = None
+    lock: MaintenanceLock | None = None
+    start_error: str | None = None
+    terraform: str | None = None
+    unsaved: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the last cycle of a pool says of agents to come.
+
+    ``starting`` pods had not registered then, and ``available`` agents accepted runs. ``blocked``: what keeps the pool
+    from more agents. By ``due``, another cycle should have followed.
+    """
+
+    starting: int
+    available: int
+    blocked: str | None
+    due: datetime
+
+    def still_starting(self, available: int) -> int:
+        """Return how many of the pods still start, now that so many agents accept runs."""
+        return max(0, min(self.starting, self.starting + self.available - available))
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSituation:
+    """What the runs of a pool can expect of it. ``outlook``: None where no cycle has looked at it yet.
+
+    ``agents`` are those that accept runs; they matter to runs that require a program.
+    """
+
+    maximum: int
+    draining: bool
+    stats: PoolStats
+    outlook: Outlook | None
+    agents: Sequence[AgentRecord] = ()
+
+    @property
+    def starting(self) -> int:
+        """Pods that have not registered yet."""
+        return self.outlook.still_starting(self.stats.available) if self.outlook else 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the pool has as many agents as it may have, starting pods among them."""
+        return self.stats.available + self.starting >= self.maximum
+
+
+def for_its_workspace(run: Standing) -> str:
+    """Say what a run waits for that is not runnable, with its place."""
+    if run.lock:
+        return f"the workspace is {run.lock}"
+    if run.unsaved:
+        return f"run {run.unsaved} could not save the workspace's state: {PUSH.format(run=run.unsaved)}"
+    if run.active is None:
+        return f"other runs of the workspace come first ({_place(run.in_front)})"
+    name, status = run.active
+    return f"the workspace is busy with run {name}, {status} ({_place(run.in_front)})"
+
+
+def for_a_slot(run: Standing, pool: PoolSituation, now: datetime) -> str:
+    """Say what a runnable run waits for, with its place, and when there will be more slots."""
+    if pool.draining:
+        return "its pool drains, and no run is given to it"
+    agents = [agent for agent in pool.agents if not unmet([run.terraform], [agent])]
+    if run.terraform and pool.agents and not agents:
+        return "; ".join([_no_program(run.terraform, pool.agents), *_prospects(pool, now)])
+    if _free(PoolStats.of(agents) if run.terraform else pool.stats, run.kind):
+        return f"it can't be started: {run.start_error}" if run.start_error else "a slot is free: it starts in a moment"
+    if not pool.stats.available:
+        missing = "no agent accepts runs"
+    else:
+        missing = "no slot is free" if run.kind is RunKind.PLAN else "no apply slot is free"
+    return "; ".join([f"{missing} ({_place(run.in_front)})", *_prospects(pool, now)])
+
+
+def at_maximum(pool: PoolSituation, waiting: Mapping[RunKind, int]) -> str | None:
+    """Say that runs wait for slots of a pool that can't grow; None where none do. ``waiting``: how many, by kind."""
+    waits = any(count and not _free(pool.stats, kind) for kind, count in waiting.items())
+    return f"runs wait, and it is at its maximum of {_agents(pool.maximum)}" if waits and pool.full else None
+
+
+def _no_program(required: str, agents: Sequence[AgentRecord]) -> str:
+    have = listed({program for agent in agents for program in agent.programs}) or "no version"
+    return f"no agent has {required}: those that accept runs have {have}"
+
+
+def _free(stats: PoolStats, kind: RunKind) -> int:
+    return stats.free_plan if kind is RunKind.PLAN else stats.free_apply
+
+
+def _prospects(pool: PoolSituation, now: datetime) -> Iterator[str]:
+    """Say when there will be more slots, or why there will not."""
+    if pool.starting:
+        yield "1 pod is starting" if pool.starting == 1 else f"{pool.starting} pods are starting"
+    if pool.full:
+        yield f"the pool is at its maximum of {_agents(pool.maximum)}"
+    if pool.outlook is None:
+        return
+    if now > pool.outlook.due:
+        yield "no cycle of the pool has ended lately: `terraslot doctor` says what is missing"
+    elif pool.outlook.blocked and (pool.starting or not pool.full):
+        yield pool.outlook.blocked
+
+
+def _place(in_front: int) -> str:
+    return f"{in_front} in front" if in_front else "first in line"
+
+
+def _agents(number: int) -> str:
+    return "1 agent" if number == 1 else f"{number} agents"

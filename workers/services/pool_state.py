@@ -23,7 +23,6 @@ _FIRST_PAUSE = 0.05
 # Pods created between two looks at the lock: as many as the backend creates side by side, so that they take the time
 # of one answer.
 _AT_ONCE = 8
-_NOW = "at the moment: "
 # Seconds that an ordinary start takes, for which nothing is said of it; and how many pods the cluster is asked about.
 _ORDINARY_START = 10.0
 _EXPLAINED_AT_MOST = 3
@@ -148,13 +147,9 @@ def status(system: System, name: str) -> str | None:
 
 
 def set_status(system: System, pool: str, problem: str | None) -> None:
-    """Store the problem that a pool has at the moment; None removes the last one, and no other status message."""
-    with system.database.read() as session:
-        before = pools.status(session, pool)
-    message = f"{_NOW}{problem}" if problem else None
-    if message != before and (message or (before or "").startswith(_NOW)):
-        with system.database.begin() as session:
-            pools.set_status(session, pool, message, system.now())
+    """Store what keeps a pool from its desired state, until its next cycle says it anew; None where nothing does."""
+    with system.database.begin() as session:
+        pools.set_status(session, pool, problem, system.now())
 
 
 def note_programs(system: System, pool: str, change: Callable[[PoolPrograms], PoolPrograms]) -> None:

@@ -4,9 +4,9 @@ One that can't be read, written by another version or a person, concerns itself 
 names, and then one at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace, Unreadable
 from workers.core.programs import PoolPrograms
+from workers.core.waiting import Outlook
 from workers.protocol.validation import problems
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
@@ -123,12 +124,37 @@ class _Configurations(Generic[Spec]):
 _POOL_WITH_PROGRAMS = sa.select(Pool.spec, Pool.programs).where(Pool.name == sa.bindparam("name"))
 _LOCK_WITH_PROGRAMS = _POOL_WITH_PROGRAMS.with_for_update(read=True, key_share=True)
 _POOL_PROGRAMS = sa.select(Pool.programs).where(Pool.name == sa.bindparam("name")).with_for_update()
+# The columns of an :class:`Outlook`, in the order of its fields.
+OUTLOOK = (Pool.starting_pods, Pool.available_agents, Pool.blocked, Pool.cycle_due)
+
+
+def outlook(columns: Sequence[Any]) -> Outlook | None:
+    """Return the outlook that a pool's columns say; None where no cycle has stored one."""
+    starting, available, blocked, due = columns
+    return None if due is None else Outlook(starting or 0, available or 0, blocked, due)
 
 
 class _Pools(_Configurations[PoolSpec]):
     def set_status(self, session: Session, name: str, message: str | None, now: datetime) -> None:
         """Store what keeps the pool from its desired state; None where nothing does."""
         self._change(session, name, status_message=message, updated_at=now)
+
+    def observed(self, session: Session, name: str, message: str | None, outlook: Outlook) -> None:
+        """Store what a cycle has found: what keeps the pool from its desired state, and what runs can expect."""
+        columns = {column.key: value for column, value in zip(OUTLOOK, astuple(outlook), strict=True)}
+        self._change(session, name, status_message=message, **columns)
+
+    def outlook(self, session: Session, name: str) -> Outlook | None:
+        """Return what the last cycle says of agents to come; None where none has ended yet."""
+        found = self.outlooks(session, (name,))
+        if name not in found:
+            raise self.unknown(name)
+        return found[name][1]
+
+    def outlooks(self, session: Session, names: Collection[str]) -> dict[str, tuple[str, Outlook | None]]:
+        """Return configurations, as JSON, and outlooks of those of these pools that there are, by name."""
+        chosen = sa.select(Pool.name, sa.cast(Pool.spec, sa.Text), *OUTLOOK).where(Pool.name.in_(names))
+        return {name: (spec, outlook(columns)) for name, spec, *columns in session.execute(chosen)}
 
     def status(self, session: Session, name: str) -> str | None:
         """Return what keeps the pool from its desired state."""

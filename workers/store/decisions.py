@@ -34,6 +34,12 @@ def last_failed_start(session: Session, pool: str, since: float) -> PodFailure |
     return session.scalar(failed.order_by(PodFailure.at.desc(), PodFailure.id.desc()).limit(1))
 
 
+def last_failure(session: Session, pool: str) -> PodFailure | None:
+    """Return the latest failure of a pool: of a pod that was there, or of one that could not be created."""
+    failed = sa.select(PodFailure).where(PodFailure.pool == pool)
+    return session.scalar(failed.order_by(PodFailure.at.desc(), PodFailure.id.desc()).limit(1))
+
+
 def pod_failures(session: Session, pool: str, since: float) -> list[float]:
     """Return when pods of a pool failed after ``since``, the oldest first. Times are seconds since the epoch."""
     after = datetime.fromtimestamp(since, UTC)

@@ -93,6 +93,7 @@ class Pool(Base):
     """A pool. ``spec`` is a :class:`PoolSpec`; ``status_message`` says what keeps the pool from its desired state.
 
     ``programs``: the :class:`PoolPrograms` of its agents; None where none has registered yet.
+    ``starting_pods``, ``available_agents``, ``blocked``, ``cycle_due``: the :class:`Outlook` of its last cycle.
     """
 
     __tablename__ = "pools"
@@ -103,6 +104,10 @@ class Pool(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     programs: Mapped[dict[str, Any] | None]
+    starting_pods: Mapped[int | None]
+    available_agents: Mapped[int | None]
+    blocked: Mapped[str | None] = mapped_column(SanitizedText)
+    cycle_due: Mapped[datetime | None]
 
 
 class Workspace(Base):
@@ -148,6 +153,7 @@ class Run(Base):
     sensitive variables, until it is over. ``actor``: who asked for it, None where that was not said.
     ``remind_at``: when people are reminded that its confirmation expires; None once they were. ``terraform``: the
     program that it requires, as its workspace or pool did when it was asked for. ``program``: what made its plan.
+    ``start_error``: why its order could not be made, though a slot was free; None once it was.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
     while no run of its workspace is active, the workspace is not locked, and it is the first of those that wait.
@@ -195,6 +201,7 @@ class Run(Base):
     round: Mapped[int] = mapped_column(server_default=sa.text("0"))
     terraform: Mapped[str | None] = mapped_column(sa.String(200))
     program: Mapped[str | None] = mapped_column(sa.String(100))
+    start_error: Mapped[str | None] = mapped_column(SanitizedText)
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 

@@ -8,7 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
+from workers.core.waiting import Outlook
 from workers.protocol.kinds import RunKind
+from workers.store.configurations import OUTLOOK, outlook
 from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, Pool, Run, ScalingDecision
 
 # The rank among the runs that a free slot would let start.
@@ -30,7 +32,8 @@ _DECISIONS_FROM = (
 class StoredPool:
     """One pool: its configuration as JSON, its status message, its runs and the latest decisions about its size.
 
-    ``programs``: what its agents have, as it is stored. ``holding``: the runs that hold a slot, the oldest first.
+    ``programs``: what its agents have, as it is stored. ``outlook``: what its last cycle says of agents to come.
+    ``holding``: the runs that hold a slot, the oldest first.
     ``pending``: by kind, how many runs a free slot would let start. ``waiting``: the first of them, in the order in
     which they start.
     """
@@ -38,6 +41,7 @@ class StoredPool:
     spec: str
     status_message: str | None
     programs: dict[str, Any] | None
+    outlook: Outlook | None
     holding: Sequence[Run]
     pending: Mapping[RunKind, int]
     waiting: Sequence[Run]
@@ -61,7 +65,7 @@ def read(
     first = sa.select(Run).join(ranked, ranked.c.id == Run.id).where(ranked.c.rank <= waiting).order_by(*START_ORDER)
     latest = sa.select(ScalingDecision).join(Pool, Pool.name == ScalingDecision.pool).where(chosen(Pool.name))
     latest = latest.where(ScalingDecision.id >= sa.func.coalesce(_DECISIONS_FROM, 0))
-    columns = Pool.name, sa.cast(Pool.spec, sa.Text), Pool.status_message, Pool.programs
+    columns = Pool.name, sa.cast(Pool.spec, sa.Text), Pool.status_message, Pool.programs, *OUTLOOK
     rows = sa.select(*columns).where(chosen(Pool.name)).order_by(Pool.name)
 
     pending = defaultdict[str, dict[RunKind, int]](lambda: dict.fromkeys(RunKind, 0))
@@ -71,9 +75,16 @@ def read(
     decisions_of = _by_pool(session.scalars(latest.order_by(ScalingDecision.id.desc()), {"decisions": decisions}))
     return {
         name: StoredPool(
-            spec, status, programs, holding_of[name], pending[name], waiting_of[name][:waiting], decisions_of[name]
+            spec,
+            status,
+            programs,
+            outlook(seen),
+            holding_of[name],
+            pending[name],
+            waiting_of[name][:waiting],
+            decisions_of[name],
         )
-        for name, spec, status, programs in session.execute(rows)
+        for name, spec, status, programs, *seen in session.execute(rows)
     }
 
 

@@ -24,10 +24,12 @@ from workers.store import plans, workspace_queue
 from workers.store.database import insert_if_new
 from workers.store.models import (
     ACTIVE,
+    OWN_ORDER,
     RUNNABLE,
     START_ORDER,
     STATE_CHANGING,
     UNDELIVERED,
+    WAITING,
     Base,
     Run,
     RunEventRecord,
@@ -290,6 +292,14 @@ def _next(session: Session, pool: str, kind: RunKind, limit: int, without: Colle
     if not without:
         return _all(session, NEXT, pool=pool, kind=kind, limit=limit)
     return _all(session, _NEXT_WITHOUT, pool=pool, kind=kind, limit=limit, without=sorted(without))
+
+
+def queued(session: Session, pool: str, limit: int) -> list[Run]:
+    """Return the runs of ``pool`` that wait for another of their workspace, or its lock; up to so many of them."""
+    # As an expression, so that SQLite looks at those that wait, and not at all that the pool ever had.
+    of_pool = func.coalesce(_runs.c.pool, "") == pool
+    held = select(Run).where(text(STATE_CHANGING), text(WAITING), text(f"NOT {RUNNABLE}"), of_pool)
+    return _all(session, held.order_by(*OWN_ORDER).limit(limit))
 
 
 def pending_counts(session: Session, pool: str) -> tuple[int, int]:

@@ -61,7 +61,7 @@ class TestApply:
     ) -> None:
         control.pods.broken = True
         assert pools.apply(control.system, PoolSpec(name="other")) is Applied.CREATED
-        assert pool_state.status(control.system, "other") == "at the moment: The cluster does not answer."
+        assert pool_state.status(control.system, "other") == "The cluster does not answer."
 
     def test_leaves_what_other_operations_have_set(self, control: ControlPlane) -> None:
         spec = control.spec()
@@ -114,7 +114,7 @@ class TestDraining:
         dispatch.dispatch(control.system, POOL)
         cycle(control.system, POOL)
         assert control.run(second.id).status is RunStatus.PENDING
-        assert pool_state.status(control.system, POOL) == "at the moment: it drains, and no run is given to it"
+        assert pool_state.status(control.system, POOL) == "it drains, and no run is given to it"
 
         assert agent.start(order)
         agent.finish(order)

@@ -25,9 +25,9 @@ from workers.protocol.encryption import NoKey, new_key
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.sources import SensitiveVariables
-from workers.services import pool_state, workspaces
+from workers.services import workspaces
 from workers.services.errors import is_outage
-from workers.services.runs import decide, deliver, orders
+from workers.services.runs import decide, deliver, orders, waiting
 from workers.services.runs.auto_apply import order_apply
 from workers.services.runs.dispatch import dispatch, start
 from workers.services.scaling.reconcile import reconcile_pods
@@ -156,13 +156,14 @@ class TestAProcessWithoutTheRightKeys:
         assert dispatch(elsewhere(control, keys), "default") == 1
         assert (control.run(encrypted.id).status, control.run(encrypted.id).attempt) == (RunStatus.PENDING, 0)
         assert control.run(other.id).status is RunStatus.PLANNING
-        said = pool_state.status(control.system, "default") or ""
-        assert f"run {encrypted.id} waits: " in said
+        said = waiting.reasons(control.system, (encrypted.id,))[encrypted.id]
+        assert said.startswith("it can't be started: ")
         assert "TERRASLOT_ENCRYPTION_KEYS" in said
         assert control.slots.find(encrypted.id) is None
 
         assert dispatch(control.system, "default") == 1
         assert control.run(encrypted.id).status is RunStatus.PLANNING
+        assert control.run(encrypted.id).start_error is None
 
     def test_confirms_nothing_and_costs_nobody_the_plan(self, control: ControlPlane, keys: str) -> None:
         control.workspace()

@@ -14,7 +14,7 @@ from workers.protocol.programs import Program
 from workers.protocol.version import instance_id
 from workers.services.pools import manage as pools
 from workers.services.pools import views as pool_views
-from workers.services.runs import decide, dispatch, finish, report
+from workers.services.runs import decide, dispatch, finish, report, waiting
 from workers.services.runs import views as run_views
 from workers.services.scaling.cycle import cycle
 from workers.services.scaling.scale import autoscale_pods
@@ -44,7 +44,7 @@ def gone(control: ControlPlane, agent: HandAgent) -> None:
 
 
 def waits_for(control: ControlPlane, run: str) -> str:
-    return run_views.why_pending(control.system, run_views.one(control.system.database, run))
+    return waiting.reasons(control.system, (run,))[run]
 
 
 def test_a_run_goes_to_an_agent_that_has_what_its_workspace_requires(made_from: ControlPlane) -> None:
@@ -98,7 +98,7 @@ def test_a_run_is_refused_at_once_with_the_versions_there_are_also_while_there_i
 def test_a_run_waits_for_the_first_agent_of_a_pool_of_which_nothing_is_known(made_from: ControlPlane) -> None:
     made_from.workspace(terraform="terraform ~> 1.10")
     run = made_from.submit()
-    assert waits_for(made_from, run.id) == "waiting for an agent (cold start)"
+    assert waits_for(made_from, run.id) == "no agent accepts runs (first in line)"
 
     agent = register(made_from, "default-one", "terraform/1.10.2")
 
@@ -131,7 +131,7 @@ def test_after_a_change_of_the_pods_a_run_waits_for_an_agent_of_theirs_which_is_
     why = waits_for(made_from, run.id)
     autoscale_pods(made_from.system, made_from.spec())
 
-    assert why == "waiting for an agent that has terraform ~> 1.10: those that take runs have terraform 1.9.8"
+    assert why == "no agent has terraform ~> 1.10: those that accept runs have terraform 1.9.8"
     [new] = set(made_from.pods.pods) - {"default-old"}
     assert register(made_from, new, "terraform/1.10.2").order().run == run.id
     decided = pool_views.one(made_from.system, POOL).decisions[0]

@@ -15,7 +15,7 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.messages import Order, PhaseFinished, PhaseStarted
 from workers.protocol.states import RescuedState, StateLock, StateStep, pack
 from workers.services import workspaces
-from workers.services.runs import decide, dispatch, locks, rescued, retention, states, submit
+from workers.services.runs import decide, dispatch, locks, rescued, retention, states, submit, waiting
 from workers.services.runs import report as reports
 from workers.services.runs import views as run_views
 from workers.services.runs.submit import RunRequest
@@ -145,9 +145,8 @@ class TestARescuedState:
         held = control.submit()
         assert (held.status, dispatch.dispatch(control.system, POOL)) == (RunStatus.PENDING, 0)
         view = run_views.view(held)
-        assert f"the state that run {run} could not save: `terraslot state push {run}`" in run_views.why_pending(
-            control.system, view
-        )
+        reason = waiting.reasons(control.system, [held.id])[held.id]
+        assert reason.startswith(f"run {run} could not save the workspace's state: `terraslot state push {run}`")
         assert control.submit(RunKind.PLAN).status is RunStatus.PLANNING
         assert f"The state of run {run} is not saved" in (run_views.unsaved(control.system.database, view) or "")
         with pytest.raises(StillInUse):

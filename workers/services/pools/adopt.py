@@ -58,17 +58,16 @@ def return_to_deployment(system: System, pool: str, deployment: str) -> int:
         return _release(system, spec)
 
 
-def in_cycle(system: System, spec: PoolSpec) -> bool:
-    """Return whether a Deployment runs this pool; then its new pods become the pool's, and single pods are released.
+def in_cycle(system: System, spec: PoolSpec) -> None:
+    """Where a Deployment runs this pool, make its new pods the pool's, and release single pods.
 
     To be called before pods are listed: an agent whose pod has no labels yet would look lost.
     """
     if not spec.deployment:
-        return False
+        return
     _deployments(system, spec).label_pods(spec.name, spec.deployment)
     if spec.releases_single_pods:
         _release(system, spec)
-    return True
 
 
 def _release(system: System, spec: PoolSpec) -> int:

@@ -5,7 +5,7 @@ read is shown as that, and keeps no other from being shown.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from workers.core.errors import UnknownPool, Unreadable
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.core.programs import PoolPrograms
+from workers.core.waiting import PoolSituation, Standing, at_maximum, for_a_slot
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
@@ -113,7 +114,7 @@ def one(system: System, name: str) -> PoolView:
         found = overview.read(session, (name,), waiting=WAITING_SHOWN, decisions=DECISIONS_SHOWN)
     if name not in found:
         raise pools.unknown(name)
-    return _view(name, found[name], snapshots(system.redis, [name])[name])
+    return _view(name, found[name], snapshots(system.redis, [name])[name], system.now())
 
 
 def every(system: System) -> list[PoolView]:
@@ -126,7 +127,7 @@ def every(system: System) -> list[PoolView]:
             raise
         return [pool for name in system.pool_names() if (pool := _alone(system, name)) is not None]
     agents = snapshots(system.redis, list(found))
-    return [_readable(name, stored, agents[name]) for name, stored in found.items()]
+    return [_readable(name, stored, agents[name], system.now()) for name, stored in found.items()]
 
 
 def _alone(system: System, name: str) -> PoolView | None:
@@ -141,9 +142,9 @@ def _alone(system: System, name: str) -> PoolView | None:
         return _unreadable(name, explained(error))
 
 
-def _readable(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged) -> PoolView:
+def _readable(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged, now: datetime) -> PoolView:
     try:
-        return _view(name, stored, agents)
+        return _view(name, stored, agents, now)
     except Unreadable as error:
         return _unreadable(name, explained(error))
 
@@ -166,12 +167,15 @@ def _unreadable(name: str, why: str) -> PoolView:
     )
 
 
-def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged) -> PoolView:
+def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged, now: datetime) -> PoolView:
     spec = pools.parse(name, stored.spec)
     status = stored.status_message
     if isinstance(agents, Damaged):  # the next cycle removes what no verb writes
         agents, status = [], str(agents)
     stats, holding = PoolStats.of(agents), {run.id: run for run in stored.holding}
+    situation = PoolSituation(
+        spec.limits.max_agents, spec.draining, stats, stored.outlook, [agent for agent in agents if agent.available]
+    )
     return shown(
         PoolView,
         spec,
@@ -182,10 +186,27 @@ def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged) ->
         agents=tuple(_agent(record, holding) for record in agents),
         pending={kind.value: count for kind, count in stored.pending.items()},
         runs=dict(Counter(run.status.value for run in stored.holding)),
-        waiting=tuple(map(view, stored.waiting)),
-        status_message=status,
+        waiting=tuple(_waiting(stored.waiting, name, situation, now)),
+        status_message=status or at_maximum(situation, stored.pending),
         decisions=tuple(shown(DecisionView, each) for each in stored.decisions),
     )
+
+
+def _waiting(runs: Sequence[Run], pool: str, situation: PoolSituation, now: datetime) -> Iterator[RunView]:
+    """Return the first runs in a pool's line, which are in its order, with what they wait for."""
+    plans = 0
+    for place, run in enumerate(runs):
+        is_plan = run.kind is RunKind.PLAN
+        standing = Standing(
+            run.kind,
+            pool,
+            runnable=True,
+            in_front=plans if is_plan else place,
+            start_error=run.start_error,
+            terraform=run.terraform,
+        )
+        yield view(run, for_a_slot(standing, situation, now))
+        plans += is_plan
 
 
 def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:

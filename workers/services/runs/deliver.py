@@ -86,12 +86,18 @@ def claim(system: System, run_id: str) -> Run | None:
         return None
 
 
-def announce(system: System, run: Run) -> None:
-    """Set ``AsyncResult.state`` and ``.info`` of a run that is not over, unless they tell of a later step already."""
+def announce(system: System, run: Run, *, waiting: str | None = None) -> None:
+    """Set ``AsyncResult.state`` and ``.info`` of a run that is not over, unless they tell of a later step already.
+
+    ``waiting``: what a pending one waits for at this moment.
+    """
     key = system.celery.backend.get_key_for_task(run.id)
     step = run.attempt * len(STEPS) + STEPS.index(run.status)
     state = run.status.celery_state
-    announcements.announce(system.redis, key, run.id, state, result_of(run), step=step, keep=RESULT_LIFETIME)
+    info = result_of(run)
+    if waiting is not None:
+        info |= {"waiting": waiting, "waiting_at": system.now().isoformat()}
+    announcements.announce(system.redis, key, run.id, state, info, step=step, keep=RESULT_LIFETIME)
 
 
 def claims(run: Run, now: datetime) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from workers.protocol.messages import Order
 from workers.protocol.programs import Program
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import explained, isolate
-from workers.services.pool_state import set_status
 from workers.services.runs import deliver, orders
 from workers.services.runs.finish import deadline, fail, record
 from workers.services.runs.logs import move
@@ -135,8 +134,14 @@ def _try_to_start(system: System, slots: SlotMap, pool: _Pool, run: Run) -> bool
         except NoKey as error:
             # Another process may have the key, and other runs need none.
             log.warning("run waits for a key", run=run.id, pool=run.pool, why=str(error))
-            set_status(system, run.pool, f"run {run.id} waits: {error}")
+            _keep_error(system, run, str(error))
     return False
+
+
+def _keep_error(system: System, run: Run, error: str) -> None:
+    if run.start_error != error:
+        with system.database.begin() as session:
+            runs.change(session, run.id, expect=RunStatus.PENDING, now=system.now(), start_error=error)
 
 
 def start(system: System, slots: SlotMap, pool: _Pool, run: Run) -> bool | None:
@@ -187,7 +192,7 @@ class Start(NamedTuple):
         until = deadline(now, self.pool, self.order.timeout)
         agent, slot = self.lease.agent, self.lease.slot
         columns = {"agent": agent, "slot": slot, "token": self.lease.token, "attempt": run.attempt + 1}
-        fresh = {"started_at": None, "program": None, "deadline": until}
+        fresh = {"started_at": None, "program": None, "deadline": until, "start_error": None}
         return runs.Started(columns | fresh, {"agent": agent, "slot": slot})
 
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.core.errors import Unreadable
 from workers.core.lifecycle import EventDetail, RunStatus
-from workers.core.programs import unmet
 from workers.core.silence import waits_for
+from workers.core.waiting import PUSH
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
-from workers.protocol.leases import PoolStats
 from workers.protocol.plan_detail import PlanDetail
-from workers.protocol.programs import listed
 from workers.store import plans, pools, runs, states, workspace_queue, workspaces
 from workers.store.database import Database
 from workers.store.models import Run
@@ -27,14 +25,13 @@ if TYPE_CHECKING:
 
     from workers.services.system import System
 
-_PUSH = "`terraslot state push {run}` saves it, `terraslot state give-up {run}` lets it go"
 
 View = TypeVar("View", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run. ``actor``: who asked for it. ``started_at`` is its phase's.
+    """One run. ``actor``: who asked for it. ``started_at`` is its phase's. ``waiting``: what it waits for, where known.
 
     ``terraform``: the program and version that it requires; ``program``: what made its plan. The counts in ``changes``
     are None before it was planned. ``plan_destroys``: whether its plan destroys resources, those that it replaces
@@ -68,6 +65,7 @@ class RunView:
     started_at: datetime | None
     finished_at: datetime | None
     confirm_until: datetime | None
+    waiting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,39 +176,21 @@ def unsaved(database: Database, run: RunView) -> str | None:
     if other in (None, run.run_id):
         return None
     return (
-        f"The state of run {other} is not saved: {_PUSH.format(run=other)}. Until then, plans show as new what it made."
+        f"The state of run {other} is not saved: {PUSH.format(run=other)}. Until then, plans show as new what it made."
     )
 
 
-def view(run: Run) -> RunView:
-    """Return a run as people look at it."""
+def view(run: Run, waiting: str | None = None) -> RunView:
+    """Return a run as people look at it, and what it waits for."""
     cancelled = run.cancel_mode is not None
     given = {"outputs": run.outputs or {}, "options": run.options or {}, "plan_destroys": bool(run.changes_destroy)}
-    return shown(RunView, run, run_id=run.id, cancel_requested=cancelled, **given)
+    return shown(RunView, run, run_id=run.id, cancel_requested=cancelled, waiting=waiting, **given)
 
 
 def shown(view: type[View], record: object, **other: Any) -> View:
     """Return a view whose fields are those of ``record``, except for the ``other`` ones."""
     same = {field.name for field in fields(view)} - other.keys()
     return view(**{name: getattr(record, name) for name in same}, **other)
-
-
-def why_pending(system: System, run: RunView) -> str:
-    """Say what a pending run waits for."""
-    with system.database.read() as session:
-        pool_status = pools.status(session, run.pool)
-        runnable = runs.get(session, run.run_id).runnable
-        unsaved = workspace_queue.unsaved(session, run.workspace)
-        before, lock = runs.active_in(session, run.workspace), workspace_queue.maintenance_lock(session, run.workspace)
-    if not runnable and lock:
-        return f"the workspace is {lock}"
-    if not runnable and unsaved:
-        return f"waiting for a decision about the state that run {unsaved} could not save: {_PUSH.format(run=unsaved)}"
-    if not runnable:
-        which = f"run {before.id} ({before.status})" if before else "an earlier run"
-        return f"waiting for {which} of the same workspace"
-    missing = _no_program(system, run) or _missing(system.slots(run.pool).stats(), run.kind)
-    return f"{missing}; {pool_status}" if pool_status else missing
 
 
 def why_silent(system: System, run: RunView) -> str | None:
@@ -225,21 +205,3 @@ def why_silent(system: System, run: RunView) -> str | None:
     except TerraslotError:  # this process may have no way to the cluster
         return waits_for(agent, None)
     return waits_for(agent, pod, condition)
-
-
-def _no_program(system: System, run: RunView) -> str | None:
-    """Say that agents are there, and none of them has what a run requires."""
-    agents = [agent for agent in system.slots(run.pool).snapshot() if agent.available] if run.terraform else []
-    if not agents or not unmet([run.terraform], agents):
-        return None
-    have = listed({program for agent in agents for program in agent.programs}) or "no version"
-    return f"waiting for an agent that has {run.terraform}: those that take runs have {have}"
-
-
-def _missing(stats: PoolStats, kind: RunKind) -> str:
-    if not stats.available:
-        return "waiting for an agent (cold start)"
-    if stats.free_plan if kind is RunKind.PLAN else stats.free_apply:
-        return "waiting for the dispatcher"
-    what = "slot" if kind is RunKind.PLAN else "slot that may apply"
-    return f"waiting for a free {what} ({stats.used} of {stats.total} slots taken)"

@@ -4,6 +4,7 @@ No cycle reconciles orphaned pods, whose pool was deleted: one task a round dele
 """
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -13,21 +14,27 @@ from workers.core.errors import UnknownPool
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
 from workers.core.programs import programs_of
 from workers.core.reconcile import orphaned
+from workers.core.waiting import Outlook
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.leases import AgentRecord
-from workers.services.errors import explained, is_outage
-from workers.services.pool_state import PodSnapshot, note_programs, set_status
+from workers.services.errors import explained, is_outage, isolate
+from workers.services.pool_state import PodSnapshot, note_programs
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
-from workers.services.scaling.problems import problem
+from workers.services.runs.waiting import tell
+from workers.services.scaling.problems import Seen, blocked, problem
 from workers.services.scaling.reconcile import reconcile_pods
-from workers.services.scaling.scale import autoscale_pods
+from workers.services.scaling.scale import autoscale
 from workers.services.secrets.credentials import ensure_secret_for_pool
 from workers.services.system import System
 from workers.slots.locks import LockLost, renew_lock
+from workers.store import pools
 
 log = structlog.get_logger(__name__)
+
+# Without a cycle for so many intervals, what the last one has seen is not told any more.
+_OVERDUE_CYCLES = 4
 
 
 def cycle(system: System, pool: str) -> bool:
@@ -39,6 +46,8 @@ def cycle(system: System, pool: str) -> bool:
     if not system.lock(pool, "cycle").work(lambda: _cycle(system, pool)):
         return False
     dispatch(system, pool)
+    with isolate("callers not told what their runs wait for", pool=pool):
+        tell(system, pool)
     return True
 
 
@@ -103,7 +112,7 @@ def _cycle(system: System, pool: str) -> None:
         log.warning("record removed, it is none that this system writes", pool=pool, key=key, name=names.one_line(name))
     try:
         spec = system.pool(pool)
-        run_by_deployment = adopt.in_cycle(system, spec)
+        adopt.in_cycle(system, spec)
         snapshot = reconcile_pods(system, spec)
         agents = system.slots(pool).snapshot()
         _note_programs(snapshot, agents)
@@ -111,14 +120,17 @@ def _cycle(system: System, pool: str) -> None:
         renew_lock()
         ensure_secret_for_pool(system, spec)
         renew_lock()
-        if not run_by_deployment and not spec.draining:
-            autoscale_pods(system, spec, snapshot)
+        scaled = autoscale(snapshot)
+        renew_lock()
     except LockLost:
         raise  # the process that has the lock now sets the status
     except Exception as error:
         _tell(system, pool, error)
         raise
-    set_status(system, pool, problem(snapshot, agents))
+    seen = Seen(snapshot, agents, scaled)
+    outlook = Outlook(scaled.starting, scaled.available, blocked(seen), _due(system))
+    with system.database.begin() as session:
+        pools.observed(session, pool, problem(seen), outlook)
 
 
 def _note_programs(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
@@ -132,8 +144,17 @@ def _note_programs(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None
 
 def _tell(system: System, pool: str, error: Exception) -> None:
     """Let the pool's status say what ended its cycle; not a lost connection, nor that the pool was deleted."""
-    if not isinstance(error, UnknownPool) and (isinstance(error, TerraslotError) or not is_outage(error)):
-        set_status(system, pool, explained(error))
+    if isinstance(error, UnknownPool) or (is_outage(error) and not isinstance(error, TerraslotError)):
+        return
+    why = explained(error)
+    with system.database.begin() as session:
+        before = pools.outlook(session, pool)
+        starting, available = (before.starting, before.available) if before else (0, 0)
+        pools.observed(session, pool, why, Outlook(starting, available, why, _due(system)))
+
+
+def _due(system: System) -> datetime:
+    return system.now() + timedelta(seconds=_OVERDUE_CYCLES * system.settings.cycle_seconds)
 
 
 def _protect_busy(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:

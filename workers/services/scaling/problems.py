@@ -1,6 +1,10 @@
-"""What keeps a pool from its desired state, as its status says it: the most pressing of what a cycle has seen."""
+"""What keeps a pool from its desired state, and runs from slots: the most pressing of what a cycle has seen.
 
-from collections.abc import Sequence
+A cycle says it anew each time, from what it has seen itself, so that nothing outlasts its cause by more than a cycle.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from workers.core.pods import PodPhase
 from workers.core.scaling import FAILURE_WINDOW
@@ -9,20 +13,37 @@ from workers.protocol.leases import AgentRecord
 from workers.protocol.version import PROTOCOL
 from workers.services.formatting import counted
 from workers.services.pool_state import PodSnapshot
+from workers.services.scaling.scale import Autoscaled
 from workers.store import decisions
 
-_Agents = Sequence[AgentRecord]
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a cycle has seen of a pool, and done."""
+
+    snapshot: PodSnapshot
+    agents: Sequence[AgentRecord]
+    scaled: Autoscaled
 
 
-def problem(snapshot: PodSnapshot, agents: _Agents) -> str | None:
+def problem(seen: Seen) -> str | None:
     """Return the most pressing problem of a pool in one sentence; None where there is none."""
-    looks = (_lost, _pending, _drains, _not_started, _cordoned, _older, _shared)
-    return next((said for look in looks if (said := look(snapshot, agents))), None)
+    return _first((_lost, _pending, _drains, _not_created, _not_started, _cordoned, _older, _shared), seen)
 
 
-def _lost(snapshot: PodSnapshot, agents: _Agents) -> str | None:
+def blocked(seen: Seen) -> str | None:
+    """Return what keeps a pool from more agents; None where nothing does."""
+    return _first((_pending, _elsewhere, _not_created, _not_started, _lost, _cordoned), seen)
+
+
+def _first(looks: Sequence[Callable[[Seen], str | None]], seen: Seen) -> str | None:
+    return next((said for look in looks if (said := look(seen))), None)
+
+
+def _lost(seen: Seen) -> str | None:
     """Return what runs wait for whose agent is silent while its pod ends, as on a node that is gone."""
-    lost = [agent for agent in agents if agent.silent and agent.leases]
+    snapshot = seen.snapshot
+    lost = [agent for agent in seen.agents if agent.silent and agent.leases]
     found = [(agent, pod) for agent in lost if (pod := snapshot.find(agent.name)) and pod.deleting]
     if not found:
         return None
@@ -31,20 +52,36 @@ def _lost(snapshot: PodSnapshot, agents: _Agents) -> str | None:
     return waits_for(agent, pod, snapshot.node_condition(pod)) + more
 
 
-def _pending(snapshot: PodSnapshot, agents: _Agents) -> str | None:  # noqa: ARG001 - each look is asked alike
-    waiting = (pod for pod in snapshot.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
+def _pending(seen: Seen) -> str | None:
+    waiting = (pod for pod in seen.snapshot.pods if pod.phase is PodPhase.PENDING and pod.reason and not pod.deleting)
     return next((f"the pod {pod.name} waits: {pod.reason}" for pod in waiting), None)
 
 
-def _drains(snapshot: PodSnapshot, agents: _Agents) -> str | None:  # noqa: ARG001
-    return "it drains, and no run is given to it" if snapshot.spec.draining else None
+def _drains(seen: Seen) -> str | None:
+    return "it drains, and no run is given to it" if seen.snapshot.spec.draining else None
 
 
-def _not_started(snapshot: PodSnapshot, agents: _Agents) -> str | None:
+def _elsewhere(seen: Seen) -> str | None:
+    deployment = seen.snapshot.spec.deployment
+    return f"the Deployment {deployment} runs its pods, and says how many there are" if deployment else None
+
+
+def _not_created(seen: Seen) -> str | None:
+    """Return why pods that are missing could not be created the last time."""
+    if not seen.scaled.held_back:
+        return None
+    snapshot = seen.snapshot
+    with snapshot.system.database.read() as session:
+        failed = decisions.last_failure(session, snapshot.spec.name)
+    return failed.reason if failed and not failed.pod else None
+
+
+def _not_started(seen: Seen) -> str | None:
     """Return why the last pod did not start, until one has: the next one that is tried says nothing yet.
 
     Tries follow one another within the window and one start, unless nothing needs another pod any more.
     """
+    snapshot, agents = seen.snapshot, seen.agents
     system, spec, now = snapshot.system, snapshot.spec, snapshot.system.now().timestamp()
     with system.database.read() as session:
         failed = decisions.last_failed_start(session, spec.name, now - FAILURE_WINDOW - spec.limits.start_deadline)
@@ -56,8 +93,8 @@ def _not_started(snapshot: PodSnapshot, agents: _Agents) -> str | None:
     return f"no pod has started since {failed.pod} failed to: {failed.reason}"
 
 
-def _cordoned(snapshot: PodSnapshot, agents: _Agents) -> str | None:
-    pods = [pod for agent in agents if agent.cordoned and (pod := snapshot.find(agent.name))]
+def _cordoned(seen: Seen) -> str | None:
+    pods = [pod for agent in seen.agents if agent.cordoned and (pod := seen.snapshot.find(agent.name))]
     nodes = sorted({pod.node for pod in pods if pod.node})
     if not nodes:
         return None
@@ -65,14 +102,14 @@ def _cordoned(snapshot: PodSnapshot, agents: _Agents) -> str | None:
     return f"{', '.join(nodes)} {'takes' if len(nodes) == 1 else 'take'} no pods: {which} given no run until that ends"
 
 
-def _older(snapshot: PodSnapshot, agents: _Agents) -> str | None:  # noqa: ARG001
-    older = [agent.name for agent in agents if agent.protocol < PROTOCOL]
+def _older(seen: Seen) -> str | None:
+    older = [agent.name for agent in seen.agents if agent.protocol < PROTOCOL]
     if not older:
         return None
     named = f"{older[0]} and {len(older) - 1} more" if len(older) > 1 else older[0]
     return f"agents of an older version, {named}, are replaced when idle; should new ones be older, update the image"
 
 
-def _shared(snapshot: PodSnapshot, agents: _Agents) -> str | None:  # noqa: ARG001
-    user = snapshot.system.settings.shared_agent_username
+def _shared(seen: Seen) -> str | None:
+    user = seen.snapshot.system.settings.shared_agent_username
     return f"its agents share the Redis user {user} with those of all pools" if user else None

@@ -31,7 +31,7 @@ from workers.slots.locks import renew_lock
 from workers.slots.report_queue import Found
 from workers.slots.slot_map import WATCH_GAP, SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, pools, runs, workspaces
+from workers.store import decisions, runs, workspaces
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -173,14 +173,13 @@ def perform(action: actions.Action, context: Context) -> None:
 
 
 def _delete_pod(action: actions.DeletePod, context: Context) -> None:
-    pool, now = context.spec.name, context.system.now()
+    pool = context.spec.name
     log.warning("pod deleted", pool=pool, pod=action.pod.name, why=action.reason)
     context.snapshot.delete(action.pod)
     context.deleted[action.pod.name] = action.reason
-    with context.system.database.begin() as session:
-        pools.set_status(session, pool, f"pod {action.pod.name}: {action.reason}", now)
-        if action.failed_to_start:
-            decisions.record_pod_failure(session, pool, now, action.pod.name, action.reason)
+    if action.failed_to_start:
+        with context.system.database.begin() as session:
+            decisions.record_pod_failure(session, pool, context.system.now(), action.pod.name, action.reason)
 
 
 def _finish_removal(action: actions.FinishRemoval, context: Context) -> None:

@@ -25,7 +25,7 @@ from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, pools, runs
+from workers.store import decisions, runs
 
 log = structlog.get_logger(__name__)
 
@@ -94,23 +94,57 @@ def get_pod_count(system: System, spec: PoolSpec) -> PodCount:
     return PodCount(current, last.desired if last else current)
 
 
-def autoscale_pods(system: System, spec: PoolSpec, snapshot: PodSnapshot | None = None) -> tuple[int, bool]:
-    """Decide how many pods the pool should have and act on it; return (desired, whether anything changed).
+def autoscale_pods(system: System, spec: PoolSpec) -> tuple[int, bool]:
+    """Decide how many pods the pool should have and act on it; return (desired, whether anything changed)."""
+    scaled = autoscale(PodSnapshot(system, spec))
+    return scaled.decision.desired if scaled.decision else scaled.facts.current, scaled.changed != 0
 
-    ``snapshot`` is that of a cycle. Every decision that changes something, and every refusal whose reason is new, is
-    stored with its facts.
+
+@dataclass(frozen=True, slots=True)
+class Autoscaled:
+    """What was decided about a pool, and by how many pods it ``changed``; no ``decision`` where it is not scaled."""
+
+    facts: PoolFacts
+    decision: Decision | None = None
+    changed: int = 0
+
+    @property
+    def starting(self) -> int:
+        """Pods that have not registered yet."""
+        return self.facts.starting + max(self.changed, 0)
+
+    @property
+    def available(self) -> int:
+        """Agents that accept runs."""
+        return self.facts.ready + min(self.changed, 0)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether pods are missing that could not be created, now or in the last tries."""
+        decided = self.decision
+        return decided is not None and (
+            decided.reason is ScalingReason.BACKING_OFF or decided.desired > decided.current + max(self.changed, 0)
+        )
+
+
+def autoscale(snapshot: PodSnapshot) -> Autoscaled:
+    """Decide how many pods the pool of a snapshot should have, and act on it.
+
+    Every decision that changes something, and every refusal whose reason is new, is stored with its facts.
     """
-    snapshot = snapshot or PodSnapshot(system, spec)
+    system, spec = snapshot.system, snapshot.spec
     facts = observe(snapshot)
+    if spec.deployment or spec.draining:
+        return Autoscaled(facts)
     decision = decide(facts, spec.limits, system.now().timestamp())
     if decision.noteworthy:
         _store(snapshot, facts, decision)
     if not decision.changes:
-        return decision.desired, False
+        return Autoscaled(facts, decision)
     current, desired, reason = decision.current, decision.desired, decision.reason
     log.info("scaling", pool=spec.name, current=current, desired=desired, reason=reason.value)
     changed = _scale(snapshot, current, desired, outdated_only=reason is ScalingReason.OUTDATED)
-    return desired, changed != 0
+    return Autoscaled(facts, decision, changed)
 
 
 def observe(snapshot: PodSnapshot) -> PoolFacts:
@@ -180,7 +214,6 @@ def _create(snapshot: PodSnapshot, count: int) -> int:
         log.warning("pods not created", pool=spec.name, count=len(failures), why=str(error))
         with system.database.begin() as session:
             decisions.record_pod_failure(session, spec.name, system.now(), "", str(error))
-            pools.set_status(session, spec.name, str(error), system.now())
     return len(names) - len(failures)
 
 
@@ -224,8 +257,6 @@ def _store(snapshot: PodSnapshot, facts: PoolFacts, decision: Decision) -> None:
         repeated = last is not None and decision.refused is not None and last.reason == reason
         if not repeated:
             decisions.record(session, pool, system.now(), **sizes, reason=reason, facts=asdict(facts))
-        if decision.reason is not ScalingReason.BACKING_OFF:  # the failure that it backs off from says more
-            pools.set_status(session, pool, reason if decision.refused else None, system.now())
 
 
 # The names that these had while a pool's pods belonged to a Deployment.

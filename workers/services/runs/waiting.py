@@ -1,0 +1,56 @@
+"""What pending runs wait for: the facts, for people who look and for callers that poll."""
+
+from collections.abc import Collection, Mapping
+
+from workers.core.errors import Unreadable
+from workers.core.waiting import Outlook, PoolSituation, Standing, for_a_slot, for_its_workspace
+from workers.protocol.errors import Damaged
+from workers.protocol.kinds import RunKind
+from workers.services.system import System
+from workers.store import places, pools, runs
+
+# Runs of a pool, in line for a slot or queued in their workspaces, whose callers are told: it takes a tenth of a
+# millisecond each.
+TOLD_AT_MOST = 250
+
+
+def reasons(system: System, ids: Collection[str]) -> dict[str, str]:
+    """Say by id what each of these runs waits for; nothing of one that is pending no more. Raises an outage."""
+    with system.database.read() as session:
+        standings = places.of(session, ids)
+        in_line = {standing.pool for standing in standings.values() if standing.runnable}
+        stored = pools.outlooks(session, in_line) if in_line else {}
+    choosy = {standing.pool for standing in standings.values() if standing.terraform}
+    situations = {pool: _situation(system, pool, *facts, with_agents=pool in choosy) for pool, facts in stored.items()}
+    return {run: _reason(system, standing, situations) for run, standing in standings.items()}
+
+
+def tell(system: System, pool: str) -> None:
+    """Let ``AsyncResult.info`` of the runs that wait in a pool say why: of the first of them."""
+    from workers.services.runs import deliver  # noqa: PLC0415 - loads the Celery app, which who only looks does without
+
+    with system.database.read() as session:
+        found = runs.runnable(session, pool, tuple(RunKind), TOLD_AT_MOST) + runs.queued(session, pool, TOLD_AT_MOST)
+    waiting = {run.id: run for run in found}
+    for run, reason in reasons(system, waiting).items():
+        deliver.announce(system, waiting[run], waiting=reason)
+
+
+def _reason(system: System, standing: Standing, situations: Mapping[str, PoolSituation | str]) -> str:
+    if not standing.runnable:
+        return for_its_workspace(standing)
+    situation = situations[standing.pool]
+    return situation if isinstance(situation, str) else for_a_slot(standing, situation, system.now())
+
+
+def _situation(
+    system: System, pool: str, spec: str, outlook: Outlook | None, *, with_agents: bool
+) -> PoolSituation | str:
+    """Return what runs can expect of a pool, or what keeps it from being read."""
+    try:
+        policy = pools.parse(pool, spec)
+        agents = [agent for agent in system.slots(pool).snapshot() if agent.available] if with_agents else []
+        stats = system.slots(pool).stats()
+        return PoolSituation(policy.limits.max_agents, policy.draining, stats, outlook, agents)
+    except (Unreadable, Damaged) as error:
+        return str(error)
