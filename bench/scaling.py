@@ -3,8 +3,9 @@
 The founding arithmetic is the utilisation of all slots, (running + reserved) / slots.
 
 Poisson arrivals; plans take 60 s, applies 180 s, a plan is confirmed after 30 minutes (all exponential); pods start in
-45 s; at most 30 pods; a tick every 30 s. Slots are given as the slot map gives them: plans prefer plan-only slots,
-the busiest agent first.
+45 s; at most 30 pods; a tick every 30 s, and a look within moments of a run that found no slot, once a second at most.
+Slots are given as the slot map gives them: plans prefer plan-only slots, the busiest agent first. Beside it the same
+decisions at ticks alone, one agent at a time, which what the looks cost is compared with.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from workers.core.scaling import PoolFacts, decide
 DAY = 86_400.0
 TICK = 30.0
 POD_START = 45.0
+GATHER = 0.2
+LOOK_AGAIN_AFTER = 1.0
 PLAN, APPLY, THOUGHT = 60.0, 180.0, 1800.0
 LIMITS = PoolLimits(min_agents=0, max_agents=30)
+CAREFUL = PoolLimits(min_agents=0, max_agents=30, step=1)
 LOADS = ((20, 3), (10, 20), (600, 6), (300, 30))
 
 Decide = Callable[[PoolFacts, float], int]
@@ -56,6 +60,9 @@ class Day:
     waiting: dict[str, deque[float]] = field(default_factory=lambda: {"plan": deque(), "apply": deque()})
     waits: dict[str, list[float]] = field(default_factory=lambda: {"plan": [], "apply": []})
     count: int = 0
+    looks: bool = False
+    asked: bool = False
+    looked_at: float = -LOOK_AGAIN_AFTER
 
     def at(self, delay: float, what: Callable[[], None]) -> None:
         self.count += 1
@@ -75,7 +82,19 @@ class Day:
     def arrive(self, kind: str, rate: float) -> None:
         self.waiting[kind].append(self.now)
         self.assign()
+        self.ask(kind)
         self.at(self.random.expovariate(rate / 3600), lambda: self.arrive(kind, rate))
+
+    def ask(self, kind: str) -> None:
+        """Ask for a look where a run found no slot."""
+        if self.looks and self.waiting[kind] and not self.asked:
+            self.asked = True
+            self.at(max(0.0, self.looked_at + LOOK_AGAIN_AFTER - self.now) + GATHER, self.look)
+
+    def look(self) -> None:
+        self.asked, self.looked_at = False, self.now
+        if self.decide(self.facts(), self.now) > len(self.agents) + self.starting:
+            self.scale()
 
     def assign(self) -> None:
         while (queue := self._oldest()) is not None:
@@ -128,6 +147,10 @@ class Day:
         )
 
     def tick(self) -> None:
+        self.scale()
+        self.at(TICK, self.tick)
+
+    def scale(self) -> None:
         facts = self.facts()
         desired = self.decide(facts, self.now)
         for _ in range(desired - facts.current):
@@ -136,11 +159,14 @@ class Day:
         idle = sorted((agent for agent in self.agents if not agent.busy), key=lambda agent: agent.idle_since or 0.0)
         for agent in idle[: max(0, facts.current - desired)]:
             self.agents.remove(agent)
-        self.at(TICK, self.tick)
 
 
 def product(facts: PoolFacts, now: float) -> int:
     return decide(facts, LIMITS, now).desired
+
+
+def at_ticks(facts: PoolFacts, now: float) -> int:
+    return decide(facts, CAREFUL, now).desired
 
 
 def founding(facts: PoolFacts, now: float) -> int:  # noqa: ARG001 - the founding arithmetic knows no time
@@ -156,9 +182,11 @@ def founding(facts: PoolFacts, now: float) -> int:  # noqa: ARG001 - the foundin
     return facts.current
 
 
-def day(decide: Decide, load: tuple[float, float], seeds: int = 5) -> tuple[float, float, float, float]:
+def day(
+    decide: Decide, load: tuple[float, float], seeds: int = 5, *, looks: bool = False
+) -> tuple[float, float, float, float, float]:
     """Return mean and 95th percentile of the wait of plans and applies pooled over ``seeds`` days, and pod-hours."""
-    days = [Day(decide, *load, random.Random(seed)).run() for seed in range(seeds)]
+    days = [Day(decide, *load, random.Random(seed), looks=looks).run() for seed in range(seeds)]
     result = []
     for kind in ("plan", "apply"):
         # Runs that still wait at midnight count: a policy must not look good by never serving them.
@@ -171,13 +199,15 @@ def day(decide: Decide, load: tuple[float, float], seeds: int = 5) -> tuple[floa
 # What a prototype of the same rules reached: mean and 95th percentile of an apply's wait, and pod-hours.
 PROTOTYPE = {(20, 3): (31, 77, 54), (10, 20): (22, 71, 319), (600, 6): (1, 1, 195), (300, 30): (18, 70, 462)}
 NOISE = 1.05  # the spread of the same policy over other seeds
+SEEDS = 25
 
 
 def measure() -> list[Row]:
     """Return what a day of each load costs the product, and beside it the founding arithmetic."""
     rows: list[Row] = []
     for load in LOADS:
-        _, _, wait, late, hours = day(product, load)
+        _, _, wait, late, hours = day(product, load, SEEDS, looks=True)
+        before = day(at_ticks, load, SEEDS)[-1]
         _, _, founding_wait, _, founding_hours = day(founding, load, seeds=2)
         name = f"{load[0]} plans and {load[1]} applies an hour"
         for what, value, limit, unit in zip(
@@ -188,9 +218,37 @@ def measure() -> list[Row]:
             strict=True,
         ):
             rows.append(at_most(f"{name}: {what}", value, round(limit * NOISE, 1), unit))
+        rows.append(at_most(f"{name}: pods, against ticks alone", hours / before, 1.02, "times"))
         rows.append(Row(f"{name}: founding arithmetic, an apply waits", founding_wait, "s"))
         rows.append(Row(f"{name}: founding arithmetic, pods", founding_hours, "pod-hours"))
+    rows.append(
+        at_most("eight applies at once, one agent of three: the last pod is ready after", burst(), 1.1, "pod starts")
+    )
     return rows
+
+
+def burst() -> float:
+    """Let eight applies meet one agent of a pool of three within a second; return when the others were ready.
+
+    In pod starts after the first run that found no slot. They come just after a tick, which would help them late.
+    """
+    limits = PoolLimits(max_agents=3)
+    day = Day(lambda facts, now: decide(facts, limits, now).desired, 0.0, 0.0, random.Random(1), looks=True)
+    day.agents.append(Agent())
+
+    def arrive() -> None:
+        day.waiting["apply"].append(day.now)
+        day.assign()
+        day.ask("apply")
+
+    for number in range(8):
+        day.at(number / 8, arrive)
+    ready = 0.0
+    while len(day.agents) < limits.max_agents:
+        day.now, _, what = heapq.heappop(day.events)
+        what()
+        ready = day.now
+    return ready / POD_START
 
 
 if __name__ == "__main__":

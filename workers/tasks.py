@@ -142,6 +142,7 @@ _serve(names.LOGS, logs.move_logs)
 _serve(names.STATES, rescued.reencrypt)
 _serve_cluster(names.CYCLE, cycle.cycle)
 _serve_cluster(names.CYCLES, cycle.cycles)
+_serve_cluster(names.SCALE, cycle.scale_for_waiting)
 _serve_cluster(names.PROTECT, cycle.protect)
 _serve_cluster(names.SWEEP, cycle.sweep)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -36,6 +38,11 @@ def ready(agents: int, *, applies: int = 0, plans: int = 0, reserved: int = 0, *
         pytest.param(ready(0, pending_applies=1), {}, 1, R.COLD_START, id="cold start for an apply"),
         pytest.param(ready(0, pending_plans=50), {"step": 3}, 3, R.COLD_START, id="a burst starts a step's worth"),
         pytest.param(ready(0, pending_plans=2), {"step": 3}, 1, R.COLD_START, id="one pod is enough for two plans"),
+        pytest.param(ready(0, pending_plans=8), {}, 3, R.COLD_START, id="one decision adds what is needed"),
+        pytest.param(ready(1, applies=1, pending_applies=7), {}, 5, R.APPLIES_WAIT, id="and not above the maximum"),
+        pytest.param(
+            ready(0, pending_applies=2, pending_plans=6), {}, 3, R.COLD_START, id="a slot counts once"
+        ),
         pytest.param(ready(0, starting=1, pending_applies=1), {}, 1, R.STEADY, id="a cold start is not repeated"),
         pytest.param(ready(3, reserved=3, pending_applies=1), {}, 4, R.APPLIES_WAIT, id="scarcer kind seen (F32)"),
         pytest.param(ready(1, plans=2, applies=1, pending_plans=1), {}, 2, R.PLANS_WAIT, id="plans wait"),
@@ -147,6 +154,24 @@ def test_a_decision_keeps_its_limits_whatever_the_facts(pool: tuple[PoolFacts, P
         assert decision.desired >= limits.min_agents - (decision.reason is R.OUTDATED)
         assert decision.reason is R.ABOVE_MAXIMUM or decision.desired == facts.current - 1
         assert decision.reason is R.ABOVE_MAXIMUM or facts.idle_since
+
+
+@given(pools())
+def test_one_decision_adds_as_many_agents_as_runs_wait_for_and_no_more(pool: tuple[PoolFacts, PoolLimits]) -> None:
+    """Starting pods count as what they are about to be."""
+    facts = replace(pool[0], failures=())
+    assume(facts.current)
+    decision = decide(facts, PoolLimits(max_agents=10_000), NOW)
+    assume(decision.reason in (R.APPLIES_WAIT, R.PLANS_WAIT))
+
+    def suffices(more: int) -> bool:
+        agents = facts.starting + more
+        left = facts.free_apply + agents - facts.pending_applies
+        return left >= 0 and facts.pending_plans <= left + facts.free_plan_only + 2 * agents
+
+    added = decision.desired - facts.current
+    assert suffices(added)
+    assert not suffices(added - 1)
 
 
 @given(pools())

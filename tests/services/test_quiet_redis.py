@@ -15,7 +15,7 @@ from workers.protocol.log_lines import LogLine
 from workers.services import workspaces
 from workers.services.pools.delete import delete_pool
 from workers.services.runs import decide, orders
-from workers.services.runs.wake import request_cold_start
+from workers.services.runs.wake import request_agents
 from workers.services.scaling.cycle import cycle
 from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue, mark_read
@@ -59,7 +59,7 @@ def test_redis_holds_after_a_pools_life_what_it_held_before(control: ControlPlan
     waiting = _lost_with_its_order(control)
     decide.cancel(control.system, waiting)
     cycle(control.system, POOL)
-    request_cold_start(control.system, POOL)
+    request_agents(control.system, POOL)
 
     workspaces.delete(control.system, "net")
     delete_pool(control.system, POOL)

@@ -21,6 +21,7 @@ from workers.protocol.log_lines import LogLine
 from workers.protocol.redis_address import parse
 from workers.slots.announcements import announce
 from workers.slots.connection import connect
+from workers.slots.keys import PoolKeys
 from workers.slots.locks import PoolLock
 from workers.slots.log_stream import RunLog
 from workers.slots.report_queue import ReportQueue
@@ -149,8 +150,22 @@ def test_an_announcement_is_told_twice_alike(way: Way, client: redis.Redis) -> N
 
 def test_a_message_that_asks_for_a_job_is_due_once(way: Way, client: redis.Redis) -> None:
     way.losing = 1
-    assert WakeUp(client, POOL, "dispatch").claim(30)
-    assert not WakeUp(client, POOL, "dispatch").claim(30)
+    assert WakeUp(client, POOL, "dispatch").claim(30) == 0
+    assert WakeUp(client, POOL, "dispatch").claim(30) is None
+
+
+def test_a_job_that_was_begun_may_be_asked_for_again_but_not_at_once(way: Way, client: redis.Redis) -> None:
+    job = WakeUp(client, POOL, "scale")
+    assert job.claim(30) == 0
+    job.received(20)
+    way.losing = 1
+    pause = job.claim(30)
+    assert pause is not None
+    assert 15 < pause <= 20
+    assert job.claim(30) is None
+    assert 45 < client.ttl(PoolKeys(POOL).wake_up("scale")) <= 50, "a message that is lost is so after its pause"
+    job.received()
+    assert job.claim(30) == 0
 
 
 def test_work_under_a_lock_is_done_once_and_leaves_it_free(way: Way, client: redis.Redis) -> None:

@@ -130,7 +130,8 @@ def _shortage(facts: PoolFacts, limits: PoolLimits) -> tuple[int, ScalingReason]
     spare_apply = max(0, facts.free_apply + facts.starting - facts.pending_applies)
     free_plans = spare_apply + facts.free_plan_only + facts.starting * len(PLAN_ONLY_SLOTS)
     short_of_plans = facts.pending_plans - free_plans
-    agents_for_plans = -(-short_of_plans // SLOTS_PER_AGENT)
+    # Of new agents, each slot 0 that an apply takes is none for a plan.
+    agents_for_plans = -(-(short_of_plans + max(0, short_of_applies)) // SLOTS_PER_AGENT)
     if facts.current == 0 and facts.pending_applies + facts.pending_plans > 0:
         return min(limits.step, max(short_of_applies, agents_for_plans)), ScalingReason.COLD_START
     if short_of_applies > 0:

@@ -31,6 +31,7 @@ DISPATCH = "terraslot.dispatch"
 AUTO_APPLY = "terraslot.auto_apply"
 CYCLE = "terraslot.cycle"
 CYCLES = "terraslot.cycles"
+SCALE = "terraslot.scale"
 DISPATCHES = "terraslot.dispatches"
 DELIVERIES = "terraslot.deliveries"
 PROTECT = "terraslot.protect"
@@ -40,7 +41,7 @@ LOGS = "terraslot.logs"
 STATES = "terraslot.states"
 REPORT = "terraslot.report"
 
-CLUSTER_TASKS = (CYCLE, CYCLES, PROTECT, SWEEP)
+CLUSTER_TASKS = (CYCLE, CYCLES, SCALE, PROTECT, SWEEP)
 
 EXECUTE_ORDER = "agent.execute"
 CANCEL_ORDER = "agent.cancel"

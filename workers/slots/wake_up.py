@@ -1,12 +1,14 @@
 """A message to the control plane that is sent once, however many processes have a reason to send it."""
 
 import secrets
-from typing import Any
 
 import redis
 
+from workers.slots.connection import Script
 from workers.slots.keys import PoolKeys
-from workers.slots.records import text
+
+_CLAIM = Script.load("wake_up")
+_RECEIVED = "received"
 
 
 class WakeUp:
@@ -16,13 +18,20 @@ class WakeUp:
         self._client = client
         self._key = PoolKeys(pool).wake_up(job)
 
-    def claim(self, seconds: float) -> bool:
-        """Claim to send the message; False where one is under way, which counts as lost after ``seconds``."""
-        asking = secrets.token_hex(8)
-        # A call that is repeated, since its reply was lost, finds what it has set.
-        found: Any = self._client.set(self._key, asking, nx=True, get=True, px=round(seconds * 1000))
-        return found is None or text(found) == asking
+    def claim(self, seconds: float) -> float | None:
+        """Claim to send the message; return in how many seconds the job may be done.
 
-    def received(self) -> None:
-        """Say, before the job is begun, that what happens from now on needs another message."""
-        self._client.delete(self._key)
+        None where a message is under way. It counts as lost so many ``seconds`` after the job may be done.
+        """
+        pause: int = _CLAIM(self._client, [self._key], secrets.token_hex(8), round(seconds * 1000))
+        return None if pause < 0 else pause / 1000
+
+    def received(self, pause: float = 0.0) -> None:
+        """Say, before the job is begun, that what happens from now on needs another message.
+
+        ``pause``: seconds before which the job is not to be done again.
+        """
+        if pause:
+            self._client.set(self._key, _RECEIVED, px=round(pause * 1000))
+        else:
+            self._client.delete(self._key)

@@ -12,12 +12,16 @@ import pytest
 from tests.services.conftest import ControlPlane, HandAgent
 from workers.core.lifecycle import RunStatus
 from workers.core.pods import Pod, PodPhase
+from workers.core.pools import PoolLimits
+from workers.protocol import names
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import RunKind
+from workers.services.pool_state import PodSnapshot
+from workers.services.pools import drain
 from workers.services.pools import manage as pools
 from workers.services.runs import decide
 from workers.services.scaling import scale
-from workers.services.scaling.cycle import cycle, cycles
+from workers.services.scaling.cycle import cycle, cycles, scale_for_waiting
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
 from workers.store import decisions
@@ -265,6 +269,82 @@ def test_a_pool_is_filled_up_to_its_minimum_and_counted(control: ControlPlane) -
     assert scale.ensure_pods_for_pool(control.system, spec) == 2
     assert scale.ensure_pods_for_pool(control.system, spec) == 0
     assert scale.get_pod_count(control.system, spec).current == 2
+
+
+def asked(control: ControlPlane) -> list[float]:
+    """Take the messages that ask for more agents; return in how many seconds each is due."""
+    due = []
+    while (message := control.redis.rpop(names.CLUSTER_QUEUE)) is not None:
+        headers = json.loads(message)["headers"]
+        if headers["task"] == names.SCALE:
+            due.append((datetime.fromisoformat(headers["eta"]) - control.system.now()).total_seconds())
+    return due
+
+
+def test_runs_that_find_no_slot_ask_once_and_one_look_adds_what_they_need(control: ControlPlane) -> None:
+    """S11: eight at once on one agent of three; the last has its agent one pod start after the first decision."""
+    spec = control.spec()
+    pools.update(control.system, spec.model_copy(update={"limits": PoolLimits(max_agents=3)}))
+    for number in range(8):
+        control.workspace(f"net{number}")
+    control.agent()
+    asked(control)
+    for number in range(8):
+        control.submit(workspace=f"net{number}")
+    (due,) = asked(control)
+    assert 0 < due < 0.5
+    assert scale_for_waiting(control.system, "default")
+    assert len(control.pods.pods) == 3
+
+    control.submit(PLAN, "net0")
+    control.workspace("late")
+    control.submit(workspace="late")
+    (due,) = asked(control)
+    assert 0.5 < due < 1.5, "a pool is looked at once a second at most"
+    assert not scale_for_waiting(control.system, "default"), "its pods start"
+    assert len(control.pods.pods) == 3
+
+
+def test_a_run_that_waits_for_no_agent_asks_for_none(control: ControlPlane) -> None:
+    control.workspace()
+    control.agent()
+    control.submit()
+    asked(control)
+    control.slots.release("run-1", control.run("run-1").token or "")
+    control.submit()
+    assert control.run("run-2").status is RunStatus.PENDING, "its workspace is busy"
+    assert asked(control) == []
+
+
+@pytest.mark.parametrize("hindrance", ["it drains", "pods failed to start lately"])
+def test_a_look_costs_no_call_of_the_cluster_where_no_agent_can_be_added(control: ControlPlane, hindrance: str) -> None:
+    control.workspace()
+    control.submit(PLAN)
+    if hindrance == "it drains":
+        drain.drain_pool(control.system, "default")
+    else:
+        with control.system.database.begin() as session:
+            decisions.record_pod_failure(session, "default", control.system.now(), "", "no room")
+    control.pods.broken = True
+    assert not scale_for_waiting(control.system, "default")
+
+
+def test_a_look_that_a_cycle_leaves_undone_is_asked_for_again(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    control.submit(PLAN)
+    control.system.wake_up("default", "scale").received()
+    asked(control)
+    autoscale = scale.autoscale
+
+    def meanwhile(snapshot: PodSnapshot) -> scale.Autoscaled:
+        assert not control.system.lock("default", "cycle").request("a look")
+        return autoscale(snapshot)
+
+    monkeypatch.setattr("workers.services.scaling.cycle.autoscale", meanwhile)
+    assert cycle(control.system, "default")
+    assert len(asked(control)) == 1
 
 
 def test_two_cycles_at_once_are_one(control: ControlPlane) -> None:

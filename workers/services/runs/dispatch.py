@@ -27,7 +27,7 @@ from workers.services.runs import deliver, orders
 from workers.services.runs.finish import deadline, fail, record
 from workers.services.runs.logs import move
 from workers.services.runs.requirements import expect_available
-from workers.services.runs.wake import request_cold_start
+from workers.services.runs.wake import request_agents
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
@@ -78,9 +78,9 @@ def dispatch_requested(system: System, pool: str) -> int:
 
 
 def dispatch_new(system: System, pool: str) -> None:
-    """Dispatch a pool that a run was added to; where it has no agent at all, enqueue its cycle."""
+    """Dispatch a pool that a run was added to; where no slot was free, ask for more agents."""
     if not dispatch(system, pool):
-        request_cold_start(system, pool)
+        request_agents(system, pool)
 
 
 def _give_all(system: System, pool: str) -> int:

@@ -23,7 +23,7 @@ from workers.services.errors import isolate
 from workers.services.pool_state import note_programs
 from workers.services.runs import deliver, locks, states
 from workers.services.runs.finish import end, enter_end, requeue_or_fail, settle
-from workers.services.runs.wake import request_cold_start, request_dispatch
+from workers.services.runs.wake import request_agents, request_dispatch
 from workers.services.system import System
 from workers.slots import order_queue
 from workers.store import pools, runs, workspaces
@@ -110,7 +110,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     order_queue.remove(system.broker, pool, agent)
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
     request_dispatch(system, pool)
-    request_cold_start(system, pool)
+    request_agents(system, pool)
 
 
 def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:

@@ -15,7 +15,7 @@ from workers.core.lifecycle import RunNote
 from workers.protocol import names
 from workers.protocol.messages import PhaseFinished, PhaseStarted
 from workers.protocol.states import StateStep
-from workers.services.runs.wake import request_cold_start, request_dispatch
+from workers.services.runs.wake import request_agents, request_dispatch
 from workers.services.system import System
 from workers.slots.state_parcel import StateParcel
 from workers.store import runs, states, workspace_queue
@@ -126,4 +126,4 @@ def _let_go(system: System, workspace: str) -> None:
         pool = workspace_queue.runnable_in(session, workspace)
     if pool is not None:
         request_dispatch(system, pool)
-        request_cold_start(system, pool)
+        request_agents(system, pool)

@@ -1,8 +1,10 @@
-"""A slot became free, or an agent came: let a control worker dispatch the pool.
+"""Messages that ask for what can't wait for beat: a control worker's dispatch of a pool, a cluster worker's look at it.
 
-That is a message and no call: the report reader makes no orders, for it has neither the keys that encrypt their
-variables nor a way to the cluster.
+They are no calls: the report reader makes no orders, for it has neither the keys that encrypt their variables nor a way
+to the cluster, and a run's submission does not wait for a cluster.
 """
+
+import random
 
 from workers.protocol import names
 from workers.services.system import System
@@ -10,19 +12,29 @@ from workers.store.models import Run
 
 # Seconds after which a message that was not received counts as lost. Beat's own comes every ten seconds.
 _LOST_AFTER = 1.0
+_LOOK_LOST_AFTER = 10.0
+# Seconds from a run that found no slot to the look at its pool: those that come together are seen together, and the
+# looks of many pools do not come together.
+_GATHER = (0.1, 0.3)
 
 
 def request_dispatch(system: System, pool: str) -> None:
     """Let a control worker dispatch a pool; nothing where one is asked to already and has not begun."""
-    if system.wake_up(pool, "dispatch").claim(_LOST_AFTER):
+    if system.wake_up(pool, "dispatch").claim(_LOST_AFTER) is not None:
         system.celery.send_task(names.DISPATCH, args=[pool], ignore_result=True)
 
 
-def request_cold_start(system: System, pool: str) -> None:
-    """Let a cluster worker run the cycle of a pool that has no agent at all, instead of waiting for beat."""
-    # The cold starts of a thousand runs ask for one cycle a second.
-    if not system.slots(pool).stats().available and system.wake_up(pool, "cycle").claim(_LOST_AFTER):
-        system.celery.send_task(names.CYCLE, args=[pool], ignore_result=True)
+def request_agents(system: System, pool: str) -> None:
+    """Let a cluster worker look at a pool in which a run may have found no slot, instead of at the next tick.
+
+    A thousand such runs ask for one look a second.
+    """
+    if system.slots(pool).stats().free_apply:  # which a run of any kind can take
+        return
+    pause = system.wake_up(pool, "scale").claim(_LOOK_LOST_AFTER)
+    if pause is not None:
+        countdown = pause + random.uniform(*_GATHER)  # noqa: S311 - nothing depends on its being unknown
+        system.celery.send_task(names.SCALE, args=[pool], countdown=countdown, ignore_result=True)
 
 
 def freed(system: System, ended: Run | None) -> Run | None:

@@ -5,6 +5,7 @@ No cycle reconciles orphaned pods, whose pool was deleted: one task a round dele
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -23,9 +24,10 @@ from workers.services.pool_state import PodSnapshot, note_programs
 from workers.services.pools import adopt
 from workers.services.runs.dispatch import dispatch
 from workers.services.runs.waiting import tell
+from workers.services.runs.wake import request_agents
 from workers.services.scaling.problems import Seen, blocked, problem
 from workers.services.scaling.reconcile import reconcile_pods
-from workers.services.scaling.scale import autoscale
+from workers.services.scaling.scale import autoscale, needs_agents
 from workers.services.secrets.credentials import ensure_secret_for_pool
 from workers.services.system import System
 from workers.slots.locks import LockLost, renew_lock
@@ -33,6 +35,8 @@ from workers.store import pools
 
 log = structlog.get_logger(__name__)
 
+# Seconds between two looks at a pool in which runs wait.
+LOOK_AGAIN_AFTER = 1.0
 # Without a cycle for so many intervals, what the last one has seen is not told any more.
 _OVERDUE_CYCLES = 4
 
@@ -43,12 +47,22 @@ def cycle(system: System, pool: str) -> bool:
     Raises :class:`Unavailable` where the cluster, Redis or the database can't be asked, and :class:`LockLost` where
     this took so long that another process may have the pool's lock; nothing is scaled then.
     """
-    if not system.lock(pool, "cycle").work(lambda: _cycle(system, pool)):
+    again = partial(request_agents, system, pool)
+    if not system.lock(pool, "cycle").work(lambda: _cycle(system, pool), left=again):
         return False
     dispatch(system, pool)
     with isolate("callers not told what their runs wait for", pool=pool):
         tell(system, pool)
     return True
+
+
+def scale_for_waiting(system: System, pool: str) -> bool:
+    """Run the cycle of a pool at once where more agents would help runs that wait; return whether it was run.
+
+    It was asked for by a run that found no slot; whoever finds none from now on asks again. Raises as :func:`cycle`.
+    """
+    system.wake_up(pool, "scale").received(LOOK_AGAIN_AFTER)
+    return needs_agents(system, pool) and cycle(system, pool)
 
 
 def protect(system: System, pool: str, agent: str, run: str) -> bool:

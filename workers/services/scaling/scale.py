@@ -19,13 +19,13 @@ from workers.core.programs import unmet
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import RunKind
-from workers.protocol.leases import AgentRecord, SlotState
+from workers.protocol.leases import AgentRecord, PoolStats, SlotState
 from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, runs
+from workers.store import decisions, pools, runs
 
 log = structlog.get_logger(__name__)
 
@@ -179,6 +179,34 @@ def observe(snapshot: PodSnapshot) -> PoolFacts:
         updated=sum(agent.name not in outdated for agent in available),
         unmet=waiting[None],
     )
+
+
+def needs_agents(system: System, pool: str) -> bool:
+    """Whether more agents would be decided upon, by what is known without asking the cluster. Raises as ``pools.get``.
+
+    The pods that start are those that started when the last cycle ended.
+    """
+    now, agents = system.now().timestamp(), system.slots(pool).snapshot()
+    stats = PoolStats.of(agents)
+    with system.database.read() as session:
+        spec, outlook = pools.get(session, pool), pools.outlook(session, pool)
+        pending = runs.pending_by_requirement(session, pool)
+        failures = decisions.pod_failures(session, pool, now - FAILURE_WINDOW)
+    if spec.deployment or spec.draining:
+        return False
+    waiting = _waiting(pending, [agent for agent in agents if agent.available])
+    facts = PoolFacts(
+        ready=stats.available,
+        starting=outlook.still_starting(stats.available) if outlook else 0,
+        free_apply=stats.free_apply,
+        free_plan_only=stats.free_plan_only,
+        used=stats.used,
+        pending_plans=waiting[RunKind.PLAN],
+        pending_applies=waiting[RunKind.PLAN_AND_APPLY],
+        failures=tuple(failures),
+        unmet=waiting[None],
+    )
+    return decide(facts, spec.limits, now).desired > facts.current
 
 
 def _waiting(
