@@ -12,7 +12,7 @@ from tests.system.conftest import HELD, HELLO, Cloud
 from tests.waiting import eventually
 from workers.core.errors import LockNotEnded, RunFailed
 from workers.core.lifecycle import RunStatus
-from workers.services.runs import locks, rescued, submit
+from workers.services.runs import locks, rescued, submit, waiting
 from workers.services.runs import views as run_views
 from workers.store import states as stored
 
@@ -39,7 +39,7 @@ def test_a_state_that_can_not_be_saved_holds_its_workspace_until_it_is_pushed(
     held = cloud.apply(workspace)
     eventually(lambda: submit.find(cloud.system, held.id))
     view = run_views.one(cloud.system.database, held.id)
-    assert f"`terraslot state push {failed.id}` saves it" in run_views.why_pending(cloud.system, view)
+    assert f"`terraslot state push {failed.id}` saves it" in waiting.reasons(cloud.system, [held.id])[held.id]
     assert failed.id in (run_views.unsaved(cloud.system.database, view) or "")
 
     pushed = cloud.app.send_task("terraform.state_push", args=[failed.id])
