@@ -55,17 +55,21 @@ class Reaper:
         """
         until = time.monotonic() + _LONGEST_SECONDS
         ended: set[int] = set()
+        before: list[int] = []
         # One that has ended since they were listed may have left children that are not in the list.
-        while not (orphans := self._orphans(spared)) <= ended and time.monotonic() < until:
-            ended = _kill(orphans)
-            time.sleep(_PAUSE)
+        while (left := [pid for pid in self._orphans(spared) if pid not in ended]) and time.monotonic() < until:
+            ended |= _kill(left)
+            if left == before:  # else something forks as fast as it can, and is to be caught
+                time.sleep(_PAUSE)
+            before = left
 
     def keep_children(self, which: Callable[[int], bool]) -> None:
         """Count the commands of a worker that has died among the agent's own, for the next worker to know them."""
         self.kept.update(filter(which, self._children()))
 
-    def _orphans(self, spared: Callable[[int], bool]) -> set[int]:
-        return {pid for pid in self._children() if pid not in self.kept and not spared(pid)}
+    def _orphans(self, spared: Callable[[int], bool]) -> list[int]:
+        """Return them with the youngest first: of what forks and ends, it alone goes on."""
+        return [pid for pid in reversed(self._children()) if pid not in self.kept and not spared(pid)]
 
     def _children(self) -> list[int]:
         if self.pid:
@@ -74,10 +78,13 @@ class Reaper:
         return []
 
 
-def _kill(pids: set[int]) -> set[int]:
-    """Kill processes, and return those that had ended already."""
-    ended = {pid for pid in pids if process_started(pid) is None}
-    for pid in pids - ended:
+def _kill(pids: list[int]) -> set[int]:
+    """Kill processes in this order, and return those that had ended already."""
+    ended = set()
+    for pid in pids:
+        if process_started(pid) is None:
+            ended.add(pid)
+            continue
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     return ended

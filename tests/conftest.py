@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+import structlog
 
 from tests.valkey_server import running_valkey
 
@@ -21,6 +22,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.nodeid.startswith(FIRST), item.nodeid.startswith(LAST)))
+
+
+@pytest.fixture(autouse=True)
+def _log_of_this_test() -> None:
+    """Log to where this test's output goes: the command line logs to what captured an earlier one's, closed by now."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
