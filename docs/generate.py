@@ -11,6 +11,7 @@ from pathlib import Path
 
 from workers.core.lifecycle import ENDINGS, MEANINGS, TRANSITIONS, RunStatus
 from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.dashboard.api.operations import OPERATIONS
 from workers.protocol.kinds import FailureReason
 
 ROOT = Path(__file__).parents[1]
@@ -66,9 +67,28 @@ def pool_fields() -> str:
     return "\n".join(["| field | default | meaning |", "| --- | --- | --- |", *rows])
 
 
-def renewed(page: str, block: str, content: str) -> str:
-    """Return a page with the content of one of its generated blocks replaced."""
-    text = (ROOT / page).read_text(encoding="utf-8")
+def api_operations() -> str:
+    """Return the operations of the HTTP API as a table."""
+    rows = [
+        f"| `{operation.method} {operation.path}` | {operation.summary} | `{operation.scope}` |"
+        for operation in OPERATIONS
+    ]
+    return "\n".join(["| request | what it does | scope |", "| --- | --- | --- |", *rows])
+
+
+def reference_page() -> str:
+    """Return docs/reference.md with its generated tables."""
+    with_pools = renewed((ROOT / "docs/reference.md").read_text(encoding="utf-8"), "pool", pool_fields())
+    return renewed(with_pools, "api", api_operations())
+
+
+def architecture_page() -> str:
+    """Return ARCHITECTURE.md with the diagram of the states."""
+    return renewed((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), "states", diagram())
+
+
+def renewed(text: str, block: str, content: str) -> str:
+    """Return a page's text with the content of one of its generated blocks replaced."""
     pattern = re.compile(rf"(<!-- generated: {block} -->\n).*?(<!-- end -->)", re.DOTALL)
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
@@ -81,8 +101,8 @@ def _get(status: RunStatus) -> str:
 
 PAGES = {
     "docs/runs.md": runs_page,
-    "docs/reference.md": lambda: renewed("docs/reference.md", "pool", pool_fields()),
-    "ARCHITECTURE.md": lambda: renewed("ARCHITECTURE.md", "states", diagram()),
+    "docs/reference.md": reference_page,
+    "ARCHITECTURE.md": architecture_page,
 }
 
 

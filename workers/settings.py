@@ -5,6 +5,7 @@ embedded system runs, then defaults.
 """
 
 import os
+import pwd
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")
     actor: str = ""
+    dashboard_read_only: bool = False
     cycle_seconds: float = Field(default=30, gt=0)
     dispatch_seconds: float = Field(default=10, gt=0)
     heartbeat_seconds: float = Field(default=5, gt=0)
@@ -94,6 +96,11 @@ class Settings(BaseSettings):
         if url:
             redis_address.parse(url).load_certificates()
         return url
+
+    @property
+    def person(self) -> str:
+        """Who uses this process: ``actor``, or the account that runs it."""
+        return self.actor or _account()
 
     @property
     def in_cluster(self) -> bool:
@@ -134,6 +141,13 @@ class Settings(BaseSettings):
         """Read the environment before the running system's file."""
         system = JsonConfigSettingsSource(settings_cls, json_file=home() / SYSTEM_FILE)
         return init_settings, env_settings, system
+
+
+def _account() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user that nobody has named
+        return f"uid {os.geteuid()}"
 
 
 @cache

@@ -35,7 +35,7 @@ from workers.services.pools import manage as pools
 from workers.services.runs import decide, dispatch, submit
 from workers.services.runs import views as run_views
 from workers.services.runs.submit import RunRequest
-from workers.services.runs.views import RunView
+from workers.services.runs.views import RunFilter, RunView
 from workers.services.system import System, build
 from workers.settings import Settings, settings
 from workers.specs.pools import PoolSpec
@@ -188,7 +188,7 @@ class Embedded:
         return name
 
     def latest(self, workspace: str) -> RunView | None:
-        return next(iter(run_views.recent(self.system.database, workspace=workspace, limit=1)), None)
+        return next(iter(run_views.recent(self.system.database, RunFilter(workspace=workspace), limit=1)), None)
 
     def reaches(self, workspace: str, status: RunStatus) -> RunView:
         """Wait until the latest run of a workspace has a status."""

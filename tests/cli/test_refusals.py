@@ -137,7 +137,7 @@ def test_a_wrong_usage_ends_with_2_and_says_what_is_right(environment, cli, comm
 
 @pytest.mark.parametrize("command", ["confirm it --no-wait", "discard it", "cancel it"])
 def test_a_decision_that_no_worker_takes_is_void_and_says_so(control, cli, monkeypatch, command) -> None:
-    monkeypatch.setattr("workers.cli.decisions._ANSWERED_WITHIN", 0.2)
+    monkeypatch.setattr("workers.services.runs.requests._ANSWERED_WITHIN", 0.2)
     refused = cli(command).sentence
     assert "No worker has answered within 0.2 s: see `terraslot doctor`" in refused
     message = json.loads(control.system.redis.rpop(names.CONTROL_QUEUE))

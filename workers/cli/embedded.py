@@ -14,7 +14,7 @@ from workers.embedded.state import Options, Running
 from workers.protocol.errors import InvalidRequest, Unavailable
 from workers.services.formatting import counted
 from workers.services.runs import views
-from workers.services.runs.views import RunView
+from workers.services.runs.views import RunFilter, RunView
 from workers.settings import home
 
 app = typer.Typer()
@@ -71,7 +71,8 @@ def _waiting_plans() -> list[RunView]:
     pods = LocalPods(home(), {})
     agents = {pod.name for pool in pods.pools() for pod in pods.list(pool)}
     try:
-        waiting = views.recent(database(), statuses=frozenset({RunStatus.APPLY_PENDING}), limit=_MOST) if agents else []
+        wanted = RunFilter(statuses=frozenset({RunStatus.APPLY_PENDING}))
+        waiting = views.recent(database(), wanted, limit=_MOST) if agents else []
     except Unavailable as error:  # what can't be listed can be stopped all the same
         say(f"Plans that wait for a confirmation can't be listed: {error}", style="yellow", errors=True)
         return []

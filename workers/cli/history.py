@@ -21,7 +21,7 @@ from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import RunKind
 from workers.services.formatting import ago
 from workers.services.runs import views as run_views
-from workers.services.runs.views import EventView, RunView
+from workers.services.runs.views import EventView, RunFilter, RunView
 from workers.settings import settings
 from workers.store.database import Database
 
@@ -52,9 +52,8 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List the latest runs, newest first."""
-    statuses = frozenset(status) if status else None
-    found = run_views.recent(database(), workspace=workspace, pool=pool, statuses=statuses, limit=limit)
-    found = _with_reasons(found)
+    wanted = RunFilter(workspace, pool, frozenset(status) if status else None)
+    found = _with_reasons(run_views.recent(database(), wanted, limit=limit))
     if as_json:
         show_json(found)
     elif found:
@@ -192,13 +191,12 @@ def _lock(run: RunView) -> LockView | None:
 
 def _with_reasons(found: list[RunView]) -> list[RunView]:
     """Add to pending runs what they wait for."""
-    if not (pending := [run.run_id for run in found if run.status is RunStatus.PENDING]):
+    if all(run.status is not RunStatus.PENDING for run in found):
         return found
     # Only a run that waits is worth the time that this takes to load.
     from workers.services.runs import waiting  # noqa: PLC0415
 
-    reasons = _if_reachable(lambda system: waiting.reasons(system, pending)) or {}
-    return [replace(run, waiting=reasons.get(run.run_id)) for run in found]
+    return _if_reachable(lambda system: waiting.with_reasons(system, found)) or found
 
 
 def _waiting(run: RunView) -> RunView:

@@ -48,11 +48,12 @@ _SECTIONS = {
     },
     "Upkeep": {
         "migrate": ("doctor", "Bring the database's tables up to this version."),
+        "token": ("token", "Manage tokens: what lets programs use the HTTP API."),
         "reencrypt": ("doctor", "Encrypt all secrets again with the newest key."),
     },
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
-_GROUPS = ("workspace", "pool", "agent", "state")
+_GROUPS = ("workspace", "pool", "agent", "state", "token")
 
 
 class Commands(TyperGroup):

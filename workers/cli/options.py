@@ -20,7 +20,7 @@ Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of ev
 Message = Annotated[str | None, typer.Option("--message", "-m", help="Why: shown with the run.")]
 
 
-def _seconds(text: str) -> int:
+def seconds(text: str) -> int:
     """Return a time span such as 90s, 30m, 4h or 1d12h in seconds."""
     found = re.fullmatch(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     if found is None:
@@ -28,7 +28,7 @@ def _seconds(text: str) -> int:
     return sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
 
 
-Longer = Annotated[int, typer.Option("--for", metavar="TIME", parser=_seconds, help="How much longer: 30m, 4h, 2d.")]
+Longer = Annotated[int, typer.Option("--for", metavar="TIME", parser=seconds, help="How much longer: 30m, 4h, 2d.")]
 
 _VARIABLE = 'Terraform variable NAME=VALUE; a VALUE that begins with [, { or " is JSON. May be repeated.'
 VARIABLES = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help=_VARIABLE)]

@@ -9,9 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workers.cli.actor import actor
 from workers.cli.console import FAILURE, INTERRUPTED, LEFT_WAITING, is_interactive, say, show_json
-from workers.cli.decisions import Decided, decide
 from workers.cli.follow import Follower, Progress, is_over, waits_or_is_over
 from workers.cli.options import (
     RUN_OPTIONS,
@@ -29,19 +27,18 @@ from workers.cli.options import (
 from workers.cli.outcome import STYLES, exit_code, tell
 from workers.cli.plan import SHOWN, look_at_plan, tell_plan
 from workers.cli.sensitive import SENSITIVE, change
-from workers.cli.system import system
+from workers.cli.system import actor, system
 from workers.core.errors import AgentGone, ApprovalRefused, NotWaiting
 from workers.core.lifecycle import RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.log_lines import LogLine
-from workers.services import workspaces
 from workers.services.formatting import duration
-from workers.services.runs import locks
+from workers.services.runs import locks, requests
 from workers.services.runs import views as run_views
 from workers.services.runs.logs import LogReader
-from workers.services.runs.requirements import required
-from workers.services.runs.submit import RunRequest, expect_approvable
+from workers.services.runs.requests import Decided
+from workers.services.runs.submit import RunRequest
 from workers.services.runs.views import RunView
 from workers.services.secrets.variables import of_run
 
@@ -63,7 +60,7 @@ def plan(
     given: dict[str, Any],
 ) -> None:
     """Plan a workspace: show what an apply would change."""
-    run_id = _enqueue(names.PLAN, workspace, priority=priority, destroy=destroy, **_asked(given))
+    run_id = _enqueue(RunKind.PLAN, workspace, priority=priority, destroy=destroy, **_asked(given))
     if no_wait:
         _leave(run_id, workspace, as_json=as_json)
     else:
@@ -85,7 +82,8 @@ def apply(
     """Plan a workspace, ask for a confirmation, and apply that very plan."""
     # The confirmation travels with the request: it holds wherever this command ends.
     confirmed = {"auto_apply": True} if yes else {}
-    run_id = _enqueue(names.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **confirmed, **_asked(given))
+    asked = _asked(given)
+    run_id = _enqueue(RunKind.PLAN_AND_APPLY, workspace, priority=priority, destroy=destroy, **confirmed, **asked)
     if no_wait:
         _leave(run_id, workspace, as_json=as_json)
     else:
@@ -97,7 +95,7 @@ def confirm(run: RunId, message: Message = None, no_wait: NoWait = False, as_jso
     """Show the plan of a waiting run and let that very plan be applied; or approve it, where more people have to."""
     seen = look_at_plan(run, errors=as_json)
     attempt = {} if seen is None else {"attempt": seen.attempt}
-    decided = decide(names.CONFIRM, run, message=message, **attempt)
+    decided = _request(names.CONFIRM, run, message=message, **attempt)
     if decided.status is RunStatus.APPLY_PENDING:
         _tell_as_asked(decided, as_json=as_json, goes_on=": approved, and further people have to approve it")
         raise typer.Exit(LEFT_WAITING)
@@ -111,14 +109,14 @@ def confirm(run: RunId, message: Message = None, no_wait: NoWait = False, as_jso
 @app.command()
 def extend(run: RunId, longer: Longer = "4h", message: Message = None, as_json: AsJson = False) -> None:  # type: ignore[assignment]
     """Let the plan of a waiting run wait longer for a confirmation."""
-    asked = decide(names.EXTEND, run, seconds=longer, message=message)
+    asked = _request(names.EXTEND, run, seconds=longer, message=message)
     _tell_as_asked(asked, as_json=as_json, goes_on=f", and waits {duration(longer)} longer for a confirmation")
 
 
 @app.command()
 def discard(run: RunId, message: Message = None, as_json: AsJson = False) -> None:
     """Refuse the plan of a waiting run."""
-    _tell_as_asked(decide(names.DISCARD, run, message=message), as_json=as_json)
+    _tell_as_asked(_request(names.DISCARD, run, message=message), as_json=as_json)
 
 
 @app.command()
@@ -130,7 +128,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """End a run: terraform is interrupted once, and has time to store its state."""
-    asked = decide(names.CANCEL, run, force=force, message=message)
+    asked = _request(names.CANCEL, run, force=force, message=message)
     if no_wait or asked.status.is_over:
         _tell_as_asked(asked, as_json=as_json)
         return
@@ -207,23 +205,19 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
-def _enqueue(task: str, workspace: str, **options: Any) -> str:
+def _enqueue(kind: RunKind, workspace: str, **options: Any) -> str:
     """Send the task of a run; return the run's id.
 
     Raises ``ValidationError``, :class:`UnknownWorkspace` and :class:`UnknownVersion` before anything is sent.
     """
-    request = RunRequest(workspace=workspace, **options)
-    spec = workspaces.get(system(), workspace)
-    kind = RunKind.PLAN_AND_APPLY if task == names.PLAN_AND_APPLY else RunKind.PLAN
-    expect_approvable(spec, kind, request, actor())
-    with system().database.read() as session:
-        required(system(), session, spec)
-    # Celery would try for twenty seconds to reach a result backend that isn't there.
-    system().slots(spec.pool).stats()
     run_id = str(uuid.uuid4())
-    headers = {names.ACTOR_HEADER: actor().name}
-    system().celery.send_task(task, kwargs={"workspace": workspace, **options}, task_id=run_id, headers=headers)
+    requests.enqueue(system(), kind, RunRequest(workspace=workspace, **options), run_id, actor())
     return run_id
+
+
+def _request(task: str, run: str, **options: Any) -> Decided:
+    """Send a decision about a run, in the name of who uses this command."""
+    return requests.decide(system(), task, run, actor(), **options)
 
 
 def _leave(run_id: str, workspace: str, *, as_json: bool) -> None:
@@ -307,8 +301,8 @@ def _decide(run: RunView, answer: str, progress: Progress) -> bool:
     """Decide about a run as answered; return False where others have to."""
     try:
         if answer == "yes":
-            return decide(names.CONFIRM, run.run_id, attempt=run.attempt).status is not RunStatus.APPLY_PENDING
-        decide(names.DISCARD, run.run_id)
+            return _request(names.CONFIRM, run.run_id, attempt=run.attempt).status is not RunStatus.APPLY_PENDING
+        _request(names.DISCARD, run.run_id)
     except (NotWaiting, AgentGone, ApprovalRefused) as error:
         progress.note(str(error), "yellow")
         return not isinstance(error, ApprovalRefused)

@@ -5,14 +5,13 @@ import sys
 import typer
 
 from workers.cli.console import answer
-from workers.cli.decisions import decide
 from workers.cli.options import AsJson, Message, NoWait, RunId
 from workers.cli.runs import change_state
-from workers.cli.system import system
+from workers.cli.system import actor, system
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest
+from workers.services.runs import requests, states
 from workers.services.runs import rescued as rescued_states
-from workers.services.runs import states
 
 app = typer.Typer(help="Decide about states that could not be saved.", no_args_is_help=True)
 
@@ -36,7 +35,7 @@ def push(run: RunId, message: Message = None, no_wait: NoWait = False, as_json: 
 @app.command("give-up")
 def give_up(run: RunId, message: Message = None, as_json: AsJson = False) -> None:
     """Let the workspace's runs go on without the state that a run could not save, or after you pushed it yourself."""
-    given_up = decide(names.STATE_GIVE_UP, run, message=message)
+    given_up = requests.decide(system(), names.STATE_GIVE_UP, run, actor(), message=message)
     said = f"The rescued state of run {given_up.run_id} is given up: runs of {given_up.workspace} go on without it."
     answer(
         {"run_id": given_up.run_id, "workspace": given_up.workspace, "settled_as": "given up"}, said, as_json=as_json

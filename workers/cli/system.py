@@ -7,8 +7,10 @@ from functools import cache
 import structlog
 
 from workers import logs
+from workers.core.approval import Actor
 from workers.services import system as services
 from workers.services.system import System
+from workers.settings import settings
 
 
 @cache
@@ -20,3 +22,8 @@ def system() -> System:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     return services.system()
+
+
+def actor() -> Actor:
+    """Return who uses this command line. Raises :class:`InvalidRequest` for a name that can't be one."""
+    return Actor(settings().person)

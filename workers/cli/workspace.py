@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli import sources
-from workers.cli.actor import actor
 from workers.cli.console import answer, say, show_json, show_table
 from workers.cli.options import TERRAFORM, VARIABLES, AsJson, WorkspaceName, assignments, variables, with_options
 from workers.cli.sensitive import SENSITIVE, UNSET_SENSITIVE, change
 from workers.cli.sources import SOURCE
 from workers.cli.specifications import CheckOption, FileOption, apply_all, read
-from workers.cli.system import system
+from workers.cli.system import actor, system
 from workers.services import workspaces
 from workers.specs.workspaces import WorkspaceSpec
 

@@ -29,9 +29,8 @@ _BAR = "navbar.html"
 _END_OF_TABS = b"</ul>"
 
 
-def pages(pools: SharedPools, url_prefix: str) -> list[Any]:
-    """Return Tornado's rules for the pages."""
-    prefix = f"/{url_prefix.strip('/')}" if url_prefix else ""
+def pages(pools: SharedPools, prefix: str) -> list[Any]:
+    """Return Tornado's rules for the pages below a prefix of the dashboard."""
     of = {"pools": pools}
     return [
         url(rf"{prefix}/slots", SlotsPage, of, name="slots"),

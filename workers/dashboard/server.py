@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 from tornado.options import Error as OptionError
 
 from workers.app import app
+from workers.dashboard.api.handler import rules
 from workers.dashboard.metrics import PoolMetrics
 from workers.dashboard.pages import Navigation, pages
 from workers.dashboard.shared_pools import SharedPools
@@ -72,6 +73,7 @@ def build(celery: Celery, of: System) -> Any:
     flower = Flower(capp=celery, options=options, ui_modules={"Template": Navigation}, **application_settings)
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
     pools = SharedPools(of)
-    flower.add_handlers(r".*", pages(pools, options.url_prefix or ""))
+    prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
+    flower.add_handlers(r".*", [*pages(pools, prefix), *rules(of, pools, prefix)])
     REGISTRY.register(PoolMetrics(pools))
     return flower

@@ -352,6 +352,19 @@ class EncryptedVariables(Base):
     __table_args__ = (sa.CheckConstraint("owner_kind IN ('workspace', 'pool')", name="owner_kind"),)
 
 
+class ApiToken(Base):
+    """A program's token for the HTTP API: the digest of it alone."""
+
+    __tablename__ = "api_tokens"
+
+    name: Mapped[str] = mapped_column(sa.String(63), primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    scopes: Mapped[list[str]] = mapped_column(_Json)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    created_by: Mapped[str | None] = mapped_column(SanitizedText)
+
+
 def _partial(name: str, *columns: Any, where: str, unique: bool = False) -> sa.Index:
     condition = sa.text(where)
     return sa.Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
@@ -383,6 +396,7 @@ _partial("ix_runs_active", Run.pool, where=ACTIVE)
 _partial("ix_rescued_states_unsettled", RescuedStateRecord.workspace, where=UNSETTLED)
 _partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
 sa.Index("uq_workspaces_state_directory", Workspace.state_directory, unique=True)
+sa.Index("uq_api_tokens_digest", ApiToken.digest, unique=True)
 sa.Index("ix_runs_recent", Run.created_at)
 sa.Index("ix_runs_workspace", Run.workspace, Run.created_at)
 sa.Index("ix_runs_pool", Run.pool, Run.created_at)

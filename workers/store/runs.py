@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -263,16 +263,32 @@ def these(session: Session, ids: Collection[str]) -> list[Run]:
 
 
 def recent(
-    session: Session, *, workspace: str | None, pool: str | None, statuses: Collection[RunStatus] | None, limit: int
+    session: Session,
+    *,
+    workspace: str | None = None,
+    pool: str | None = None,
+    statuses: Collection[RunStatus] | None = None,
+    kind: RunKind | None = None,
+    actor: str | None = None,
+    text: str | None = None,
+    before: Run | None = None,
+    limit: int,
 ) -> list[Run]:
-    """Return the latest runs, the newest first; None for whatever workspace, pool or status."""
+    """Return the latest runs, the newest first; those older than ``before``, where that is given.
+
+    None is for whatever there is. ``text`` is a part of a run's id, workspace, message or error, in whatever case.
+    """
     wanted = select(Run)
-    if workspace is not None:
-        wanted = wanted.where(Run.workspace == workspace)
-    if pool is not None:
-        wanted = wanted.where(Run.pool == pool)
+    for column, value in ((Run.workspace, workspace), (Run.pool, pool), (Run.kind, kind), (Run.actor, actor)):
+        if value is not None:
+            wanted = wanted.where(column == value)
     if statuses is not None:
         wanted = wanted.where(Run.status.in_(statuses))
+    if text is not None:
+        searched = (Run.id, Run.workspace, Run.message, Run.error)
+        wanted = wanted.where(or_(*(column.icontains(text, autoescape=True) for column in searched)))
+    if before is not None:
+        wanted = wanted.where(tuple_(Run.created_at, Run.id) < (before.created_at, before.id))
     return _all(session, wanted.order_by(Run.created_at.desc(), Run.id.desc()).limit(limit))
 
 

@@ -11,15 +11,15 @@ import pytest
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
 from workers.cli import runs as cli
-from workers.cli.decisions import decided
 from workers.cli.follow import Progress
 from workers.core.errors import AgentGone, AgentSilent, IllegalTransition, NotWaiting
 from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import Unavailable
 from workers.protocol.leases import SlotState
-from workers.services.runs import decide
+from workers.services.runs import decide, requests
 from workers.services.runs import deliver as delivery
 from workers.services.runs import views as run_views
+from workers.services.runs.requests import decided
 from workers.services.scaling.reconcile import reconcile_pods
 
 Clock = Callable[[float], None]
@@ -313,7 +313,10 @@ class TestAConfirmationOfThePlanThatWasSeen:
     ) -> None:
         """The agent is lost while the prompt stands."""
         ids = map(str, itertools.count())
-        monkeypatch.setattr(cli, "decide", lambda _, run, **how: decided(message(tasks.confirm, next(ids), run, **how)))
+        monkeypatch.setattr(
+            requests, "decide",
+            lambda _system, _task, run, _actor, **how: decided(message(tasks.confirm, next(ids), run, **how)),
+        )  # fmt: skip
         run, agent = planned(control)
         shown = run_views.one(control.system.database, run)
         del control.pods.pods[agent.name]

@@ -5,12 +5,12 @@ The fields of the views are what ``--json`` and the dashboard's JSON print, so n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.core.errors import Unreadable
-from workers.core.lifecycle import EventDetail, RunStatus
+from workers.core.lifecycle import RunStatus
 from workers.core.silence import waits_for
 from workers.core.waiting import PUSH
 from workers.protocol.errors import TerraslotError
@@ -75,7 +75,7 @@ class EventView:
     at: datetime
     event: str
     status: RunStatus
-    detail: EventDetail
+    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +92,35 @@ class RescuedView:
         return f"{self.size:,} bytes, {self.settled_as or f'not saved, {where}'}"
 
 
-def recent(
-    database: Database,
-    *,
-    workspace: str | None = None,
-    pool: str | None = None,
-    statuses: frozenset[RunStatus] | None = None,
-    limit: int = 50,
-) -> list[RunView]:
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are looked for; None for whatever there is. ``before``: only older ones than the run of this id.
+
+    ``text`` is a part of a run's id, workspace, message or error.
+    """
+
+    workspace: str | None = None
+    pool: str | None = None
+    statuses: frozenset[RunStatus] | None = None
+    kind: RunKind | None = None
+    actor: str | None = None
+    text: str | None = None
+    before: str | None = None
+
+
+def recent(database: Database, wanted: RunFilter = RunFilter(), *, limit: int = 50) -> list[RunView]:
     """Return the latest runs, newest first; also those of a workspace that was deleted.
 
-    Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where there is neither a run nor such a name.
+    Raises :class:`UnknownWorkspace` or :class:`UnknownPool` where there is neither a run nor such a name, and
+    :class:`UnknownRun` for an unknown ``before``.
     """
     with database.read() as session:
-        found = runs.recent(session, workspace=workspace, pool=pool, statuses=statuses, limit=limit)
-        if not found and workspace is not None:
-            workspaces.get(session, workspace)
-        if not found and pool is not None:
-            pools.get(session, pool)
+        before = None if wanted.before is None else runs.find(session, wanted.before)
+        found = runs.recent(session, limit=limit, **asdict(wanted) | {"before": before})
+        if not found and wanted.workspace is not None:
+            workspaces.get(session, wanted.workspace)
+        if not found and wanted.pool is not None:
+            pools.get(session, wanted.pool)
     return [view(run) for run in found]
 
 
@@ -117,6 +128,12 @@ def one(database: Database, run_id: str) -> RunView:
     """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
     with database.read() as session:
         return view(runs.find(session, run_id))
+
+
+def by_id(database: Database, run_id: str) -> RunView | None:
+    """Return the run that has exactly this id."""
+    with database.read() as session:
+        return next(map(view, runs.these(session, [run_id])), None)
 
 
 def events(database: Database, run: RunView) -> list[EventView]:

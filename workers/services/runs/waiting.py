@@ -1,11 +1,14 @@
 """What pending runs wait for: the facts, for people who look and for callers that poll."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from workers.core.errors import Unreadable
+from workers.core.lifecycle import RunStatus
 from workers.core.waiting import Outlook, PoolSituation, Standing, for_a_slot, for_its_workspace
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
+from workers.services.runs.views import RunView
 from workers.services.system import System
 from workers.store import places, pools, runs
 
@@ -23,6 +26,13 @@ def reasons(system: System, ids: Collection[str]) -> dict[str, str]:
     choosy = {standing.pool for standing in standings.values() if standing.terraform}
     situations = {pool: _situation(system, pool, *facts, with_agents=pool in choosy) for pool, facts in stored.items()}
     return {run: _reason(system, standing, situations) for run, standing in standings.items()}
+
+
+def with_reasons(system: System, found: Sequence[RunView]) -> list[RunView]:
+    """Return runs with what those that are pending wait for. Raises an outage."""
+    pending = [run.run_id for run in found if run.status is RunStatus.PENDING]
+    why = reasons(system, pending) if pending else {}
+    return [replace(run, waiting=why.get(run.run_id)) for run in found]
 
 
 def tell(system: System, pool: str) -> None:

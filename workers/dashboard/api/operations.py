@@ -1,0 +1,261 @@
+"""What the API does: a function for each operation, and the table of all of them."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import Field
+
+from workers.core.access import Scope
+from workers.core.confirmation import DEFAULT_EXTENSION
+from workers.core.lifecycle import RunStatus
+from workers.dashboard.api.operation import Answered, Asked, Given, Operation
+from workers.dashboard.api.problems import Refused
+from workers.protocol import names
+from workers.protocol.kinds import RunKind
+from workers.protocol.log_lines import LogLine
+from workers.protocol.names import RUN_ID
+from workers.protocol.plan_detail import PlanDetail
+from workers.services import workspaces
+from workers.services.pools import views as pool_views
+from workers.services.pools.views import AgentView, PoolView, SlotCounts
+from workers.services.runs import requests, waiting
+from workers.services.runs import views as run_views
+from workers.services.runs.logs import LogReader
+from workers.services.runs.requests import Decided
+from workers.services.runs.submit import RunRequest
+from workers.services.runs.views import EventView, RunFilter, RunView, shown
+from workers.specs.workspaces import WorkspaceSpec
+
+# Seconds: until a run that no worker has taken is answered as accepted, and between two looks at a log that goes on.
+_ENTERED_WITHIN, _LOOK = 5.0, 0.5
+
+
+class RunQuery(Given):
+    """Which runs are listed, the newest first. ``before``: the id of the last run of the page before."""
+
+    workspace: str | None = None
+    pool: str | None = None
+    status: tuple[RunStatus, ...] = ()
+    kind: RunKind | None = None
+    actor: str | None = None
+    text: str | None = Field(default=None, max_length=200)
+    before: str | None = None
+    limit: int = Field(default=50, ge=1, le=500)
+
+
+class LogQuery(Given):
+    """Which lines of a run's log; ``follow``: go on until the run is over."""
+
+    phase: str | None = None
+    attempt: int | None = Field(default=None, ge=1)
+    follow: bool = False
+
+
+class NewRun(RunRequest):
+    """A run that is asked for: what the Celery task of its ``kind`` takes."""
+
+    kind: RunKind
+
+
+class Reason(Given):
+    """Why somebody decides so."""
+
+    message: str | None = Field(default=None, max_length=500)
+
+
+class Confirmation(Reason):
+    """``attempt``: the one whose plan was looked at. No other plan is confirmed."""
+
+    attempt: int = Field(ge=1)
+
+
+class Cancellation(Reason):
+    """``force``: kill Terraform instead of interrupting it."""
+
+    force: bool = False
+
+
+class Extension(Reason):
+    """``seconds``: how much longer the plan may wait."""
+
+    seconds: float = Field(default=DEFAULT_EXTENSION, gt=0)
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Runs, and what to ask with for the next page: ``before``; None at the end."""
+
+    runs: list[RunView]
+    before: str | None
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """A run, with what it waits for beside a person, and what it still needs from people; None for nothing."""
+
+    run: RunView
+    approval: str | None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A run that was asked for and that no worker has taken yet."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class PlanOfRun:
+    """What a run's plan does with each resource; None where there is no plan on record."""
+
+    run_id: str
+    attempt: int
+    plan: PlanDetail | None
+
+
+@dataclass(frozen=True)
+class SlotsOfPool:
+    """The agents of a pool with their slots, and how many runs wait for one."""
+
+    pool: str
+    slots: SlotCounts
+    pending: dict[str, int]
+    agents: tuple[AgentView, ...]
+
+
+def _list_runs(asked: Asked) -> RunPage:
+    query: RunQuery = asked.query
+    wanted = RunFilter(
+        query.workspace, query.pool, frozenset(query.status) or None, query.kind, query.actor, query.text, query.before
+    )
+    found = waiting.with_reasons(asked.system, run_views.recent(asked.system.database, wanted, limit=query.limit))
+    return RunPage(found, found[-1].run_id if len(found) == query.limit else None)
+
+
+def _submit(asked: Asked) -> Answered:
+    run_id = asked.key or str(uuid.uuid4())
+    if not RUN_ID.fullmatch(run_id):
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "The Idempotency-Key becomes the run's id: up to 128 letters, digits, '_' and '-'.",
+        )
+    new: NewRun = asked.body
+    if (before := run_views.by_id(asked.system.database, run_id)) is not None:
+        return Answered(_same(before, new), HTTPStatus.OK)
+    request = RunRequest.model_validate(new.model_dump(exclude={"kind"}))
+    requests.enqueue(asked.system, new.kind, request, run_id, asked.caller.actor)
+    run = requests.entered(asked.system, run_id, _ENTERED_WITHIN)
+    where = f"runs/{run_id}"
+    if run is None:
+        return Answered(Accepted(run_id), HTTPStatus.ACCEPTED, where)
+    return Answered(_same(run, new), HTTPStatus.CREATED, where)
+
+
+def _same(run: RunView, new: NewRun) -> RunView:
+    """Return the run that has the id of a request, if it is the one that is asked for."""
+    if (run.workspace, run.kind) != (new.workspace, new.kind):
+        raise Refused(HTTPStatus.CONFLICT, f"The Idempotency-Key {run.run_id!r} was used for another run already.")
+    return run
+
+
+def _run(asked: Asked) -> RunView:
+    return run_views.one(asked.system.database, asked.named["run"])
+
+
+def _show_run(asked: Asked) -> RunDetails:
+    run = _run(asked)
+    if run.status is RunStatus.PENDING:
+        [run] = waiting.with_reasons(asked.system, [run])
+    elif not run.status.is_over:
+        run = replace(run, waiting=run_views.why_silent(asked.system, run))
+    return RunDetails(run, run_views.approval(asked.system.database, run))
+
+
+def _show_events(asked: Asked) -> list[EventView]:
+    return run_views.events(asked.system.database, _run(asked))
+
+
+def _show_plan(asked: Asked) -> PlanOfRun:
+    run = _run(asked)
+    return PlanOfRun(run.run_id, run.attempt, run_views.plan(asked.system.database, run))
+
+
+async def _read_log(asked: Asked) -> AsyncIterator[list[LogLine]]:
+    query: LogQuery = asked.query
+    run = await asyncio.to_thread(_run, asked)
+    reader = LogReader(asked.system, run)
+    while True:
+        over = (await asyncio.to_thread(_run, asked)).status.is_over if query.follow else True
+        while lines := await asyncio.to_thread(reader.read):
+            yield [
+                line for line in lines if query.phase in (None, line.phase) and query.attempt in (None, line.attempt)
+            ]
+        # Lines are written before the status changes: the last ones were there at this look.
+        if over:
+            return
+        await asyncio.sleep(_LOOK)
+
+
+def _decide(task: str, asked: Asked) -> Decided:
+    given = asked.body.model_dump(exclude_none=True)
+    return requests.decide(asked.system, task, asked.named["run"], asked.caller.actor, **given)
+
+
+def _list_workspaces(asked: Asked) -> list[WorkspaceSpec]:
+    found, _ = workspaces.every(asked.system)
+    return [spec.shown for spec in found]
+
+
+def _show_workspace(asked: Asked) -> WorkspaceSpec:
+    return workspaces.get(asked.system, asked.named["workspace"]).shown
+
+
+def _list_pools(asked: Asked) -> list[PoolView]:
+    return list(asked.pools.every())
+
+
+def _show_pool(asked: Asked) -> PoolView:
+    return pool_views.one(asked.system, asked.named["pool"])
+
+
+def _list_slots(asked: Asked) -> list[SlotsOfPool]:
+    return [shown(SlotsOfPool, pool, pool=pool.name) for pool in asked.pools.every()]
+
+
+def _decision(task: str, verb: str, summary: str, body: type[Given]) -> Operation:
+    return Operation(
+        verb, "POST", f"/runs/{{run}}/{verb}", summary, Scope.DECIDE, partial(_decide, task), Decided, body=body,
+        refusals=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    )  # fmt: skip
+
+
+def _look(path: str, summary: str, do: Any, answer: Any, **more: Any) -> Operation:
+    refusals = (HTTPStatus.NOT_FOUND,) if "{" in path or more.get("query") else ()
+    return Operation(do.__name__.strip("_"), "GET", path, summary, Scope.READ, do, answer, refusals=refusals, **more)
+
+
+OPERATIONS = (
+    _look("/runs", "List runs", _list_runs, RunPage, query=RunQuery),
+    Operation(
+        "submit", "POST", "/runs", "Enqueue a run", Scope.RUN, _submit, RunView, body=NewRun, status=HTTPStatus.CREATED,
+        refusals=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), takes_key=True,
+    ),
+    _look("/runs/{run}", "Show a run", _show_run, RunDetails),
+    _look("/runs/{run}/events", "List what happened to a run", _show_events, list[EventView]),
+    _look("/runs/{run}/plan", "Show what a run's plan does with each resource", _show_plan, PlanOfRun),
+    _look("/runs/{run}/log", "Read a run's log, a line a document", _read_log, LogLine, query=LogQuery, streams=True),
+    _decision(names.CONFIRM, "confirm", "Let the plan of a waiting run be applied", Confirmation),
+    _decision(names.DISCARD, "discard", "Refuse the plan of a waiting run", Reason),
+    _decision(names.CANCEL, "cancel", "End a run", Cancellation),
+    _decision(names.EXTEND, "extend", "Let the plan of a waiting run wait longer", Extension),
+    _look("/workspaces", "List workspaces", _list_workspaces, list[WorkspaceSpec]),
+    _look("/workspaces/{workspace}", "Show a workspace", _show_workspace, WorkspaceSpec),
+    _look("/pools", "List pools", _list_pools, list[PoolView]),
+    _look("/pools/{pool}", "Show a pool", _show_pool, PoolView),
+    _look("/slots", "Show which run holds which slot", _list_slots, list[SlotsOfPool]),
+)  # fmt: skip
