@@ -77,6 +77,7 @@ def test_a_decision_that_comes_too_late_or_about_another_plan_is_a_conflict(live
     assert ci.post(f"/runs/{run}/discard", message="not now").json["status"] == "discarded"
     for verb, body in (("confirm", {"attempt": 1}), ("discard", {}), ("cancel", {})):
         assert ci.post(f"/runs/{run}/{verb}", **body).status == 409
+        assert ci.post(f"/runs/{run[:-1]}/{verb}", **body).status == 404, "a part of an id is none"
 
 
 def test_the_approval_that_a_workspace_requires_is_required_here_too(live: Live) -> None:
@@ -163,6 +164,12 @@ class TestWhoMayAsk:
         assert (reader.get("/runs").status, runner.get("/runs").status) == (200, 403)
         run = runner.post("/runs", workspace="api", kind="plan").json["run_id"]
         assert runner.post(f"/runs/{run}/cancel").status == reader.post(f"/runs/{run}/cancel").status == 403
+
+    def test_no_run_that_confirms_itself_by_one_who_may_not_decide(self, live: Live) -> None:
+        runner = program(live, Scope.READ, Scope.RUN)
+        refused = runner.post("/runs", workspace="api", kind="plan_and_apply", auto_apply=True, message="sneaky")
+        assert (refused.status, refused.problem) == (403, "This needs the scope decide: its scopes are read, run.")
+        assert live.ada.get("/runs?text=sneaky").json["runs"] == []
 
     def test_no_revoked_token(self, live: Live) -> None:
         name = f"test-{uuid.uuid4().hex[:8]}"

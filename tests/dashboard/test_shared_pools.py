@@ -57,10 +57,14 @@ def test_what_was_read_is_old_after_a_second(reading: Reading) -> None:
     assert pools.every() == ["reading 2"]
 
 
-def test_an_outage_is_told_and_the_pools_are_read_again(reading: Reading) -> None:
-    pools = SharedPools(None)
+def test_an_outage_is_told_to_all_who_waited_and_the_pools_are_read_again_after_a_second(reading: Reading) -> None:
+    now = [100.0]
+    pools = SharedPools(None, clock=lambda: now[0])
     reading.error = Unavailable("away")
-    with pytest.raises(Unavailable, match="away"):
-        pools.every()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="away"):
+            pools.every()
+    assert reading.times == 1
     reading.error = None
+    now[0] += 1.1
     assert pools.every() == ["reading 2"]

@@ -33,7 +33,7 @@ app = typer.Typer()
 Answer = TypeVar("Answer")
 
 _SHORT = 8
-_NOT_SAID = ("actor", "signed_in", "clock")  # of an event's detail
+_NOT_SAID = ("actor", "clock")  # of an event's detail
 _STATUS = f"Only runs in this status, one of {', '.join(RunStatus)}; may be repeated."
 
 
@@ -170,12 +170,9 @@ def _tell_events(events: list[EventView]) -> None:
 
 
 def _happened(event: EventView) -> tuple[object, ...]:
-    who = event.detail.get("actor")
-    if event.detail.get("signed_in"):
-        who = f"{who} (signed in)"
     said = {name: value for name, value in event.detail.items() if name not in _NOT_SAID}
     detail = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
-    return _moment(event.at), event.event, event.status, who, detail
+    return _moment(event.at), event.event, event.status, event.detail.get("actor"), detail
 
 
 def _lock(run: RunView) -> LockView | None:

@@ -37,7 +37,7 @@ def slots(
         with suppress(KeyboardInterrupt):
             _watch(pool, as_json=as_json)
     elif as_json:
-        show_json([_slots_of(view) for view in _pools(pool)])
+        show_json([pool_views.slots(view) for view in _pools(pool)])
     else:
         console().print(slots_tables(_pools(pool)))
 
@@ -56,15 +56,11 @@ def _pools(name: str | None) -> list[PoolView]:
     return pool_views.every(system()) if name is None else [pool_views.one(system(), name)]
 
 
-def _slots_of(pool: PoolView) -> dict[str, Any]:
-    return {"pool": pool.name, "slots": pool.slots, "pending": pool.pending, "agents": pool.agents}
-
-
 def _watch(pool: str | None, *, as_json: bool) -> None:
     if as_json or not console().is_terminal:
         while True:
             if as_json:
-                show_json([_slots_of(view) for view in _pools(pool)], indent=None)
+                show_json([pool_views.slots(view) for view in _pools(pool)], indent=None)
             else:
                 console().print(slots_tables(_pools(pool)))
             time.sleep(_REFRESH)

@@ -24,10 +24,6 @@ class Caller:
     scopes: frozenset[Scope]
     refusal: str = ""
 
-    def may(self, scope: Scope) -> bool:
-        """Whether a request that needs ``scope`` is granted."""
-        return scope in self.scopes
-
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -44,7 +40,7 @@ class Token:
         if now >= self.expires_at:
             return None
         allowed = ", ".join(self.scopes)
-        return Caller(Actor(f"token:{self.name}", signed_in=True), frozenset(self.scopes), f"its scopes are {allowed}")
+        return Caller(Actor(f"token:{self.name}"), frozenset(self.scopes), f"its scopes are {allowed}")
 
 
 def scopes(names: Collection[str]) -> tuple[Scope, ...]:

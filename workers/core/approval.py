@@ -1,6 +1,6 @@
 """Who asks for a run and decides about it, and who may confirm a plan: a workspace's rules, decided on values.
 
-A name is what the one who asks says it is, unless ``signed_in``: docs/threat-model.md says what that is worth.
+A name is what the one who asks says it is: docs/threat-model.md says what that is worth.
 """
 
 from collections.abc import Collection
@@ -26,13 +26,9 @@ def _shown_as_it_is(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person or program. ``signed_in``: the dashboard knows that it is the one that the name says.
-
-    Raises :class:`InvalidRequest` for what can't be a name.
-    """
+    """A person or program. Raises :class:`InvalidRequest` for what can't be a name."""
 
     name: str
-    signed_in: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -122,7 +118,7 @@ def by(actor: Actor | None) -> EventDetail:
     """Return what is entered of an actor with an event."""
     if actor is None:
         return {}
-    return {"actor": actor.name, "signed_in": True} if actor.signed_in else {"actor": actor.name}
+    return {"actor": actor.name}
 
 
 def _key(name: str) -> str:

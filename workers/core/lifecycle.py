@@ -91,9 +91,8 @@ class EventDetail(TypedDict, total=False):
 
     ``attempt``: the one whose phase a note is about. ``task``: the id of the message that asked for a decision, and
     ``refused``: the class of the error that it was answered with. ``actor``: who asked, and ``message``: why;
-    ``signed_in``: the dashboard knows the actor. ``until``: when a confirmation expires, in ISO 8601. ``locks_as``: the
-    user and host that a phase's Terraform names in a lock, ``clock``: that host's time then, in seconds. ``by``: the
-    run that has done it.
+    ``until``: when a confirmation expires, in ISO 8601. ``locks_as``: the user and host that a phase's Terraform names
+    in a lock, ``clock``: that host's time then, in seconds. ``by``: the run that has done it.
     """
 
     agent: str | None
@@ -105,7 +104,6 @@ class EventDetail(TypedDict, total=False):
     task: str
     refused: str
     actor: str
-    signed_in: bool
     message: str
     until: str
     locks_as: str | None

@@ -17,6 +17,7 @@ from tornado.options import OptionParser
 
 from workers.core.access import Caller, Scope
 from workers.core.approval import Actor
+from workers.dashboard.api.problems import Refused
 from workers.protocol.errors import InvalidRequest
 from workers.services.secrets import tokens
 from workers.services.system import System
@@ -62,7 +63,7 @@ def _caller(handler: BaseHandler, system: System) -> Caller | None:
         return None
     name = user if isinstance(user, str) else _basic_name(handler)
     try:
-        return Caller(Actor(name, signed_in=True), _EVERYTHING)
+        return Caller(Actor(name), _EVERYTHING)
     except InvalidRequest as error:
         return Caller(None, _LOOKING, str(error))
 
@@ -95,10 +96,10 @@ def _basic_name(handler: BaseHandler) -> str:
     return b64decode(credentials).decode().partition(":")[0]
 
 
-def refusal(found: Caller | None, needed: Scope) -> tuple[HTTPStatus, str] | None:
-    """Return why a request that needs a scope is refused; None where it is granted."""
+def granted(found: Caller | None, needed: Scope) -> Caller:
+    """Return who asks, if that suffices for a request that needs this scope; raises :class:`Refused`."""
     if found is None:
-        return HTTPStatus.UNAUTHORIZED, SIGN_IN
-    if not found.may(needed):
-        return HTTPStatus.FORBIDDEN, f"This needs the scope {needed}: {found.refusal}."
-    return None
+        raise Refused(HTTPStatus.UNAUTHORIZED, SIGN_IN)
+    if needed not in found.scopes:
+        raise Refused(HTTPStatus.FORBIDDEN, f"This needs the scope {needed}: {found.refusal}.")
+    return found

@@ -11,7 +11,7 @@ from celery.exceptions import Ignore
 
 from tests.services.conftest import ControlPlane, HandAgent
 from workers import tasks
-from workers.core.approval import Actor, Approval, Origin
+from workers.core.approval import Actor, Approval
 from workers.core.errors import ApprovalRefused
 from workers.core.lifecycle import RunStatus
 from workers.protocol.errors import InvalidRequest
@@ -81,16 +81,6 @@ class TestTheAuditTrail:
         with pytest.raises(Exception, match="it is discarded"):
             send(tasks.confirm, run, "carol")
         assert trail(control, run)[1:] == [("discarded", "bob", "no"), ("request refused", "carol", None)]
-
-    def test_says_who_was_signed_in_which_no_message_can_say(self, control: ControlPlane, send: Send) -> None:
-        run, _ = planned(control, approvals=3)
-        send(tasks.confirm, run, "bob")
-        decide.confirm(control.system, run, origin=Origin(actor=Actor("carol", signed_in=True)))
-        seen = run_views.events(control.system.database, run_views.one(control.system.database, run))
-        assert {each.detail.get("actor"): each.detail.get("signed_in") for each in seen[-2:]} == {
-            "bob": None,
-            "carol": True,
-        }
 
     @pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[1m", "x" * 201, 7, ["anna"]])
     def test_takes_no_name_that_can_not_be_shown(self, control: ControlPlane, send: Send, name: object) -> None:

@@ -106,18 +106,13 @@ class Api(BaseHandler):  # type: ignore[misc]
     async def _caller(self, operation: Operation) -> Caller:
         if access.is_foreign(self):
             raise Refused(HTTPStatus.FORBIDDEN, "This came from a page of another site.")
-        found = await asyncio.to_thread(access.caller, self, self._system)
-        why = access.refusal(found, operation.scope)
-        if why is not None or found is None:
-            raise Refused(*(why or (HTTPStatus.UNAUTHORIZED, "")))
-        return found
+        return access.granted(await asyncio.to_thread(access.caller, self, self._system), operation.scope)
 
     def _query(self, operation: Operation) -> Given:
         given: dict[str, Any] = {}
         for name in self.request.query_arguments:
-            values = self.get_query_arguments(name)
-            field = operation.query.model_fields.get(name)
-            given[name] = values if field is not None and "tuple" in str(field.annotation) else values[-1]
+            first, *others = self.get_query_arguments(name)
+            given[name] = [first, *others] if others else first
         try:
             return operation.query.model_validate(given)
         except ValidationError as error:
@@ -132,12 +127,10 @@ class Api(BaseHandler):  # type: ignore[misc]
         if self.request.body and self.request.headers.get("Content-Type", "").partition(";")[0].strip() != _JSON:
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The body must be {_JSON}.")
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Refused(HTTPStatus.BAD_REQUEST, "The body is no JSON.") from None
-        try:
-            return operation.body.model_validate_json(json.dumps(document))
+            return operation.body.model_validate_json(body)
         except ValidationError as error:
+            if error.errors()[0]["type"] == "json_invalid":
+                raise Refused(HTTPStatus.BAD_REQUEST, "The body is no JSON.") from None
             raise invalid(error, "body") from None
 
     def _write(self, operation: Operation, value: Any) -> None:
@@ -163,7 +156,7 @@ class Api(BaseHandler):  # type: ignore[misc]
 
     def _refuse(self, refusal: Refused) -> None:
         if self._headers_written:
-            self.request.connection.finish()
+            self.request.connection.close()  # without its last chunk the answer is seen to be cut short
             return
         self.set_status(refusal.status)
         self._head(MEDIA_TYPE)

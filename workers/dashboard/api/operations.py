@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from workers.core.access import Scope
 from workers.core.confirmation import DEFAULT_EXTENSION
+from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
+from workers.dashboard.access import granted
 from workers.dashboard.api.operation import Answered, Asked, Given, Operation
 from workers.dashboard.api.problems import Refused
 from workers.protocol import names
@@ -22,17 +24,22 @@ from workers.protocol.names import RUN_ID
 from workers.protocol.plan_detail import PlanDetail
 from workers.services import workspaces
 from workers.services.pools import views as pool_views
-from workers.services.pools.views import AgentView, PoolView, SlotCounts
-from workers.services.runs import requests, waiting
+from workers.services.pools.views import PoolSlots, PoolView
+from workers.services.runs import locks, requests, waiting
 from workers.services.runs import views as run_views
+from workers.services.runs.locks import LockView
 from workers.services.runs.logs import LogReader
 from workers.services.runs.requests import Decided
 from workers.services.runs.submit import RunRequest
-from workers.services.runs.views import EventView, RunFilter, RunView, shown
+from workers.services.runs.views import EventView, RescuedView, RunFilter, RunView
 from workers.specs.workspaces import WorkspaceSpec
 
 # Seconds: until a run that no worker has taken is answered as accepted, and between two looks at a log that goes on.
 _ENTERED_WITHIN, _LOOK = 5.0, 0.5
+
+
+def _listed(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given  # what is given once stands alone in a query
 
 
 class RunQuery(Given):
@@ -40,7 +47,7 @@ class RunQuery(Given):
 
     workspace: str | None = None
     pool: str | None = None
-    status: tuple[RunStatus, ...] = ()
+    status: Annotated[tuple[RunStatus, ...], BeforeValidator(_listed)] = ()
     kind: RunKind | None = None
     actor: str | None = None
     text: str | None = Field(default=None, max_length=200)
@@ -96,10 +103,17 @@ class RunPage:
 
 @dataclass(frozen=True)
 class RunDetails:
-    """A run, with what it waits for beside a person, and what it still needs from people; None for nothing."""
+    """A run, with what it waits for beside a person, and what it still needs from people; None for nothing.
+
+    ``rescued_state``: a state that it could not save. ``state_lock``: the lock that it has met. ``unsaved_state``: a
+    warning that its workspace's state is not what another run has made of it.
+    """
 
     run: RunView
     approval: str | None
+    rescued_state: RescuedView | None
+    state_lock: LockView | None
+    unsaved_state: str | None
 
 
 @dataclass(frozen=True)
@@ -116,16 +130,6 @@ class PlanOfRun:
     run_id: str
     attempt: int
     plan: PlanDetail | None
-
-
-@dataclass(frozen=True)
-class SlotsOfPool:
-    """The agents of a pool with their slots, and how many runs wait for one."""
-
-    pool: str
-    slots: SlotCounts
-    pending: dict[str, int]
-    agents: tuple[AgentView, ...]
 
 
 def _list_runs(asked: Asked) -> RunPage:
@@ -145,6 +149,8 @@ def _submit(asked: Asked) -> Answered:
             "The Idempotency-Key becomes the run's id: up to 128 letters, digits, '_' and '-'.",
         )
     new: NewRun = asked.body
+    if new.auto_apply:  # it confirms itself
+        granted(asked.caller, Scope.DECIDE)
     if (before := run_views.by_id(asked.system.database, run_id)) is not None:
         return Answered(_same(before, new), HTTPStatus.OK)
     request = RunRequest.model_validate(new.model_dump(exclude={"kind"}))
@@ -164,7 +170,10 @@ def _same(run: RunView, new: NewRun) -> RunView:
 
 
 def _run(asked: Asked) -> RunView:
-    return run_views.one(asked.system.database, asked.named["run"])
+    """Return the run of exactly this id: a program writes it whole, and a part may be another's tomorrow."""
+    if (run := run_views.by_id(asked.system.database, asked.named["run"])) is None:
+        raise UnknownRun(f"No run has the id {asked.named['run']!r}.")
+    return run
 
 
 def _show_run(asked: Asked) -> RunDetails:
@@ -173,7 +182,14 @@ def _show_run(asked: Asked) -> RunDetails:
         [run] = waiting.with_reasons(asked.system, [run])
     elif not run.status.is_over:
         run = replace(run, waiting=run_views.why_silent(asked.system, run))
-    return RunDetails(run, run_views.approval(asked.system.database, run))
+    database = asked.system.database
+    return RunDetails(
+        run,
+        run_views.approval(database, run),
+        run_views.rescued(database, run),
+        locks.shown(asked.system, run.run_id),
+        run_views.unsaved(database, run),
+    )
 
 
 def _show_events(asked: Asked) -> list[EventView]:
@@ -203,7 +219,7 @@ async def _read_log(asked: Asked) -> AsyncIterator[list[LogLine]]:
 
 def _decide(task: str, asked: Asked) -> Decided:
     given = asked.body.model_dump(exclude_none=True)
-    return requests.decide(asked.system, task, asked.named["run"], asked.caller.actor, **given)
+    return requests.decide(asked.system, task, _run(asked).run_id, asked.caller.actor, **given)
 
 
 def _list_workspaces(asked: Asked) -> list[WorkspaceSpec]:
@@ -223,8 +239,8 @@ def _show_pool(asked: Asked) -> PoolView:
     return pool_views.one(asked.system, asked.named["pool"])
 
 
-def _list_slots(asked: Asked) -> list[SlotsOfPool]:
-    return [shown(SlotsOfPool, pool, pool=pool.name) for pool in asked.pools.every()]
+def _list_slots(asked: Asked) -> list[PoolSlots]:
+    return [pool_views.slots(pool) for pool in asked.pools.every()]
 
 
 def _decision(task: str, verb: str, summary: str, body: type[Given]) -> Operation:
@@ -257,5 +273,5 @@ OPERATIONS = (
     _look("/workspaces/{workspace}", "Show a workspace", _show_workspace, WorkspaceSpec),
     _look("/pools", "List pools", _list_pools, list[PoolView]),
     _look("/pools/{pool}", "Show a pool", _show_pool, PoolView),
-    _look("/slots", "Show which run holds which slot", _list_slots, list[SlotsOfPool]),
+    _look("/slots", "Show which run holds which slot", _list_slots, list[PoolSlots]),
 )  # fmt: skip

@@ -108,6 +108,21 @@ class PoolView:
     decisions: tuple[DecisionView, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PoolSlots:
+    """The slots of one pool: how many there are in which state, how many runs wait for one, and the agents."""
+
+    pool: str
+    slots: SlotCounts
+    pending: dict[str, int]
+    agents: tuple[AgentView, ...]
+
+
+def slots(pool: PoolView) -> PoolSlots:
+    """Return what is shown of a pool where nothing but its slots matters."""
+    return shown(PoolSlots, pool, pool=pool.name)
+
+
 def one(system: System, name: str) -> PoolView:
     """Return a pool as it is now. Raises :class:`UnknownPool` or :class:`Unreadable`."""
     with system.database.read() as session:
