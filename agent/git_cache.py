@@ -22,11 +22,11 @@ _DECIDES = re.compile(r"GIT_.*|SSH_.*|SSL_.*|CURL_.*|.*_proxy|HOME|XDG_CONFIG_HO
 
 
 class GitCache:
-    """The cached repositories of an agent: up to ``mib`` MiB in a directory. What is unused for longest goes first."""
+    """The cached repositories of an agent: up to ``most`` bytes. What is unused for longest goes first."""
 
-    def __init__(self, directory: Path, mib: int) -> None:
+    def __init__(self, directory: Path, most: int) -> None:
         self._directory = directory
-        self._limit = mib * 2**20
+        self._most = most
 
     @contextmanager
     def repository(self, url: str, environment: Mapping[str, str], execution: Execution) -> Iterator[Path]:
@@ -50,7 +50,7 @@ class GitCache:
         places = sorted(self._directory.iterdir(), key=_last_used)
         sizes = {place: _size(place / _REPOSITORY) for place in places}
         for place in places:
-            if sum(sizes.values()) <= self._limit:
+            if sum(sizes.values()) <= self._most:
                 return
             with free(place) as is_free:
                 if is_free:

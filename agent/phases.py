@@ -46,12 +46,12 @@ class Phases:
     prepared: PreparedDirectories
     secret_dir: Path | None = None
     fetch_state: Callable[[str], str | None] | None = None
-    git_cache_mib: int = 0
+    git_cache_bytes: int = 0
 
     @property
     def cache(self) -> GitCache:
         """What is kept of git repositories from run to run."""
-        return GitCache(self.work_dir / "git", self.git_cache_mib)
+        return GitCache(self.work_dir / "git", self.git_cache_bytes)
 
     def finish(self, execution: Execution) -> PhaseFinished | None:
         """Execute the order's phase to its end and return the report of it.

@@ -74,7 +74,7 @@ class Agent:
             prepared,
             settings.secret_dir,
             self._pushed_state,
-            settings.git_cache_mib,
+            settings.git_cache_bytes,
         )
         self.liveness = LivenessFile(settings.work_dir)
         self.heartbeat = Heartbeat(

@@ -16,7 +16,7 @@ from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import AgentName, Name
 from workers.protocol.pool_secret import SECRET_FILE, PoolSecret
 from workers.protocol.redis_address import TLS_FILES, RedisAddress
-from workers.protocol.settings import INIT_CACHE_BYTES, PREFIX, LogFormat, LogLevel, RedisUrl, problems
+from workers.protocol.settings import GIT_CACHE_BYTES, INIT_CACHE_BYTES, PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 EMBEDDED = "embedded"
 SECRET_DIR = f"{PREFIX}SECRET_DIR"
@@ -76,7 +76,7 @@ class AgentSettings(BaseSettings):
     ``init_cache_bytes``: how much is kept at most of what inits have made, 0 for nothing; ``init_cache_seconds``: how
     long a module is used again whose source may change under its name (a branch, an archive).
     ``heartbeat_seconds`` applies to an idle agent, a busy one beats at least every second. ``grace_seconds``: from
-    SIGTERM until whoever sent it sends SIGKILL. ``git_cache_mib``: what may be kept of git
+    SIGTERM until whoever sent it sends SIGKILL. ``git_cache_bytes``: what may be kept of git
     repositories.
     """
 
@@ -94,7 +94,7 @@ class AgentSettings(BaseSettings):
     init_cache_seconds: float = Field(default=0, ge=0)
     heartbeat_seconds: float = Field(default=5, gt=0, le=3600)
     grace_seconds: float = Field(default=600, gt=0)
-    git_cache_mib: int = Field(default=1024, ge=0)
+    git_cache_bytes: int = Field(default=GIT_CACHE_BYTES, ge=0)
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "console"
 

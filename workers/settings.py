@@ -18,7 +18,7 @@ from workers.protocol.encryption import Keyring
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.names import NAME
 from workers.protocol.redis_address import RedisAddress
-from workers.protocol.settings import INIT_CACHE_BYTES, PREFIX, LogFormat, LogLevel, RedisUrl, problems
+from workers.protocol.settings import GIT_CACHE_BYTES, INIT_CACHE_BYTES, PREFIX, LogFormat, LogLevel, RedisUrl, problems
 
 SYSTEM_FILE = "system.json"
 # A hundred years, in days: further back, a date minus this would be none.
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     server administers no users: pools are not kept from one another then. ``local_user``: the user of this machine as
     whom the agents of local pools run, where root starts this system. ``instance`` tells the control plane from
     others in its namespace. ``actor``: who uses the command line, unless its account says so. ``terraform``,
-    ``terraform_versions``, ``init_cache_bytes`` and ``init_cache_seconds`` are given to local agents. ``log_format``
+    ``terraform_versions``, ``init_cache_*`` and ``git_cache_bytes`` are given to local agents. ``log_format``
     is ``console`` or ``json``.
     """
 
@@ -61,10 +61,11 @@ class Settings(BaseSettings):
     run_retention_days: float = Field(default=90, ge=1, le=_FOR_EVER)
     decision_retention_days: float = Field(default=30, ge=1, le=_FOR_EVER)
     terraform: str | None = None
-    terraform_versions: str | None = None
+    terraform_versions: Path | None = None
     local_user: str = ""
     init_cache_bytes: int = Field(default=INIT_CACHE_BYTES, ge=0)
     init_cache_seconds: float = Field(default=0, ge=0)
+    git_cache_bytes: int = Field(default=GIT_CACHE_BYTES, ge=0)
     kubeconfig: str | None = None
     namespace: str | None = Field(default=None, pattern=f"^{NAME.pattern}$")
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")
@@ -88,6 +89,11 @@ class Settings(BaseSettings):
         if bool(self.shared_agent_username) != bool(self.shared_agent_password.get_secret_value()):
             raise ValueError(f"set both of {PREFIX}SHARED_AGENT_USERNAME and {PREFIX}SHARED_AGENT_PASSWORD, or neither")
         return self
+
+    @field_validator("terraform_versions")
+    @classmethod
+    def _from_any_directory(cls, versions: Path | None) -> Path | None:
+        return versions and versions.expanduser().absolute()  # agents start elsewhere
 
     @field_validator("redis_url", "broker_url")
     @classmethod

@@ -134,7 +134,7 @@ class Bench:
     kept_bytes: int = 1 << 30
     module_seconds: float = 0
     announced: list[str | None] = field(default_factory=list)
-    git_cache_mib: int = 100
+    git_cache_bytes: int = 100 * 2**20
 
     def execution(self, order: Order, **facts: Any) -> Execution:
         return Execution(
@@ -176,7 +176,7 @@ class Bench:
         settings = AgentSettings(pool=POOL, agent="agent-1", work_dir=self.work_dir)
         programs = self.programs or Programs((Installed(self.command),))
         environment = terraform_environment(settings, os.environ, LOGGER)
-        return Phases(programs, environment, self.work_dir, self.prepared, None, None, self.git_cache_mib)
+        return Phases(programs, environment, self.work_dir, self.prepared, None, None, self.git_cache_bytes)
 
     @cached_property
     def prepared(self) -> PreparedDirectories:

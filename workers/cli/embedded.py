@@ -11,7 +11,7 @@ from workers.cluster.local import LocalPods
 from workers.core.lifecycle import RunStatus
 from workers.embedded import background, supervisor
 from workers.embedded.state import Options, Running
-from workers.protocol.errors import InvalidRequest, Unavailable
+from workers.protocol.errors import InvalidRequest, TerraslotError
 from workers.services.formatting import counted
 from workers.services.runs import views
 from workers.services.runs.views import RunFilter, RunView
@@ -68,12 +68,12 @@ def down(
 
 def _waiting_plans() -> list[RunView]:
     """Return the runs whose plan is kept by an agent of this machine until a person decides."""
-    pods = LocalPods(home(), {})
-    agents = {pod.name for pool in pods.pools() for pod in pods.list(pool)}
     try:
+        pods = LocalPods(home(), {})
+        agents = {pod.name for pool in pods.pools() for pod in pods.list(pool)}
         wanted = RunFilter(statuses=frozenset({RunStatus.APPLY_PENDING}))
         waiting = views.recent(database(), wanted, limit=_MOST) if agents else []
-    except Unavailable as error:  # what can't be listed can be stopped all the same
+    except TerraslotError as error:  # what can't be listed can be stopped all the same
         say(f"Plans that wait for a confirmation can't be listed: {error}", style="yellow", errors=True)
         return []
     return [run for run in waiting if run.agent in agents]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -180,10 +180,9 @@ def _lock(run: RunView) -> LockView | None:
     if not run_views.has_met_lock(database(), run):
         return None
     # Only such a run is worth the time that this takes to load.
-    from workers.cli.system import system  # noqa: PLC0415
     from workers.services.runs import locks  # noqa: PLC0415
 
-    return locks.shown(system(), run.run_id)
+    return _if_reachable(lambda system: locks.shown(system, run.run_id))
 
 
 def _with_reasons(found: list[RunView]) -> list[RunView]:
@@ -198,11 +197,11 @@ def _with_reasons(found: list[RunView]) -> list[RunView]:
 
 def _waiting(run: RunView) -> RunView:
     """Add to a run that is not over what it waits for, beside a person and Terraform."""
-    if run.status is RunStatus.PENDING:
-        return _with_reasons([run])[0]
     if run.status.is_over:
         return run
-    return replace(run, waiting=_if_reachable(lambda system: run_views.why_silent(system, run)))
+    from workers.services.runs import waiting  # noqa: PLC0415 - as above
+
+    return _if_reachable(lambda system: waiting.with_reason(system, run)) or run
 
 
 def _if_reachable(ask: Callable[[System], Answer]) -> Answer | None:

@@ -180,11 +180,8 @@ def logs(
 def change_state(task: str, run: str, message: str | None, *, no_wait: bool, as_json: bool) -> None:
     """Send the task of a run that changes a state, and follow that run."""
     found = run_views.one(system().database, run)
-    system().slots(found.pool).stats()  # says at once that Redis is away
-    given = {"run_id": found.run_id} | ({"message": message} if message else {})
     run_id = str(uuid.uuid4())
-    headers = {names.ACTOR_HEADER: actor().name}
-    system().celery.send_task(task, kwargs=given, task_id=run_id, headers=headers)
+    requests.change_state(system(), task, found.run_id, run_id, actor(), message=message)
     if no_wait:
         _leave(run_id, found.workspace, as_json=as_json)
     else:

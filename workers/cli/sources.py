@@ -24,14 +24,17 @@ SOURCE: dict[str, Any] = {
 _KINDS: dict[str, tuple[str, ...]] = {"path": (), "git": ("ref", "submodules"), "archive": ("sha256",)}
 
 
-def named(given: dict[str, Any]) -> Source | None:
-    """Return the source that options name; None where they name none."""
+def named(given: dict[str, Any], old: Source | None = None) -> Source | None:
+    """Return the source that options name; None where they name none.
+
+    Of an ``old`` one of the same kind, everything stays but its place, and what is that place's alone: a checksum.
+    """
     named = [kind for kind in _KINDS if kind in given]
     if len(named) > 1:
         raise typer.BadParameter(f"A workspace has one source: --{named[0]} or --{named[1]}, not both.")
     if not named:
         return None
-    settings = _settings(named[0], given)
+    settings = _kept(old, named[0]) | _settings(named[0], given)
     match named[0]:
         case "path":
             return DirectorySource(path=str(given["path"].absolute()), **settings)
@@ -42,16 +45,25 @@ def named(given: dict[str, Any]) -> Source | None:
 
 def changed(old: Source, given: dict[str, Any]) -> dict[str, Any]:
     """Return a source as options change it."""
-    match old:
+    return old.model_dump() | _settings(_kind(old), given)
+
+
+def _kind(source: Source) -> str:
+    match source:
         case DirectorySource():
-            kind = "path"
+            return "path"
         case GitSource():
-            kind = "git"
+            return "git"
         case ArchiveSource():
-            kind = "archive"
+            return "archive"
         case _:
-            assert_never(old)
-    return old.model_dump() | _settings(kind, given)
+            assert_never(source)
+
+
+def _kept(old: Source | None, kind: str) -> dict[str, Any]:
+    if old is None or _kind(old) != kind:
+        return {}
+    return old.model_dump(exclude={"type", "path", "url", "sha256"})
 
 
 def place(source: Source) -> str:

@@ -92,7 +92,7 @@ def update(name: WorkspaceName, *, as_json: AsJson = False, given: dict[str, Any
     old = workspaces.get(system(), name)
     changed = {
         **_fields(given),
-        "source": sources.named(given) or sources.changed(old.source, given),
+        "source": sources.named(given, old.source) or sources.changed(old.source, given),
         "variables": _without(old.variables | variables(given), given.get("unset_var", ())),
         "environment": _without(old.environment | assignments("env", given), given.get("unset_env", ())),
         "approval": _approval(old.approval.model_dump(), given),

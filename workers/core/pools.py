@@ -13,7 +13,10 @@ class PoolLimits(Value):
 
     min_agents: int = Field(default=0, ge=0, le=10_000, description="Agents it always has.")
     max_agents: int = Field(default=3, ge=1, le=10_000, description="Agents it has at most.")
-    step: int = Field(default=1_000, ge=1, le=1_000, description="Agents that one decision adds at most.")
+    step: int = Field(
+        default=1_000, ge=1, le=1_000,
+        description="Agents that one decision adds at most for runs that wait; the minimum is filled at once.",
+    )  # fmt: skip
     idle_timeout: float = Field(default=360, ge=0, description="How long an agent is idle before it may be removed.")
     start_deadline: float = Field(default=300, gt=0, description="A pod that has not registered by then is replaced.")
 

@@ -8,7 +8,9 @@ from pydantic import AfterValidator, StringConstraints, ValidationError
 from workers.protocol import redis_address, validation
 
 PREFIX = "TERRASLOT_"
-INIT_CACHE_BYTES = 2 << 30  # that an agent keeps at most of what inits have made, unless it is told otherwise
+# What an agent keeps at most of what inits have made, and of git repositories, unless it is told otherwise.
+INIT_CACHE_BYTES = 2 << 30
+GIT_CACHE_BYTES = 1 << 30
 
 
 def _redis_address(url: str) -> str:

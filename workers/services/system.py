@@ -92,6 +92,7 @@ def build(config: Settings, celery: Celery) -> System:
         "TERRASLOT_TERRAFORM_VERSIONS": config.terraform_versions,
         "TERRASLOT_INIT_CACHE_BYTES": str(config.init_cache_bytes),
         "TERRASLOT_INIT_CACHE_SECONDS": str(config.init_cache_seconds),
+        "TERRASLOT_GIT_CACHE_BYTES": str(config.git_cache_bytes),
     }
     local = environment | {name: str(value) for name, value in given.items() if value}
     api = Api(config.kubeconfig, config.namespace)

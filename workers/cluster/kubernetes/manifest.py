@@ -8,7 +8,7 @@ from typing import Any
 
 from workers.cluster.kubernetes import labels
 from workers.protocol.pool_secret import SECRET_FILE
-from workers.protocol.settings import INIT_CACHE_BYTES
+from workers.protocol.settings import GIT_CACHE_BYTES, INIT_CACHE_BYTES
 from workers.protocol.version import PROTOCOL
 from workers.specs.kubernetes import (
     AGENT_CONTAINER,
@@ -130,10 +130,16 @@ def _agent(spec: PoolSpec, pods: KubernetesSpec, environment: Mapping[str, str])
     }
 
 
-def _cache_bytes(pods: KubernetesSpec) -> str | None:
-    """Return how much of a small work volume may hold what inits have made: a pod whose volume is full is evicted."""
-    half = amount(pods.work_volume.size) / 2 if pods.work_volume.size else INIT_CACHE_BYTES
-    return str(int(half)) if half < INIT_CACHE_BYTES else None
+def _caches(pods: KubernetesSpec) -> dict[str, str]:
+    """Return what bounds an agent's caches on a small work volume: a pod whose volume is full is evicted."""
+    if not pods.work_volume.size:
+        return {}
+    size = amount(pods.work_volume.size)
+    shares = {
+        "TERRASLOT_INIT_CACHE_BYTES": (size / 2, INIT_CACHE_BYTES),
+        "TERRASLOT_GIT_CACHE_BYTES": (size / 4, GIT_CACHE_BYTES),
+    }
+    return {name: str(int(share)) for name, (share, default) in shares.items() if share < default}
 
 
 def _environment(spec: PoolSpec, pods: KubernetesSpec, shared: Mapping[str, str]) -> list[Manifest]:
@@ -143,7 +149,7 @@ def _environment(spec: PoolSpec, pods: KubernetesSpec, shared: Mapping[str, str]
         "TERRASLOT_SECRET_DIR": SECRET_DIR,
         "TERRASLOT_GRACE_SECONDS": str(spec.grace_seconds),
         "HOME": TEMPORARY_DIR,
-        **_present(TERRASLOT_INIT_CACHE_BYTES=_cache_bytes(pods)),
+        **_caches(pods),
     }
     name = {"name": "TERRASLOT_AGENT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     return [name, *({"name": key, "value": value} for key, value in {**shared, **own}.items())]

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -177,11 +177,7 @@ def _run(asked: Asked) -> RunView:
 
 
 def _show_run(asked: Asked) -> RunDetails:
-    run = _run(asked)
-    if run.status is RunStatus.PENDING:
-        [run] = waiting.with_reasons(asked.system, [run])
-    elif not run.status.is_over:
-        run = replace(run, waiting=run_views.why_silent(asked.system, run))
+    run = waiting.with_reason(asked.system, _run(asked))
     database = asked.system.database
     return RunDetails(
         run,

@@ -50,10 +50,13 @@ def shown(system: System, run_id: str) -> LockView | None:
         workspace = runs.get(session, run_id).workspace
     if record is None:
         return None
-    found = met(system, workspace, StateLock.model_validate(record.lock))
-    lock, by = found.lock, found.holder.run if found.holder else None
-    said = str(found) if record.ended_at is None else "It was ended."
-    return LockView(lock.id, lock.who, lock.operation, lock.created, by, found.alive, record.ended_at, said)
+    lock = StateLock.model_validate(record.lock)
+    about = lock.id, lock.who, lock.operation, lock.created
+    if record.ended_at is not None:
+        return LockView(*about, record.holder, alive=False, ended_at=record.ended_at, said="It was ended.")
+    found = met(system, workspace, lock)
+    by = found.holder.run if found.holder else None
+    return LockView(*about, by, alive=found.alive, ended_at=None, said=str(found))
 
 
 def met(system: System, workspace: str, lock: StateLock) -> Met:

@@ -55,6 +55,15 @@ def enqueue(system: System, kind: RunKind, request: RunRequest, run_id: str, act
     system.celery.send_task(task, kwargs=asked, task_id=run_id, headers=_headers(actor))
 
 
+def change_state(
+    system: System, task: str, of_run: str, run_id: str, actor: Actor | None, *, message: str | None
+) -> None:
+    """Send the task of a run, ``run_id``, that pushes another's state or ends its lock. Raises redis-py's errors."""
+    clock(system.redis)
+    asked = {"run_id": of_run} | ({"message": message} if message else {})
+    system.celery.send_task(task, kwargs=asked, task_id=run_id, headers=_headers(actor))
+
+
 def entered(system: System, run_id: str, patience: float) -> RunView | None:
     """Return a run once a worker has entered it; None after ``patience`` seconds. Raises why its task was refused."""
     until = time.monotonic() + patience

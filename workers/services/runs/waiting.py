@@ -8,7 +8,7 @@ from workers.core.lifecycle import RunStatus
 from workers.core.waiting import Outlook, PoolSituation, Standing, for_a_slot, for_its_workspace
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
-from workers.services.runs.views import RunView
+from workers.services.runs.views import RunView, why_silent
 from workers.services.system import System
 from workers.store import places, pools, runs
 
@@ -33,6 +33,13 @@ def with_reasons(system: System, found: Sequence[RunView]) -> list[RunView]:
     pending = [run.run_id for run in found if run.status is RunStatus.PENDING]
     why = reasons(system, pending) if pending else {}
     return [replace(run, waiting=why.get(run.run_id)) for run in found]
+
+
+def with_reason(system: System, run: RunView) -> RunView:
+    """Return a run with what it waits for beside a person and Terraform. Raises an outage."""
+    if run.status is RunStatus.PENDING:
+        return with_reasons(system, [run])[0]
+    return run if run.status.is_over else replace(run, waiting=why_silent(system, run))
 
 
 def tell(system: System, pool: str) -> None:
