@@ -7,7 +7,6 @@ after the server has let it in.
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,10 +14,9 @@ from pathlib import Path
 
 from agent.execution import Execution
 from agent.locks import exclusive, free
+from agent.terraform_environment import deciding_servers
 
 _REPOSITORY, _USED = "repository", "used"
-# What decides which server answers to a URL. Whoever names another one shares nothing.
-_DECIDES = re.compile(r"GIT_.*|SSH_.*|SSL_.*|CURL_.*|.*_proxy|HOME|XDG_CONFIG_HOME|PATH", re.IGNORECASE)
 
 
 class GitCache:
@@ -35,8 +33,8 @@ class GitCache:
         ``environment``: what git is given of the workspace, without passwords and keys. Raises
         :class:`~agent.execution.Stopped` while it waits for another run.
         """
-        decides = {name: value for name, value in environment.items() if _DECIDES.fullmatch(name)}
-        place = self._directory / hashlib.sha256(json.dumps([url, sorted(decides.items())]).encode()).hexdigest()
+        shared_by = json.dumps([url, deciding_servers(environment)])
+        place = self._directory / hashlib.sha256(shared_by.encode()).hexdigest()
         with exclusive(place, execution, "Waiting for another run that fetches the same repository."):
             try:
                 yield place / _REPOSITORY

@@ -17,6 +17,7 @@ from typing import Any
 
 from agent.files import is_inside, read_regular
 from agent.source import configuration_files
+from agent.terraform_environment import deciding_servers, named_configuration
 
 LOCK_FILE = ".terraform.lock.hcl"
 DATA = ".terraform"
@@ -54,7 +55,7 @@ def read(
         raise Unknown
     try:
         lock = _inside(module / LOCK_FILE, tree) if os.path.lexists(module / LOCK_FILE) else None
-        origin = _digest(_cli_configuration(module, environment))
+        origin = _digest((_cli_configuration(module, environment), deciding_servers(environment)))
         own = (str(module.relative_to(tree)), _configuration(module, tree), lock, _program(command))
     except (OSError, ValueError) as error:
         raise Unknown from error
@@ -123,20 +124,23 @@ def _inputs(text: bytes, providers: set[bytes]) -> Iterator[bytes]:
 
 
 def _cli_configuration(module: Path, environment: Mapping[str, str]) -> list[Any]:
-    """Return Terraform's own configuration, and what lies in the mirrors of providers that it names or implies."""
-    home = Path(environment.get("HOME") or "/")
-    own = environment.get("TF_CLI_CONFIG_FILE") or environment.get("TERRAFORM_CONFIG")
-    paths = [*([Path(own)] if own else []), *(path for name in _CONFIGS for path in sorted(home.glob(name)))]
-    texts = []
-    for path in paths:
+    """Return Terraform's own configuration, and what lies in the mirrors of providers that it names or implies.
+
+    Raises ``OSError`` where a configuration is named and can't be read.
+    """
+    home = module / (environment.get("HOME") or "/")
+    named = named_configuration(environment, module)
+    texts = [read_regular(named)] if named else []
+    for path in (path for name in _CONFIGS for path in sorted(home.glob(name))):
         with suppress(OSError):
             texts.append(read_regular(path))
     shared = [environment.get("XDG_DATA_HOME") or str(home / ".local/share")]
     shared += (environment.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(":")
     implied = [module / "terraform.d/plugins", home / ".terraform.d/plugins"]
-    implied += [Path(each, name, "plugins") for each in shared for name in ("terraform", "opentofu")]
-    named = [Path(os.path.expandvars(path)) for text in texts for path in _PATH.findall(text.decode(errors="replace"))]
-    return [texts, [_listed(mirror) for mirror in (*named, *implied) if mirror.is_dir()]]
+    implied += [module / each / name / "plugins" for each in shared for name in ("terraform", "opentofu")]
+    found = [path for text in texts for path in _PATH.findall(text.decode(errors="replace"))]
+    mirrors = [*(module / os.path.expandvars(path) for path in found), *implied]
+    return [texts, [_listed(mirror) for mirror in mirrors if mirror.is_dir()]]
 
 
 def _listed(mirror: Path) -> list[Any]:

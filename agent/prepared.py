@@ -207,7 +207,7 @@ class Preparation:
         found = {}
         if self.inputs.lock is None:
             found["TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE"] = "1"
-        if plugin_cache(self.environment) is None:
+        if plugin_cache(self.environment, self.module) is None:
             found["TF_PLUGIN_CACHE_DIR"] = str(self.directories.cache(self.execution, self.inputs))
         return found
 

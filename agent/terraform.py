@@ -46,7 +46,7 @@ class Terraform:
 
     def init(self, *flags: str, environment: Mapping[str, str] = _NOTHING_MORE) -> None:
         """Install providers and modules, and connect the backend. ``environment``: beside that of every command."""
-        with exclusive(plugin_cache(self.environment), self.execution, _WAITS):
+        with exclusive(plugin_cache(self.environment, self.module), self.execution, _WAITS):
             self._run("init", "-input=false", *flags, environment={**_RARELY_COLLECTED, **environment})
 
     @staticmethod

@@ -20,6 +20,8 @@ from workers.protocol.sources import CREDENTIALS, KNOWN_HOSTS
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 _OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", KNOWN_HOSTS, "ARCHIVE_USERNAME")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
+# What decides which server answers to an address. Whoever names another one shares nothing that was fetched.
+_DECIDES = re.compile(r"GIT_.*|SSH_.*|SSL_.*|CURL_.*|.*_proxy|HOME|XDG_CONFIG_HOME|PATH", re.IGNORECASE)
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
 
 
@@ -50,14 +52,25 @@ def run_environment(base: Mapping[str, str], workspace: Mapping[str, str]) -> di
     return environment
 
 
-def plugin_cache(environment: Mapping[str, str]) -> Path | None:
+def deciding_servers(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the variables that decide which server answers to an address: proxies, trusted authorities, the home."""
+    return sorted((name, value) for name, value in environment.items() if _DECIDES.fullmatch(name))
+
+
+def named_configuration(environment: Mapping[str, str], module: Path) -> Path | None:
+    """Return the file that is named as Terraform's own configuration. Terraform runs in ``module``, and looks there."""
+    named = environment.get("TF_CLI_CONFIG_FILE") or environment.get("TERRAFORM_CONFIG")
+    return module / named if named else None
+
+
+def plugin_cache(environment: Mapping[str, str], module: Path) -> Path | None:
     """Return the directory in which Terraform keeps providers for all runs, if one is set there or in its file."""
     if directory := environment.get("TF_PLUGIN_CACHE_DIR"):
-        return Path(directory).expanduser()
-    config = Path(environment.get("TF_CLI_CONFIG_FILE") or Path(environment.get("HOME", "/")) / ".terraformrc")
+        return module / Path(directory).expanduser()
+    config = named_configuration(environment, module) or module / environment.get("HOME", "/") / ".terraformrc"
     try:
         found = _CACHE_SETTING.search(read_regular(config).decode(errors="replace"))
     except OSError:
         return None
     # Terraform expands $HOME and other variables there.
-    return Path(os.path.expandvars(found[1])).expanduser() if found else None
+    return module / Path(os.path.expandvars(found[1])).expanduser() if found else None

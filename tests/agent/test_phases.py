@@ -623,5 +623,11 @@ class TestAFileOfTheConfiguration:
         assert failed.value.reason is FailureReason.SOURCE_UNAVAILABLE
 
 
-def test_a_plugin_cache_is_looked_for_in_files_alone() -> None:
-    assert plugin_cache({"TF_CLI_CONFIG_FILE": "/dev/zero"}) is None
+def test_a_plugin_cache_is_looked_for_in_files_alone(tmp_path: Path) -> None:
+    assert plugin_cache({"TF_CLI_CONFIG_FILE": "/dev/zero"}, tmp_path) is None
+
+
+def test_a_plugin_cache_and_the_file_that_sets_it_are_looked_for_where_terraform_runs(tmp_path: Path) -> None:
+    (tmp_path / "own.rc").write_text('plugin_cache_dir = "kept"\n')
+    assert plugin_cache({"TF_CLI_CONFIG_FILE": "own.rc"}, tmp_path) == tmp_path / "kept"
+    assert plugin_cache({"TF_PLUGIN_CACHE_DIR": "other"}, tmp_path) == tmp_path / "other"

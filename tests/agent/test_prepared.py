@@ -182,6 +182,41 @@ def test_another_workspace_is_given_nothing_but_packages(workspace: Workspace, t
     assert workspace.initialises(environment={**workspace.environment, "TF_HTTP_PASSWORD": "another"})
 
 
+def test_a_package_of_another_mirror_is_not_given_where_the_configuration_names_its_own(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """The file that is named lies in the module, where Terraform runs, and names a mirror there."""
+    rc = 'provider_installation {{\n filesystem_mirror {{ path = "{}" }}\n}}'
+    workspace.environment["TF_CLI_CONFIG_FILE"] = "own.rc"
+    workspace.configuration.write(rc.format(workspace.mirror), "own.rc")
+    workspace.plan()
+    add_to(workspace.configuration.path / "m", "1.0.0", "second")
+    workspace.configuration.write(rc.format("m"), "own.rc")
+    assert workspace.initialises(workspace="other", state_path=str(tmp_path / "other" / "terraform.tfstate"))
+    assert "# second" in workspace.package.read_text()
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME"])
+def test_packages_have_another_origin_where_another_server_may_answer(
+    workspace: Workspace, tmp_path: Path, name: str
+) -> None:
+    path = workspace.configuration.path
+    (tmp_path / "given").mkdir()
+
+    def origin(**environment: str) -> str:
+        return init_inputs.read(path, path, (), {"HOME": str(tmp_path), **environment}, ()).origin
+
+    assert origin() == origin(AWS_REGION="eu")
+    assert origin() != origin(**{name: str(tmp_path / "given")})
+
+
+def test_nothing_is_kept_where_the_named_configuration_of_terraform_can_not_be_read(workspace: Workspace) -> None:
+    path = workspace.configuration.path
+    for name in ("TF_CLI_CONFIG_FILE", "TERRAFORM_CONFIG"):
+        with pytest.raises(init_inputs.Unknown):
+            init_inputs.read(path, path, (), {name: "missing.rc"}, ())
+
+
 def test_what_terraform_notes_about_a_backend_is_not_kept_on_disk(workspace: Workspace, refusing_backend: str) -> None:
     """It holds the credentials that a configuration gives."""
     backend = f'backend "http" {{\n    address = "{refusing_backend}"\n    password = "hunter2"\n  }}'
