@@ -102,7 +102,7 @@ def _let_wait(system: System, code: Path, environment: dict[str, str]) -> None:
 
 def _waiting(system: System) -> int:
     with system.database.read() as session:
-        return runs.pending_counts(session, POOL)[1]
+        return runs.pending_by_requirement(session, POOL).get((RunKind.PLAN_AND_APPLY, None), 0)
 
 
 def _percentile(values: list[float], percent: int) -> float:

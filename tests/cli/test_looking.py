@@ -15,10 +15,9 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.log_lines import LogLine
 from workers.protocol.messages import Changes, PhaseFinished, PhaseStarted
 from workers.protocol.plan_detail import PlanDetail
-from workers.services.runs import decide, report
+from workers.services.runs import decide, report, waiting
 from workers.services.runs.logs import move_logs
 from workers.slots.log_stream import RunLog
-from workers.slots.slot_map import SlotMap
 from workers.store import decisions
 from workers.store import pools as stored_pools
 
@@ -261,7 +260,7 @@ def test_what_runs_wait_for_is_left_out_where_redis_is_away(control, cli, monkey
     def away(*_: object) -> None:
         raise redis.ConnectionError("refused")
 
-    monkeypatch.setattr(SlotMap, "stats", away)
+    monkeypatch.setattr(waiting, "snapshots", away)
     for command in ("runs --json", "show run --json"):
         found = cli(command).json
         assert (found[0] if isinstance(found, list) else found)["waiting"] is None

@@ -19,8 +19,8 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.leases import CancelMode, CancelOutcome, SlotState
 from workers.protocol.log_lines import LogLine
 from workers.protocol.redis_address import parse
-from workers.slots.announcements import announce
-from workers.slots.connection import connect
+from workers.slots.announcements import announcement
+from workers.slots.connection import connect, run_together
 from workers.slots.keys import PoolKeys
 from workers.slots.locks import PoolLock
 from workers.slots.log_stream import RunLog
@@ -144,8 +144,10 @@ def test_reports_are_taken_though_the_reply_that_had_them_was_lost(way: Way, cli
 
 def test_an_announcement_is_told_twice_alike(way: Way, client: redis.Redis) -> None:
     way.losing = 1
-    assert announce(client, b"result", "task", "PLANNING", {}, step=2, keep=timedelta(hours=1))
-    assert not announce(client, b"result", "task", "PENDING", {}, step=1, keep=timedelta(hours=1))
+    later = announcement(b"result", "task", "PLANNING", {}, step=2, keep=timedelta(hours=1))
+    earlier = announcement(b"result", "task", "PENDING", {}, step=1, keep=timedelta(hours=1))
+    assert run_together(client, [later]) == [1]
+    assert not run_together(client, [earlier])[0]
 
 
 def test_a_message_that_asks_for_a_job_is_due_once(way: Way, client: redis.Redis) -> None:

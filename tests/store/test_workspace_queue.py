@@ -115,8 +115,8 @@ def test_only_runs_that_a_free_slot_would_let_start_are_counted_as_pending(ledge
     for run in ("p", "q", "r"):
         ledger.add(run, PLAN)
     with ledger.database.read() as session:
-        assert runs.pending_counts(session, "default") == (3, 2)
-        assert runs.pending_counts(session, "another") == (0, 0)
+        assert runs.pending_by_requirement(session, "default") == {(PLAN, None): 3, (APPLY, None): 2}
+        assert runs.pending_by_requirement(session, "another") == {}
 
 
 def test_runs_are_counted_and_left_out_by_what_they_require(ledger):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.system.conftest import Cloud
 from tests.waiting import eventually
+from workers.protocol.kinds import RunKind
 from workers.services.pool_state import pool_lock
 from workers.services.scaling import scale
 from workers.store import decisions, runs
@@ -11,7 +12,8 @@ from workers.store import decisions, runs
 
 def pending(cloud: Cloud, pool: str) -> tuple[int, int]:
     with cloud.system.database.read() as session:
-        return runs.pending_counts(session, pool)
+        found = runs.pending_by_requirement(session, pool)
+    return found.get((RunKind.PLAN, None), 0), found.get((RunKind.PLAN_AND_APPLY, None), 0)
 
 
 def test_a_pool_grows_from_zero_to_its_maximum_and_back_to_zero_when_idle(cloud: Cloud) -> None:

@@ -105,7 +105,7 @@ def for_a_slot(run: Standing, pool: PoolSituation, now: datetime) -> str:
     """Say what a runnable run waits for, with its place, and when there will be more slots."""
     if pool.draining:
         return "its pool drains, and no run is given to it"
-    agents = [agent for agent in pool.agents if not unmet([run.terraform], [agent])]
+    agents = [agent for agent in pool.agents if not unmet([run.terraform], [agent])] if run.terraform else pool.agents
     if run.terraform and pool.agents and not agents:
         return "; ".join([_no_program(run.terraform, pool.agents), *_prospects(pool, now)])
     if _free(PoolStats.of(agents) if run.terraform else pool.stats, run.kind):

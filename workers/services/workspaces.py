@@ -16,7 +16,7 @@ from workers.protocol.sources import (
     without_credentials,
 )
 from workers.services import local_states
-from workers.services.runs.wake import request_agents, request_dispatch
+from workers.services.runs.wake import request_start
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs import Applied
@@ -107,8 +107,7 @@ def unlock(system: System, name: str) -> MaintenanceLock | None:
         before = workspace_queue.set_maintenance_lock(session, name, None, system.now())
         pool = workspace_queue.runnable_in(session, name)
     if pool is not None:
-        request_dispatch(system, pool)
-        request_agents(system, pool)
+        request_start(system, pool)
     return before
 
 

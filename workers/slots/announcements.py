@@ -9,22 +9,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import redis
-
 from workers.slots.connection import Script, Step
 
 _ANNOUNCE = Script.load("announce")
 
 
-def announce(
-    client: redis.Redis, key: bytes, task: str, state: str, info: Mapping[str, Any], *, step: int, keep: timedelta
-) -> bool:
-    """Let the result under Celery's ``key`` of a task say ``state`` and ``info``.
+def announcement(key: bytes, task: str, state: str, info: Mapping[str, Any], *, step: int, keep: timedelta) -> Step:
+    """Return the step that lets the result under Celery's ``key`` of a task say ``state`` and ``info``.
 
-    False where it says something of a later ``step`` already. It is kept for so long, unless something follows.
+    It changes nothing where that says something of a later ``step`` already. It is kept for so long, unless something
+    follows.
     """
-    told = _result(task, state, info, step=step)
-    return bool(_ANNOUNCE(client, [key], told, step, round(keep.total_seconds())))
+    return _ANNOUNCE.step([key], _result(task, state, info, step=step), step, round(keep.total_seconds()))
 
 
 def outcome(key: bytes, task: str, state: str, result: Mapping[str, Any], *, keep: timedelta, **facts: Any) -> Step:

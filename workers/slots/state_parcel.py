@@ -3,10 +3,13 @@
 An agent may have put anything into its place: what is too long, or no text, is none.
 """
 
+from typing import Any
+
 import redis
 
 from workers.protocol.states import MAX_ENCRYPTED
 from workers.slots.keys import PoolKeys
+from workers.slots.redis_server import is_away
 
 _KEPT_SECONDS = 3600
 
@@ -33,9 +36,13 @@ class StateParcel:
 
     def take(self) -> str | None:
         """Return what an agent has sent; None where there is nothing that could be a state."""
-        if self._client.type(self._key) != b"string" or self._client.strlen(self._key) > MAX_ENCRYPTED:
-            return None
-        return self.get()
+        try:  # bounded in the call that reads: the agent may replace it between two
+            content: Any = self._client.getrange(self._key, 0, MAX_ENCRYPTED)
+        except redis.ResponseError as error:
+            if is_away(error):
+                raise
+            return None  # a key of another type
+        return content.decode() if 0 < len(content) <= MAX_ENCRYPTED and content.isascii() else None
 
     def remove(self) -> None:
         """End it, whatever is in its place."""

@@ -5,7 +5,6 @@
 first, and nothing was written. :mod:`workers.store.workspace_queue` decides which runs may start.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -316,14 +315,6 @@ def queued(session: Session, pool: str, limit: int) -> list[Run]:
     of_pool = func.coalesce(_runs.c.pool, "") == pool
     held = select(Run).where(text(STATE_CHANGING), text(WAITING), text(f"NOT {RUNNABLE}"), of_pool)
     return _all(session, held.order_by(*OWN_ORDER).limit(limit))
-
-
-def pending_counts(session: Session, pool: str) -> tuple[int, int]:
-    """Return how many plans and how many plan_and_applies a free slot would let start."""
-    counts = Counter[RunKind]()
-    for (kind, _), count in pending_by_requirement(session, pool).items():
-        counts[kind] += count
-    return counts[RunKind.PLAN], counts[RunKind.PLAN_AND_APPLY]
 
 
 def pending_by_requirement(session: Session, pool: str) -> dict[tuple[RunKind, str | None], int]:

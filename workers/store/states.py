@@ -46,7 +46,7 @@ def replace(session: Session, run: str, content: str, expect: str) -> None:
 
 
 def settle(session: Session, run: str, workspace: str, how: str, now: datetime) -> bool:
-    """Store what has become of a state, and let the runs of its workspace go on; False where that is stored already.
+    """Store what has become of a state, and let the runs of its workspace go on; False where it is settled already.
 
     One that is in its backend again is kept here no longer. One that was given up is: somebody may want it after all.
     """
@@ -54,8 +54,10 @@ def settle(session: Session, run: str, workspace: str, how: str, now: datetime) 
     values: dict[str, Any] = {"settled_at": now, "settled_as": how}
     if how == PUSHED:
         values |= {"content": None, "in_transit": False}
-    open_ones = _states.c.run == run, _states.c.settled_as.is_distinct_from(how)
-    changed = session.scalar(update(_states).where(*open_ones).values(values).returning(_states.c.run))
+    # What was given up may be pushed after all; what was pushed is gone.
+    still = _states.c.settled_as.is_distinct_from(PUSHED) if how == PUSHED else _states.c.settled_at.is_(None)
+    settled = update(_states).where(_states.c.run == run, still).values(values).returning(_states.c.run)
+    changed = session.scalar(settled)
     workspace_queue.choose_next(session, workspace)
     return changed is not None
 

@@ -138,6 +138,34 @@ class TestARescuedState:
         agent.finish(order, "failed", **RESCUED)
         assert control.run(order.run).status is RunStatus.APPLYING
 
+    def test_that_no_key_decrypts_keeps_no_other_from_being_encrypted_with_the_platforms_keys(
+        self, control: ControlPlane, agent: HandAgent
+    ) -> None:
+        order = applies(control, agent)
+        StateParcel(control.redis, POOL, order.run).put("garbage")
+        agent.finish(order, "failed", **RESCUED)
+        states.give_up(control.system, order.run)
+        other = fails(control, agent)
+        rescued.reencrypt(control.system)
+        assert [record(control, run)[1] for run in (order.run, other)] == [True, False]
+        assert rescued.content(control.system, other) == STATE
+
+    def test_that_was_pushed_is_not_given_up_by_one_who_saw_it_before(
+        self, control: ControlPlane, agent: HandAgent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Held open by hand: the push is stored between the look and the write."""
+        run, now = fails(control, agent), control.system.now()
+        real = stored.settle
+
+        def settle(session: Any, run: str, workspace: str, how: str, at: Any) -> bool:
+            monkeypatch.setattr(stored, "settle", real)
+            assert real(session, run, workspace, stored.PUSHED, now)
+            return real(session, run, workspace, how, at)
+
+        monkeypatch.setattr(stored, "settle", settle)
+        with pytest.raises(IllegalTransition, match="was pushed already"):
+            states.give_up(control.system, run)
+
     def test_holds_the_runs_that_would_change_the_state_until_it_is_given_up(
         self, control: ControlPlane, agent: HandAgent
     ) -> None:

@@ -316,6 +316,29 @@ def test_a_run_that_waits_for_no_agent_asks_for_none(control: ControlPlane) -> N
     assert asked(control) == []
 
 
+def test_a_run_behind_one_that_got_the_last_slot_asks_for_an_agent(control: ControlPlane) -> None:
+    for number in range(2):
+        control.workspace(f"net{number}")
+    control.submit(workspace="net0")
+    asked(control)
+    control.system.wake_up("default", "scale").received()
+    control.slots.register("default-1", "life-1")
+    control.submit(workspace="net1")
+    assert [control.run(f"run-{number}").status for number in (1, 2)] == [RunStatus.PLANNING, RunStatus.PENDING]
+    assert len(asked(control)) == 1
+
+
+def test_what_drains_is_no_reason_to_look_at_the_cluster(control: ControlPlane) -> None:
+    control.workspace()
+    control.agent()
+    leaving = control.agent("default-2")
+    for _ in range(2):
+        control.submit(PLAN)
+    control.slots.drain(leaving.name)
+    control.pods.broken = True
+    assert not scale_for_waiting(control.system, "default")
+
+
 @pytest.mark.parametrize("hindrance", ["it drains", "pods failed to start lately"])
 def test_a_look_costs_no_call_of_the_cluster_where_no_agent_can_be_added(control: ControlPlane, hindrance: str) -> None:
     control.workspace()

@@ -31,7 +31,7 @@ from workers.protocol.errors import TerraslotError
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.system import System
 from workers.slots import announcements
-from workers.slots.connection import Step
+from workers.slots.connection import Step, run_together
 from workers.store import deliveries, runs
 from workers.store.models import Run
 
@@ -86,18 +86,19 @@ def claim(system: System, run_id: str) -> Run | None:
         return None
 
 
-def announce(system: System, run: Run, *, waiting: str | None = None) -> None:
-    """Set ``AsyncResult.state`` and ``.info`` of a run that is not over, unless they tell of a later step already.
+def announce(system: System, run: Run) -> None:
+    """Set ``AsyncResult.state`` and ``.info`` of a run that is not over, unless they tell of a later step already."""
+    run_together(system.redis, [announcement(system, run)])
 
-    ``waiting``: what a pending one waits for at this moment.
-    """
+
+def announcement(system: System, run: Run, *, waiting: str | None = None) -> Step:
+    """Return the step by which a run is announced; ``waiting``: what a pending one waits for at this moment."""
     key = system.celery.backend.get_key_for_task(run.id)
     step = run.attempt * len(STEPS) + STEPS.index(run.status)
-    state = run.status.celery_state
     info = result_of(run)
     if waiting is not None:
         info |= {"waiting": waiting, "waiting_at": system.now().isoformat()}
-    announcements.announce(system.redis, key, run.id, state, info, step=step, keep=RESULT_LIFETIME)
+    return announcements.announcement(key, run.id, run.status.celery_state, info, step=step, keep=RESULT_LIFETIME)
 
 
 def claims(run: Run, now: datetime) -> dict[str, Any]:

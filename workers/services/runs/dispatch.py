@@ -78,9 +78,9 @@ def dispatch_requested(system: System, pool: str) -> int:
 
 
 def dispatch_new(system: System, pool: str) -> None:
-    """Dispatch a pool that a run was added to; where no slot was free, ask for more agents."""
-    if not dispatch(system, pool):
-        request_agents(system, pool)
+    """Dispatch a pool that a run was added to, and ask for agents where no slot is left: others may have been first."""
+    dispatch(system, pool)
+    request_agents(system, pool)
 
 
 def _give_all(system: System, pool: str) -> int:

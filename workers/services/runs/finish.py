@@ -1,6 +1,6 @@
 """A run ends, or loses its agent: commit, then release its slot, then deliver its outcome.
 
-The caller gives the freed slot on: :func:`workers.services.runs.dispatch.freed`.
+The caller gives the freed slot on: :func:`workers.services.runs.wake.freed`.
 """
 
 from collections.abc import Sequence

@@ -47,25 +47,23 @@ def shown(system: System, run_id: str) -> LockView | None:
     """Return the lock that a run has met, as it stands now; None where it has met none."""
     with system.database.read() as session:
         record = states.lock_of(session, run_id)
-        workspace = runs.get(session, run_id).workspace
-    if record is None:
-        return None
-    lock = StateLock.model_validate(record.lock)
-    about = lock.id, lock.who, lock.operation, lock.created
-    if record.ended_at is not None:
-        return LockView(*about, record.holder, alive=False, ended_at=record.ended_at, said="It was ended.")
-    found = met(system, workspace, lock)
+        if record is None:
+            return None
+        lock = StateLock.model_validate(record.lock)
+        about = lock.id, lock.who, lock.operation, lock.created
+        if record.ended_at is not None:
+            return LockView(*about, record.holder, alive=False, ended_at=record.ended_at, said="It was ended.")
+        found = met(system, session, runs.get(session, run_id).workspace, lock)
     by = found.holder.run if found.holder else None
     return LockView(*about, by, alive=found.alive, ended_at=None, said=str(found))
 
 
-def met(system: System, workspace: str, lock: StateLock) -> Met:
+def met(system: System, session: Session, workspace: str, lock: StateLock) -> Met:
     """Return what is known of the holder of a lock on the state of a workspace."""
-    with system.database.read() as session:
-        may_hold = [run for run in states.candidates(session, workspace, EXECUTING, _LATEST) if _locks(run)]
-        happened = states.events(session, [run.id for run in may_hold])
-        found = holder(lock, [phase for run in may_hold for phase in executed(run.id, happened[run.id])])
-        pool = runs.get(session, found.run).pool if found else None
+    may_hold = [run for run in states.candidates(session, workspace, EXECUTING, _LATEST) if _locks(run)]
+    happened = states.events(session, [run.id for run in may_hold])
+    found = holder(lock, [phase for run in may_hold for phase in executed(run.id, happened[run.id])])
+    pool = runs.get(session, found.run).pool if found else None
     alive = found is not None and (found.until is None or (found.silent and _is_there(system, pool, found.agent)))
     return Met(lock, found, alive or found is None)
 
@@ -83,21 +81,21 @@ def unlock(system: System, run_id: str) -> tuple[str, StateStep]:
     with system.database.read() as session:
         run = runs.find(session, run_id)
         record = states.lock_met(session, run.id)
-        of_workspace = runs.get(session, record.run).workspace if record else run.workspace
-    if record is None:
-        raise LockNotEnded(
-            f"Run {run.id} has met no lock, and no other run has met one that it holds: apply the workspace, and the "
-            "run that meets the lock says whose it is."
-        )
-    lock = StateLock.model_validate(record.lock)
-    if record.ended_at is not None:
-        raise LockNotEnded(
-            f"The lock {lock.id} that run {record.run} has met was ended at {record.ended_at:%H:%M} UTC."
-        )
-    found = met(system, of_workspace, lock)
+        if record is None:
+            raise LockNotEnded(
+                f"Run {run.id} has met no lock, and no other run has met one that it holds: apply the workspace, and "
+                "the run that meets the lock says whose it is."
+            )
+        lock = StateLock.model_validate(record.lock)
+        if record.ended_at is not None:
+            raise LockNotEnded(
+                f"The lock {lock.id} that run {record.run} has met was ended at {record.ended_at:%H:%M} UTC."
+            )
+        workspace = runs.get(session, record.run).workspace
+        found = met(system, session, workspace, lock)
     if found.alive:
         raise LockNotEnded(f"The lock is not ended. {found}")
-    return of_workspace, StateStep(unlock=lock.id)
+    return workspace, StateStep(unlock=lock.id)
 
 
 def _locks(run: Run) -> bool:

@@ -23,7 +23,7 @@ from workers.services.errors import isolate
 from workers.services.pool_state import note_programs
 from workers.services.runs import deliver, locks, states
 from workers.services.runs.finish import end, enter_end, requeue_or_fail, settle
-from workers.services.runs.wake import request_agents, request_dispatch
+from workers.services.runs.wake import request_dispatch, request_start
 from workers.services.system import System
 from workers.slots import order_queue
 from workers.store import pools, runs, workspaces
@@ -65,9 +65,10 @@ def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = Fal
         return
     told = list[tuple[Run, PhaseFinished]]()
     changed, repeated, now = list[Run](), list[Run](), system.now()
-    ends = any(isinstance(report, PhaseFinished) for report in reports)
+    # A start alone is one guarded write.
+    locks_them = len(reports) > 1 or isinstance(reports[0], PhaseFinished)
     with system.database.begin() as session:
-        known = runs.lock(session, {report.run for report in reports}) if ends else {}
+        known = runs.lock(session, {report.run for report in reports}) if locks_them else {}
         for report in reports:
             if isinstance(report, PhaseStarted):
                 _enter_start(session, report, now)
@@ -109,8 +110,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
         settled |= {lease.token: lease.run for lease in held}
     order_queue.remove(system.broker, pool, agent)
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
-    request_dispatch(system, pool)
-    request_agents(system, pool)
+    request_start(system, pool)
 
 
 def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:
@@ -183,7 +183,7 @@ def _end_unsuccessful(
         event, reason = RunEvent.CANCELLED, None
     elif report.outcome == "cancelled":
         reason, error = FailureReason.TIMED_OUT, error or f"Its {report.phase} took longer than it may."
-    met = locks.met(system, run.workspace, report.lock) if report.lock is not None else None
+    met = locks.met(system, session, run.workspace, report.lock) if report.lock is not None else None
     if met is not None:
         error = f"{met}\n\n{error}" if met.alive else f"{met} `terraslot unlock {run.id}` ends the lock.\n\n{error}"
 

@@ -6,6 +6,7 @@ The report reader stores a state as its agent has encrypted it. A control worker
 import structlog
 
 from workers.core.errors import IllegalTransition, NoRescuedState
+from workers.protocol.encryption import NoKey
 from workers.protocol.messages import Order
 from workers.protocol.states import unpack
 from workers.services.errors import isolate
@@ -27,7 +28,10 @@ def reencrypt(system: System) -> None:
         waiting = stored.in_transit(session)
     for run_id in waiting:
         with isolate("state not encrypted with the platform's keys", run=run_id):
-            _reencrypt(system, run_id)
+            try:
+                _reencrypt(system, run_id)
+            except NoKey as error:  # an agent may send anything: that concerns its run alone
+                log.warning("state can't be decrypted", run=run_id, why=str(error))
 
 
 def reencrypt_all(system: System) -> int:
@@ -36,8 +40,8 @@ def reencrypt_all(system: System) -> int:
         kept = stored.with_content(session)
     for run_id in kept:
         with system.database.begin() as session:
-            packed = _content(session, run_id)
-            stored.replace(session, run_id, system.settings.keyring.reencrypt(packed), expect=packed)
+            if packed := _content(session, run_id):  # else it was pushed meanwhile
+                stored.replace(session, run_id, system.settings.keyring.reencrypt(packed), expect=packed)
     return len(kept)
 
 

@@ -15,7 +15,7 @@ from workers.core.lifecycle import RunNote
 from workers.protocol import names
 from workers.protocol.messages import PhaseFinished, PhaseStarted
 from workers.protocol.states import StateStep
-from workers.services.runs.wake import request_agents, request_dispatch
+from workers.services.runs.wake import request_start
 from workers.services.system import System
 from workers.slots.state_parcel import StateParcel
 from workers.store import runs, states, workspace_queue
@@ -70,9 +70,10 @@ def give_up(system: System, run_id: str, *, origin: Origin = _UNKNOWN) -> Run:
     """
     with system.database.begin() as session:
         run = runs.find(session, run_id)
-        if (settled := record(session, run).settled_as) is not None:
-            raise IllegalTransition(f"The rescued state of run {run.id} was {settled} already.")
-        states.settle(session, run.id, run.workspace, states.GIVEN_UP, system.now())
+        found = record(session, run)
+        if not states.settle(session, run.id, run.workspace, states.GIVEN_UP, system.now()):
+            session.refresh(found)
+            raise IllegalTransition(f"The rescued state of run {run.id} was {found.settled_as} already.")
         runs.remark(session, run, RunNote.STATE_GIVEN_UP, now=system.now(), detail=origin.detail)
     log.warning("rescued state given up", run=run.id, workspace=run.workspace)
     _let_go(system, run.workspace)
@@ -125,5 +126,4 @@ def _let_go(system: System, workspace: str) -> None:
     with system.database.read() as session:
         pool = workspace_queue.runnable_in(session, workspace)
     if pool is not None:
-        request_dispatch(system, pool)
-        request_agents(system, pool)
+        request_start(system, pool)

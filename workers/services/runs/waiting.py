@@ -8,12 +8,14 @@ from workers.core.lifecycle import RunStatus
 from workers.core.waiting import Outlook, PoolSituation, Standing, for_a_slot, for_its_workspace
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, PoolStats
 from workers.services.runs.views import RunView, why_silent
 from workers.services.system import System
+from workers.slots.connection import run_together
+from workers.slots.slot_map import snapshots
 from workers.store import places, pools, runs
 
-# Runs of a pool, in line for a slot or queued in their workspaces, whose callers are told: it takes a tenth of a
-# millisecond each.
+# Runs of a pool, in line for a slot or queued in their workspaces, whose callers are told in each cycle.
 TOLD_AT_MOST = 250
 
 
@@ -23,8 +25,8 @@ def reasons(system: System, ids: Collection[str]) -> dict[str, str]:
         standings = places.of(session, ids)
         in_line = {standing.pool for standing in standings.values() if standing.runnable}
         stored = pools.outlooks(session, in_line) if in_line else {}
-    choosy = {standing.pool for standing in standings.values() if standing.terraform}
-    situations = {pool: _situation(system, pool, *facts, with_agents=pool in choosy) for pool, facts in stored.items()}
+    agents = snapshots(system.redis, list(stored))
+    situations = {pool: _situation(pool, *facts, agents[pool]) for pool, facts in stored.items()}
     return {run: _reason(system, standing, situations) for run, standing in standings.items()}
 
 
@@ -49,8 +51,8 @@ def tell(system: System, pool: str) -> None:
     with system.database.read() as session:
         found = runs.runnable(session, pool, tuple(RunKind), TOLD_AT_MOST) + runs.queued(session, pool, TOLD_AT_MOST)
     waiting = {run.id: run for run in found}
-    for run, reason in reasons(system, waiting).items():
-        deliver.announce(system, waiting[run], waiting=reason)
+    why = reasons(system, waiting)
+    run_together(system.redis, [deliver.announcement(system, waiting[run], waiting=why[run]) for run in why])
 
 
 def _reason(system: System, standing: Standing, situations: Mapping[str, PoolSituation | str]) -> str:
@@ -61,13 +63,14 @@ def _reason(system: System, standing: Standing, situations: Mapping[str, PoolSit
 
 
 def _situation(
-    system: System, pool: str, spec: str, outlook: Outlook | None, *, with_agents: bool
+    pool: str, spec: str, outlook: Outlook | None, agents: list[AgentRecord] | Damaged
 ) -> PoolSituation | str:
     """Return what runs can expect of a pool, or what keeps it from being read."""
+    if isinstance(agents, Damaged):
+        return str(agents)
     try:
         policy = pools.parse(pool, spec)
-        agents = [agent for agent in system.slots(pool).snapshot() if agent.available] if with_agents else []
-        stats = system.slots(pool).stats()
-        return PoolSituation(policy.limits.max_agents, policy.draining, stats, outlook, agents)
-    except (Unreadable, Damaged) as error:
+    except Unreadable as error:
         return str(error)
+    available = [agent for agent in agents if agent.available]
+    return PoolSituation(policy.limits.max_agents, policy.draining, PoolStats.of(agents), outlook, available)

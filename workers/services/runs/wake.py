@@ -37,6 +37,12 @@ def request_agents(system: System, pool: str) -> None:
         system.celery.send_task(names.SCALE, args=[pool], countdown=countdown, ignore_result=True)
 
 
+def request_start(system: System, pool: str) -> None:
+    """Let the runs of a pool that may start now be given slots, or agents where there are none."""
+    request_dispatch(system, pool)
+    request_agents(system, pool)
+
+
 def freed(system: System, ended: Run | None) -> Run | None:
     """Let the slot of a run that has ended be given to the next; return the run. None stands for one that has not."""
     if ended is not None:

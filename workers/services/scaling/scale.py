@@ -8,7 +8,7 @@ starting pod, or one with a running or reserved slot, is never deleted, whatever
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import structlog
 from typing_extensions import deprecated
@@ -19,7 +19,7 @@ from workers.core.programs import unmet
 from workers.core.scaling import FAILURE_WINDOW, Decision, PoolFacts, ScalingReason, back_off_until, decide
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import RunKind
-from workers.protocol.leases import AgentRecord, PoolStats, SlotState
+from workers.protocol.leases import AgentRecord, PoolStats
 from workers.services.pool_state import PodSnapshot, pool_lock
 from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
@@ -150,63 +150,55 @@ def autoscale(snapshot: PodSnapshot) -> Autoscaled:
 def observe(snapshot: PodSnapshot) -> PoolFacts:
     """Return the facts that scaling decisions are made from."""
     system, spec = snapshot.system, snapshot.spec
-    now = system.now().timestamp()
     slots = system.slots(spec.name)
     agents = slots.snapshot()
-    ahead = slots.watched()[0] - now
+    ahead = slots.watched()[0] - system.now().timestamp()
     registered = {agent.name for agent in agents}
     unregistered = [pod for pod in snapshot.pods if pod.living and pod.name not in registered]
-    with system.database.read() as session:
-        pending = runs.pending_by_requirement(session, spec.name)
-        failures = decisions.pod_failures(session, spec.name, now - FAILURE_WINDOW)
     available = [agent for agent in agents if agent.available]
-    waiting = _waiting(pending, available)
-    leases = [lease for agent in available for lease in agent.leases]
     outdated = {pod.name for pod in snapshot.outdated}
-    stats = slots.stats()
-    return PoolFacts(
-        ready=len(available),
+    return replace(
+        _facts(system, spec, agents),
         starting=sum(pod.age <= spec.limits.start_deadline for pod in unregistered),
-        free_apply=stats.free_apply,
-        free_plan_only=stats.free_plan_only,
-        used=len(leases),
-        reserved=sum(lease.state is SlotState.RESERVED for lease in leases),
-        pending_plans=waiting[RunKind.PLAN],
-        pending_applies=waiting[RunKind.PLAN_AND_APPLY],
         idle_since=tuple(agent.idle_since - ahead for agent in available if agent.idle_since is not None),
-        failures=tuple(failures),
         outdated=sum(agent.name in outdated and not agent.leases for agent in available),
         updated=sum(agent.name not in outdated for agent in available),
-        unmet=waiting[None],
     )
 
 
 def needs_agents(system: System, pool: str) -> bool:
     """Whether more agents would be decided upon, by what is known without asking the cluster. Raises as ``pools.get``.
 
-    The pods that start are those that started when the last cycle ended.
+    The pods that start are those that started when the last cycle ended, and no agent counts as outdated.
     """
-    now, agents = system.now().timestamp(), system.slots(pool).snapshot()
-    stats = PoolStats.of(agents)
     with system.database.read() as session:
         spec, outlook = pools.get(session, pool), pools.outlook(session, pool)
-        pending = runs.pending_by_requirement(session, pool)
-        failures = decisions.pod_failures(session, pool, now - FAILURE_WINDOW)
     if spec.deployment or spec.draining:
         return False
-    waiting = _waiting(pending, [agent for agent in agents if agent.available])
-    facts = PoolFacts(
-        ready=stats.available,
-        starting=outlook.still_starting(stats.available) if outlook else 0,
+    facts = _facts(system, spec, system.slots(pool).snapshot())
+    starting = outlook.still_starting(facts.ready) if outlook else 0
+    facts = replace(facts, starting=starting, updated=facts.ready)
+    return decide(facts, spec.limits, system.now().timestamp()).desired > facts.current
+
+
+def _facts(system: System, spec: PoolSpec, agents: Sequence[AgentRecord]) -> PoolFacts:
+    """Return what is known of a pool without its pods."""
+    with system.database.read() as session:
+        pending = runs.pending_by_requirement(session, spec.name)
+        failures = decisions.pod_failures(session, spec.name, system.now().timestamp() - FAILURE_WINDOW)
+    available = [agent for agent in agents if agent.available]
+    stats, waiting = PoolStats.of(available), _waiting(pending, available)
+    return PoolFacts(
+        ready=len(available),
         free_apply=stats.free_apply,
         free_plan_only=stats.free_plan_only,
         used=stats.used,
+        reserved=stats.reserved,
         pending_plans=waiting[RunKind.PLAN],
         pending_applies=waiting[RunKind.PLAN_AND_APPLY],
         failures=tuple(failures),
         unmet=waiting[None],
     )
-    return decide(facts, spec.limits, now).desired > facts.current
 
 
 def _waiting(
