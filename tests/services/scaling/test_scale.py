@@ -330,12 +330,13 @@ def test_a_run_behind_one_that_got_the_last_slot_asks_for_an_agent(control: Cont
 
 def test_what_drains_is_no_reason_to_look_at_the_cluster(control: ControlPlane) -> None:
     control.workspace()
-    control.agent()
-    leaving = control.agent("default-2")
-    for _ in range(2):
+    leaving = control.agent()
+    for _ in range(3):
         control.submit(PLAN)
     control.slots.drain(leaving.name)
+    control.agent("default-2")
     control.pods.broken = True
+    assert control.slots.stats().running == 3
     assert not scale_for_waiting(control.system, "default")
 
 
