@@ -29,6 +29,9 @@ _SAFE = (
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph")
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 _EVERYTHING = "--depth=2147483647"  # as git itself says it, also of a shallow repository
+# What a run may have left in the cached repository that names programs, other servers or other repositories.
+_NOT_TRUSTED = ("config", "config.worktree", "commondir", "hooks", "info", "objects/info/alternates")
+_TRIES = 3  # of a ref that moves while it is fetched
 _COMMIT, _ABBREVIATED = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?"), re.compile(r"[0-9a-f]{4,63}")
 
 
@@ -68,24 +71,27 @@ def _check_out(
     local = _Git(execution, remote(str(repository), environment, {}), tree)
     # Outside of the cache: a damaged one must not look like a server that does not answer.
     found = _Git(execution, origin, execution.directory).find(wanted)
-    cached.make()
     try:
         commit = _brought(cached, local, found, wanted)
-    except PhaseFailed:
+    except (PhaseFailed, OSError):
         if not cached.was_there:
             raise
         execution.check()
         # The server has answered, so it may be the cache: a killed process, a full disk or a bad one leave it damaged.
         execution.log.write("The agent's copy of the repository can't be used, and is fetched anew.")
-        shutil.rmtree(repository)
+        _remove(repository)
         shutil.rmtree(tree, ignore_errors=True)
-        cached.make()
         commit = _brought(cached, local, found, wanted)
+    if commit is None:
+        raise cached.unknown(wanted)
     return commit
 
 
-def _brought(cached: _Cached, local: _Git, found: _Ref | None, wanted: str) -> str:
+def _brought(cached: _Cached, local: _Git, found: _Ref | None, wanted: str) -> str | None:
+    cached.make()
     commit = cached.commit(found, wanted)
+    if commit is None:
+        return None
     local.directory.mkdir(parents=True)
     local.do("init", "--quiet", "--template=")
     # The remote's name, so that submodules with relative URLs and the configuration's own git find it.
@@ -152,31 +158,35 @@ class _Cached(_Git):
     was_there = False
 
     def make(self) -> None:
-        """Make it, unless there is one."""
+        """Make it, or give the one that is there git's own configuration again."""
         self.was_there = self.directory.exists()
-        if not self.was_there:
-            self.directory.mkdir(parents=True)
-            self.do("init", "--quiet", "--bare", "--template=")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name in _NOT_TRUSTED:
+            _remove(self.directory / name)
+        self.do("init", "--quiet", "--bare", "--template=")
 
-    def commit(self, found: _Ref | None, wanted: str) -> str:
-        """Return the name of a commit that is here then, fetched unless it is here already."""
+    def commit(self, found: _Ref | None, wanted: str) -> str | None:
+        """Return the name of a commit that is here then, fetched unless it is here already; None for an unknown one."""
         known = found.object if found else wanted
         if _COMMIT.fullmatch(known) and (commit := self._resolve(known)):
             return commit
         if found:
-            return self._fetched(found.name)
+            return self._fetched(found)
         if _COMMIT.fullmatch(wanted) and self.run(*self._fetch(wanted)).code == 0:
             return self._resolve(wanted) or self._damaged()
         # A server may refuse a commit that no ref names, and every abbreviated one.
         self.execution.check()
         self.do(*_FETCH, _EVERYTHING, "--", self.remote.url, *_ALL)
-        if commit := self._resolve(wanted):
-            return commit
-        raise self.unknown(wanted)
+        return self._resolve(wanted) or None
 
-    def _fetched(self, name: str) -> str:
-        self.do(*self._fetch(name))
-        return self._resolve(_kept_as(name)) or self._damaged()
+    def _fetched(self, found: _Ref) -> str:
+        """Return the commit that the server has named, once it is here."""
+        for _ in range(_TRIES):
+            self.do(*self._fetch(found.name))
+            if commit := self._resolve(found.object):
+                return commit
+            found = self.find(found.name) or found
+        return self._damaged()
 
     def _fetch(self, name: str) -> tuple[str, ...]:
         complete = (self.directory / "FETCH_HEAD").exists() and not (self.directory / "shallow").exists()
@@ -189,6 +199,13 @@ class _Cached(_Git):
 
     def _damaged(self) -> str:
         raise unavailable(f"What was fetched from {self.remote.url} can't be read: check the agent's disk.")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _names(ref: str) -> tuple[str, ...]:

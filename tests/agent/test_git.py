@@ -8,9 +8,11 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.git import _Git
 from agent.git_remote import reached
 from tests.agent.conftest import Bench, unavailable
 from tests.agent.git_servers import HttpsServer, SshServer, over_https, over_ssh
@@ -138,7 +140,7 @@ class TestTheCache:
         bench.fetch(make_order(repository.source(), environment={"AWS_REGION": "eu"}, run="run-3", workspace="other"))
         assert len(cached(bench)) == 2
 
-    @pytest.mark.parametrize("damage", ["objects", "lock", "config"])
+    @pytest.mark.parametrize("damage", ["objects", "lock", "refs", "a file"])
     def test_is_made_anew_where_it_is_damaged(
         self, bench: Bench, make_order: Orders, repository: Repository, damage: str
     ) -> None:
@@ -152,12 +154,69 @@ class TestTheCache:
             case "lock":
                 (place / "shallow.lock").touch()
                 repository.commit('output "version" { value = "two" }\n')
-            case "config":
-                (place / "config").write_text("[[[")
+            case "refs":
+                shutil.rmtree(place / "refs")
+                (place / "refs").write_text("")
+            case "a file":
+                shutil.rmtree(place)
+                place.touch()
         module = bench.fetch(make_order(repository.source(), run="run-2"))
         assert (module / "main.tf").exists()
         assert "The agent's copy of the repository can't be used" in "\n".join(bench.lines.texts)
         assert bench.fetch(make_order(repository.source(), run="run-3"))
+
+    @pytest.mark.parametrize("plant", ["another server", "another common directory", "a program", "nonsense"])
+    def test_follows_nothing_that_a_run_has_planted_in_it(
+        self, bench: Bench, make_order: Orders, repository: Repository, tmp_path: Path, plant: str
+    ) -> None:
+        bench.fetch(make_order(repository.source()))
+        (place,) = cached(bench)
+        (tmp_path / "hostile").mkdir()
+        hostile = Repository(tmp_path / "hostile")
+        hostile.commit('output "version" { value = "hostile" }\n')
+        instead = f'[url "{hostile.path}"]\n insteadOf = {repository.path}\n'
+        match plant:
+            case "another server":
+                (place / "config").write_text((place / "config").read_text() + instead)
+            case "another common directory":
+                (hostile.path / "config").write_text((hostile.path / "config").read_text() + instead)
+                (place / "commondir").write_text(str(hostile.path))
+            case "a program":
+                (place / "objects/info/alternates").write_text(f"{hostile.path}/objects\n")
+                program = f"[core]\n alternateRefsCommand = touch {tmp_path}/ran;:\n"
+                (place / "config").write_text((place / "config").read_text() + program)
+            case "nonsense":
+                (place / "config").write_text("[[[")
+        repository.commit('output "version" { value = "two" }\n')
+        module = bench.fetch(make_order(repository.source(), run="run-2"))
+        assert '"two"' in (module / "main.tf").read_text()
+        assert not (tmp_path / "ran").exists()
+        assert "can't be used" not in "\n".join(bench.lines.texts)
+
+    def test_follows_a_ref_that_moves_while_it_is_fetched(
+        self, bench: Bench, make_order: Orders, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        find, moves = _Git.find, ['output "version" { value = "moved" }\n']
+
+        def then_move(git: _Git, wanted: str) -> Any:
+            found = find(git, wanted)
+            if moves:
+                repository.commit(moves.pop())
+            return found
+
+        monkeypatch.setattr(_Git, "find", then_move)
+        assert '"moved"' in (bench.fetch(make_order(repository.source())) / "main.tf").read_text()
+
+    @pytest.mark.parametrize("wanted", ["0" * 40, "0123456"])
+    def test_is_kept_where_no_such_commit_is_known(
+        self, bench: Bench, make_order: Orders, repository: Repository, wanted: str
+    ) -> None:
+        bench.fetch(make_order(repository.source()))
+        (place,) = cached(bench)
+        before = place.stat().st_ino
+        assert f"commit '{wanted}'" in unavailable(bench, make_order(repository.source(ref=wanted), run="run-2"))
+        assert place.stat().st_ino == before
+        assert "can't be used" not in "\n".join(bench.lines.texts)
 
     def test_is_bounded_and_forgets_what_is_unused_for_longest(
         self, bench: Bench, make_order: Orders, repository: Repository, tmp_path: Path
