@@ -44,9 +44,9 @@ class Phases:
     environment: Mapping[str, str] = field(repr=False)
     work_dir: Path
     prepared: PreparedDirectories
-    secret_dir: Path | None = None
-    fetch_state: Callable[[str], str | None] | None = None
-    git_cache_bytes: int = 0
+    secret_dir: Path | None
+    fetch_state: Callable[[str], str | None]
+    git_cache_bytes: int
 
     @property
     def cache(self) -> GitCache:
@@ -189,7 +189,7 @@ class Phases:
     def _change_state(self, step: StateStep, execution: Execution, terraform: Terraform) -> None:
         if step.unlock is not None:
             state_lock.end(terraform, step.unlock)
-        elif self.fetch_state is not None:
+        else:
             content = self.fetch_state(execution.order.run)
             state = rescued_states.decrypted(content, self.secret_dir, execution.directory)
             with state_lock.told(terraform):

@@ -83,13 +83,15 @@ class PreparedDirectories:
         self, execution: Execution, module: Path, command: Sequence[str], environment: Mapping[str, str]
     ) -> Preparation | None:
         """Return what is kept for a run, before anything was initialised; None where nothing can be."""
+        if not self._most:
+            return None
         order = execution.order
         try:
             about = order.workspace, order.state_path
             inputs = init_inputs.read(module, execution.source_tree, command, environment, about)
         except Unknown:
             return None
-        return Preparation(self, execution, module, inputs, environment) if self._most else None
+        return Preparation(self, execution, module, inputs, environment)
 
     def give(self, execution: Execution, module: Path, inputs: InitInputs) -> bool | None:
         """Put what is kept into a module; return whether its state is a local one. None where nothing is kept."""
@@ -97,7 +99,7 @@ class PreparedDirectories:
             found = self._prepared.get(inputs.digest)
             if found is None:
                 return None
-            if time.monotonic() - found.made_at <= found.seconds and self._given(execution, module, found):
+            if time.monotonic() - found.made_at <= found.seconds and self._given(execution, module, inputs, found):
                 found.used_at = time.monotonic()
                 return found.is_local
             self._remove(found)
@@ -125,14 +127,14 @@ class PreparedDirectories:
             if found := self._prepared.get(inputs.digest):
                 self._remove(found)
 
-    def _given(self, execution: Execution, module: Path, found: _Prepared) -> bool:
+    def _given(self, execution: Execution, module: Path, inputs: InitInputs, found: _Prepared) -> bool:
         if found.is_whole():
             self._packages.use(execution.directory, [tree.path for tree in found.linked])
             with suppress(OSError):  # a configuration may change it at this moment
                 _copy(found.path, module)
                 (module / _BACKEND).write_bytes(found.backend)
                 return True
-            shutil.rmtree(module / DATA, ignore_errors=True)
+            _take_back(module, inputs)
         execution.log.write("What an earlier init has made was changed since: it is not used again.")
         return False
 
@@ -218,15 +220,20 @@ class Preparation:
     def undo(self) -> None:
         """Take away what was given, for an ``init`` of this run's own."""
         self.directories.forget(self.inputs)
-        shutil.rmtree(self.module / DATA)
-        (self.module / LOCK_FILE).unlink(missing_ok=True)
-        if self.inputs.lock is not None:
-            (self.module / LOCK_FILE).write_bytes(self.inputs.lock)
+        _take_back(self.module, self.inputs)
 
 
 def _is_fixed(source: str) -> bool:
     """Whether a module's source means the same for ever: a part of the configuration, or a commit."""
     return source in ("", ".") or source.startswith(("./", "../")) or bool(_COMMIT.search(source))
+
+
+def _take_back(module: Path, inputs: InitInputs) -> None:
+    """Leave of what was put into a module what its source has."""
+    shutil.rmtree(module / DATA, ignore_errors=True)
+    (module / LOCK_FILE).unlink(missing_ok=True)
+    if inputs.lock is not None:
+        (module / LOCK_FILE).write_bytes(inputs.lock)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -102,14 +102,16 @@ class Terraform:
 
     def _has(self, state: Path) -> bool:
         """Whether the workspace's state holds the same; not known of long ones."""
-        pulled = self._run("state pull", keep_stdout=summary.SHORT).stdout
+        pulled = None
         try:
+            pulled = self._run("state pull", keep_stdout=summary.SHORT).stdout
             there, wanted = (json.loads(read_regular(path)) for path in (pulled, state))
             return all(there[name] == wanted[name] for name in ("resources", "outputs"))
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (PhaseFailed, OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
         finally:
-            pulled.unlink(missing_ok=True)
+            if pulled is not None:
+                pulled.unlink(missing_ok=True)
 
     def lock_probe(self, module: Path) -> str:
         """Return what a plan of another module prints as JSON that waits for no lock."""

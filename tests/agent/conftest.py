@@ -176,7 +176,7 @@ class Bench:
         settings = AgentSettings(pool=POOL, agent="agent-1", work_dir=self.work_dir)
         programs = self.programs or Programs((Installed(self.command),))
         environment = terraform_environment(settings, os.environ, LOGGER)
-        return Phases(programs, environment, self.work_dir, self.prepared, None, None, self.git_cache_bytes)
+        return Phases(programs, environment, self.work_dir, self.prepared, None, lambda _: None, self.git_cache_bytes)
 
     @cached_property
     def prepared(self) -> PreparedDirectories:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import pytest
 
 from agent import init_inputs, kept_trees
 from agent.execution import PhaseFailed
+from agent.init_inputs import LOCK_FILE
 from agent.provider_packages import locked
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.topologies import certificates
@@ -376,6 +378,34 @@ def test_nothing_is_kept_where_no_bytes_are_allowed(workspace: Workspace) -> Non
     assert workspace.initialises()
     assert workspace.initialises()
     assert workspace.package.is_relative_to(workspace.bench.work_dir / "runs/run-2")
+
+
+def test_nothing_is_read_where_no_bytes_are_allowed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror may hold thousands of packages."""
+    workspace.bench.kept_bytes = 0
+    monkeypatch.delattr(init_inputs, "read")
+    assert workspace.initialises()
+
+
+def test_the_sources_lock_file_stays_where_not_all_of_what_is_kept_can_be_given(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.plan()
+    lock(workspace)
+    of_the_source = workspace.configuration.path / ".terraform.lock.hcl"
+    of_the_source.write_text(of_the_source.read_text().replace('"h1:', '"h1:of another platform",\n"h1:', 1))
+    workspace.plan()
+    copy = shutil.copyfile
+
+    def fail(source: Any, target: Any, **facts: Any) -> Any:
+        if "prepared" in Path(source).parts and Path(target).name == LOCK_FILE:
+            raise OSError("full")
+        return copy(source, target, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", fail)
+        assert workspace.initialises()
+    assert "of another platform" in (workspace.module / LOCK_FILE).read_text()
 
 
 def test_a_next_process_begins_anew_and_keeps_what_a_plan_needs(workspace: Workspace) -> None:

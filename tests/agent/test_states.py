@@ -14,7 +14,7 @@ from agent.execution import PhaseFailed, locks_as
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.http_backend import HttpBackend, http_backend
 from workers.protocol.encryption import Keyring, new_key
-from workers.protocol.kinds import RunKind
+from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.messages import Order
 from workers.protocol.pool_secret import PoolSecret
 from workers.protocol.states import StateLock, StateStep, unpack
@@ -118,6 +118,18 @@ class TestAStateThatCanNotBeSaved:
         failed, _ = refused(bench, step(make_order, configuration, push="run-1"))
         assert "serial" in failed.text
         assert backend.states["/net"] == newer
+
+    def test_is_refused_in_terraforms_words_where_the_one_that_is_there_is_long(
+        self, bench: Bench, make_order: Any, configuration: Configuration, backend: HttpBackend, sent: Sent
+    ) -> None:
+        configuration.write(backend.block("net") + HOLDING)
+        _, execution = fails_to_save(bench, make_order(configuration.source), backend)
+        state = sent.read(execution.rescued)
+        long = {"long": {"value": "x" * 2**20, "type": "string"}}
+        backend.states["/net"] = {**state, "serial": state["serial"] + 1, "outputs": long}
+        sent.state = execution.rescued
+        failed, _ = refused(bench, step(make_order, configuration, push="run-1"))
+        assert (failed.reason, "serial" in failed.text) == (FailureReason.TERRAFORM_FAILED, True)
 
     def test_that_has_not_arrived_is_not_pushed(
         self, bench: Bench, make_order: Any, configuration: Configuration, backend: HttpBackend, sent: Sent

@@ -57,7 +57,8 @@ def test_what_holds_a_secret_says_nothing_of_it(holder: object) -> None:
 
 def test_an_agents_environment_is_not_told_either(tmp_path: Path) -> None:
     prepared = PreparedDirectories(tmp_path, most=0, seconds=0)
-    phases = Phases(Programs((Installed(("terraform",)),)), {"TOKEN": SECRET}, tmp_path, prepared)
+    programs = Programs((Installed(("terraform",)),))
+    phases = Phases(programs, {"TOKEN": SECRET}, tmp_path, prepared, None, lambda _: None, 0)
     assert SECRET not in f"{phases!r} {phases}"
 
 
