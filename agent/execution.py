@@ -118,6 +118,7 @@ class Execution:
         self.ended: tuple[int | None] | None = None  # the lasting command's exit code, once it has ended
         self.findings: dict[str, Any] = {}  # of the state: fields of the report of the phase's end
         self.rescued: str | None = None  # the state that Terraform could not save, encrypted
+        self.advice: tuple[str, ...] = ()  # about that state, as the error has it; and instead, if it can't be sent
         self._reported = self.redeemed
         self._lock = threading.Lock()
         self._child: Child | None = self.left

@@ -20,9 +20,10 @@ from redis.backoff import EqualJitterBackoff
 from structlog.typing import FilteringBoundLogger
 
 from agent.files import read_regular, write_atomically
+from agent.terraform import bounded
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import Lease, SlotState
-from workers.protocol.messages import PhaseFinished, Report
+from workers.protocol.messages import MAX_ERROR, PhaseFinished, Report
 from workers.slots.state_parcel import StateParcel
 
 REPEAT_AFTER = 3.0  # seconds: the control plane takes a report within one
@@ -33,6 +34,7 @@ _RETRY = EqualJitterBackoff(cap=1.0, base=1.0)  # seconds; agents that one outag
 class _Kept:
     report: PhaseFinished
     lease: Lease
+    advice: Sequence[str] = ()
     posted: bool = False
     sent_at: float = 0.0
     queued: bool = False
@@ -60,21 +62,20 @@ class Outbox:
         self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
         self._thread.start()
 
-    def keep(self, report: PhaseFinished, lease: Lease, state: str | None = None) -> None:
+    def keep(self, report: PhaseFinished, lease: Lease, state: str | None = None, advice: Sequence[str] = ()) -> None:
         """Put the report of a phase's end on disk; :meth:`post` sends it, and it is repeated from then on.
 
         So that is the first thing to do once an outcome is known: an agent that is killed later still reports it.
-        ``state``: the one that Terraform could not save, encrypted; it is sent before the report.
+        ``state``: the one that Terraform could not save, encrypted; it is sent before the report. ``advice``: what the
+        report's error says to do about it, and what it says instead where the state can't be sent.
         """
-        try:
-            if state is not None:
-                write_atomically(self._state_path(lease.token), state)
-            self._write(report, lease)
-        except OSError as error:
-            # Without a disk the report is lost only with the process.
-            self._logger.warning("report not stored", run=report.run, error=str(error))
+        kept = _Kept(report, lease, advice)
+        if state is not None:
+            self._store(report, self._state_path(lease.token), state)
+        # Without a disk the report is lost only with the process.
+        self._store(report, self._path(lease.token), json.dumps(_stored(kept)))
         with self._lock:
-            self._kept[lease.token] = _Kept(report, lease)
+            self._kept[lease.token] = kept
 
     def post(self, report: Report) -> None:
         """Send a report from another thread, as soon as the broker can be reached."""
@@ -123,7 +124,7 @@ class Outbox:
     def _try(self, report: Report) -> bool:
         kept = self._kept.get(report.token) if isinstance(report, PhaseFinished) else None
         try:
-            sent = self._with_state(report) if isinstance(report, PhaseFinished) else report
+            sent = self._with_state(report, kept) if isinstance(report, PhaseFinished) else report
             self._send(sent, kept is not None and kept.sent_at > 0)
         except Exception as error:  # noqa: BLE001 - no error of a connection may end this thread
             self._logger.warning("report not sent, trying again", type=report.type, error=str(error))
@@ -133,7 +134,7 @@ class Outbox:
                 kept.sent_at, kept.queued = time.monotonic(), False
         return True
 
-    def _with_state(self, report: PhaseFinished) -> PhaseFinished:
+    def _with_state(self, report: PhaseFinished, kept: _Kept | None) -> PhaseFinished:
         """Send the state that a report speaks of, before it; return the report, which says where there is none."""
         if report.rescued is None or not report.rescued.sent:
             return report
@@ -144,12 +145,15 @@ class Outbox:
             parcel.put(read_regular(self._state_path(report.token)).decode("ascii"))
         except (OSError, ValueError) as error:
             self._logger.warning("state that was not saved is not sent", run=report.run, error=str(error))
-            return report.model_copy(update={"rescued": report.rescued.model_copy(update={"sent": False})})
+            rescued = report.rescued.model_copy(update={"sent": False})
+            return report.model_copy(update={"rescued": rescued, "error": _of_unsent(report, kept)})
         return report
 
-    def _write(self, report: PhaseFinished, lease: Lease) -> None:
-        content = {"report": report.wire(), "lease": {"kind": lease.kind, "slot": lease.slot, "since": lease.since}}
-        write_atomically(self._path(lease.token), json.dumps(content))
+    def _store(self, report: PhaseFinished, path: Path, content: str) -> None:
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            self._logger.warning("report not stored", run=report.run, path=str(path), error=str(error))
 
     def _path(self, token: str) -> Path:
         return self._directory / f"{hashlib.sha256(token.encode()).hexdigest()[:32]}.json"
@@ -169,8 +173,23 @@ class Outbox:
         return found
 
 
+def _of_unsent(report: PhaseFinished, kept: _Kept | None) -> str | None:
+    """Return the error of a report whose state can't be sent."""
+    if kept is None or not kept.advice:
+        return report.error
+    told, instead = kept.advice
+    text = (report.error or "").removesuffix(told)
+    return bounded(f"{text.rstrip()}\n\n{instead}".lstrip(), MAX_ERROR)
+
+
+def _stored(kept: _Kept) -> dict[str, Any]:
+    lease = kept.lease
+    of_lease = {"kind": lease.kind, "slot": lease.slot, "since": lease.since}
+    return {"report": kept.report.wire(), "lease": of_lease, "advice": [*kept.advice]}
+
+
 def _kept(content: dict[str, Any]) -> _Kept:
     report, found = PhaseFinished.model_validate(content["report"]), content["lease"]
     kind, slot, since = RunKind(found["kind"]), found["slot"], found["since"]
     lease = Lease(report.run, kind, report.agent, slot, report.token, SlotState.RUNNING, since, redeemed=True)
-    return _Kept(report, lease, posted=True)
+    return _Kept(report, lease, tuple(map(str, content.get("advice", ()))), posted=True)

@@ -182,6 +182,7 @@ class Phases:
         sent = execution.rescued is not None
         execution.findings["rescued"] = RescuedState(bytes=kept.stat().st_size, sent=sent)
         advice = rescued_states.advice(execution, None if sent else kept)
+        execution.advice = tuple(map(execution.log.shown, (advice, rescued_states.advice(execution, kept))))
         execution.log.write(advice)
         room = MAX_ERROR - len(advice) - 2
         failure.text = f"{bounded(failure.text or '', room)}\n\n{advice}".strip()

@@ -227,7 +227,7 @@ class Agent:
                 "finished", outcome=finished.outcome, seconds=round(time.time() - execution.started_at, 2)
             )
             # On disk before all else that takes time: what is only in memory is lost with this process.
-            self.reports.keep(finished, execution.lease, execution.rescued)
+            self.reports.keep(finished, execution.lease, execution.rescued, execution.advice)
         if execution.order.phase is Phase.APPLY:
             self._apply.remove(execution)
         execution.log.close(_LOG_SECONDS)

@@ -267,7 +267,7 @@ class TestAReport:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(inner.agent.reports, "_write", full)
+        monkeypatch.setattr("agent.outbox.write_atomically", full)
         order = plane.order("run-1", configuration.source, kind=RunKind.PLAN)
         inner.execute(order)
         assert inner.finished(order).outcome == "succeeded"

@@ -90,6 +90,9 @@ class TestAStateThatCanNotBeSaved:
         assert "`terraslot state push run-1` saves it" in failed.text
         rescued = execution.findings["rescued"]
         assert (rescued.sent, rescued.bytes > 100) == (True, True)
+        kept = Path(order.state_path).with_name("net-run-1.errored.tfstate")
+        assert failed.text.endswith(execution.advice[0])
+        assert f"alone, as {kept}." in execution.advice[1]
         assert "terraform_data" not in execution.rescued
         state = sent.read(execution.rescued)
         assert len(state["resources"]) == 1
