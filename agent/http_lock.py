@@ -10,15 +10,18 @@ Imports nothing of the project, so that the program starts in an isolated Python
 import base64
 import json
 import os
+import signal
 import ssl
 import sys
 import tempfile
+import time
 import uuid
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 _SECONDS = 10
+_TRIES, _PAUSE = 3, 1.0  # to give a lock back; seconds between them
 _LONGEST = 100_000  # bytes
 _HELD = (409, 423)
 
@@ -66,14 +69,32 @@ class Backend:
 def main(record: str) -> None:
     """Print the holder of the lock as the server tells it; nothing where there is none."""
     backend = Backend(json.loads(Path(record).read_bytes())["backend"]["config"])
+    if not backend.get("unlock_address"):
+        sys.exit("a lock could not be given back")
     request = {"ID": str(uuid.uuid4()), "Operation": "look who holds the lock", "Who": "", "Created": None}
     lock = json.dumps(request).encode()
     status, answer = backend.ask("lock", lock)
     if status in _HELD:
         print(answer.decode(errors="replace"))  # noqa: T201 - the agent reads it
     elif status < 300:  # noqa: PLR2004 - success, as Terraform takes it
-        backend.ask("unlock", lock)
+        _give_back(backend, lock)
+
+
+def _give_back(backend: Backend, lock: bytes) -> None:
+    for attempt in range(_TRIES):
+        time.sleep(_PAUSE if attempt else 0)
+        try:
+            status, answer = backend.ask("unlock", lock)
+        except (OSError, HTTPException) as error:
+            why = str(error)
+            continue
+        if status < 300:  # noqa: PLR2004
+            return
+        why = f"{status} {answer.decode(errors='replace')}"
+    sys.exit(f"The lock {json.loads(lock)['ID']}, by which this agent has asked who holds it, may still be held: {why}")
 
 
 if __name__ == "__main__":
+    # A run that is stopped meanwhile would else end this between a lock and its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     main(sys.argv[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +13,10 @@ from typing import Any
 
 @dataclass
 class HttpBackend:
-    """A server of states, by path. ``full``: it takes no state.
+    """A server of states, by path. ``full``: it takes no state. ``unlock_failures``: so often it ends no lock.
 
-    ``locks``: who holds a state, as Terraform told it; ``held``: all locks that were taken.
+    ``locks``: who holds a state, as Terraform told it; ``held``: all locks that were taken. ``before_lock`` is called
+    before an answer to whoever asks for a lock.
     """
 
     url: str = ""
@@ -23,6 +24,8 @@ class HttpBackend:
     locks: dict[str, Any] = field(default_factory=dict)
     full: bool = False
     held: list[Any] = field(default_factory=list)
+    unlock_failures: int = 0
+    before_lock: Callable[[], None] = lambda: None
     refusals: dict[str, int] = field(default_factory=dict)
 
     def block(self, name: str) -> str:
@@ -88,11 +91,16 @@ def _handler(backend: HttpBackend) -> type[BaseHTTPRequestHandler]:  # noqa: C90
             held = backend.locks.setdefault(self.name, wanted)
             if held is wanted:
                 backend.held.append(wanted)
+            backend.before_lock()
             self.answer(200 if held is wanted else 423, held)
             backend.refused(self.name)
 
         def do_UNLOCK(self) -> None:
             self.content()
+            if backend.unlock_failures > 0:
+                backend.unlock_failures -= 1
+                self.answer(503)
+                return
             backend.locks.pop(self.name, None)
             self.answer(200)
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent import http_lock
 from agent.execution import PhaseFailed, locks_as
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.http_backend import HttpBackend, http_backend
@@ -33,7 +39,10 @@ def server() -> Iterator[HttpBackend]:
 def backend(server: HttpBackend) -> HttpBackend:
     server.states.clear()
     server.locks.clear()
+    server.held.clear()
     server.full = False
+    server.unlock_failures = 0
+    server.before_lock = lambda: None
     return server
 
 
@@ -196,6 +205,42 @@ class TestALock:
         for _ in range(2):
             assert bench.execute(step(make_order, configuration, unlock=DEAD[0])).outcome == "succeeded"
         assert backend.locks == {}
+
+    @staticmethod
+    def probe(tmp_path: Path, config: dict[str, str]) -> subprocess.Popen[str]:
+        """Start what asks an ``http`` backend who holds its lock."""
+        record = tmp_path / "record"
+        record.write_text(json.dumps({"backend": {"config": config}}))
+        argv = [sys.executable, "-I", http_lock.__file__, str(record)]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def addresses(backend: HttpBackend) -> dict[str, str]:
+        return {f"{name}address": f"{backend.url}/net" for name in ("", "lock_", "unlock_")}
+
+    @pytest.mark.parametrize(("failures", "left"), [(1, False), (99, True)])
+    def test_that_was_free_is_given_back_to_a_server_that_has_failed_once(
+        self, tmp_path: Path, backend: HttpBackend, failures: int, left: bool
+    ) -> None:
+        backend.unlock_failures = failures
+        probe = self.probe(tmp_path, self.addresses(backend))
+        printed, errors = probe.communicate(timeout=30)
+        (asked,) = backend.held
+        assert (printed, probe.returncode != 0, bool(backend.locks)) == ("", left, left)
+        assert (f"The lock {asked['ID']}" in errors) is left
+
+    def test_that_was_free_is_given_back_by_a_run_that_is_stopped(self, tmp_path: Path, backend: HttpBackend) -> None:
+        known: queue.Queue[int] = queue.Queue()
+        backend.before_lock = lambda: os.kill(known.get(timeout=30), signal.SIGINT)
+        probe = self.probe(tmp_path, self.addresses(backend))
+        known.put(probe.pid)
+        assert (probe.communicate(timeout=30), probe.returncode) == (("", ""), 0)
+        assert (len(backend.held), backend.locks) == (1, {})
+
+    def test_is_not_asked_for_where_it_could_not_be_given_back(self, tmp_path: Path, backend: HttpBackend) -> None:
+        probe = self.probe(tmp_path, {**self.addresses(backend), "unlock_address": ""})
+        probe.communicate(timeout=30)
+        assert backend.held == []
 
     def test_names_the_user_and_host_that_the_agent_reports(
         self, bench: Bench, make_order: Any, configuration: Configuration, backend: HttpBackend
