@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.execution import Execution
+from agent.files import read_regular, write_atomically
 from agent.locks import exclusive, free
 from agent.terraform_environment import deciding_servers
 
@@ -40,19 +41,20 @@ class GitCache:
                 yield place / _REPOSITORY
             finally:
                 with suppress(OSError):
-                    (place / _USED).touch()
+                    write_atomically(place / _USED, str(_size(place / _REPOSITORY)))
         self._make_room()
 
     def _make_room(self) -> None:
         """Remove repositories until the rest fits. One that is in use stays."""
         places = sorted(self._directory.iterdir(), key=_last_used)
-        sizes = {place: _size(place / _REPOSITORY) for place in places}
+        sizes = {place: _size_when_used(place) for place in places}
         for place in places:
             if sum(sizes.values()) <= self._most:
                 return
             with free(place) as is_free:
                 if is_free:
                     shutil.rmtree(place / _REPOSITORY, ignore_errors=True)
+                    shutil.rmtree(place, ignore_errors=True)  # with its lock, so after all that it guards
                     del sizes[place]
 
 
@@ -61,6 +63,14 @@ def _last_used(place: Path) -> float:
         return (place / _USED).stat().st_mtime
     except OSError:
         return 0
+
+
+def _size_when_used(place: Path) -> int:
+    """Return the bytes of a repository, as noted when it was used: to measure all would cost each run that fetches."""
+    try:
+        return max(0, int(read_regular(place / _USED)))
+    except (OSError, ValueError):
+        return _size(place / _REPOSITORY)
 
 
 def _size(directory: Path) -> int:

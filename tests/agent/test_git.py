@@ -14,10 +14,12 @@ import pytest
 
 from agent.git import _Git
 from agent.git_remote import reached
+from agent.locks import exclusive, free
 from tests.agent.conftest import Bench, unavailable
 from tests.agent.git_servers import HttpsServer, SshServer, over_https, over_ssh
 from tests.agent.test_source import SIMPLE, Repository
 from tests.topologies import certificates
+from tests.waiting import eventually
 from workers.protocol.messages import Order
 
 PASSWORD = "s@cret-password"
@@ -230,7 +232,51 @@ class TestTheCache:
         assert 3 <= len(used) <= 5
         bench.git_cache_bytes = 0
         bench.fetch(make_order(repository.source(), run="last"))
-        assert cached(bench) == []
+        assert list((bench.work_dir / "git").iterdir()) == []
+
+    def test_measures_only_what_a_run_has_used(
+        self, bench: Bench, make_order: Orders, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(repository.path, tmp_path / "other.git")
+        bench.fetch(make_order(repository.source()))
+        (first,) = cached(bench)
+        measured: list[str] = []
+        walk = os.walk
+
+        def walked(top: Path) -> Any:
+            measured.append(str(top))
+            return walk(top)
+
+        monkeypatch.setattr(os, "walk", walked)
+        bench.fetch(make_order(repository.source(url=str(tmp_path / "other.git")), run="run-2"))
+        (second,) = set(cached(bench)) - {first}
+        assert [path for path in measured if "/git/" in path] == [str(second)]
+        (first.parent / "used").write_text("nonsense")
+        bench.fetch(make_order(repository.source(url=str(tmp_path / "other.git")), run="run-3"))
+        assert str(first) in measured
+
+    def test_is_waited_for_though_it_is_removed_meanwhile(self, bench: Bench, make_order: Orders) -> None:
+        """Who waits and who comes later don't hold locks of two directories of one name."""
+        place, execution = bench.work_dir / "git" / "place", bench.execution(make_order({"type": "git", "url": "/x"}))
+        held, done = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            with exclusive(place, execution, "waiting"):
+                held.set()
+                done.wait(20)
+
+        with free(place) as is_free:
+            assert is_free
+            thread = threading.Thread(target=wait)
+            thread.start()
+            eventually(lambda: "waiting" in bench.lines.texts)
+            shutil.rmtree(place)
+        assert held.wait(20)
+        with free(place) as is_free:
+            assert not is_free
+        done.set()
+        thread.join()
+        execution.log.close(5)
 
     def test_is_used_by_one_run_at_a_time(self, bench: Bench, make_order: Orders, repository: Repository) -> None:
         failed: list[BaseException] = []
