@@ -84,7 +84,11 @@ def test_the_approval_that_a_workspace_requires_is_required_here_too(live: Live)
     run = live.ada.post("/runs", workspace="guarded", kind="plan_and_apply").json["run_id"]
     live.reaches(run, "apply_pending")
     assert live.ada.get(f"/runs/{run}").json["approval"] == "1 of 1 needed, of anybody but ada"
+    shown = {each["action"]: each["why"] for each in live.ada.get(f"/runs/{run}").json["actions"]}
     own = live.ada.post(f"/runs/{run}/confirm", attempt=1)
+    assert (own.problem, shown["discard"]) == (shown["confirm"], None)
+    viewer = program(live, Scope.READ).get(f"/runs/{run}").json["actions"]
+    assert {each["why"] for each in viewer} >= {"This needs the scope decide: its scopes are read."}
     assert (own.status, "ada has asked for it" in own.problem) == (403, True)
     assert live.bob.post(f"/runs/{run}/confirm", attempt=1).status == 200
     live.reaches(run, "succeeded")
@@ -150,6 +154,12 @@ def test_what_is_no_json_document_is_refused(live: Live) -> None:
 
 
 class TestWhoMayAsk:
+    def test_and_is_told_what_they_may(self, live: Live) -> None:
+        assert live.ada.get("/me").json == {"actor": "ada", "scopes": ["read", "run", "decide"], "refusal": None}
+        viewer = program(live, Scope.READ).get("/me").json
+        assert (viewer["scopes"], viewer["refusal"]) == (["read"], "its scopes are read")
+        assert live.nobody.get("/me").status == 401
+
     def test_nobody_who_is_not_known(self, live: Live) -> None:
         for client in (live.nobody, live.nobody.token("terraslot_guess"), live.nobody.token("")):
             for answer in (client.get("/runs"), client.post("/runs", workspace="api", kind="plan")):

@@ -38,7 +38,8 @@ _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
 _QUEUES = "queues of the runs that this transaction has locked"
 _NOTHING_MORE: Mapping[str, Any] = {}
-_NAMED_AT_MOST = 5  # runs in the error about a prefix of several
+_NAMED_AT_MOST = 5  # runs in the error about a prefix of several, and of those that another has waited for
+_LATEST = 50  # runs of a workspace among which those are looked for
 
 # Built once: that costs several times what SQLite takes to answer.
 NEXT = (
@@ -289,6 +290,15 @@ def recent(
     if before is not None:
         wanted = wanted.where(tuple_(Run.created_at, Run.id) < (before.created_at, before.id))
     return _all(session, wanted.order_by(Run.created_at.desc(), Run.id.desc()).limit(limit))
+
+
+def ended_between(session: Session, workspace: str, begin: datetime, end: datetime) -> list[str]:
+    """Return state-changing runs of a workspace that had started and ended in this time: of its latest before it."""
+    latest = select(Run.id, Run.finished_at).where(Run.workspace == workspace, Run.created_at <= end)
+    latest = latest.where(text(STATE_CHANGING), Run.agent.is_not(None))
+    of = latest.order_by(Run.created_at.desc()).limit(_LATEST).subquery()
+    ended = select(of.c.id).where(of.c.finished_at > begin, of.c.finished_at <= end).order_by(of.c.finished_at.desc())
+    return list(session.scalars(ended.limit(_NAMED_AT_MOST)))
 
 
 def runnable(

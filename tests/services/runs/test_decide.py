@@ -253,14 +253,14 @@ class TestAMessageThatIsDeliveredAgain:
         self, control: ControlPlane, message: Message, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run, _ = planned(control)
-        waiting, answers = decide._waiting, []
+        is_open, answers = decide._open, []
 
         def meanwhile(*arguments: Any) -> Any:
-            monkeypatch.setattr(decide, "_waiting", waiting)
+            monkeypatch.setattr(decide, "_open", is_open)
             answers.append(message(tasks.confirm, "m-1", run))
-            return waiting(*arguments)
+            return is_open(*arguments)
 
-        monkeypatch.setattr(decide, "_waiting", meanwhile)
+        monkeypatch.setattr(decide, "_open", meanwhile)
         assert message(tasks.confirm, "m-1", run) == answers[0]
 
     def test_is_a_refusal_or_a_cancel_as_well(self, control: ControlPlane, message: Message) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from workers.core.access import Scope
+from workers.core.access import Caller, Scope
 from workers.core.confirmation import DEFAULT_EXTENSION
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
@@ -25,13 +25,13 @@ from workers.protocol.plan_detail import PlanDetail
 from workers.services import workspaces
 from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolSlots, PoolView
-from workers.services.runs import locks, requests, waiting
+from workers.services.runs import details, requests, waiting
 from workers.services.runs import views as run_views
-from workers.services.runs.locks import LockView
+from workers.services.runs.details import RunDetails
 from workers.services.runs.logs import LogReader
 from workers.services.runs.requests import Decided
 from workers.services.runs.submit import RunRequest
-from workers.services.runs.views import EventView, RescuedView, RunFilter, RunView
+from workers.services.runs.views import EventView, RunFilter, RunView
 from workers.specs.workspaces import WorkspaceSpec
 
 # Seconds: until a run that no worker has taken is answered as accepted, and between two looks at a log that goes on.
@@ -102,18 +102,12 @@ class RunPage:
 
 
 @dataclass(frozen=True)
-class RunDetails:
-    """A run, with what it waits for beside a person, and what it still needs from people; None for nothing.
+class Me:
+    """Who asks, by which name, and for what that suffices; ``refusal``: why for no more."""
 
-    ``rescued_state``: a state that it could not save. ``state_lock``: the lock that it has met. ``unsaved_state``: a
-    warning that its workspace's state is not what another run has made of it.
-    """
-
-    run: RunView
-    approval: str | None
-    rescued_state: RescuedView | None
-    state_lock: LockView | None
-    unsaved_state: str | None
+    actor: str | None
+    scopes: list[Scope]
+    refusal: str | None
 
 
 @dataclass(frozen=True)
@@ -130,6 +124,13 @@ class PlanOfRun:
     run_id: str
     attempt: int
     plan: PlanDetail | None
+
+
+def _show_me(asked: Asked) -> Me:
+    caller = asked.caller
+    scopes = [scope for scope in Scope if scope in caller.scopes]
+    name = caller.actor.name if caller.actor else None
+    return Me(name, scopes, None if len(scopes) == len(Scope) else caller.refusal)
 
 
 def _list_runs(asked: Asked) -> RunPage:
@@ -177,15 +178,16 @@ def _run(asked: Asked) -> RunView:
 
 
 def _show_run(asked: Asked) -> RunDetails:
-    run = waiting.with_reason(asked.system, _run(asked))
-    database = asked.system.database
-    return RunDetails(
-        run,
-        run_views.approval(database, run),
-        run_views.rescued(database, run),
-        locks.shown(asked.system, run.run_id),
-        run_views.unsaved(database, run),
-    )
+    return details.of(asked.system, _run(asked), asked.caller.actor, _undecided(asked.caller))
+
+
+def _undecided(caller: Caller) -> str | None:
+    """Say why somebody may decide about no run; None where they may."""
+    try:
+        granted(caller, Scope.DECIDE)
+    except Refused as refused:
+        return refused.problem.detail
+    return None
 
 
 def _show_events(asked: Asked) -> list[EventView]:
@@ -252,6 +254,7 @@ def _look(path: str, summary: str, do: Any, answer: Any, **more: Any) -> Operati
 
 
 OPERATIONS = (
+    _look("/me", "Show who asks, and what they may do", _show_me, Me),
     _look("/runs", "List runs", _list_runs, RunPage, query=RunQuery),
     Operation(
         "submit", "POST", "/runs", "Enqueue a run", Scope.RUN, _submit, RunView, body=NewRun, status=HTTPStatus.CREATED,

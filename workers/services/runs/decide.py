@@ -15,7 +15,8 @@ import structlog
 from workers.core.approval import Approval, Origin
 from workers.core.confirmation import DEFAULT_EXTENSION, extended, remind_at
 from workers.core.errors import AgentGone, AgentSilent, ApprovalRefused, IllegalTransition, NoRescuedState, NotWaiting
-from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
+from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote
+from workers.core.verdicts import Verdict, unapproved, untimely
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT, CancelMode, CancelOutcome, Lease, SlotState
@@ -45,7 +46,7 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, origin: 
     """
     token, why = orders.new_token(), None
     with system.database.read() as session:
-        run = _waiting(_seen(runs.find(session, run_id), attempt), "confirmed")
+        run = _open(_seen(runs.find(session, run_id), attempt), Verdict.CONFIRM)
         pool = pools.get(session, run.pool)
         try:
             order = orders.make(system, session, run, Phase.APPLY, pool, slot=APPLY_SLOT, token=token)
@@ -72,7 +73,7 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, origin: 
 
 def discard(system: System, run_id: str, *, origin: Origin = _UNKNOWN) -> Run:
     """Refuse the plan of a waiting run. Raises :class:`NotWaiting` where the run does not wait for a person."""
-    run = _waiting(get(system, run_id), "discarded")
+    run = _open(get(system, run_id), Verdict.DISCARD)
     return _decided(freed(system, finish.end(system, run, RunEvent.DISCARDED, detail=origin.detail)), run)
 
 
@@ -84,9 +85,7 @@ def cancel(system: System, run_id: str, *, force: bool = False, origin: Origin =
     """
     mode = CancelMode.KILL if force else CancelMode.INTERRUPT
     while True:
-        run = get(system, run_id)
-        if run.status.is_over:
-            raise IllegalTransition(f"Run {run.id} is over already: it {run.status}.")
+        run = _open(get(system, run_id), Verdict.CANCEL)
         if run.status in EXECUTING:
             cancelled = _request_end(system, run, mode, origin)
         else:
@@ -119,7 +118,7 @@ def extend(system: System, run_id: str, *, seconds: float = DEFAULT_EXTENSION, o
 
     Raises :class:`NotWaiting` where the run does not wait for one, and :class:`InvalidRequest` for a time that is none.
     """
-    run, now = _waiting(get(system, run_id), "extended"), system.now()
+    run, now = _open(get(system, run_id), Verdict.EXTEND), system.now()
     until = extended(run.confirm_until or now, now, seconds)
     detail: EventDetail = {**origin.detail, "until": until.isoformat()}
     # The plan waits as it did before: the time since which it does is not touched.
@@ -190,15 +189,16 @@ def _approve(system: System, seen: Run, rules: Approval, origin: Origin) -> Run 
     """
     with system.database.begin() as session:
         lock_workspace_of(session, seen.id)
-        run = _waiting(_seen(runs.get(session, seen.id), seen.attempt), "confirmed")
+        run = _open(_seen(runs.get(session, seen.id), seen.attempt), Verdict.CONFIRM)
         given = runs.approved_by(session, run)
-        if (why := rules.refuse(run.actor, given, origin.actor)) is not None or origin.actor is None:
-            raise ApprovalRefused(f"Run {run.id} can't be confirmed: {why}.")
-        if rules.missing(run.actor, [*given, origin.actor.name]) == 0:
+        if (refusal := unapproved(rules, run.id, run.actor, given, origin.actor)) is not None:
+            raise refusal
+        name = origin.actor.name if origin.actor else ""  # rules that are required refuse nobody
+        if rules.missing(run.actor, [*given, name]) == 0:
             return None
         detail: EventDetail = {**origin.detail, "attempt": run.attempt}
         runs.remark(session, run, RunNote.APPROVED, now=system.now(), detail=detail)
-        log.info("run approved", run=run.id, actor=origin.actor.name)
+        log.info("run approved", run=run.id, actor=name)
         return run
 
 
@@ -254,9 +254,9 @@ def _seen(run: Run, attempt: int | None) -> Run:
     return run
 
 
-def _waiting(run: Run, verb: str) -> Run:
-    if run.status is not RunStatus.APPLY_PENDING:
-        raise NotWaiting(f"Run {run.id} can't be {verb}: it is {run.status}, not waiting for a confirmation.")
+def _open(run: Run, verdict: Verdict) -> Run:
+    if (refusal := untimely(verdict, run.id, run.status)) is not None:
+        raise refusal
     return run
 
 

@@ -69,6 +69,22 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
+class RunBrief:
+    """A run among others. ``destroys``: how many resources its plan destroys, those that it replaces included."""
+
+    run_id: str
+    workspace: str
+    kind: RunKind
+    status: RunStatus
+    actor: str | None
+    message: str | None
+    changes: dict[str, int | None]
+    destroys: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class EventView:
     """Something that happened to a run; ``status`` is the one it had from then on."""
 
@@ -202,6 +218,11 @@ def view(run: Run, waiting: str | None = None) -> RunView:
     cancelled = run.cancel_mode is not None
     given = {"outputs": run.outputs or {}, "options": run.options or {}, "plan_destroys": bool(run.changes_destroy)}
     return shown(RunView, run, run_id=run.id, cancel_requested=cancelled, waiting=waiting, **given)
+
+
+def brief(run: Run) -> RunBrief:
+    """Return a run as it is shown among others."""
+    return shown(RunBrief, run, run_id=run.id, destroys=run.changes_destroy or 0)
 
 
 def shown(view: type[View], record: object, **other: Any) -> View:
