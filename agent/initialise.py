@@ -27,8 +27,9 @@ def plan(terraform: Terraform, preparation: Preparation | None, file: Path, vari
 
 
 def _planned(terraform: Terraform, file: Path, variables: Path | None) -> bool:
-    with state_lock.told(terraform):
-        return terraform.plan(file, variables=variables)
+    return state_lock.waited_for(
+        terraform, lambda seconds: terraform.plan(file, variables=variables, lock_seconds=seconds)
+    )
 
 
 def _given(terraform: Terraform, preparation: Preparation) -> bool:

@@ -193,8 +193,7 @@ class Phases:
         else:
             content = self.fetch_state(execution.order.run)
             state = rescued_states.decrypted(content, self.secret_dir, execution.directory)
-            with state_lock.told(terraform):
-                terraform.push_state(state)
+            state_lock.waited_for(terraform, lambda seconds: terraform.push_state(state, lock_seconds=seconds))
 
     def _outputs(self, execution: Execution, terraform: Terraform, told: dict[str, Any] | None) -> dict[str, Any]:
         try:

@@ -10,19 +10,20 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent import http_lock
-from agent.execution import PhaseFailed, Stopped, locks_as
+from agent.execution import Execution, PhaseFailed, Stopped, locks_as
 from agent.files import is_inside, read_regular
 from agent.summary import SHORT
 from agent.terraform import Terraform
 from workers.protocol.kinds import FailureReason
 from workers.protocol.states import StateLock, lock_of
 
+R = TypeVar("R")
 NOT_TOLD = (
     "Who holds the lock is not known: this backend does not tell. What Terraform names as the lock's is this run's own "
     "request."
@@ -42,6 +43,30 @@ def told(terraform: Terraform) -> Iterator[None]:
         if _SUMMARY in failure.text:
             _tell(terraform, failure)
         raise
+
+
+def waited_for(terraform: Terraform, command: Callable[[int | None], R]) -> R:
+    """Run a command that takes the state's lock, and waits for a holder that may live: the order names dead ones.
+
+    ``command`` is told how many seconds it waits; None for as long as usual.
+    """
+    execution = terraform.execution
+    if execution.order.dead_holders:
+        try:
+            with told(terraform):
+                return command(0)
+        except PhaseFailed as failure:
+            if _SUMMARY not in failure.text or _is_of_a_dead_one(execution):
+                raise
+        execution.findings.pop("lock", None)
+        execution.log.write("Its holder may live: the lock is waited for.")
+    with told(terraform):
+        return command(None)
+
+
+def _is_of_a_dead_one(execution: Execution) -> bool:
+    lock: StateLock | None = execution.findings.get("lock")
+    return lock is not None and any(holder.holds(lock) for holder in execution.order.dead_holders)
 
 
 def _tell(terraform: Terraform, failure: PhaseFailed) -> None:

@@ -54,12 +54,15 @@ class Terraform:
         """Whether a command has failed for want of an ``init``. A configuration may say so as well."""
         return bool(_WANTS_INIT.search(failed.text))
 
-    def plan(self, plan: Path, *, variables: Path | None) -> bool:
-        """Write a plan file and return whether it holds anything to apply."""
+    def plan(self, plan: Path, *, variables: Path | None, lock_seconds: int | None = None) -> bool:
+        """Write a plan file and return whether it holds anything to apply.
+
+        ``lock_seconds``: for which a held lock is waited for; as long as usual by default.
+        """
         order = self.execution.order
         flags = ["-input=false", "-detailed-exitcode", f"-out={plan}", *planning_flags(order), *self._parallelism]
         flags += [f"-var-file={variables}"] if variables else []
-        flags += ["-lock=false"] if order.kind is RunKind.PLAN else self._lock_timeout("plan")
+        flags += ["-lock=false"] if order.kind is RunKind.PLAN else self._lock_timeout("plan", lock_seconds)
         return self._run("plan", *flags, good=(0, _PLAN_HAS_CHANGES)).code == _PLAN_HAS_CHANGES
 
     def show(self, plan: Path) -> tuple[Changes, dict[str, Any], dict[str, Any]]:
@@ -78,14 +81,15 @@ class Terraform:
         self._run("apply", *flags, str(plan), lasting=True, messages=messages)
         return None if messages.outputs is None else summary.outputs(messages.outputs)
 
-    def push_state(self, state: Path) -> None:
+    def push_state(self, state: Path, *, lock_seconds: int | None = None) -> None:
         """Make a state that was not saved the workspace's; nothing where it is already.
 
         Terraform refuses it where a newer one is there, or one of another lineage. It gives a state a new lineage where
         there was none, so that a repeated push is known by what the states hold.
         """
         try:
-            self._run("state push", f"-lock-timeout={LOCK_SECONDS}s", str(state))
+            seconds = LOCK_SECONDS if lock_seconds is None else lock_seconds
+            self._run("state push", f"-lock-timeout={seconds}s", str(state))
         except PhaseFailed:
             if not self._has(state):
                 raise
@@ -123,8 +127,10 @@ class Terraform:
         finally:
             finished.stdout.unlink(missing_ok=True)
 
-    def _lock_timeout(self, command: str) -> list[str]:
+    def _lock_timeout(self, command: str, seconds: int | None = None) -> list[str]:
         """Return the flag for how long a held lock is waited for, unless the workspace's environment says that."""
+        if seconds is not None:
+            return [f"-lock-timeout={seconds}s"]
         given = (self.environment.get(name, "") for name in ("TF_CLI_ARGS", f"TF_CLI_ARGS_{command}"))
         return [] if any("-lock-timeout" in each for each in given) else [f"-lock-timeout={LOCK_SECONDS}s"]
 

@@ -23,7 +23,7 @@ from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.messages import Order
 from workers.protocol.pool_secret import PoolSecret
-from workers.protocol.states import StateLock, StateStep, unpack
+from workers.protocol.states import DeadHolder, StateLock, StateStep, unpack
 
 HOLDING = 'resource "terraform_data" "first" { input = 1 }\n'
 DEAD = ("3b6c", "root@gone-1", "2026-11-26T10:00:00Z")
@@ -193,6 +193,40 @@ class TestALock:
         backend.lock("net", *DEAD)
         backend.free_after("net", 2)
         assert bench.execute(make_order(configuration.source)).changed
+
+    @pytest.fixture
+    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("agent.terraform.LOCK_SECONDS", 600)
+
+    @pytest.mark.usefixtures("_patient")
+    def test_of_a_holder_that_the_order_names_as_dead_is_not_waited_for(
+        self, bench: Bench, make_order: Any, configuration: Configuration, backend: HttpBackend, sent: Sent
+    ) -> None:
+        configuration.write(backend.block("net") + HOLDING)
+        _, execution = fails_to_save(bench, make_order(configuration.source), backend)
+        sent.state = execution.rescued
+        backend.lock("net", *DEAD)
+        taken = StateLock(id=DEAD[0], created=DEAD[2]).at or 0
+        dead = DeadHolder(who=DEAD[1], since=taken - 1, until=taken + 1)
+        push = {"run": "run-2", "kind": RunKind.PLAN, "options": {"state": StateStep(push="run-1")}}
+        for what in ({}, push):
+            failed, execution = refused(bench, make_order(configuration.source, dead_holders=(dead,), **what))
+            assert (execution.findings["lock"].id, "Error acquiring" in failed.text) == (DEAD[0], True)
+        assert not any("may live" in text for text in bench.lines.texts)
+
+    @pytest.mark.usefixtures("_patient")
+    def test_of_any_other_is_waited_for_though_somebody_died(
+        self, bench: Bench, make_order: Any, configuration: Configuration, backend: HttpBackend
+    ) -> None:
+        configuration.write(backend.block("net") + HOLDING)
+        backend.lock("net", *DEAD)
+        backend.free_after("net", 3)
+        taken = StateLock(id=DEAD[0], created=DEAD[2]).at or 0
+        dead = DeadHolder(who=DEAD[1], since=taken - 2, until=taken - 1)
+        execution = bench.execution(make_order(configuration.source, dead_holders=(dead,)))
+        finished = bench.execute(execution.order, execution)
+        assert (finished.changed, finished.lock) == (True, None)
+        assert any("may live: the lock is waited for" in text for text in bench.lines.texts)
 
     def test_is_ended_by_its_id_alone_and_twice(
         self, bench: Bench, make_order: Any, configuration: Configuration, backend: HttpBackend

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus
-from workers.core.state_locks import Executed, executed, holder, sentence
+from workers.core.state_locks import Executed, dead_holders, executed, holder, sentence
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.states import MAX_PACKED, StateLock, StateStep, lock_of, pack, unpack
 
@@ -85,6 +85,33 @@ def test_a_phase_whose_end_nobody_reported_is_told_apart() -> None:
     found = holder(lock(50), list(executed("r", late)))
     assert found is not None
     assert (found.silent, found.until) == (True, NOON + 100)
+
+
+def spans(*runs: list[Happened], gone: bool = False) -> list[tuple[float, float]]:
+    phases = [phase for number, run in enumerate(runs) for phase in executed(f"r{number}", run)]
+    return [(each.since - NOON, each.until - NOON) for each in dead_holders(phases, gone=lambda _: gone)]
+
+
+def test_nobody_who_may_live_is_told_as_dead() -> None:
+    late = [*LIFE, Happened(90, RunNote.END_NOT_REPORTED, RunStatus.APPLYING), LOST[-1]]
+    of_its_plan = (5, 15)  # by its agent's clock, which is 5 s behind, as far as one can tell
+    assert spans(LIFE) == [of_its_plan]
+    assert spans(late) == [of_its_plan]
+    assert spans(late, gone=True) == spans(LOST) == [of_its_plan, (35, 95)]
+
+
+def test_what_another_phase_of_the_same_name_may_have_locked_since_is_no_dead_ones() -> None:
+    second = started(70, RunNote.APPLY_STARTED, RunStatus.APPLYING)
+    assert spans(LOST, [second]) == [(5, 15), (35, 65)]
+    elsewhere = started(70, RunNote.APPLY_STARTED, RunStatus.APPLYING, who="root@other")
+    assert spans(LOST, [elsewhere]) == [(5, 15), (35, 95)]
+
+
+def test_a_dead_one_holds_what_it_has_locked_itself() -> None:
+    (_, dead) = dead_holders(list(executed("r", LOST)), gone=lambda _: False)
+    assert [dead.holds(lock(seconds)) for seconds in (34, 36, 94, 96)] == [False, True, True, False]
+    assert not dead.holds(lock(50, who="ana@laptop"))
+    assert not dead.holds(StateLock(id="1", who="root@vm", created="today"))
 
 
 def test_what_is_said_names_who_since_when_and_the_run() -> None:

@@ -12,6 +12,7 @@ from tests.system.conftest import HELD, HELLO, Cloud
 from tests.waiting import eventually
 from workers.core.errors import LockNotEnded, RunFailed
 from workers.core.lifecycle import RunStatus
+from workers.services import workspaces
 from workers.services.runs import locks, rescued, submit, waiting
 from workers.services.runs import views as run_views
 from workers.store import states as stored
@@ -52,12 +53,13 @@ def test_a_state_that_can_not_be_saved_holds_its_workspace_until_it_is_pushed(
     assert not cloud.system.redis.keys("*:state:*")
 
 
-def test_the_lock_of_a_dead_run_is_ended_and_no_other(cloud: Cloud, backend: HttpBackend) -> None:
+def test_the_lock_of_a_dead_run_is_not_waited_for_and_is_ended_and_no_other(cloud: Cloud, backend: HttpBackend) -> None:
+    """Other locks are waited for, here for ten minutes: longer than the test waits."""
     gate = cloud.gate()
     workspace = cloud.workspace(
         HELD + backend.block("locked"),
         auto_apply=True,
-        environment={"GATE": str(gate), "TF_CLI_ARGS_plan": "-lock-timeout=0s"},
+        environment={"GATE": str(gate), "TF_CLI_ARGS_plan": "-lock-timeout=600s"},
     )
     holding = cloud.apply(workspace)
     cloud.reach(holding, "APPLYING")
@@ -77,6 +79,9 @@ def test_the_lock_of_a_dead_run_is_ended_and_no_other(cloud: Cloud, backend: Htt
     assert "/locked" not in backend.locks
     assert cloud.apply(workspace).get(timeout=120)["status"] == "succeeded"
 
+    spec = workspaces.get(cloud.system, workspace)
+    hasty = {**spec.environment, "TF_CLI_ARGS_plan": "-lock-timeout=0s"}
+    workspaces.update(cloud.system, spec.model_copy(update={"environment": hasty}))
     backend.lock("locked", "f00", "ana@laptop", "2026-11-26T10:00:00Z")
     others = cloud.apply(workspace)
     with pytest.raises(RunFailed, match="No run of this system is known to hold that lock"):

@@ -8,13 +8,13 @@ it was taken.
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
 from workers.core.lifecycle import EXECUTING, EventDetail, RunNote, RunStatus
-from workers.protocol.states import StateLock
+from workers.protocol.states import DeadHolder, StateLock
 
 _HOST = 63  # characters that a pod's host name has of its pod's name
 _STARTED = (RunNote.PLAN_STARTED, RunNote.APPLY_STARTED)
@@ -38,6 +38,8 @@ class Executed:
     """A phase that an agent has begun: since when, by the agent's clock, and until when, by the control plane's.
 
     ``until`` is None while it executes. ``silent``: its agent has reported no end, and may execute it until it is gone.
+    ``behind``: seconds that the agent's clock seems to be behind; it is ahead of that, by as much as the report of the
+    start took.
     """
 
     run: str
@@ -47,6 +49,7 @@ class Executed:
     since: float
     until: float | None = None
     silent: bool = False
+    behind: float = 0.0
 
     @property
     def in_a_pod(self) -> bool:
@@ -66,7 +69,8 @@ def executed(run: str, events: Iterable[Event]) -> Iterator[Executed]:
             began = _ended(began, None, silent=True)
         locks_as, clock = detail.get("locks_as"), detail.get("clock")
         if event.event in _STARTED and event.status in EXECUTING and locks_as and clock is not None:
-            began = Executed(run, event.status, detail.get("agent") or "", locks_as, clock)
+            behind = event.at.timestamp() - clock
+            began = Executed(run, event.status, detail.get("agent") or "", locks_as, clock, behind=behind)
     if began is not None:
         yield began
 
@@ -83,8 +87,22 @@ def holder(lock: StateLock, phases: Sequence[Executed]) -> Executed | None:
     return None
 
 
+def dead_holders(phases: Sequence[Executed], *, gone: Callable[[Executed], bool]) -> Iterator[DeadHolder]:
+    """Yield whose locks of a state need not be waited for, as :func:`holder` would tell them. ``gone``: of silent ones.
+
+    A phase has taken none after its end by its own clock, nor what the next one may have taken that names itself so.
+    """
+    for phase in phases:
+        if phase.until is None or (phase.silent and not gone(phase)):
+            continue
+        next_ones = (each.since for each in phases if each.locks_as == phase.locks_as and each.since > phase.since)
+        until = min([phase.until - phase.behind, *next_ones])
+        if until > phase.since:
+            yield DeadHolder(who=phase.locks_as, since=phase.since, until=until)
+
+
 def _ended(phase: Executed, until: float | None, *, silent: bool) -> Executed:
-    return Executed(phase.run, phase.status, phase.agent, phase.locks_as, phase.since, until, silent)
+    return replace(phase, until=until, silent=silent)
 
 
 def sentence(lock: StateLock, holding: Executed | None, *, alive: bool) -> str:

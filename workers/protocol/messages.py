@@ -18,7 +18,7 @@ from workers.protocol.plan_detail import PlanDetail
 from workers.protocol.programs import NAMES, VERSION, Required
 from workers.protocol.run_options import OrderOptions
 from workers.protocol.sources import Environment, Source, Tagged, Variables
-from workers.protocol.states import RescuedState, StateLock
+from workers.protocol.states import DeadHolder, RescuedState, StateLock
 
 MAX_ERROR = 16_000
 MAX_OUTPUTS_BYTES = 64_000
@@ -50,7 +50,8 @@ class Order(_Message):
     names no remote backend; None where a pod has no lasting place for it. ``encrypted``: sensitive variables of the
     pool, the workspace and the run, for holders of the pool's payload key. ``options``: an agent of version 1 would
     ignore them, and is given no order that has any. ``terraform``: what the plan requires of its program; an apply has
-    the program of its plan. Only an agent that has named such a program is given such an order.
+    the program of its plan. Only an agent that has named such a program is given such an order. ``dead_holders``: for
+    whose lock on the state a plan does not wait; left out for agents of version 1, which wait.
     """
 
     run: RunId
@@ -70,6 +71,7 @@ class Order(_Message):
     interrupt_grace: float = Field(gt=0)
     state_path: str | None = None
     terraform: Required | None = None
+    dead_holders: tuple[DeadHolder, ...] = ()
 
 
 class CancelRequest(_Message):

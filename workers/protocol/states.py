@@ -58,6 +58,21 @@ class StateLock(Value):
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(\.\d{1,9})?(?: \+0000 UTC|Z)")
 
 
+class DeadHolder(Value):
+    """A phase whose processes are gone, and what its Terraform may have left locked: what ``who`` has locked then.
+
+    Both times by its host's clock, in seconds since the epoch.
+    """
+
+    who: str = Field(max_length=300)
+    since: float
+    until: float
+
+    def holds(self, lock: StateLock) -> bool:
+        """Whether it has taken a lock."""
+        return lock.who == self.who and lock.at is not None and self.since <= lock.at <= self.until
+
+
 class StateStep(Value):
     """What a run does to the state of its workspace, instead of planning. It needs no configuration but the backend.
 

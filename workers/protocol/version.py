@@ -19,6 +19,7 @@ OLDEST_AGENT = 1
 OPTIONS_SINCE = 2
 SOURCES_SINCE = 2  # archives, submodules, and keys for ssh
 PROGRAMS_SINCE = 2
+LOCKS_SINCE = 2  # whose lock is not waited for
 
 
 # Characters of an instance id. It stands in a record, of which no more than 1,000 are kept (lua/repair.lua).

@@ -4,17 +4,29 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
+from workers.core.lifecycle import RunStatus
 from workers.protocol.states import RescuedState, StateLock
 from workers.store import workspace_queue
 from workers.store.database import insert_if_new
 from workers.store.models import Base, RescuedStateRecord, Run, RunEventRecord, StateLockRecord
 
+# Runs of a workspace among which one that has left its state locked is looked for.
+_LATEST = 20
 PUSHED, GIVEN_UP = "pushed", "given up"
 _states = Base.metadata.tables["rescued_states"]
 _locks = Base.metadata.tables["state_locks"]
+_runs = Base.metadata.tables["runs"]
+_latest = (
+    select(_runs.c.status)
+    .where(_runs.c.workspace == bindparam("workspace"))
+    .order_by(_runs.c.created_at.desc())
+    .limit(_LATEST)
+    .subquery()
+)
+_MAY_BE_LOCKED = select(exists().where(_latest.c.status.in_((RunStatus.FAILED, RunStatus.CANCELLED))))
 
 
 def keep(session: Session, run: Run, found: RescuedState, content: str | None) -> None:
@@ -89,6 +101,11 @@ def end_lock(session: Session, workspace: str, lock: str, now: datetime) -> list
     for record in met:
         record.ended_at = now
     return [record.run for record in met]
+
+
+def may_be_locked(session: Session, workspace: str) -> bool:
+    """Whether one of the latest runs of a workspace has ended in a way that may have left its state locked."""
+    return bool(session.scalar(_MAY_BE_LOCKED, {"workspace": workspace}))
 
 
 def candidates(session: Session, workspace: str, statuses: Collection[str], limit: int) -> list[Run]:

@@ -36,7 +36,7 @@ Measure = Callable[[str], AbstractContextManager[None]]
 
 SAID = {
     "submit a plan, find it a slot and order it": Cost(4, 1, 1, 6),
-    "submit a plan_and_apply, find it a slot and order it": Cost(4, 1, 1, 7),
+    "submit a plan_and_apply, find it a slot and order it": Cost(4, 1, 1, 8),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 1, 1, 6),
     "confirm, and order the apply": Cost(5, 2, 1, 8),

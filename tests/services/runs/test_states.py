@@ -283,6 +283,36 @@ class TestALock:
         ended = run_views.events(control.system.database, run_views.view(control.run(met)))[-1]
         assert (ended.event, ended.detail) == ("state lock ended", {"by": ending.run})
 
+    def test_of_a_dead_run_is_not_waited_for_by_agents_that_know_how(
+        self, control: ControlPlane, agent: HandAgent
+    ) -> None:
+        control.submit()
+        planned = agent.work()
+        assert planned.dead_holders == ()
+        order = agent.order()
+        at = control.system.now().timestamp()
+        self.starts(control, agent, order, at - 60)
+        agent.finish(order, "failed", reason=FailureReason.AGENT_LOST, error="killed")
+        control.submit()
+        (dead,) = agent.work(outcome="failed", reason=FailureReason.TERRAFORM_FAILED, error="locked").dead_holders
+        assert (dead.who, dead.since, dead.until - dead.since < 60) == ("root@vm", at - 60, True)
+        assert control.submit(RunKind.PLAN).attempt == 1
+        assert agent.work(changed=False).dead_holders == ()
+
+        control.slots.deregister(agent.name, agent.instance_id)
+        older = HandAgent(control, "default-2", "life-1").register()
+        control.submit()
+        assert older.work(outcome="failed", reason=FailureReason.TERRAFORM_FAILED, error="locked").dead_holders == ()
+
+    def test_of_a_plan_whose_agent_died_is_not_waited_for_when_it_is_made_anew(
+        self, control: ControlPlane, agent: HandAgent
+    ) -> None:
+        run = control.submit().id
+        self.starts(control, agent, agent.order(), control.system.now().timestamp())
+        reports.agent_gone(control.system, POOL, agent.name, agent.instance_id, "killed")
+        again = control.agent("default-2").order()
+        assert (again.run, [each.who for each in again.dead_holders]) == (run, ["root@vm"])
+
     def test_of_a_living_run_or_of_anybody_else_is_not_ended(self, control: ControlPlane, agent: HandAgent) -> None:
         control.workspace("other", auto_apply=True)
         control.submit(workspace="other")

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from workers.core import state_locks as core
 from workers.core.errors import LockNotEnded
 from workers.core.lifecycle import EXECUTING
 from workers.core.state_locks import Executed, executed, holder, sentence
 from workers.protocol.kinds import RunKind
-from workers.protocol.states import StateLock, StateStep
+from workers.protocol.states import DeadHolder, StateLock, StateStep
 from workers.services.system import System
 from workers.store import runs, states
 from workers.store.database import Session
@@ -15,6 +16,7 @@ from workers.store.models import Run
 
 # Runs of a workspace among which the holder of a lock is looked for.
 _LATEST = 200
+_TOLD = 50  # of the phases that have left no process, the latest ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,24 @@ def shown(system: System, run_id: str) -> LockView | None:
 
 def met(system: System, session: Session, workspace: str, lock: StateLock) -> Met:
     """Return what is known of the holder of a lock on the state of a workspace."""
+    found = holder(lock, _phases(session, workspace))
+    alive = found is None or found.until is None or (found.silent and not _is_gone(system, session, found))
+    return Met(lock, found, alive)
+
+
+def dead_holders(system: System, session: Session, run: Run) -> tuple[DeadHolder, ...]:
+    """Return whose lock on its workspace's state a run that plans now does not wait for."""
+    if not _locks(run) or not (run.attempt or states.may_be_locked(session, run.workspace)):
+        return ()
+    found = _phases(session, run.workspace)
+    return tuple(core.dead_holders(found, gone=lambda phase: _is_gone(system, session, phase)))[-_TOLD:]
+
+
+def _phases(session: Session, workspace: str) -> list[Executed]:
+    """Return the phases that may have taken the lock of a workspace's state."""
     may_hold = [run for run in states.candidates(session, workspace, EXECUTING, _LATEST) if _locks(run)]
     happened = states.events(session, [run.id for run in may_hold])
-    found = holder(lock, [phase for run in may_hold for phase in executed(run.id, happened[run.id])])
-    pool = runs.get(session, found.run).pool if found else None
-    alive = found is not None and (found.until is None or (found.silent and _is_there(system, pool, found.agent)))
-    return Met(lock, found, alive or found is None)
+    return [phase for run in may_hold for phase in executed(run.id, happened[run.id])]
 
 
 def enter(system: System, session: Session, run: Run, found: Met) -> None:
@@ -103,5 +117,5 @@ def _locks(run: Run) -> bool:
     return run.kind is RunKind.PLAN_AND_APPLY or "state" in (run.options or {})
 
 
-def _is_there(system: System, pool: str | None, agent: str) -> bool:
-    return pool is not None and system.slots(pool).agent(agent) is not None
+def _is_gone(system: System, session: Session, phase: Executed) -> bool:
+    return system.slots(runs.get(session, phase.run).pool).agent(phase.agent) is None

@@ -18,10 +18,10 @@ from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
 from workers.protocol.run_options import OrderOptions
 from workers.protocol.sources import SSH_KEY, ArchiveSource, GitSource
-from workers.protocol.version import OLDEST_AGENT, OPTIONS_SINCE, SOURCES_SINCE
+from workers.protocol.version import LOCKS_SINCE, OLDEST_AGENT, OPTIONS_SINCE, SOURCES_SINCE
 from workers.services import local_states
 from workers.services.errors import explained, is_outage
-from workers.services.runs import rescued
+from workers.services.runs import locks, rescued
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.slots import order_queue
@@ -63,7 +63,9 @@ def make(
         workspace = workspace or workspaces.get(session, run.workspace)
         encrypted = variables.for_order(system, session, pool, workspace, run.encrypted)
         state = _state_path(system, session, run) if system.pods(pool).on_this_machine else None
-        return _order(run, phase, pool, workspace, slot=slot, token=token, encrypted=encrypted, state_path=state)
+        dead = locks.dead_holders(system, session, run) if phase is Phase.PLAN else ()
+        facts: dict[str, Any] = {"encrypted": encrypted, "state_path": state, "dead_holders": dead}
+        return _order(run, phase, pool, workspace, slot=slot, token=token, **facts)
     except Exception as error:
         if is_outage(error):
             raise
@@ -93,7 +95,14 @@ def send(system: System, run: Run, order: Order) -> None:
     The state that it is to push is sent before it.
     """
     rescued.hand_over(system, order, run.pool)
+    if order.dead_holders and not _knows_dead_holders(system, run):
+        order = order.model_copy(update={"dead_holders": ()})
     _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
+
+
+def _knows_dead_holders(system: System, run: Run) -> bool:
+    agent = system.slots(run.pool).agent(run.agent or "")
+    return agent is not None and agent.protocol >= LOCKS_SINCE
 
 
 def _order(run: Run, phase: Phase, pool: PoolSpec, workspace: WorkspaceSpec, **facts: Any) -> Order:
