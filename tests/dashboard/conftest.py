@@ -15,7 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.dashboard.browser import Eyes, chromium
 from tests.waiting import eventually
 from workers.app import build_app
 from workers.embedded import state
@@ -137,3 +139,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     system.celery.close()
     system.redis.close()
     terraslot("down")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def eyes(live: Live, browser: Browser) -> Eyes:
+    return Eyes(browser, live.port)

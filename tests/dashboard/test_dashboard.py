@@ -10,15 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, expect
 
+from tests.dashboard.browser import Eyes
 from tests.valkey_server import running_valkey
 from tests.waiting import eventually
 from workers.app import build_app
@@ -54,7 +56,14 @@ class Page:
         return json.loads(self.text)
 
 
-Get = Callable[..., Page]
+@dataclass(frozen=True)
+class Ask:
+    """Asks one dashboard for a page."""
+
+    port: int
+
+    def __call__(self, path: str, **headers: str) -> Page:
+        return get(self.port, path, **headers)
 
 
 def free_port() -> int:
@@ -74,7 +83,7 @@ def get(port: int, path: str, **headers: str) -> Page:
 
 
 @contextmanager
-def dashboard(home: Path, redis_url: str, *options: str, prefix: str = "") -> Iterator[Get]:
+def dashboard(home: Path, redis_url: str, *options: str, prefix: str = "") -> Iterator[Ask]:
     """Run a dashboard, and yield what asks it for a page; it ends by SIGTERM, at once and without a complaint."""
     port = free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TERRASLOT_", "FLOWER_"))}
@@ -83,7 +92,7 @@ def dashboard(home: Path, redis_url: str, *options: str, prefix: str = "") -> It
     with subprocess.Popen(program, env=kept | settings, cwd=home, stderr=subprocess.PIPE, text=True) as process:
         try:
             eventually(lambda: answers(process, port, f"{prefix}/healthcheck"), timeout=120)
-            yield lambda path, **headers: get(port, path, **headers)
+            yield Ask(port)
         finally:
             process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=20)
@@ -132,7 +141,7 @@ def close(system: System) -> None:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Get]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """A dashboard with basic authentication, of a populated system."""
     home = tmp_path_factory.mktemp("guarded")
     with running_valkey() as redis_url:
@@ -147,27 +156,6 @@ def test_flowers_authentication_guards_the_slots_like_its_own_pages(guarded, pat
     assert guarded(path).status == 401
     assert guarded(path, Authorization="Basic bWU6d3Jvbmc=").status == 401
     assert guarded(path, **PERSON).status == 200
-
-
-def test_the_page_shows_agents_with_three_slots_what_waits_and_why_the_pool_is_so_big(guarded) -> None:
-    page = " ".join(re.sub(r"<(?!script>)[^>]*>", " ", guarded("/slots", **PERSON).text).split())
-    for words in ("default-1", "net plan running for", "dns plan_and_apply running for", "idle", "1 → 2"):
-        assert words in page
-    assert re.search(r"run-2 web plan_and_apply 0 \d+s", page)
-
-
-def test_a_pool_that_can_not_be_read_is_shown_as_that_beside_the_others(guarded) -> None:
-    """F36."""
-    page = guarded("/slots", **PERSON).text
-    assert "unreadable" in page
-    assert "limits.max_agents: must be a whole number" in page
-    assert "local, 0 to 3 agents" in page
-
-
-def test_the_page_escapes_what_others_wrote(guarded) -> None:
-    page = guarded("/slots", **PERSON).text
-    assert HOSTILE not in page
-    assert page.count("&lt;script&gt;alert(") == 2
 
 
 def test_the_json_has_the_same_facts_for_programs(guarded) -> None:
@@ -207,24 +195,55 @@ def test_the_pools_are_among_flowers_metrics(guarded, line) -> None:
     assert line in guarded("/metrics", **PERSON).text.splitlines()
 
 
-def test_an_outage_is_told_on_the_page_and_ends_when_it_ends(tmp_path: Path) -> None:
+def test_the_page_shows_what_runs_what_waits_and_what_can_not_be_read_and_none_of_it_is_markup(
+    guarded: Ask, browser: Browser
+) -> None:
+    """F36."""
+    with Eyes(browser, guarded.port).at("/slots", "me") as page:
+        broken, pool = (page.get_by_role("region", name=f"Pool {name}") for name in ("broken", POOL))
+        expect(broken).to_contain_text("limits.max_agents: must be a whole number")
+        expect(pool).to_contain_text(f"status {HOSTILE}")
+        slots = pool.get_by_role("row").filter(has_text="default-1").locator(".slot")
+        expect(slots).to_contain_text(["dns plan and apply", "net plan", "idle"])
+        expect(pool.get_by_role("row").filter(has_text="run-2")).to_contain_text("web")
+
+
+def test_an_outage_is_told_on_the_page_which_keeps_what_it_showed_and_comes_back(
+    tmp_path: Path, browser: Browser
+) -> None:
     """Under a prefix of Flower's, so that the pages are seen to move with it."""
     port = free_port()
     redis_url = f"redis://127.0.0.1:{port}/0"
-    with dashboard(tmp_path, redis_url, "--url-prefix=ops", prefix="/ops") as ask:
-        no_tables = ask("/ops/slots")
+    with dashboard(tmp_path, redis_url, "--url-prefix=ops", prefix="/ops") as ask, ExitStack() as opened:
+        no_tables = ask("/ops/api/v1/pools")
         assert (no_tables.status, "`terraslot up`" in no_tables.text) == (503, True)
         with running_valkey(port):
             close(populated(tmp_path, redis_url))
-            eventually(lambda: ask("/ops/slots").status == 200)  # what was found is shared for a second
+            eventually(lambda: ask("/ops/api/v1/pools").status == 200)  # what was found is shared for a second
+            page = opened.enter_context(Eyes(browser, ask.port).at("/ops/slots", None, faults=("503",)))
+            expect(page.locator("#connection")).to_have_text("live")
         no_redis = eventually(lambda: (found := ask("/ops/slots.json")).status != 200 and found)
         assert (no_redis.status, no_redis.json["pools"]) == (503, [])
         assert redis_url in no_redis.json["error"]
-        assert redis_url in ask("/ops/slots").text
+        expect(page.locator("#connection")).to_contain_text(redis_url)
+        expect(page.get_by_role("region", name="Pool default")).to_contain_text("default-1")
         assert 'href="/ops/slots"' in ask("/ops/workers").text
         assert "terraslot_up 0.0" in ask("/ops/metrics").text
         assert ask("/ops/healthcheck").text == "OK"
         assert ask("/slots").status == 404
+        with running_valkey(port):
+            expect(page.locator("#connection")).to_have_text("live")
+            expect(page.get_by_role("region", name="Pool default")).not_to_contain_text("default-1")
+
+
+def test_nothing_but_what_this_server_sends_gets_into_a_page(guarded: Ask) -> None:
+    answer = guarded("/slots", **PERSON)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    inline = r"<script(?![^>]* src=)|\son\w+=|<style| style="
+    foreign = r"<(?:script|link|img)[^>]*(?:src|href)=\"(?:https?:)?//"
+    assert re.findall(f"{inline}|{foreign}", answer.text) == []
 
 
 def refusal(home: Path, *options: str, **variables: str) -> str:

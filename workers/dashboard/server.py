@@ -19,6 +19,7 @@ from tornado.options import Error as OptionError
 
 from workers.app import app
 from workers.dashboard.api.handler import rules
+from workers.dashboard.changes import Changes, Reader, stream
 from workers.dashboard.metrics import PoolMetrics
 from workers.dashboard.pages import Navigation, pages
 from workers.dashboard.shared_pools import SharedPools
@@ -74,6 +75,7 @@ def build(celery: Celery, of: System) -> Any:
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
     pools = SharedPools(of)
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
-    flower.add_handlers(r".*", [*pages(pools, prefix), *rules(of, pools, prefix)])
+    changes = stream(of, Changes(Reader(of, pools).look), prefix)
+    flower.add_handlers(r".*", [*pages(pools, prefix), changes, *rules(of, pools, prefix)])
     REGISTRY.register(PoolMetrics(pools))
     return flower

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, url
 
-from workers.core.access import Caller
+from workers.core.access import Caller, Scope
 from workers.dashboard import access
 from workers.dashboard.api.openapi import document
 from workers.dashboard.api.operation import Answered, Asked, Given, Operation
@@ -24,14 +24,14 @@ from workers.services.system import System
 
 log = structlog.get_logger(__name__)
 
-_ROOT = "/api/v1"
+ROOT = "/api/v1"
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _MOST_BYTES = 256_000  # of a body: four times what its largest field may have
 
 
 def rules(system: System, pools: SharedPools, prefix: str) -> list[Any]:
     """Return Tornado's rules for the API below a prefix of the dashboard."""
-    root = f"{prefix}{_ROOT}"
+    root = f"{prefix}{ROOT}"
     of: dict[str, dict[str, Operation]] = {}
     for operation in OPERATIONS:
         of.setdefault(operation.pattern, {})[operation.method] = operation
@@ -52,37 +52,18 @@ class Description(BaseHandler):  # type: ignore[misc]
         self.finish(json.dumps(document()))
 
 
-class Api(BaseHandler):  # type: ignore[misc]
-    """One path of the API, with an operation for each of its methods."""
+class ApiHandler(BaseHandler):  # type: ignore[misc]
+    """What all answers of the API have in common: who asks, and a problem instead of an answer."""
 
-    def initialize(self, system: System, pools: SharedPools, operations: Mapping[str, Operation]) -> None:
-        """Take what the path's operations work on."""
-        self._system = system
-        self._pools = pools
-        self._operations = operations
+    _system: System
 
     def check_xsrf_cookie(self) -> None:
-        """Leave that to :meth:`_answer`: what a token sends needs no cookie, and what a page sends comes from here."""
+        """Leave that to :meth:`caller_with`: a token needs no cookie, and what a page sends has to come from here."""
 
-    async def get(self, **named: str) -> None:
-        """Answer GET."""
-        await self._answer("GET", named)
-
-    async def post(self, **named: str) -> None:
-        """Answer POST."""
-        await self._answer("POST", named)
-
-    async def _answer(self, method: str, named: Mapping[str, str]) -> None:
+    async def answered(self, answer: Callable[[], Awaitable[None]]) -> None:
+        """Answer, or write the problem that keeps this from being answered."""
         try:
-            operation = self._operation(method)
-            asked = Asked(
-                self._system, self._pools, await self._caller(operation), dict(named), self._query(operation),
-                self._body(operation), self.request.headers.get("Idempotency-Key") if operation.takes_key else None,
-            )  # fmt: skip
-            if operation.streams:
-                await self._stream(operation, asked)
-            else:
-                self._write(operation, await asyncio.to_thread(operation.do, asked))
+            await answer()
         except StreamClosedError:
             return
         except HTTPError:
@@ -94,6 +75,66 @@ class Api(BaseHandler):  # type: ignore[misc]
                 refusal = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "The log of the dashboard has more of it.")
             self._refuse(refusal)
 
+    async def caller_with(self, scope: Scope) -> Caller:
+        """Return who asks, if that suffices; raises :class:`Refused`."""
+        if access.is_foreign(self):
+            raise Refused(HTTPStatus.FORBIDDEN, "This came from a page of another site.")
+        return access.granted(await asyncio.to_thread(access.caller, self, self._system), scope)
+
+    def head(self, media_type: str) -> None:
+        """Say what follows, and that nobody may keep it."""
+        self.set_header("Content-Type", media_type)
+        self.set_header("Cache-Control", "no-store")
+
+    def _refuse(self, refusal: Refused) -> None:
+        if self._headers_written:
+            self.request.connection.close()  # without its last chunk the answer is seen to be cut short
+            return
+        self.set_status(refusal.status)
+        self.head(MEDIA_TYPE)
+        if refusal.status is HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", 'Bearer realm="terraslot"')
+        if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
+            self.set_header("Retry-After", "5")
+        self.finish(json.dumps(refusal.problem.document()))
+
+    def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - the hook's signature is the library's
+        """Write what Tornado or Flower refuses as a problem, too."""
+        status = HTTPStatus(status_code)
+        self._refuse(Refused(status, access.SIGN_IN if status is HTTPStatus.UNAUTHORIZED else f"{status.phrase}."))
+
+
+class Api(ApiHandler):
+    """One path of the API, with an operation for each of its methods."""
+
+    def initialize(self, system: System, pools: SharedPools, operations: Mapping[str, Operation]) -> None:
+        """Take what the path's operations work on."""
+        self._system = system
+        self._pools = pools
+        self._operations = operations
+
+    async def get(self, **named: str) -> None:
+        """Answer GET."""
+        await self._answer("GET", named)
+
+    async def post(self, **named: str) -> None:
+        """Answer POST."""
+        await self._answer("POST", named)
+
+    async def _answer(self, method: str, named: Mapping[str, str]) -> None:
+        async def answer() -> None:
+            operation = self._operation(method)
+            asked = Asked(
+                self._system, self._pools, await self.caller_with(operation.scope), dict(named), self._query(operation),
+                self._body(operation), self.request.headers.get("Idempotency-Key") if operation.takes_key else None,
+            )  # fmt: skip
+            if operation.streams:
+                await self._stream(operation, asked)
+            else:
+                self._write(operation, await asyncio.to_thread(operation.do, asked))
+
+        await self.answered(answer)
+
     def _operation(self, method: str) -> Operation:
         if not self._operations:
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no {self.request.path}: see openapi.json.")
@@ -102,11 +143,6 @@ class Api(BaseHandler):  # type: ignore[misc]
             self.set_header("Allow", allowed)
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{self.request.path} takes {allowed}.")
         return self._operations[method]
-
-    async def _caller(self, operation: Operation) -> Caller:
-        if access.is_foreign(self):
-            raise Refused(HTTPStatus.FORBIDDEN, "This came from a page of another site.")
-        return access.granted(await asyncio.to_thread(access.caller, self, self._system), operation.scope)
 
     def _query(self, operation: Operation) -> Given:
         given: dict[str, Any] = {}
@@ -138,43 +174,22 @@ class Api(BaseHandler):  # type: ignore[misc]
         self.set_status(answered.status)
         if answered.location is not None:
             self.set_header("Location", f"{self._root}/{answered.location}")
-        self._head(_JSON)
+        self.head(_JSON)
         kind: Any = type(value.value) if isinstance(value, Answered) else operation.answer
         self.finish(_adapter(kind).dump_json(answered.value))
 
     async def _stream(self, operation: Operation, asked: Asked) -> None:
         adapter = _adapter(operation.answer)
-        self._head(_LINES)
+        self.head(_LINES)
         async for values in operation.do(asked):
             self.write(b"".join(adapter.dump_json(value) + b"\n" for value in values))
             await self.flush()
         await self.finish()
 
-    def _head(self, media_type: str) -> None:
-        self.set_header("Content-Type", media_type)
-        self.set_header("Cache-Control", "no-store")
-
-    def _refuse(self, refusal: Refused) -> None:
-        if self._headers_written:
-            self.request.connection.close()  # without its last chunk the answer is seen to be cut short
-            return
-        self.set_status(refusal.status)
-        self._head(MEDIA_TYPE)
-        if refusal.status is HTTPStatus.UNAUTHORIZED:
-            self.set_header("WWW-Authenticate", 'Bearer realm="terraslot"')
-        if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            self.set_header("Retry-After", "5")
-        self.finish(json.dumps(refusal.problem.document()))
-
     @property
     def _root(self) -> str:
         path: str = self.request.path
-        return path[: path.index(_ROOT) + len(_ROOT)]
-
-    def write_error(self, status_code: int, **about: Any) -> None:  # noqa: ARG002 - the hook's signature is the library's
-        """Write what Tornado or Flower refuses as a problem, too."""
-        status = HTTPStatus(status_code)
-        self._refuse(Refused(status, access.SIGN_IN if status is HTTPStatus.UNAUTHORIZED else f"{status.phrase}."))
+        return path[: path.index(ROOT) + len(ROOT)]
 
 
 @cache

@@ -1,0 +1,95 @@
+// Keeps a page true: one stream says what has changed, and the page looks at it again.
+
+import { Problem, root } from "./api.js";
+
+const LONGEST_PAUSE = 15_000; // milliseconds between two attempts to come back
+const connection = document.getElementById("connection");
+const problem = document.getElementById("problem");
+const content = document.getElementById("content");
+
+/**
+ * Call `look` now, and again whenever something changes that `concerns` it: `concerns({runs, pools, everything})` gets
+ * sets of ids and names. `look` reads and shows; what it throws is shown above the page, which keeps what it showed.
+ * Returns a function that looks at once.
+ */
+export function live(look, concerns = () => true) {
+  let busy = false;
+  let again = false;
+
+  async function renew() {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    do {
+      again = false;
+      await attempt(look);
+    } while (again);
+    busy = false;
+  }
+
+  follow((change) => {
+    if (change === null || concerns(change)) renew();
+  });
+  renew();
+  return renew;
+}
+
+async function attempt(look) {
+  try {
+    await look();
+    say(problem, null);
+    content.removeAttribute("aria-busy");
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    say(problem, error.message);
+  }
+}
+
+/** Show words, or hide their place; the same words are not read aloud again. */
+export function say(place, words) {
+  if (place.textContent !== (words ?? "")) place.textContent = words ?? "";
+  place.hidden = words === null;
+}
+
+/** Hand changes to `hear`, and null where anything may have changed meanwhile. A page that nobody sees has no stream. */
+function follow(hear) {
+  let source = null;
+  let pause = 500;
+  let timer = 0;
+
+  function open() {
+    if (source !== null || document.hidden) return;
+    source = new EventSource(`${root}/api/v1/changes`);
+    source.onmessage = ({ data }) => {
+      const change = JSON.parse(data);
+      pause = 500;
+      if (change.problem) return shown("lost", change.problem);
+      shown("live", "live");
+      hear(change.everything ? null : { ...change, runs: new Set(change.runs), pools: new Set(change.pools) });
+    };
+    source.onerror = () => {
+      close();
+      shown("lost", "The connection is lost: this is how it was.");
+      timer = window.setTimeout(open, pause);
+      pause = Math.min(pause * 2, LONGEST_PAUSE);
+    };
+  }
+
+  function close() {
+    window.clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", open);
+  open();
+}
+
+function shown(state, words) {
+  connection.dataset.state = state;
+  say(connection, words);
+}
