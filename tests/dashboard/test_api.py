@@ -116,7 +116,12 @@ def test_pools_workspaces_and_slots_are_shown(live: Live) -> None:
     assert "default" in [pool["name"] for pool in ada.get("/pools").json]
     assert ada.get("/pools/default").json["limits"]["max_agents"]
     assert ada.get("/workspaces/guarded").json["approval"]["four_eyes"] is True
-    assert {"api", "guarded"} <= {workspace["name"] for workspace in ada.get("/workspaces").json}
+    listed = ada.get("/workspaces?pool=default").json["workspaces"]
+    assert {"api", "guarded"} <= {workspace["name"] for workspace in listed}
+    seen = ada.get("/workspaces/guarded/overview").json
+    assert (seen["workspace"]["name"], seen["problem"]) == ("guarded", None)
+    counted = ada.get("/run-counts?workspace=guarded").json["counts"]
+    assert sum(counted.values()) == len(ada.get("/runs?workspace=guarded").json["runs"])
     assert {"pool", "slots", "pending", "agents"} == set(ada.get("/slots").json[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunEvent, RunStatus
@@ -104,3 +105,38 @@ def test_failures_of_pods_are_found_by_pool_and_time(database, now):
         decisions.record_pod_failure(session, "another", now, "pod", "it died")
         failures = decisions.pod_failures(session, "default", now.timestamp() - 600)
     assert failures == [now.timestamp() - 500, now.timestamp() - 100]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("chosen", "index"),
+    [
+        ({}, "ix_runs_recent"),
+        ({"workspace": "net"}, "ix_runs_workspace"),
+        ({"pool": "default"}, "ix_runs_pool"),
+        ({"actor": "ada"}, "ix_runs_recent"),
+        ({"statuses": [RunStatus.FAILED]}, "ix_runs_recent"),
+        ({"statuses": [RunStatus.PENDING, RunStatus.PLANNING]}, "ix_runs_unfinished"),
+    ],
+)
+def test_the_latest_runs_are_read_in_an_indexs_order_and_never_sorted(ledger, chosen, index):
+    with ledger.database.read() as session:
+        sent: list[tuple[str, tuple[object, ...]]] = []
+        event.listen(session.connection(), "before_cursor_execute", lambda *args: sent.append(args[2:4]))
+        runs.recent(session, limit=50, **chosen)
+        statement, parameters = sent[0]
+        steps = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        plan = " ".join(step.detail for step in steps)
+    assert index in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan, "only runs of one moment are sorted, by their ids"
+
+
+def test_runs_are_counted_by_status_all_that_go_on_and_the_latest_that_are_over(ledger):
+    for number in range(4):
+        ledger.add(f"old-{number}", PLAN, workspace=("net", "dns")[number % 2])
+        ledger.record(f"old-{number}", RunEvent.CANCELLED, RunStatus.PENDING)
+    ledger.add("first", PLAN)
+    with ledger.database.read() as session:
+        assert runs.counts(session, 100) == {RunStatus.CANCELLED: 4, RunStatus.PENDING: 1}
+        assert runs.counts(session, 2) == {RunStatus.CANCELLED: 1, RunStatus.PENDING: 1}
+        assert runs.counts(session, 100, workspace="dns") == {RunStatus.CANCELLED: 2}

@@ -310,6 +310,28 @@ class ScalingDecision(Base):
     __table_args__ = (sa.Index("ix_scaling_decisions_pool", "pool", "id"), sa.Index("ix_scaling_decisions_at", "at"))
 
 
+class PoolSample(Base):
+    """What a pool was from ``at`` on, for ``seconds``: of each number the largest that a cycle has seen.
+
+    ``ready`` agents accept runs, ``starting`` pods have not registered; ``running`` and ``reserved`` are slots,
+    ``waiting_*`` runs that lack nothing but a slot. Samples outlive their pool.
+    """
+
+    __tablename__ = "pool_samples"
+
+    pool: Mapped[str] = mapped_column(sa.String(63), primary_key=True)
+    seconds: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    ready: Mapped[int]
+    starting: Mapped[int]
+    running: Mapped[int]
+    reserved: Mapped[int]
+    waiting_plans: Mapped[int]
+    waiting_applies: Mapped[int]
+
+    __table_args__ = (sa.Index("ix_pool_samples_seconds", "seconds", "at"),)
+
+
 class PodFailure(Base):
     """A pod that failed or never registered, or could not be created: ``pod`` is empty then.
 
@@ -394,6 +416,7 @@ _partial("ix_runs_start", Run.pool, Run.kind, *START_ORDER, where=RUNNABLE)
 _partial("ix_runs_own_round", Run.workspace, Run.pool, Run.kind, Run.priority, Run.round, where=RUNNABLE)
 _partial("ix_runs_active", Run.pool, where=ACTIVE)
 _partial("ix_rescued_states_unsettled", RescuedStateRecord.workspace, where=UNSETTLED)
+_partial("ix_runs_unfinished", Run.created_at, where=UNFINISHED)
 _partial("ix_runs_undelivered", Run.finished_at, where=UNDELIVERED)
 sa.Index("uq_workspaces_state_directory", Workspace.state_directory, unique=True)
 sa.Index("uq_api_tokens_digest", ApiToken.digest, unique=True)

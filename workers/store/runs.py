@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from workers.core.errors import UnknownRun
-from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus, next_status
+from workers.core.lifecycle import OVER, EventDetail, RunEvent, RunNote, RunStatus, next_status
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
 from workers.protocol.plan_detail import PlanDetail
@@ -28,6 +28,7 @@ from workers.store.models import (
     START_ORDER,
     STATE_CHANGING,
     UNDELIVERED,
+    UNFINISHED,
     WAITING,
     Base,
     Run,
@@ -39,6 +40,7 @@ _ENTER = insert(Base.metadata.tables["run_events"])
 _QUEUES = "queues of the runs that this transaction has locked"
 _NOTHING_MORE: Mapping[str, Any] = {}
 _NAMED_AT_MOST = 5  # runs in the error about a prefix of several, and of those that another has waited for
+_UNFINISHED = text(UNFINISHED)
 _LATEST = 50  # runs of a workspace among which those are looked for
 
 # Built once: that costs several times what SQLite takes to answer.
@@ -278,18 +280,43 @@ def recent(
 
     None is for whatever there is. ``text`` is a part of a run's id, workspace, message or error, in whatever case.
     """
-    wanted = select(Run)
-    for column, value in ((Run.workspace, workspace), (Run.pool, pool), (Run.kind, kind), (Run.actor, actor)):
-        if value is not None:
-            wanted = wanted.where(column == value)
+    wanted = select(Run).where(*_chosen(workspace=workspace, pool=pool, kind=kind, actor=actor, text=text))
     if statuses is not None:
         wanted = wanted.where(Run.status.in_(statuses))
-    if text is not None:
-        searched = (Run.id, Run.workspace, Run.message, Run.error)
-        wanted = wanted.where(or_(*(column.icontains(text, autoescape=True) for column in searched)))
+        if not any(status.is_over for status in statuses):
+            wanted = wanted.where(_UNFINISHED)  # of which there is an index
     if before is not None:
         wanted = wanted.where(tuple_(Run.created_at, Run.id) < (before.created_at, before.id))
     return _all(session, wanted.order_by(Run.created_at.desc(), Run.id.desc()).limit(limit))
+
+
+def counts(session: Session, latest: int, **chosen: Any) -> dict[RunStatus, int]:
+    """Return how many runs have each status: all of those that are not over, of the others the ``latest`` ones.
+
+    ``chosen``: as for :func:`recent`, beside the status.
+    """
+    conditions = _chosen(**chosen)
+    unfinished = select(Run.status, func.count()).where(_UNFINISHED, *conditions).group_by(Run.status)
+    newest = select(Run.status).where(*conditions).order_by(Run.created_at.desc(), Run.id.desc()).limit(latest)
+    of = newest.subquery()
+    over = select(of.c.status, func.count()).where(of.c.status.in_(OVER)).group_by(of.c.status)
+    return {status: count for counted in (unfinished, over) for status, count in session.execute(counted)}
+
+
+def _chosen(
+    *,
+    workspace: str | None = None,
+    pool: str | None = None,
+    kind: RunKind | None = None,
+    actor: str | None = None,
+    text: str | None = None,
+) -> list[ColumnElement[bool]]:
+    equal = ((Run.workspace, workspace), (Run.pool, pool), (Run.kind, kind), (Run.actor, actor))
+    conditions = [column == value for column, value in equal if value is not None]
+    if text is not None:
+        searched = (Run.id, Run.workspace, Run.message, Run.error)
+        conditions.append(or_(*(column.icontains(text, autoescape=True) for column in searched)))
+    return conditions
 
 
 def ended_between(session: Session, workspace: str, begin: datetime, end: datetime) -> list[str]:

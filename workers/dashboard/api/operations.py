@@ -25,13 +25,14 @@ from workers.protocol.plan_detail import PlanDetail
 from workers.services import workspaces
 from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolSlots, PoolView
-from workers.services.runs import details, requests, waiting
+from workers.services.runs import details, of_workspaces, requests, waiting
 from workers.services.runs import views as run_views
 from workers.services.runs.details import RunDetails
 from workers.services.runs.logs import LogReader
+from workers.services.runs.of_workspaces import WorkspaceOverview, WorkspacePage
 from workers.services.runs.requests import Decided
 from workers.services.runs.submit import RunRequest
-from workers.services.runs.views import EventView, RunFilter, RunView
+from workers.services.runs.views import EventView, RunCounts, RunFilter, RunView
 from workers.specs.workspaces import WorkspaceSpec
 
 # Seconds: until a run that no worker has taken is answered as accepted, and between two looks at a log that goes on.
@@ -42,17 +43,31 @@ def _listed(given: Any) -> Any:
     return [given] if isinstance(given, str) else given  # what is given once stands alone in a query
 
 
-class RunQuery(Given):
-    """Which runs are listed, the newest first. ``before``: the id of the last run of the page before."""
+class CountQuery(Given):
+    """Which runs are counted."""
 
     workspace: str | None = None
     pool: str | None = None
-    status: Annotated[tuple[RunStatus, ...], BeforeValidator(_listed)] = ()
     kind: RunKind | None = None
     actor: str | None = None
     text: str | None = Field(default=None, max_length=200)
+
+
+class RunQuery(CountQuery):
+    """Which runs are listed, the newest first. ``before``: the id of the last run of the page before."""
+
+    status: Annotated[tuple[RunStatus, ...], BeforeValidator(_listed)] = ()
     before: str | None = None
     limit: int = Field(default=50, ge=1, le=500)
+
+
+class WorkspaceQuery(Given):
+    """Which workspaces are listed, by name. ``text``: a part of it; ``after``: the last one of the page before."""
+
+    text: str | None = Field(default=None, max_length=200)
+    pool: str | None = None
+    after: str | None = None
+    limit: int = Field(default=200, ge=1, le=1000)
 
 
 class LogQuery(Given):
@@ -142,6 +157,10 @@ def _list_runs(asked: Asked) -> RunPage:
     return RunPage(found, found[-1].run_id if len(found) == query.limit else None)
 
 
+def _count_runs(asked: Asked) -> RunCounts:
+    return run_views.counts(asked.system.database, RunFilter(**asked.query.model_dump()))
+
+
 def _submit(asked: Asked) -> Answered:
     run_id = asked.key or str(uuid.uuid4())
     if not RUN_ID.fullmatch(run_id):
@@ -220,9 +239,12 @@ def _decide(task: str, asked: Asked) -> Decided:
     return requests.decide(asked.system, task, _run(asked).run_id, asked.caller.actor, **given)
 
 
-def _list_workspaces(asked: Asked) -> list[WorkspaceSpec]:
-    found, _ = workspaces.every(asked.system)
-    return [spec.shown for spec in found]
+def _list_workspaces(asked: Asked) -> WorkspacePage:
+    return of_workspaces.every(asked.system, **asked.query.model_dump())
+
+
+def _show_overview(asked: Asked) -> WorkspaceOverview:
+    return of_workspaces.one(asked.system, asked.named["workspace"])
 
 
 def _show_workspace(asked: Asked) -> WorkspaceSpec:
@@ -260,6 +282,7 @@ OPERATIONS = (
         "submit", "POST", "/runs", "Enqueue a run", Scope.RUN, _submit, RunView, body=NewRun, status=HTTPStatus.CREATED,
         refusals=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), takes_key=True,
     ),
+    _look("/run-counts", "Count runs by status", _count_runs, RunCounts, query=CountQuery),
     _look("/runs/{run}", "Show a run", _show_run, RunDetails),
     _look("/runs/{run}/events", "List what happened to a run", _show_events, list[EventView]),
     _look("/runs/{run}/plan", "Show what a run's plan does with each resource", _show_plan, PlanOfRun),
@@ -268,8 +291,9 @@ OPERATIONS = (
     _decision(names.DISCARD, "discard", "Refuse the plan of a waiting run", Reason),
     _decision(names.CANCEL, "cancel", "End a run", Cancellation),
     _decision(names.EXTEND, "extend", "Let the plan of a waiting run wait longer", Extension),
-    _look("/workspaces", "List workspaces", _list_workspaces, list[WorkspaceSpec]),
-    _look("/workspaces/{workspace}", "Show a workspace", _show_workspace, WorkspaceSpec),
+    _look("/workspaces", "List workspaces", _list_workspaces, WorkspacePage, query=WorkspaceQuery),
+    _look("/workspaces/{workspace}", "Show a workspace's configuration", _show_workspace, WorkspaceSpec),
+    _look("/workspaces/{workspace}/overview", "Show a workspace and its runs", _show_overview, WorkspaceOverview),
     _look("/pools", "List pools", _list_pools, list[PoolView]),
     _look("/pools/{pool}", "Show a pool", _show_pool, PoolView),
     _look("/slots", "Show which run holds which slot", _list_slots, list[PoolSlots]),
