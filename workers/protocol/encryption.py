@@ -1,15 +1,19 @@
 """Values that only holders of a key can read: Fernet, as the ``cryptography`` package has it.
 
 At rest with the platform's keys (``TERRASLOT_ENCRYPTION_KEYS``), on the way to an agent with its pool's payload keys.
+The package takes 6 MB, and is loaded by what has a key: an agent without a sensitive variable needs none of it.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from typing import TYPE_CHECKING, Any
 
 from workers.protocol.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 
 class NoKey(InvalidRequest):
@@ -23,7 +27,7 @@ class Keyring:
         """Take the keys; ``name`` is what people know them by. Raises :class:`NoKey` for what is none."""
         self._name = name
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+            self._fernet = _fernet(keys) if keys else None
         except ValueError as error:
             raise NoKey(
                 f"{name} holds something that is no Fernet key: 32 bytes in URL-safe base64 are one."
@@ -43,8 +47,11 @@ class Keyring:
 
     def decrypt_bytes(self, encrypted: str) -> bytes:
         """Return bytes that were encrypted. Raises as :meth:`decrypt` does."""
+        fernet = self._ready()
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415 - see above
+
         try:
-            return self._ready().decrypt(encrypted.encode())
+            return fernet.decrypt(encrypted.encode())
         except InvalidToken:
             raise NoKey(
                 f"None of the keys in {self._name} decrypts a value that was encrypted before: add the key that did."
@@ -62,4 +69,12 @@ class Keyring:
 
 def new_key() -> str:
     """Return a new key."""
+    from cryptography.fernet import Fernet  # noqa: PLC0415 - see above
+
     return Fernet.generate_key().decode()
+
+
+def _fernet(keys: Sequence[str]) -> MultiFernet:
+    from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - see above
+
+    return MultiFernet([Fernet(key) for key in keys])
