@@ -12,6 +12,8 @@ from pathlib import Path
 from workers.core.lifecycle import ENDINGS, MEANINGS, TRANSITIONS, RunStatus
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.dashboard.api.operations import OPERATIONS
+from workers.dashboard.metrics import GAUGES
+from workers.metrics import METRICS
 from workers.protocol.kinds import FailureReason
 
 ROOT = Path(__file__).parents[1]
@@ -76,10 +78,21 @@ def api_operations() -> str:
     return "\n".join(["| request | what it does | scope |", "| --- | --- | --- |", *rows])
 
 
+def metrics() -> str:
+    """Return all metrics as a table: what workers count and time, then what Flower reads."""
+    counted = [(each.name, each.kind, each.labels, each.says) for each in METRICS]
+    read = [(name, "gauge", labels, says) for name, (says, labels) in GAUGES.items()]
+    rows = [
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {says} |"
+        for name, kind, labels, says in [*counted, *read]
+    ]
+    return "\n".join(["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
 def reference_page() -> str:
     """Return docs/reference.md with its generated tables."""
     with_pools = renewed((ROOT / "docs/reference.md").read_text(encoding="utf-8"), "pool", pool_fields())
-    return renewed(with_pools, "api", api_operations())
+    return renewed(renewed(with_pools, "api", api_operations()), "metrics", metrics())
 
 
 def architecture_page() -> str:

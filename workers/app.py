@@ -139,4 +139,11 @@ def _configure_logging(**_: Any) -> None:
     configure(settings().log_level, settings().log_format)
 
 
+@signals.worker_init.connect
+def _serve_metrics(**_: Any) -> None:
+    from workers import metrics  # noqa: PLC0415 - only a worker serves its process's metrics
+
+    metrics.serve(settings().metrics_address, settings().metrics_port)
+
+
 app = build_app("terraslot", [*names.REQUEST_QUEUES, names.CLUSTER_QUEUE], ["workers.tasks"])

@@ -20,7 +20,7 @@ from itertools import chain
 
 import structlog
 
-from workers import logs
+from workers import logs, metrics
 from workers.protocol.errors import Damaged, TerraslotError
 from workers.services.errors import is_outage, isolate
 from workers.services.runs.undeliverable import receive, receive_together
@@ -109,6 +109,7 @@ def main() -> int:
 
         logs.configure(settings().log_level, settings().log_format)
         reader = Reader(without_pods(settings(), app))
+        metrics.serve(settings().metrics_address, settings().metrics_port)
     except TerraslotError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2

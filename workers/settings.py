@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     whom the agents of local pools run, where root starts this system. ``instance`` tells the control plane from
     others in its namespace. ``actor``: who uses the command line, unless its account says so. ``terraform``,
     ``terraform_versions``, ``init_cache_*`` and ``git_cache_bytes`` are given to local agents. ``log_format``
-    is ``console`` or ``json``.
+    is ``console`` or ``json``. ``metrics_port``: where a worker serves its metrics, at ``metrics_address``; 0: nowhere.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")
     actor: str = ""
     dashboard_read_only: bool = False
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    metrics_address: str = "127.0.0.1"
     cycle_seconds: float = Field(default=30, gt=0)
     dispatch_seconds: float = Field(default=10, gt=0)
     heartbeat_seconds: float = Field(default=5, gt=0)

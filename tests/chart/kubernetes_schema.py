@@ -15,6 +15,8 @@ OLDEST, NEWEST = "1.29", "1.36"
 # Objects of operators that the release need not have; their form is held to what the operators' documentation says.
 FOREIGN = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
     ("keda.sh/v1alpha1", "ScaledObject"),
     ("keda.sh/v1alpha1", "TriggerAuthentication"),
 }

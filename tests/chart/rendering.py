@@ -67,9 +67,13 @@ EVERYTHING: Object = {
         "watchNodes": True,
         "serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"},
     },
-    "networkPolicies": {"flowerFrom": [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]},
+    "networkPolicies": {
+        "flowerFrom": [{"namespaceSelector": {"matchLabels": {"team": "web"}}}],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "prometheus"}}}],
+    },
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "rules": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True},
     },
     "valkey": {"storage": {"className": "fast"}},

@@ -1,63 +1,112 @@
-"""Prometheus is led to the metrics, and the Grafana dashboard asks for what is there."""
+"""Prometheus is led to the metrics, and the Grafana dashboard and the alerts ask for what is there."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 
 import pytest
-from celery import Celery
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import Metric
+import yaml
 
-from tests.chart.rendering import CHART, EVERYTHING, NAME, Object, containers, one, pods, render
-from workers.dashboard.metrics import PoolMetrics
-from workers.dashboard.shared_pools import SharedPools
-from workers.services.pools import manage as pools
-from workers.services.system import build
-from workers.settings import Settings
-from workers.specs.pools import PoolSpec
+from tests.chart.rendering import CHART, EVERYTHING, NAME, Object, containers, one, pods, render, variables
+from workers import metrics
+from workers.core.lifecycle import RunStatus
+from workers.dashboard.metrics import GAUGES
+from workers.protocol.kinds import RunKind
 
 _SELECTOR = re.compile(r"\b(terraslot_\w+)(?:\{([^}]*)\})?")
+_OF_PROMETHEUS = {"le"}
+# The words that labels have beside the names of pools and queues.
+_VALUES = {
+    "cause": {"slot", "workspace"},
+    "how": {"stored", "repeated", "given up"},
+    "kind": set(RunKind),
+    "limit": {"min", "max"},
+    "outcome": {"done", "failed", "succeeded", "cancelled"},
+    "state": {"running", "reserved", "idle", "available", "draining", "silent"},
+    "status": {status.value for status in RunStatus if status.holds_slot},
+}
 
 
-@pytest.fixture
-def metrics(redis_url: str, tmp_path: Path) -> dict[str, Metric]:
-    """What the control plane says of a pool."""
-    system = build(Settings(home=tmp_path, redis_url=redis_url), Celery(set_as_current=False))
-    system.database.migrate()
-    pools.ensure(system, PoolSpec(name="default"))
-    registry = CollectorRegistry()
-    registry.register(PoolMetrics(SharedPools(system)))
-    found = {metric.name: metric for metric in registry.collect()}
-    system.database.dispose()
-    system.redis.close()
+@cache
+def _labels() -> dict[str, set[str]]:
+    """The labels of everything that can be asked for: what a live system exposes is compared with it elsewhere."""
+    found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
+    for each in metrics.METRICS:
+        parts = ("_bucket", "_sum", "_count") if each.kind == "histogram" else ("",)
+        found |= {
+            f"{each.name}{part}": {*each.labels, *(_OF_PROMETHEUS if part == "_bucket" else ())} for part in parts
+        }
     return found
 
 
-def _expressions() -> Iterator[str]:
+def _dashboard() -> Iterator[str]:
     dashboard = json.loads((CHART / "dashboards" / "terraslot.json").read_text())
     for panel in dashboard["panels"]:
-        yield from (target["expr"] for target in panel["targets"])
+        yield from (target["expr"] for target in panel.get("targets", []))
     yield from (each["definition"] for each in dashboard["templating"]["list"] if "definition" in each)
 
 
-def test_the_dashboard_asks_for_metrics_labels_and_values_that_there_are(metrics: dict[str, Metric]) -> None:
-    for expression in _expressions():
-        for name, matchers in _SELECTOR.findall(expression):
-            samples = metrics[name].samples
-            for label, value in re.findall(r'(\w+)="([^"]*)"', matchers):
-                assert value in {sample.labels[label] for sample in samples}, expression
-            for label in re.findall(r"(\w+)=~", matchers) + re.findall(r"by \((\w+)\)", expression):
-                assert all(label in sample.labels for sample in samples), expression
+def _alerts() -> list[Object]:
+    [group] = yaml.safe_load((CHART / "alerts" / "terraslot.yaml").read_text())["groups"]
+    return list(group["rules"])
 
 
-def test_the_dashboard_shows_every_metric_of_the_pools(metrics: dict[str, Metric]) -> None:
-    asked = {name for expression in _expressions() for name, _ in _SELECTOR.findall(expression)}
+@pytest.mark.parametrize("expression", [*_dashboard(), *(alert["expr"] for alert in _alerts())])
+def test_dashboard_and_alerts_ask_for_metrics_labels_and_values_that_there_are(expression: str) -> None:
+    asked = _SELECTOR.findall(expression)
+    assert asked
+    for name, matchers in asked:
+        for label, value in re.findall(r'(\w+)="([^"]*)"', matchers):
+            assert label in _labels()[name]
+            assert value in _VALUES[label]
+        assert set(re.findall(r"(\w+)=~", matchers)) <= _labels()[name]
+        for by in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+            assert {label.strip() for label in by.split(",")} <= _labels()[name]
 
-    assert asked == metrics.keys()
+
+def test_the_dashboard_shows_every_metric() -> None:
+    asked = {re.sub("_(bucket|count)$", "", name) for each in _dashboard() for name, _ in _SELECTOR.findall(each)}
+
+    assert asked == {each.name for each in metrics.METRICS} | GAUGES.keys()
+
+
+def test_every_alert_says_what_happens_and_what_to_do_about_what_it_names() -> None:
+    for alert in _alerts():
+        said = alert["annotations"]
+        assert said.keys() == {"summary", "description"}
+        assert alert["labels"]["severity"] in ("warning", "critical")
+        labels = set(re.findall(r"\$labels\.(\w+)", json.dumps(said)))
+        if "by (" in alert["expr"]:
+            assert labels <= set(re.findall(r"by \((\w+)\)", alert["expr"]))
+        else:
+            assert labels <= set.union(*(_labels()[name] for name, _ in _SELECTOR.findall(alert["expr"])))
+
+
+def test_prometheus_loads_the_alerts_as_they_are() -> None:
+    found = one(render(EVERYTHING), "PrometheusRule", f"{NAME}-alerts")
+
+    assert found["metadata"]["labels"]["release"] == "prometheus"
+    assert [alert["alert"] for alert in found["spec"]["groups"][0]["rules"]] == [alert["alert"] for alert in _alerts()]
+
+
+def test_prometheus_is_led_to_the_port_at_which_each_worker_serves_what_it_counts() -> None:
+    objects = render(EVERYTHING)
+    monitor = one(objects, "PodMonitor", f"{NAME}-workers")
+    [endpoint], wanted = monitor["spec"]["podMetricsEndpoints"], monitor["spec"]["selector"]
+
+    [components] = [each["values"] for each in wanted["matchExpressions"]]
+    serving = {}
+    for component, pod in pods(objects):
+        [container, *_] = containers(pod)
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        if endpoint["port"] in ports:
+            serving[component] = pod
+            assert variables(container)["TERRASLOT_METRICS_PORT"]["value"] == str(ports[endpoint["port"]])
+    assert set(components) == serving.keys() == {"control", "cluster", "reports"}
+    assert all(_selects(wanted["matchLabels"], pod) for pod in serving.values())
 
 
 def test_grafana_finds_the_dashboard_and_reads_it() -> None:

@@ -22,7 +22,7 @@ from workers.cluster.kubernetes.manifest import pod_manifest
 from workers.specs.kubernetes import KubernetesSpec
 from workers.specs.pools import PoolSpec
 
-REDIS, POSTGRESQL, FLOWER, API, WEB, DNS = 6379, 5432, 5555, 6443, 443, 53
+REDIS, POSTGRESQL, FLOWER, METRICS, API, WEB, DNS = 6379, 5432, 5555, 9464, 6443, 443, 53
 _DNS_SERVER = Place("kube-system", (("k8s-app", "kube-dns"),))
 _ELSEWHERE = Place("elsewhere", (("app.kubernetes.io/instance", RELEASE), ("team", "web")))
 _INTERNET, _INTRANET, _METADATA = (
@@ -104,6 +104,16 @@ def test_agents_accept_no_connections_and_other_parts_only_named_ones() -> None:
     for name, port in (("valkey", REDIS), ("postgresql", POSTGRESQL)):
         assert not reaches(cluster.policies, _ELSEWHERE, cluster.places[name], port)
     assert reaches(cluster.policies, _ELSEWHERE, cluster.places["flower"], FLOWER)
+
+
+def test_the_workers_metrics_are_read_by_those_who_are_let_and_the_agents_have_none() -> None:
+    prometheus = Place("monitoring", (("app", "prometheus"),))
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    shut, let = Cluster(POOLS), Cluster({**POOLS, "networkPolicies": {"metricsFrom": [peer]}})
+
+    reached = {name for name, place in let.places.items() if reaches(let.policies, prometheus, place, METRICS)}
+    assert reached == {"control", "cluster", "reports"}
+    assert not any(reaches(shut.policies, prometheus, place, METRICS) for place in shut.places.values())
 
 
 def test_keda_asks_the_valkey_of_this_chart_where_it_is_let() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -90,6 +92,7 @@ class Live:
     system: System
     home: Path
     port: int
+    metrics: int
 
     @property
     def nobody(self) -> Client:
@@ -115,13 +118,28 @@ class Live:
         return eventually(lambda: (run := self.ada.get(f"/runs/{run_id}").json["run"])["status"] == status and run)
 
 
+def three_free_ports() -> int:
+    """Return a port that is free now with the two that follow: below those that a client's connections are given."""
+    for first in range(20_000 + os.getpid() % 1_000 * 3, 32_000, 3):
+        with suppress(OSError), ExitStack() as probes:
+            for port in range(first, first + 3):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no three ports in a row are free")
+
+
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     home = tmp_path_factory.mktemp("live") / "home"
     foreign = ("TERRASLOT_", "FLOWER_", "TF_CLI_CONFIG_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     people = ",".join(f"{name}:{password}" for name, password in PEOPLE.items())
-    environment = kept | {"TERRASLOT_HOME": str(home), "FLOWER_BASIC_AUTH": people}
+    metrics = three_free_ports()
+    environment = kept | {
+        "TERRASLOT_HOME": str(home),
+        "FLOWER_BASIC_AUTH": people,
+        "TERRASLOT_METRICS_PORT": str(metrics),
+    }
 
     def terraslot(*command: str) -> None:
         done = subprocess.run(
@@ -134,7 +152,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     assert running is not None
     config = Settings(home=home, redis_url=running.redis_url, encryption_keys=(home / "encryption.key").read_text())
     system = build(config, build_app("live", [], [], config))
-    yield Live(system, home, urlsplit(running.flower_url).port)
+    yield Live(system, home, urlsplit(running.flower_url).port, metrics)
     system.database.dispose()
     system.celery.close()
     system.redis.close()

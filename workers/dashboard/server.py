@@ -20,7 +20,7 @@ from tornado.options import Error as OptionError
 from workers.app import app
 from workers.dashboard.api.handler import rules
 from workers.dashboard.changes import Changes, Reader, stream
-from workers.dashboard.metrics import PoolMetrics
+from workers.dashboard.metrics import SystemMetrics
 from workers.dashboard.pages import Navigation, pages
 from workers.dashboard.shared_pools import SharedPools
 from workers.logs import configure
@@ -77,5 +77,5 @@ def build(celery: Celery, of: System) -> Any:
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
     changes = stream(of, Changes(Reader(of, pools).look), prefix)
     flower.add_handlers(r".*", [*pages(pools, prefix), changes, *rules(of, pools, prefix)])
-    REGISTRY.register(PoolMetrics(pools))
+    REGISTRY.register(SystemMetrics(of, pools))
     return flower

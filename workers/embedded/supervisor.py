@@ -47,6 +47,8 @@ DEATHS_WINDOW = 60.0
 # The report reader has no keys and no way to a cluster; a variable that is empty overrides what `system.json` says.
 _SECRETS = ("ENCRYPTION_KEYS", "SHARED_AGENT_USERNAME", "SHARED_AGENT_PASSWORD", "KUBECONFIG")
 _WITHHELD = {REPORTS: dict.fromkeys((f"{PREFIX}{name}" for name in _SECRETS), "")}
+# Each serves its metrics at a port of its own: the one that is set, and the next ones.
+_METRICS = {CONTROL: 0, CLUSTER: 1, REPORTS: 2}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 
 
@@ -197,7 +199,7 @@ class _Supervisor:
 
         def start() -> Process:
             process_log.bound(log)
-            environment = {**state.environment(self._home), **_WITHHELD.get(name, {})}
+            environment = {**state.environment(self._home), **_WITHHELD.get(name, {}), **_metrics(name)}
             return processes.start([*_PYTHON, *argv], environment=environment, directory=self._home, log=log)
 
         return Component(name, start, is_ready, log)
@@ -229,6 +231,11 @@ class _Supervisor:
         if not component.ready and time.monotonic() >= until:
             raise Unavailable(f"{component.name} did not answer within {_START_DEADLINE:g} s. See {component.log}.")
         return component.ready
+
+
+def _metrics(name: str) -> dict[str, str]:
+    port = settings().metrics_port
+    return {f"{PREFIX}METRICS_PORT": str(port + _METRICS[name])} if port and name in _METRICS else {}
 
 
 def _answers(client: Celery, worker: str) -> bool:

@@ -6,7 +6,8 @@ A verb is read once and called by its digest; its text is sent only to a server 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +23,9 @@ from workers.protocol.redis_address import RedisAddress
 from workers.slots.redis_server import is_away
 
 _LUA = Path(__file__).parent / "lua"
+_TOGETHER = "together"  # the name under which several verbs in one round trip are observed
+# Told how long each verb took, where this process measures that.
+_observers: list[Callable[[str, float], None]] = []
 
 # Seconds. A server that hangs for longer counts as unreachable.
 CONNECT_TIMEOUT = 5.0
@@ -58,19 +62,30 @@ def connect(address: RedisAddress, credentials: redis.CredentialProvider | None 
     return client
 
 
+def observe(observer: Callable[[str, float], None]) -> None:
+    """Let ``observer`` be told the name of each verb that is called from now on, and the seconds that it took."""
+    _observers[:] = [observer]
+
+
+def _observed(name: str, began: float) -> None:
+    for each in _observers:
+        each(name, time.perf_counter() - began)
+
+
 class Script:
     """One verb. ``redis-py``'s own Script does the same, for 2 us more a call."""
 
-    __slots__ = ("_digest", "_text")
+    __slots__ = ("_digest", "_text", "name")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: str = "") -> None:
+        self.name = name
         self._text = text
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
 
     @classmethod
     def load(cls, *names: str) -> Self:
         """Read a verb from its file. Several files become one text, in this order: the shared part first."""
-        return cls("".join((_LUA / f"{name}.lua").read_text("utf-8") for name in names))
+        return cls("".join((_LUA / f"{name}.lua").read_text("utf-8") for name in names), names[-1])
 
     def load_into(self, pipeline: redis.client.Pipeline) -> None:
         """Let a server know the verb, for clients that may not send its text."""
@@ -81,10 +96,14 @@ class Script:
 
         Raises :class:`Damaged` where a key holds what no verb writes, else redis-py's errors.
         """
+        began = time.perf_counter() if _observers else 0.0
         try:
             return self._call(client, keys, *arguments)
         except ResponseError as error:
             raise _refused(keys, error) from error
+        finally:
+            if _observers:
+                _observed(self.name, began)
 
     def step(self, keys: Sequence[bytes], *arguments: str | bytes | float) -> Step:
         """Return a call of the verb, for :func:`run_together`."""
@@ -135,10 +154,13 @@ def run_together(client: redis.Redis, steps: Sequence[Step]) -> list[Any]:
     """
     if not steps:
         return []
+    began = time.perf_counter() if _observers else 0.0
     with client.pipeline(transaction=False) as pipeline:
         for step in steps:
             step.script.add_to(pipeline, step.keys, *step.arguments)
         replies = pipeline.execute(raise_on_error=False)
+    if _observers:
+        _observed(_TOGETHER, began)
     return [step.settled(client, reply) for step, reply in zip(steps, replies, strict=True)]
 
 

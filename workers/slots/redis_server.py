@@ -1,6 +1,7 @@
 """The Redis or Valkey server: its version and settings, and its errors as sentences."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,22 @@ def describe(client: redis.Redis) -> Server:
         used=int(info.get("used_memory", 0)),
         limit=int(info.get("maxmemory", 0)),
     )
+
+
+def memory(client: redis.Redis) -> tuple[int, int]:
+    """Return how many bytes a server uses, and how many it may use, 0 for any number. Raises ``RedisError``."""
+    info: dict[str, Any] = client.info("memory")
+    return int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+
+
+def lengths(client: redis.Redis, queues: Mapping[str, Sequence[str | bytes]]) -> dict[str, int]:
+    """Return how many messages wait in each of these queues, whose keys are given. Raises ``RedisError``."""
+    with client.pipeline(transaction=False) as pipeline:
+        for keys in queues.values():
+            for key in keys:
+                pipeline.llen(key)
+        found = iter(pipeline.execute())
+    return {name: sum(next(found) for _ in keys) for name, keys in queues.items()}
 
 
 def clock(client: redis.Redis) -> float:

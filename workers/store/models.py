@@ -153,7 +153,9 @@ class Run(Base):
     sensitive variables, until it is over. ``actor``: who asked for it, None where that was not said.
     ``remind_at``: when people are reminded that its confirmation expires; None once they were. ``terraform``: the
     program that it requires, as its workspace or pool did when it was asked for. ``program``: what made its plan.
-    ``start_error``: why its order could not be made, though a slot was free; None once it was.
+    ``start_error``: why its order could not be made, though a slot was free; None once it was. ``ordered_at``: when the
+    current phase was ordered. ``trace``: the W3C traceparent of its caller, or of the trace that it has begun; None
+    where it is not traced.
 
     ``runnable``: the run needs nothing but a slot. A pending plan always is runnable; a pending plan_and_apply is
     while no run of its workspace is active, the workspace is not locked, and it is the first of those that wait.
@@ -202,6 +204,8 @@ class Run(Base):
     terraform: Mapped[str | None] = mapped_column(sa.String(200))
     program: Mapped[str | None] = mapped_column(sa.String(100))
     start_error: Mapped[str | None] = mapped_column(SanitizedText)
+    ordered_at: Mapped[datetime | None]
+    trace: Mapped[str | None] = mapped_column(sa.String(55))
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
 

@@ -1,7 +1,10 @@
 {{/*
 The processes of the control plane are alike but for what they run and what they may know. Each is a dict of
-"root", "component", "needs" (of redis, database, encryption) and "api" (whether it speaks to Kubernetes).
+"root", "component", "needs" (of redis, database, encryption), "api" (whether it speaks to Kubernetes) and "metrics" (whether
+it serves what it counts).
 */}}
+
+{{- define "terraslot.metricsPort" -}}9464{{- end }}
 
 {{- define "terraslot.podMetadata" -}}
 labels:
@@ -52,6 +55,10 @@ volumeMounts:
 {{- if .api }}
 - {name: TERRASLOT_NAMESPACE, value: {{ include "terraslot.agentsNamespace" .root }}}
 - {name: TERRASLOT_INSTANCE, value: {{ include "terraslot.instanceName" .root }}}
+{{- end }}
+{{- if .metrics }}
+- {name: TERRASLOT_METRICS_ADDRESS, value: 0.0.0.0}
+- {name: TERRASLOT_METRICS_PORT, value: {{ include "terraslot.metricsPort" .root | quote }}}
 {{- end }}
 - {name: TERRASLOT_CREDENTIAL_DAYS, value: {{ .root.Values.settings.credentialDays | quote }}}
 - {name: TERRASLOT_RUN_RETENTION_DAYS, value: {{ .root.Values.settings.runRetentionDays | quote }}}

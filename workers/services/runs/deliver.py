@@ -22,6 +22,7 @@ import structlog
 from celery import states
 from celery.utils.saferepr import saferepr
 
+from workers import metrics
 from workers.app import RESULT_LIFETIME, direct_queue
 from workers.core.delivery import LONGEST_PAUSE, next_pause
 from workers.core.errors import RunError
@@ -135,6 +136,7 @@ def complete(system: System, over: Sequence[Run], stored: Collection[str] = ()) 
     later. Raises an outage.
     """
     for run in over:
+        metrics.FINISHED.add(run.pool, run.kind, run.status, run.reason or "")
         log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
     if stored:
         delivered(system, stored)
@@ -201,6 +203,7 @@ def _try_to_send(system: System, found: deliveries.Overdue) -> bool:
         with system.database.begin() as session:
             deliveries.refused(session, found.run, explained(error))
         return False
+    metrics.DELIVERIES.add("repeated")
     return True
 
 
@@ -218,6 +221,7 @@ def _give_up(system: System, found: deliveries.Overdue) -> bool:
         f"its outcome was sent {found.attempts} times again, and never arrived ({reason}): it is stored as the "
         "task's result, and no chain, chord or callback of the task went on"
     )
+    metrics.DELIVERIES.add("given up")
     log.error("delivery given up", run=run.id, why=why)
     with system.database.begin() as session:
         if runs.mark_delivered(session, [run.id], system.now()):
@@ -248,4 +252,5 @@ def _jittered(seconds: float) -> float:
 def delivered(system: System, run_ids: Collection[str]) -> None:
     """Remember that the outcomes of these runs are the results of their tasks."""
     with system.database.begin() as session:
-        runs.mark_delivered(session, run_ids, system.now())
+        newly = runs.mark_delivered(session, run_ids, system.now())
+    metrics.DELIVERIES.add("stored", number=len(newly))

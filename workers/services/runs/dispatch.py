@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from workers import metrics
 from workers.core.errors import UnknownVersion
 from workers.core.lifecycle import RunEvent, RunStatus
 from workers.core.programs import PoolPrograms
@@ -192,7 +193,7 @@ class Start(NamedTuple):
         until = deadline(now, self.pool, self.order.timeout)
         agent, slot = self.lease.agent, self.lease.slot
         columns = {"agent": agent, "slot": slot, "token": self.lease.token, "attempt": run.attempt + 1}
-        fresh = {"started_at": None, "program": None, "deadline": until, "start_error": None}
+        fresh = {"ordered_at": now, "started_at": None, "program": None, "deadline": until, "start_error": None}
         return runs.Started(columns | fresh, {"agent": agent, "slot": slot})
 
 
@@ -241,6 +242,8 @@ def _slot_at_once(system: System, session: Session, workspace: WorkspaceSpec, po
 
 def send(system: System, run: Run, start: Start) -> None:
     """Tell the caller and the agent of a run that it has started; after the commit."""
+    if run.attempt == 1:
+        metrics.WAITING.add((run.updated_at - run.created_at).total_seconds(), run.pool, run.kind)
     deliver.announce(system, run)
     orders.send(system, run, start.order)
     _protect(system, start.pool, start.lease)
@@ -253,8 +256,9 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
 
     Returns None, with the slot released, where the run has changed since it was read.
     """
-    until = deadline(system.now(), pool, order.timeout)
-    updated = record(system, run, event, token=order.token, started_at=None, deadline=until, **changes)
+    now = system.now()
+    times = {"ordered_at": now, "started_at": None, "deadline": deadline(now, pool, order.timeout)}
+    updated = record(system, run, event, token=order.token, **times, **changes)
     if updated is None:
         system.slots(run.pool).release(run.id, order.token)
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from workers import metrics
 from workers.core.lifecycle import EventDetail, RunEvent, RunNote, after_agent_lost
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import FailureReason
@@ -89,6 +90,7 @@ def requeue_or_fail(
     if updated.status.is_over:
         deliver.complete(system, [updated])
     else:
+        metrics.REQUEUED.add(run.pool)
         deliver.announce(system, updated)
     return updated
 

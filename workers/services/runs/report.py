@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 import structlog
 
+from workers import metrics
 from workers.core.confirmation import remind_at
 from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol import names
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 PhaseReport = PhaseStarted | PhaseFinished
 
+_STOPPED = "it stopped"
 _STARTED = {
     Phase.PLAN: (RunStatus.PLANNING, RunNote.PLAN_STARTED),
     Phase.APPLY: (RunStatus.APPLYING, RunNote.APPLY_STARTED),
@@ -46,7 +48,7 @@ def take(system: System, report: Report, *, left: bool = False) -> None:
         case AgentRegistered():
             _agent_registered(system, report)
         case AgentStopped():
-            agent_gone(system, report.pool, report.agent, report.instance_id, "it stopped")
+            agent_gone(system, report.pool, report.agent, report.instance_id, _STOPPED)
         case PhaseStarted() | PhaseFinished():
             take_all(system, [report], left=left)
         case _:
@@ -81,10 +83,19 @@ def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = Fal
                 told.append((after, report))
     _follow_up(system, changed)
     for run, report in told:
+        _measure(run, report, now)
         if run.status.is_over:
             states.entered(system, run, report)
     for run in repeated:
         _repeat_last_step(system, run)
+
+
+def _measure(run: Run, report: PhaseFinished, now: datetime) -> None:
+    """Count how long the phase took, and how long its order was on its way."""
+    if run.started_at is not None:
+        metrics.PHASES.add((now - run.started_at).total_seconds(), run.pool, report.phase, report.outcome)
+        if run.ordered_at is not None:
+            metrics.ORDERS.add((run.started_at - run.ordered_at).total_seconds(), run.pool, report.phase)
 
 
 def _agent_registered(system: System, report: AgentRegistered) -> None:
@@ -108,6 +119,8 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     while held := slots.deregister(agent, instance_id, settled=settled):
         _requeue_or_fail_all(system, held, f"its agent {agent} is gone ({why})")
         settled |= {lease.token: lease.run for lease in held}
+    if settled and why != _STOPPED:
+        metrics.AGENTS_LOST.add(pool)
     order_queue.remove(system.broker, pool, agent)
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
     request_start(system, pool)

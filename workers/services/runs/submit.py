@@ -7,6 +7,7 @@ from typing import Any, Self
 import structlog
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from workers import metrics
 from workers.core.approval import Actor, by
 from workers.core.errors import UnknownRun
 from workers.protocol import names
@@ -109,6 +110,7 @@ def submit(
         log.warning("run not started as it is entered", run=run_id, why=str(error))
         run, new, start = _enter(system, run_id, request, actor, given, at_once=False)
     if new:
+        metrics.SUBMITTED.add(run.pool, run.kind)
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
     if not run.status.is_over:
         try:  # The run is entered: an error from here on does not refuse it.

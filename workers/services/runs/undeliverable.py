@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from workers import metrics
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import EXECUTING, EventDetail, RunNote
 from workers.core.reconcile import KILL_GRACE, RECENT_HEARTBEAT
@@ -126,6 +127,7 @@ def _reject(system: System, fields: dict[Any, Any], error: Exception) -> None:
     if run is None:
         log.warning("report dropped", error=why)
         return
+    metrics.REJECTED.add(run.pool)
     # A traceback for a fault of this program; an invalid report is explained, without its values.
     log.warning("report rejected", run=run.id, why=why, exc_info=None if isinstance(error, ValidationError) else error)
     rejected_for = _time_since(system, run, RunNote.REPORT_REJECTED, why)

@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from workers import metrics
 from workers.cluster.backend import PodBackend
 from workers.core.actions import DeletePod
 from workers.core.errors import UnknownPool
@@ -122,6 +123,11 @@ def _sweep(system: System, backend: PodBackend, pod: Pod) -> bool:
 
 
 def _cycle(system: System, pool: str) -> None:
+    with metrics.CYCLES.measured(pool):
+        _reconcile_and_scale(system, pool)
+
+
+def _reconcile_and_scale(system: System, pool: str) -> None:
     for key, name in system.slots(pool).repair():
         log.warning("record removed, it is none that this system writes", pool=pool, key=key, name=names.one_line(name))
     try:

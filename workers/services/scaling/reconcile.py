@@ -11,6 +11,7 @@ from typing import assert_never
 
 import structlog
 
+from workers import metrics
 from workers.core import actions
 from workers.core import reconcile as core
 from workers.core.lifecycle import EXECUTING, RunEvent, RunNote, RunStatus
@@ -178,6 +179,7 @@ def _delete_pod(action: actions.DeletePod, context: Context) -> None:
     context.snapshot.delete(action.pod)
     context.deleted[action.pod.name] = action.reason
     if action.failed_to_start:
+        metrics.PODS_FAILED.add(pool, "start")
         with context.system.database.begin() as session:
             decisions.record_pod_failure(session, pool, context.system.now(), action.pod.name, action.reason)
 

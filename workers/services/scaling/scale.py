@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 import structlog
 from typing_extensions import deprecated
 
+from workers import metrics
 from workers.core.errors import PodRefused, StillInUse
 from workers.core.pods import Pod
 from workers.core.programs import unmet
@@ -137,6 +138,7 @@ def autoscale(snapshot: PodSnapshot) -> Autoscaled:
     if spec.deployment or spec.draining:
         return Autoscaled(facts)
     decision = decide(facts, spec.limits, system.now().timestamp())
+    metrics.DECISIONS.add(spec.name, decision.reason)
     if decision.noteworthy:
         _store(snapshot, facts, decision)
     if not decision.changes:
@@ -230,6 +232,7 @@ def _create(snapshot: PodSnapshot, count: int) -> int:
         if name not in failures:
             log.info("pod created", pool=spec.name, pod=name)
     if failures:
+        metrics.PODS_FAILED.add(spec.name, "create", number=len(failures))
         error = next(iter(failures.values()))
         log.warning("pods not created", pool=spec.name, count=len(failures), why=str(error))
         with system.database.begin() as session:
