@@ -108,7 +108,7 @@ def test_a_pool_is_created_scaled_drained_rotated_and_deleted(pool: Cluster, cli
     pool.cycle()
     shown = cli(f"pool show {POOL}").out
     assert "it drains, and no run is given to it" in shown
-    assert "net plan_and_apply reserved" in shown
+    assert "net apply_pending" in shown
     decide.discard(pool.system, run.id)
     assert cli(f"pool drain {POOL} --wait").out == f"Pool {POOL} drains; no slots are held.\n"
     assert cli(f"pool undrain {POOL}").out == f"Pool {POOL} is given runs again.\n"

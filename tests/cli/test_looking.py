@@ -281,8 +281,8 @@ def test_slots_show_who_holds_them(control, cli) -> None:
     counts = {"total": 3, "running": 1, "reserved": 1, "idle": 1, "free_plan": 1, "free_plan_and_apply": 0}
     assert pool["slots"] == counts
     text = cli("slots --pool default").out
-    assert "net plan running" in text
-    assert "net plan_and_apply reserved" in text
+    assert "net planning" in text
+    assert "net apply_pending" in text
 
 
 def test_agents_that_drain_are_shown_as_such(control, cli) -> None:

@@ -33,7 +33,7 @@ def width(control, monkeypatch):
     ("command", "whole"),
     [
         ("runs", [*ALIKE, LONG, "default-1a2b3c/0", "apply_pending"]),
-        ("slots", ["default-1a2b3c", LONG, "[0f3c9a52]", "plan_and_apply"]),
+        ("slots", ["default-1a2b3c", LONG, "[0f3c9a52]", "apply_pending"]),
         ("pool list", ["default", "reserved 1"]),
         ("pool show default", ["default-1a2b3c", LONG, "[0f3c9a52]"]),
         ("agent list", ["default-1a2b3c"]),

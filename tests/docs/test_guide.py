@@ -20,7 +20,7 @@ SHOWN = {
     'terraslot apply net --yes --message "the first apply"': "2 added, 0 changed, 0 destroyed",
     "terraslot show RUN --plan": "-/+ replace terraform_data.server",
     "terraslot logs RUN --phase plan": "$ terraform plan",
-    "terraslot slots": "net plan_and_apply reserved",
+    "terraslot slots": "net apply_pending",
     'terraslot confirm RUN --message "looks right"': "Its plan destroys 1 resource.",
     "terraslot show RUN --events": "looks right",
     "terraslot apply net --destroy": "0 to add, 0 to change, 2 to destroy",

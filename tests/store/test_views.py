@@ -10,7 +10,7 @@ from sqlalchemy import event
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunEvent, RunStatus
 from workers.protocol.kinds import RunKind
-from workers.store import decisions, runs
+from workers.store import decisions, runs, suggestions
 
 PLAN = RunKind.PLAN
 
@@ -50,6 +50,19 @@ def test_a_prefix_of_no_run_is_unknown(ledger, find, prefix):
     ledger.add("abc", PLAN)
     with pytest.raises(UnknownRun, match=f"starts with '{prefix}'"):
         find(prefix)
+
+
+def test_names_that_begin_so_are_suggested_and_of_runs_the_newest_first(ledger):
+    for run in ("ab-1", "ab_2", "abc", "b"):
+        ledger.add(run, PLAN)
+    with ledger.database.read() as session:
+        suggested = suggestions.runs(session, "ab", set(RunStatus))
+        assert [run for run, *_ in suggested] == ["abc", "ab_2", "ab-1"]
+        assert suggested[0][1:] == ("net", PLAN, RunStatus.PENDING)
+        assert [run for run, *_ in suggestions.runs(session, "ab_", set(RunStatus))] == ["ab_2"]
+        assert suggestions.runs(session, "", {RunStatus.FAILED}) == []
+        assert (suggestions.workspaces(session, "n"), suggestions.workspaces(session, "%")) == (["net"], [])
+        assert (suggestions.pools(session, "def"), suggestions.tokens(session, "")) == (["default"], [])
 
 
 @pytest.mark.parametrize("nonsense", [5, None, {"a": 1}, "a\x00", "\ud7ff", "\U0010ffff"])

@@ -10,13 +10,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from workers.cli.console import cell, console, say, show_json, show_table
-from workers.cli.options import AsJson, RunId
+from workers.cli.console import cell, console, say, show_json, show_table, table
+from workers.cli.options import AsJson, OfPool, OfWorkspace, RunId, Watch
 from workers.cli.outcome import STYLES, changes, destruction, options, tell_outputs
 from workers.cli.plan import tell_plan
+from workers.cli.watch import watch
 from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import RunKind
 from workers.services.formatting import ago
@@ -45,23 +47,30 @@ def database() -> Database:
 
 @app.command()
 def runs(
-    workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Only runs of this workspace.")] = None,
-    pool: Annotated[str | None, typer.Option(help="Only runs of this pool.")] = None,
+    workspace: OfWorkspace = None,
+    pool: OfPool = None,
+    *,
     status: Annotated[list[RunStatus] | None, typer.Option(metavar="STATUS", help=_STATUS)] = None,
+    kind: Annotated[RunKind | None, typer.Option(help="Only runs of this kind.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only runs that this person or program has asked for.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Only runs with this in their id, workspace, message or error.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
+    again: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the latest runs, newest first."""
-    wanted = RunFilter(workspace, pool, frozenset(status) if status else None)
-    found = _with_reasons(run_views.recent(database(), wanted, limit=limit))
-    if as_json:
-        show_json(found)
-    elif found:
-        length, now = _length([run.run_id for run in found]), datetime.now(UTC)
-        columns = ("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT OR WAIT")
-        show_table(columns, (_row(run, length, now) for run in found))
+    """List the latest runs, newest first. As JSON with --watch: one document a line."""
+    wanted = RunFilter(workspace, pool, frozenset(status) if status else None, kind, actor, text)
+
+    def look() -> Any:
+        found = _with_reasons(run_views.recent(database(), wanted, limit=limit))
+        return found if as_json else _listed(found)
+
+    if again:
+        watch(look, as_json=as_json)
     else:
-        say("No runs.")
+        show_json(look()) if as_json else console().print(look())
 
 
 @app.command()
@@ -106,6 +115,14 @@ def _show_plan(run: RunView, *, as_json: bool) -> None:
         show_json(asdict(run) | {"plan": detail})
     else:
         tell_plan(run, detail, at_most=sys.maxsize, attributes=True)
+
+
+def _listed(found: list[RunView]) -> RenderableType:
+    if not found:
+        return Text("No runs.")
+    length, now = _length([run.run_id for run in found]), datetime.now(UTC)
+    columns = ("RUN", "WORKSPACE", "KIND", "STATUS", "CHANGES", "AGE", "AGENT OR WAIT")
+    return table(columns, (_row(run, length, now) for run in found))
 
 
 def _row(run: RunView, length: int, now: datetime) -> tuple[object, ...]:

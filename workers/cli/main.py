@@ -8,13 +8,14 @@ value; 3 for a run that was left waiting for a confirmation; 130 after Ctrl-C. W
 import gc
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from workers.cli.completion import stand_in
 from workers.cli.console import FAILURE, MISUSE, complain, show_json
 from workers.protocol.errors import InvalidRequest
 from workers.services.errors import user_message
@@ -45,6 +46,7 @@ _SECTIONS = {
         "pool": ("pool", "Manage pools: where it runs."),
         "agent": ("agent", "Look at single agents, drain them."),
         "slots": ("slots", "Show every agent's three slots."),
+        "top": ("top", "Watch pools: what runs where, what waits, and why."),
     },
     "Upkeep": {
         "migrate": ("doctor", "Bring the database's tables up to this version."),
@@ -54,6 +56,13 @@ _SECTIONS = {
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
 _GROUPS = ("workspace", "pool", "agent", "state", "token")
+
+
+class _Offer(NamedTuple):
+    """What a shell offers for a word, as the library's own class, which it does not export."""
+
+    value: str
+    help: str
 
 
 class Commands(TyperGroup):
@@ -81,6 +90,25 @@ class Commands(TyperGroup):
             group.name = cmd_name
             return group
         return group.get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that these words begin with, its name, and the rest of them."""
+        if ctx.resilient_parsing and (found := stand_in(args, lambda: self._found(ctx, args))):
+            return args[-1], found, []
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Return the commands that begin so, as the page of all commands has them."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        lines = (each for commands in _SECTIONS.values() for each in commands.items())
+        return [_Offer(name, line) for name, (_, line) in lines if name.startswith(incomplete)]
+
+    def _found(self, ctx: Any, words: list[str]) -> Any:
+        command = self
+        for word in words:
+            command = command.get_command(ctx, word)
+        return command
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command, and end this process. An error that people can do something about is told in a sentence."""

@@ -9,11 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
+from workers.cli import completion
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on stdout.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Look again every second, until q or Ctrl-C.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; the run goes on.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the beginning of it.")]
-PoolName = Annotated[str, typer.Argument(metavar="POOL", help="A pool's name.")]
-WorkspaceName = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A workspace's name.")]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, or the beginning of it.", autocompletion=completion.runs)
+]
+PoolName = Annotated[str, typer.Argument(metavar="POOL", help="A pool's name.", autocompletion=completion.pools)]
+WorkspaceName = Annotated[
+    str, typer.Argument(metavar="WORKSPACE", help="A workspace's name.", autocompletion=completion.workspaces)
+]
+OfPool = Annotated[str | None, typer.Option("--pool", help="Only this pool.", autocompletion=completion.pools)]
+OfWorkspace = Annotated[
+    str | None,
+    typer.Option("--workspace", "-w", help="Only runs of this workspace.", autocompletion=completion.workspaces),
+]
 Priority = Annotated[int, typer.Option(min=-1000, max=1000, help="Runs with a higher priority start first.")]
 Destroy = Annotated[bool, typer.Option("--destroy", help="Plan the removal of everything.")]
 

@@ -1,19 +1,17 @@
 """``slots``: which run holds which slot of which agent."""
 
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from workers.cli.console import cell, clean, console, show_json, table
-from workers.cli.options import AsJson
+from workers.cli.options import AsJson, OfPool, Watch
 from workers.cli.system import system
+from workers.cli.watch import watch
 from workers.protocol.leases import SLOTS_PER_AGENT, SlotState
 from workers.services.formatting import ago, counted
 from workers.services.pools import views as pool_views
@@ -21,25 +19,26 @@ from workers.services.pools.views import AgentView, PoolView, SlotView
 
 app = typer.Typer()
 
-_REFRESH = 1.0
-_AGENT_STYLES = {"available": "green", "draining": "yellow", "silent": "red"}
+AGENT_STYLES = {"available": "green", "draining": "yellow", "silent": "red"}
 _SLOT_STYLES = {SlotState.IDLE: "dim", SlotState.RUNNING: "cyan", SlotState.RESERVED: "yellow"}
 
 
 @app.command()
 def slots(
-    pool: Annotated[str | None, typer.Option(help="Only this pool.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")] = False,
+    pool: OfPool = None,
+    again: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Show every agent's three slots. As JSON with --watch: one document a line."""
-    if watch:
-        with suppress(KeyboardInterrupt):
-            _watch(pool, as_json=as_json)
-    elif as_json:
-        show_json([pool_views.slots(view) for view in _pools(pool)])
+
+    def look() -> Any:
+        found = pools_named(pool)
+        return [pool_views.slots(view) for view in found] if as_json else slots_tables(found)
+
+    if again:
+        watch(look, as_json=as_json)
     else:
-        console().print(slots_tables(_pools(pool)))
+        show_json(look()) if as_json else console().print(look())
 
 
 def slots_tables(pools: Sequence[PoolView]) -> Group:
@@ -52,22 +51,9 @@ def slots_tables(pools: Sequence[PoolView]) -> Group:
     return Group(*parts[:-1])
 
 
-def _pools(name: str | None) -> list[PoolView]:
+def pools_named(name: str | None) -> list[PoolView]:
+    """Return this pool, or all. Raises :class:`UnknownPool`."""
     return pool_views.every(system()) if name is None else [pool_views.one(system(), name)]
-
-
-def _watch(pool: str | None, *, as_json: bool) -> None:
-    if as_json or not console().is_terminal:
-        while True:
-            if as_json:
-                show_json([pool_views.slots(view) for view in _pools(pool)], indent=None)
-            else:
-                console().print(slots_tables(_pools(pool)))
-            time.sleep(_REFRESH)
-    with Live(slots_tables(_pools(pool)), console=console(), auto_refresh=False) as live:
-        while True:
-            time.sleep(_REFRESH)
-            live.update(slots_tables(_pools(pool)), refresh=True)
 
 
 def _heading(pool: PoolView) -> Text:
@@ -89,7 +75,7 @@ def _agents(pool: PoolView) -> RenderableType:
 def _agent(agent: AgentView, now: datetime) -> list[Text]:
     facts = [
         cell(agent.name),
-        cell(agent.state, _AGENT_STYLES.get(agent.state, "")),
+        cell(agent.state, AGENT_STYLES.get(agent.state, "")),
         cell(f"{ago(agent.heartbeat_at, now)} ago"),
     ]
     return facts + [_slot(slot, now) for slot in agent.slots]
@@ -98,5 +84,5 @@ def _agent(agent: AgentView, now: datetime) -> list[Text]:
 def _slot(slot: SlotView, now: datetime) -> Text:
     if slot.run_id is None:
         return cell(slot.state, _SLOT_STYLES[slot.state])
-    what = f"{slot.workspace or '?'} {slot.kind} {slot.state} {ago(slot.since, now)}"
+    what = f"{slot.workspace or '?'} {slot.status or slot.state} {ago(slot.since, now)}"
     return cell(f"{what} [{slot.run_id[:8]}]", _SLOT_STYLES[slot.state])

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from workers.cli import completion
 from workers.cli.console import answer, console, say, show_json, show_table
 from workers.cli.options import AsJson, seconds
 from workers.cli.system import actor, system
@@ -15,7 +16,12 @@ from workers.services.secrets import tokens
 
 app = typer.Typer(help="Manage tokens: what lets programs use the HTTP API.", no_args_is_help=True)
 
-TokenName = Annotated[str, typer.Argument(metavar="TOKEN", help="A token's name: the program's that has it.")]
+TokenName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TOKEN", help="A token's name: the program's that has it.", autocompletion=completion.tokens
+    ),
+]
 _SCOPES = "What it may do: read, run (enqueue), decide (confirm, discard, cancel, extend); may be repeated."
 _QUARTER = "90d"
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from workers.core.errors import UnknownPool, Unreadable
+from workers.core.lifecycle import RunStatus
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.core.programs import PoolPrograms
 from workers.core.waiting import PoolSituation, Standing, at_maximum, for_a_slot
@@ -32,7 +33,7 @@ WAITING_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """One slot. ``since``: when the run took it; ``until``: when its reservation ends."""
+    """One slot. ``since``: when the run took it; ``until``: when its reservation ends; ``status``: the run's."""
 
     slot: int
     state: SlotState
@@ -41,6 +42,7 @@ class SlotView:
     kind: RunKind | None = None
     since: datetime | None = None
     until: datetime | None = None
+    status: RunStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,11 +241,13 @@ def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:
 def _slot(slot: int, lease: Lease | None, holding: Mapping[str, Run]) -> SlotView:
     if lease is None:
         return SlotView(slot, SlotState.IDLE)
+    run = holding.get(lease.run)
     return shown(
         SlotView,
         lease,
         run_id=lease.run,
-        workspace=holding[lease.run].workspace if lease.run in holding else None,
+        workspace=run.workspace if run else None,
+        status=run.status if run else None,
         since=_time(lease.since),
         until=None if lease.until is None else _time(lease.until),
     )
