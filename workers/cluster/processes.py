@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from signal import SIGINT, SIGKILL, Signals
+from typing import Protocol
 
 import psutil
 
@@ -59,9 +60,19 @@ class Process:
         return False
 
 
+class Child(Protocol):
+    """What is asked of a :class:`subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it lives."""
+
+
 _LONGEST_RECORD = 10_000  # bytes
 # Children of this process, kept for their exit codes, and so that none stays a zombie.
-_CHILDREN: dict[Process, subprocess.Popen[bytes]] = {}
+_CHILDREN: dict[Process, Child] = {}
 
 
 def start(
@@ -92,6 +103,11 @@ def start(
             group=user.gid if user else None,
             extra_groups=[] if user else None,
         )
+    return of_child(child)
+
+
+def of_child(child: Child) -> Process:
+    """Return a child's process, which lives or has not been asked for its exit code, and keep the child for that."""
     process = Process(child.pid, _kernel(child.pid)[1])
     _CHILDREN[process] = child
     return process

@@ -8,6 +8,7 @@ database.
 """
 
 import sys
+from pathlib import Path
 
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
@@ -20,6 +21,11 @@ _QUEUES = {CONTROL: names.REQUEST_QUEUES, CLUSTER: (names.CLUSTER_QUEUE,)}
 def node(name: str) -> str:
     """Return the Celery node name of a worker of the embedded system."""
     return f"{name}@terraslot"
+
+
+def ready_file(home: Path, name: str) -> Path:
+    """Return what a worker makes once it consumes."""
+    return home / f"{name}.ready"
 
 
 def main(name: str, pool: str) -> int:
@@ -37,9 +43,13 @@ def main(name: str, pool: str) -> int:
 
         Database(settings().database).migrate()
         return reports.main()
+    from celery import signals  # noqa: PLC0415
+
     from workers.app import app  # noqa: PLC0415
+    from workers.settings import settings  # noqa: PLC0415
 
     _prepare_database(PoolSpec.model_validate_json(pool))
+    signals.worker_ready.connect(lambda **_: ready_file(settings().home, name).touch(), weak=False)
     worker = app.Worker(
         hostname=node(name),
         queues=_QUEUES[name],

@@ -1,7 +1,8 @@
 """The embedded system in the foreground: Valkey, SQLite, the workers, beat, Flower and a local pool under one home.
 
 The supervisor starts everything, waits until each part answers, starts again what dies, and ends everything when it
-is told to, also in the middle of starting. Its children live in sessions of their own: a Ctrl-C reaches it alone.
+is told to, also in the middle of starting. What it starts lives in sessions of its own: a Ctrl-C reaches it alone. On
+Linux, the components are forked from a process that has loaded what they share (:mod:`workers.embedded.nursery`).
 """
 
 import http.client
@@ -14,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from celery import Celery
-from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -24,7 +23,8 @@ from workers.cluster.local import LocalPods
 from workers.cluster.processes import Process
 from workers.core.backoff import pause
 from workers.embedded import state, valkey
-from workers.embedded.component import BEAT, CLUSTER, CONTROL, REPORTS, node
+from workers.embedded.component import BEAT, CLUSTER, CONTROL, REPORTS, ready_file
+from workers.embedded.nursery import Nursery
 from workers.embedded.shutdown import FLOWER, VALKEY, Interrupts, Progress, shut_down
 from workers.embedded.state import Options, Running
 from workers.protocol.errors import InvalidRequest, Unavailable
@@ -41,12 +41,14 @@ _LOOK_SECONDS = 0.25
 _ASK_SECONDS = 0.02
 _FLOWER_PORT = 5555
 _PYTHON = (sys.executable, "-P", "-m")
+# macOS does not promise that a fork works whose parent has used its libraries.
+_FORKS = sys.platform == "linux"
 # A component may die four times within a minute; at the fifth the system gives up, where a person sees it.
 DEATHS = 5
 DEATHS_WINDOW = 60.0
 # The report reader has no keys and no way to a cluster; a variable that is empty overrides what `system.json` says.
 _SECRETS = ("ENCRYPTION_KEYS", "SHARED_AGENT_USERNAME", "SHARED_AGENT_PASSWORD", "KUBECONFIG")
-_WITHHELD = {REPORTS: dict.fromkeys((f"{PREFIX}{name}" for name in _SECRETS), "")}
+_NO_SECRETS = dict.fromkeys((f"{PREFIX}{name}" for name in _SECRETS), "")
 # Each serves its metrics at a port of its own: the one that is set, and the next ones.
 _METRICS = {CONTROL: 0, CLUSTER: 1, REPORTS: 2}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
@@ -123,6 +125,7 @@ def up(
         finally:
             progress("Stopping")
             shut_down(options.home, supervisor.running, interrupts, progress)
+            supervisor.close()
             settings.cache_clear()
 
 
@@ -133,6 +136,7 @@ class _Supervisor:
         self._interrupts = interrupts
         self._progress = progress
         self._components: list[Component] = []
+        self._nursery = Nursery(self._home, {**state.environment(self._home), **_NO_SECRETS}) if _FORKS else None
         self._flower_port = _flower_port(options)
         own = _servers_of_ones_own()
         self._agents_user = system_user.named(settings().local_user)
@@ -156,11 +160,10 @@ class _Supervisor:
         self.running.write(self._home)
         LocalPods(self._home, {}, user=self._agents_user).open()
         settings.cache_clear()
-        from workers.app import build_app  # noqa: PLC0415 - it reads the settings, which are written down only now
-
-        client = build_app("terraslot-supervisor", [], [])
         for worker in (CONTROL, CLUSTER):
-            self._start(self._control_plane(worker, partial(_answers, client, node(worker))))
+            said = ready_file(self._home, worker)
+            said.unlink(missing_ok=True)
+            self._start(self._control_plane(worker, said.exists))
         self._start(self._control_plane(REPORTS, partial(_reads, connect(settings().redis))))
         # Beat's notes of an earlier start are of no use: every job is due anyway.
         for notes in self._home.glob("beat-schedule*"):
@@ -172,6 +175,11 @@ class _Supervisor:
         self._await_ready()
         self.running.ready = True
         self.running.write(self._home)
+
+    def close(self) -> None:
+        """End what components are forked from; they have ended."""
+        if self._nursery:
+            self._nursery.close()
 
     def watch(self) -> None:
         """Start again what dies, until the end is asked for."""
@@ -199,7 +207,10 @@ class _Supervisor:
 
         def start() -> Process:
             process_log.bound(log)
-            environment = {**state.environment(self._home), **_WITHHELD.get(name, {}), **_metrics(name)}
+            withheld = _NO_SECRETS if name == REPORTS else {}
+            environment = {**state.environment(self._home), **withheld, **_metrics(name)}
+            if self._nursery:
+                return self._nursery.start(argv, environment=environment, directory=self._home, log=log)
             return processes.start([*_PYTHON, *argv], environment=environment, directory=self._home, log=log)
 
         return Component(name, start, is_ready, log)
@@ -236,13 +247,6 @@ class _Supervisor:
 def _metrics(name: str) -> dict[str, str]:
     port = settings().metrics_port
     return {f"{PREFIX}METRICS_PORT": str(port + _METRICS[name])} if port and name in _METRICS else {}
-
-
-def _answers(client: Celery, worker: str) -> bool:
-    """Whether a worker consumes: it answers only then."""
-    with suppress(OperationalError, RedisError, OSError):
-        return bool(client.control.inspect(destination=[worker], timeout=_LOOK_SECONDS, limit=1).ping())
-    return False
 
 
 def _reads(client: Redis) -> bool:
