@@ -2,6 +2,7 @@
 
 import sys
 
+from agent.spawner import SPAWNER
 from agent.supervisor import supervise
 
 # Celery, kombu, redis-py and structlog load these where they are installed, 11 MB of a laptop's local agent. None is
@@ -10,8 +11,9 @@ _NOT_NEEDED = ("colorama", "greenlet", "opentelemetry.sdk.metrics", "psutil", "r
 
 
 def _work() -> int:
+    SPAWNER.start()
     sys.modules.update(dict.fromkeys(_NOT_NEEDED))  # type: ignore[arg-type]
-    from agent.app import load  # noqa: PLC0415 - the supervisor stays small
+    from agent.app import load  # noqa: PLC0415 - the supervisor and the spawner stay small
 
     worker = load().Worker()
     worker.start()

@@ -10,6 +10,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from workers.protocol.agent_directory import RUNS
@@ -44,10 +45,14 @@ def is_inside(path: Path, tree: Path) -> bool:
 
 def relative_to(*directories: Path) -> Callable[[str], str]:
     """Return what makes absolute paths in a text relative to the innermost of these directories."""
-    roots = {root for directory in directories for root in (str(directory), os.path.realpath(directory))}
-    longest_first = "|".join(map(re.escape, sorted(roots, key=len, reverse=True)))
-    pattern = re.compile(rf"(?:{longest_first})(?:(/)|(?![\w-]|\.\w))")
-    return lambda text: pattern.sub(lambda found: "" if found[1] else ".", text)
+
+    @cache  # made with the first text: it takes longer than to start a program
+    def pattern() -> re.Pattern[str]:
+        roots = {root for directory in directories for root in (str(directory), os.path.realpath(directory))}
+        longest_first = "|".join(map(re.escape, sorted(roots, key=len, reverse=True)))
+        return re.compile(rf"(?:{longest_first})(?:(/)|(?![\w-]|\.\w))")
+
+    return lambda text: pattern().sub(lambda found: "" if found[1] else ".", text)
 
 
 class RunDirectories:

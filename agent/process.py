@@ -21,6 +21,7 @@ from pathlib import Path
 from agent.children import ChildRecords, exit_code_of, kill_group, lives, process_started, wait_for_group
 from agent.command_output import CommandOutput, Sink
 from agent.descendants import REAPER, become_subreaper
+from agent.spawner import SPAWNER, Refused, Spawned
 from workers.protocol.agent_directory import ChildRecord
 
 _TICK = 0.05  # seconds: how late output and timeouts may be noticed; the end of a child is noticed at once
@@ -57,16 +58,7 @@ class Child:
         self._prepare(records, output)
         stdout, stderr = output.files
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - no shell, and the agent chooses the program
-                list(argv),
-                cwd=cwd,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=become_subreaper,  # noqa: PLW1509 - one system call, and what it needs was looked up before
-            )
+            self._process = _start(argv, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
         except OSError:
             output.close()
             raise
@@ -144,6 +136,23 @@ class Child:
         wait_for_group(self.pid)
         REAPER.end_orphans()
         self._records.remove(self.pid)
+
+
+def _start(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
+) -> Spawned | subprocess.Popen[bytes]:
+    with contextlib.suppress(Refused):
+        return SPAWNER.spawn(argv, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+    return subprocess.Popen(  # noqa: S603 - no shell, and the agent chooses the program
+        list(argv),
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=become_subreaper,  # noqa: PLW1509 - one system call, and what it needs was looked up before
+    )
 
 
 class Adopted(Child):

@@ -1,9 +1,11 @@
 """Where state is kept: in the configuration's own backend, or outside of the run's directory, which is deleted."""
 
 import json
+import os
 import re
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,9 @@ def use_local(module: Path, state_path: str | None, workspace: str) -> tuple[str
 def _label(directory: Path, workspace: str) -> None:
     """Let the name of the workspace lead to the directory of its state: control planes of 0.1 know it by that alone."""
     label = directory.with_name(workspace)
+    with suppress(OSError):  # it is no link, or not there
+        if os.readlink(label) == directory.name:
+            return
     if directory.name.startswith(f"{workspace}.") and (label.is_symlink() or not label.exists()):
         draft = directory / f".{uuid.uuid4().hex}"  # of its own: other slots and agents label the same directory
         draft.symlink_to(directory.name)

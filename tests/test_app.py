@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import states
 from celery.app.trace import build_tracer
 from celery.exceptions import Ignore
 
-from workers.app import build_app
+from workers.app import build_app, direct_queue, message
 from workers.settings import Settings
 
 
@@ -41,3 +43,20 @@ def test_an_error_keeps_its_traceback(tmp_path: Path) -> None:
     assert answer.info.state == states.FAILURE
     assert "in raises" in answer.retval.traceback
     assert "what went wrong" in answer.retval.traceback
+
+
+def test_a_message_that_is_sent_with_others_is_the_one_that_celery_would_send(redis_url: str) -> None:
+    app = build_app("test", [], [], Settings(redis_url=redis_url, broker_url=""))
+    shown, given = {"argsrepr": "()", "kwargsrepr": "{…}"}, {"order": {"variables": {"x": "ü"}, "none": None}}
+    app.send_task("a.task", kwargs=given, queue=direct_queue("somewhere"), ignore_result=True, **shown)
+    with redis.Redis.from_url(redis_url) as client:
+        (celery,) = map(json.loads, client.lrange("somewhere", 0, -1))
+    ours = json.loads(message(app, "a.task", given, "somewhere", **shown))
+    for sent in (celery, ours):
+        headers, properties = sent["headers"], sent["properties"]
+        assert headers.pop("id") == headers.pop("root_id") == properties.pop("correlation_id")
+        assert properties.pop("delivery_tag")
+    # Whom nobody answers, and what is shown once more, no worker reads.
+    for unread in ("reply_to", "argsrepr", "kwargsrepr"):
+        celery["properties"].pop(unread), ours["properties"].pop(unread, None)
+    assert ours == celery

@@ -33,23 +33,21 @@ IN_CONTAINER = (
 ENTRY_POINT = tuple(json.loads(stages()["agent"].last("CMD")))
 
 
-def worker_of(agent: AgentProcess) -> psutil.Process:
-    """Return the process that works, as seen from here: the child of the first that runs the agent."""
-
-    def found() -> psutil.Process | None:
-        with suppress(psutil.Error):  # one of them ends at this moment
-            below = psutil.Process(agent.process.pid).children(recursive=True)
-            inner = [each for each in below if each.cmdline()[-2:] == ["-m", "agent"]]
-            return inner[-1] if inner else None
-        return None
-
-    return eventually(found)
-
-
 def first_of(agent: AgentProcess) -> psutil.Process:
     """Return the first process of an agent's container."""
     process = psutil.Process(agent.process.pid)
     return process.children()[0] if process.name() == "unshare" else process
+
+
+def worker_of(agent: AgentProcess) -> psutil.Process:
+    """Return the process that works, as seen from here: the child of the first that has a spawner."""
+
+    def found() -> psutil.Process | None:
+        with suppress(psutil.Error):  # one of them ends at this moment
+            return next((each for each in first_of(agent).children() if each.children()), None)
+        return None
+
+    return eventually(found)
 
 
 class Apply:

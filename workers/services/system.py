@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
@@ -17,7 +17,7 @@ from workers.cluster.kubernetes.api import Api
 from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.cluster.local import LocalPods
 from workers.settings import Settings, settings
-from workers.slots.connection import connect
+from workers.slots.connection import Step, connect, run_together
 from workers.slots.locks import PoolLock
 from workers.slots.slot_map import SlotMap
 from workers.slots.wake_up import WakeUp
@@ -44,6 +44,16 @@ class System:
     def servers(self) -> list[Redis]:
         """Both Redis servers; one where they are the same."""
         return list(dict.fromkeys((self.redis, self.broker)))
+
+    def run_together(self, steps: Sequence[Step], on_broker: Sequence[Step]) -> list[Any]:
+        """Run steps on both servers, in this order, in one round trip where they are one; return the broker's replies.
+
+        See :func:`workers.slots.connection.run_together`.
+        """
+        if self.broker is self.redis:
+            return run_together(self.redis, [*steps, *on_broker])[len(steps) :]
+        run_together(self.redis, steps)
+        return run_together(self.broker, on_broker)
 
     def slots(self, pool: str) -> SlotMap:
         """Return the slot map of a pool."""

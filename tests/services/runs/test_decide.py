@@ -244,7 +244,7 @@ class TestAMessageThatIsDeliveredAgain:
     ) -> None:
         run, _ = planned(control)
         with monkeypatch.context() as dying:
-            dying.setattr(delivery, "announce", die)
+            dying.setattr(delivery, "announcement", die)
             with pytest.raises(Unavailable):
                 message(tasks.confirm, "m-1", run)
         assert message(tasks.confirm, "m-1", run)["status"] == "applying"

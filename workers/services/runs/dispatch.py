@@ -244,8 +244,7 @@ def send(system: System, run: Run, start: Start) -> None:
     """Tell the caller and the agent of a run that it has started; after the commit."""
     if run.attempt == 1:
         metrics.WAITING.add((run.updated_at - run.created_at).total_seconds(), run.pool, run.kind)
-    deliver.announce(system, run)
-    orders.send(system, run, start.order)
+    orders.send(system, run, start.order, tell=deliver.announcement(system, run))
     _protect(system, start.pool, start.lease)
     where = {"agent": start.lease.agent, "slot": start.lease.slot}
     log.info("run dispatched", run=run.id, pool=run.pool, attempt=run.attempt, **where)
@@ -262,8 +261,8 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
     if updated is None:
         system.slots(run.pool).release(run.id, order.token)
         return None
-    deliver.announce(system, updated)
-    orders.send(system, updated, order.model_copy(update={"commit": updated.commit}))
+    sent = order.model_copy(update={"commit": updated.commit})
+    orders.send(system, updated, sent, tell=deliver.announcement(system, updated))
     return updated
 
 

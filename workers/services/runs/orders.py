@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from workers.app import direct_queue
+from workers.app import message
 from workers.protocol import names
-from workers.protocol.errors import TerraslotError
+from workers.protocol.errors import Damaged, TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
@@ -25,6 +25,7 @@ from workers.services.runs import locks, rescued
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.slots import order_queue
+from workers.slots.connection import Step
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import workspaces
@@ -89,15 +90,15 @@ def _sensitive(session: Session, order: Order, pool: PoolSpec) -> tuple[str, ...
     return (*pool.sensitive, *workspaces.get(session, order.workspace).sensitive)
 
 
-def send(system: System, run: Run, order: Order) -> None:
+def send(system: System, run: Run, order: Order, *, tell: Step | None = None) -> None:
     """Send an order to the run's agent. A second copy changes nothing: its token is redeemed once.
 
-    The state that it is to push is sent before it.
+    The state that it is to push is sent before it, and in the same round trip what is to ``tell`` the run's caller.
     """
     rescued.hand_over(system, order, run.pool)
     if order.dead_holders and not _knows_dead_holders(system, run):
         order = order.model_copy(update={"dead_holders": ()})
-    _send(system, names.EXECUTE_ORDER, run, {"order": order.wire()})
+    _send(system, run, names.EXECUTE_ORDER, {"order": order.wire()}, tell)
 
 
 def _knows_dead_holders(system: System, run: Run) -> bool:
@@ -133,17 +134,14 @@ def _state_path(system: System, session: Session, run: Run) -> str:
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
     """Send a cancel to the agent of an executing run, which its next heartbeat would find as well."""
     request = CancelRequest(run=run.id, token=run.token or "", mode=mode)
-    _send(system, names.CANCEL_ORDER, run, {"request": request.wire()})
+    _send(system, run, names.CANCEL_ORDER, {"request": request.wire()})
 
 
-def _send(system: System, task: str, run: Run, kwargs: dict[str, Any]) -> None:
-    system.celery.send_task(
-        task,
-        kwargs=kwargs,
-        queue=direct_queue(names.orders_queue(run.pool, run.agent or "")),
-        ignore_result=True,
-        # Flower and logs show these: variables never leave the message itself.
-        argsrepr="()",
-        kwargsrepr=f"{{'run': '{run.id}'}}",
-    )
-    order_queue.expire(system.broker, run.pool, run.agent or "")
+def _send(system: System, run: Run, task: str, kwargs: dict[str, Any], tell: Step | None = None) -> None:
+    agent = run.agent or ""
+    # Variables never leave the message itself: Flower and logs show its representations.
+    shown = {"argsrepr": "()", "kwargsrepr": f"{{'run': '{run.id}'}}"}
+    sent = message(system.celery, task, kwargs, names.orders_queue(run.pool, agent), **shown)
+    (reply,) = system.run_together([tell] if tell else [], [order_queue.send(run.pool, agent, sent)])
+    if isinstance(reply, Damaged):
+        raise reply
