@@ -122,7 +122,9 @@ def test_pools_workspaces_and_slots_are_shown(live: Live) -> None:
     assert (seen["workspace"]["name"], seen["problem"]) == ("guarded", None)
     counted = ada.get("/run-counts?workspace=guarded").json["counts"]
     assert sum(counted.values()) == len(ada.get("/runs?workspace=guarded").json["runs"])
-    assert {"pool", "slots", "pending", "agents"} == set(ada.get("/slots").json[0])
+    slots = ada.get("/slots").json[0]
+    assert {"pool", "slots", "pending", "size_reason", "starting", "agents"} == set(slots)
+    assert slots["size_reason"] == ada.get("/pools/default").json["size_reason"]
 
 
 @pytest.mark.parametrize("path", ["/runs/nowhere", "/pools/nowhere", "/workspaces/nowhere", "/runs/nowhere/log", "/x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 from sqlalchemy import event
 
@@ -13,12 +14,13 @@ from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import decisions, overview, pools, runs, workspaces
 
+MINUTE = timedelta(minutes=1)
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 
 
 def read(ledger, names=None, *, waiting=20, decisions=10):
     with ledger.database.read() as session:
-        return overview.read(session, names, waiting=waiting, decisions=decisions)
+        return overview.read(session, names, waiting=waiting, decisions=decisions, failed_since=ledger.now - MINUTE)
 
 
 def populate(ledger, pool):
@@ -31,6 +33,8 @@ def populate(ledger, pool):
             workspaces.save(session, spec, ledger.now)
         for desired in (1, 2, 3):
             decisions.record(session, pool, ledger.now, current=0, desired=desired, reason="why", facts={})
+        for age in (2 * MINUTE, MINUTE / 2):
+            decisions.record_pod_failure(session, pool, ledger.now - age, "pod", "it died")
     for run, kind, workspace, priority in [
         ("plans", PLAN, "net", 9), ("low", PLAN, "net", 0), ("high", PLAN, "dns", 5), ("last", PLAN, "net", 0),
         ("one", APPLY, "net", 0), ("next", APPLY, "dns", 1), ("queued", APPLY, "dns", 0),
@@ -54,6 +58,7 @@ def test_each_pool_is_shown_with_its_own_alone(ledger):
             in_order = [run.id for run in runs.runnable(session, pool, tuple(RunKind), 20)]
         assert [run.id for run in stored.waiting] == in_order != []
         assert [each.desired for each in stored.decisions] == [3, 2, 1]
+        assert len(stored.failures) == 1
     empty = found["default"]
     assert (empty.status_message, empty.holding, empty.waiting, empty.decisions) == (None, [], [], [])
     assert empty.pending == {PLAN: 0, APPLY: 0}
@@ -73,14 +78,14 @@ def test_it_takes_as_many_statements_for_many_pools_as_for_one(ledger):
         sent: list[str] = []
         with ledger.database.read() as session:
             event.listen(session.connection(), "before_cursor_execute", lambda *args: sent.append(args[2]))
-            overview.read(session, waiting=20, decisions=10)
+            overview.read(session, waiting=20, decisions=10, failed_since=ledger.now)
         return len(sent)
 
     of_one = statements()
     for number in range(8):
         populate(ledger, f"pool-{number}")
     assert len(read(ledger)) == 9
-    assert statements() == of_one == 5
+    assert statements() == of_one == 6
 
 
 def test_a_run_that_is_over_holds_nothing_and_waits_for_nothing(ledger):

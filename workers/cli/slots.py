@@ -63,6 +63,8 @@ def _heading(pool: PoolView) -> Text:
         f"{counts.idle} idle; {counted(pending, 'run waits', 'runs wait')}"
     )
     heading = Text.assemble(("Pool ", "bold"), (clean(pool.name), "bold"), f": {words}")
+    if pool.size_reason:
+        heading.append(f"\nIts size: {clean(pool.size_reason)}", style="dim")
     return heading.append(f"\n{clean(pool.status_message)}", style="yellow") if pool.status_message else heading
 
 

@@ -105,10 +105,10 @@ def for_a_slot(run: Standing, pool: PoolSituation, now: datetime) -> str:
     """Say what a runnable run waits for, with its place, and when there will be more slots."""
     if pool.draining:
         return "its pool drains, and no run is given to it"
-    agents = [agent for agent in pool.agents if not unmet([run.terraform], [agent])] if run.terraform else pool.agents
-    if run.terraform and pool.agents and not agents:
+    able = [agent for agent in pool.agents if not unmet([run.terraform], [agent])] if run.terraform else pool.agents
+    if run.terraform and pool.agents and not able:
         return "; ".join([_no_program(run.terraform, pool.agents), *_prospects(pool, now)])
-    if _free(PoolStats.of(agents) if run.terraform else pool.stats, run.kind):
+    if free_for(PoolStats.of(able) if run.terraform else pool.stats, run.kind):
         return f"it can't be started: {run.start_error}" if run.start_error else "a slot is free: it starts in a moment"
     if not pool.stats.available:
         missing = "no agent accepts runs"
@@ -119,16 +119,17 @@ def for_a_slot(run: Standing, pool: PoolSituation, now: datetime) -> str:
 
 def at_maximum(pool: PoolSituation, waiting: Mapping[RunKind, int]) -> str | None:
     """Say that runs wait for slots of a pool that can't grow; None where none do. ``waiting``: how many, by kind."""
-    waits = any(count and not _free(pool.stats, kind) for kind, count in waiting.items())
-    return f"runs wait, and it is at its maximum of {_agents(pool.maximum)}" if waits and pool.full else None
+    waits = any(count and not free_for(pool.stats, kind) for kind, count in waiting.items())
+    return f"runs wait, and it is at its maximum of {agents(pool.maximum)}" if waits and pool.full else None
 
 
-def _no_program(required: str, agents: Sequence[AgentRecord]) -> str:
-    have = listed({program for agent in agents for program in agent.programs}) or "no version"
+def _no_program(required: str, present: Sequence[AgentRecord]) -> str:
+    have = listed({program for agent in present for program in agent.programs}) or "no version"
     return f"no agent has {required}: those that accept runs have {have}"
 
 
-def _free(stats: PoolStats, kind: RunKind) -> int:
+def free_for(stats: PoolStats, kind: RunKind) -> int:
+    """Return how many slots a run of this kind could be given."""
     return stats.free_plan if kind is RunKind.PLAN else stats.free_apply
 
 
@@ -137,7 +138,7 @@ def _prospects(pool: PoolSituation, now: datetime) -> Iterator[str]:
     if pool.starting:
         yield "1 pod is starting" if pool.starting == 1 else f"{pool.starting} pods are starting"
     if pool.full:
-        yield f"the pool is at its maximum of {_agents(pool.maximum)}"
+        yield f"the pool is at its maximum of {agents(pool.maximum)}"
     if pool.outlook is None:
         return
     if now > pool.outlook.due:
@@ -150,5 +151,6 @@ def _place(in_front: int) -> str:
     return f"{in_front} in front" if in_front else "first in line"
 
 
-def _agents(number: int) -> str:
+def agents(number: int) -> str:
+    """Return a number of agents in words."""
     return "1 agent" if number == 1 else f"{number} agents"

@@ -1,8 +1,9 @@
-"""What the database knows of pools, as people look at them: five statements, however many pools there are."""
+"""What the database knows of pools, as people look at them: six statements, however many pools there are."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from workers.core.waiting import Outlook
 from workers.protocol.kinds import RunKind
 from workers.store.configurations import OUTLOOK, outlook
-from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, Pool, Run, ScalingDecision
+from workers.store.models import ACTIVE, RUNNABLE, START_ORDER, PodFailure, Pool, Run, ScalingDecision
 
 # The rank among the runs that a free slot would let start.
 _RANK = sa.func.row_number().over(partition_by=(Run.pool, Run.kind), order_by=START_ORDER)
@@ -35,7 +36,7 @@ class StoredPool:
     ``programs``: what its agents have, as it is stored. ``outlook``: what its last cycle says of agents to come.
     ``holding``: the runs that hold a slot, the oldest first.
     ``pending``: by kind, how many runs a free slot would let start. ``waiting``: the first of them, in the order in
-    which they start.
+    which they start. ``failures``: when its pods failed to start, in seconds since the epoch.
     """
 
     spec: str
@@ -46,12 +47,15 @@ class StoredPool:
     pending: Mapping[RunKind, int]
     waiting: Sequence[Run]
     decisions: Sequence[ScalingDecision]
+    failures: tuple[float, ...]
 
 
 def read(
-    session: Session, names: Collection[str] | None = None, *, waiting: int, decisions: int
+    session: Session, names: Collection[str] | None = None, *, waiting: int, decisions: int, failed_since: datetime
 ) -> dict[str, StoredPool]:
     """Return these pools, or all, by name and in its order; up to so many runs and decisions of each.
+
+    ``failed_since``: from when on failures are read.
 
     Raises :class:`LookupError` or :class:`ValueError` where anything of any of them can't be read.
     """
@@ -68,11 +72,14 @@ def read(
     columns = Pool.name, sa.cast(Pool.spec, sa.Text), Pool.status_message, Pool.programs, *OUTLOOK
     rows = sa.select(*columns).where(chosen(Pool.name)).order_by(Pool.name)
 
+    failed = sa.select(PodFailure).where(chosen(PodFailure.pool), PodFailure.at > failed_since)
+
     pending = defaultdict[str, dict[RunKind, int]](lambda: dict.fromkeys(RunKind, 0))
     for pool, kind, count in session.execute(counts.group_by(Run.pool, Run.kind)):
         pending[pool][kind] = count
     holding_of, waiting_of = _by_pool(session.scalars(holders)), _by_pool(session.scalars(first))
     decisions_of = _by_pool(session.scalars(latest.order_by(ScalingDecision.id.desc()), {"decisions": decisions}))
+    failures_of = _by_pool(session.scalars(failed.order_by(PodFailure.at)))
     return {
         name: StoredPool(
             spec,
@@ -83,6 +90,7 @@ def read(
             pending[name],
             waiting_of[name][:waiting],
             decisions_of[name],
+            tuple(failure.at.timestamp() for failure in failures_of[name]),
         )
         for name, spec, status, programs, *seen in session.execute(rows)
     }

@@ -14,6 +14,8 @@ from workers.core.verdicts import Verdict
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.protocol.messages import Changes
+from workers.services.pools import views as pool_views
+from workers.services.pools.views import SlotView
 from workers.services.runs import decide, details, views
 from workers.services.runs.details import RunDetails
 
@@ -117,3 +119,22 @@ def test_a_run_is_shown_with_its_stages_its_failure_and_what_was_before_it(
     assert after.previous[0].destroys == 2
     assert after.timeline[0].waited_for == f"run {first} of its workspace"
     assert control.submit(RunKind.PLAN).id
+
+
+def test_a_slot_shows_its_runs_status_and_what_the_plan_that_it_is_kept_for_would_change(control: ControlPlane) -> None:
+    def slot() -> SlotView:
+        return pool_views.one(control.system, "default").agents[0].slots[0]
+
+    control.workspace()
+    agent = control.agent()
+    run = control.submit().id
+    assert (slot().status, slot().changes, slot().destroys) == ("planning", None, None)
+    agent.work(changes=Changes(add=1, destroy=2))
+    kept = slot()
+    assert (kept.status, kept.workspace, kept.destroys) == ("apply_pending", "net", 2)
+    assert kept.changes == {"add": 1, "change": 0, "destroy": 2}
+    assert kept.until is not None
+    decide.confirm(control.system, run)
+    assert (slot().status, slot().destroys, slot().until) == ("applying", 2, None)
+    agent.work()
+    assert (slot().status, slot().changes) == (None, None)

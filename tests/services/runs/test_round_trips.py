@@ -158,5 +158,5 @@ def test_a_look_at_all_pools_is_one_transaction_and_one_round_trip_however_many_
     views.every(control.system)
     with counted(monkeypatch) as cost:
         found = views.every(control.system)
-    assert (len(found), cost) == (51, Cost(round_trips=1, transactions=1, writing=0, statements=5))
+    assert (len(found), cost) == (51, Cost(round_trips=1, transactions=1, writing=0, statements=6))
     assert [len(pool.agents) for pool in found if pool.name == POOL] == [1]

@@ -5,15 +5,17 @@ read is shown as that, and keeps no other from being shown.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from workers.core.errors import UnknownPool, Unreadable
 from workers.core.lifecycle import RunStatus
+from workers.core.pool_size import size_reason
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.core.programs import PoolPrograms
+from workers.core.scaling import FAILURE_WINDOW
 from workers.core.waiting import PoolSituation, Standing, at_maximum, for_a_slot
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
@@ -24,6 +26,7 @@ from workers.services.system import System
 from workers.slots.slot_map import snapshots
 from workers.specs.pools import PoolSpec
 from workers.store import overview, pools
+from workers.store.database import Session
 from workers.store.models import Run
 from workers.store.overview import StoredPool
 
@@ -33,7 +36,11 @@ WAITING_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """One slot. ``since``: when the run took it; ``until``: when its reservation ends; ``status``: the run's."""
+    """One slot. ``since``: when the run took it; ``until``: when its reservation ends; ``status``: the run's.
+
+    ``changes``: what the plan that waits would change, or its apply changes; ``destroys``: how many resources that
+    destroys.
+    """
 
     slot: int
     state: SlotState
@@ -43,6 +50,8 @@ class SlotView:
     since: datetime | None = None
     until: datetime | None = None
     status: RunStatus | None = None
+    changes: dict[str, int | None] | None = None
+    destroys: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,8 @@ class PoolView:
     ``pending`` counts by kind the runs that lack nothing but a slot, ``waiting`` shows the first of them; ``runs``
     counts by status those that hold a slot. Of a pool that can't be read the ``type`` is ``unreadable``, and its limits
     and timeouts are unknown: None. ``terraform``: what its runs require unless their workspaces do; ``programs``: what
-    its agents have, or the last ones had.
+    its agents have, or the last ones had. ``size_reason``: why it has as many agents as it has, and not more;
+    ``starting``: pods that have not registered.
     """
 
     name: str
@@ -107,6 +117,8 @@ class PoolView:
     runs: dict[str, int]
     waiting: tuple[RunView, ...]
     status_message: str | None
+    size_reason: str | None
+    starting: int
     decisions: tuple[DecisionView, ...]
 
 
@@ -117,6 +129,8 @@ class PoolSlots:
     pool: str
     slots: SlotCounts
     pending: dict[str, int]
+    size_reason: str | None
+    starting: int
     agents: tuple[AgentView, ...]
 
 
@@ -128,7 +142,7 @@ def slots(pool: PoolView) -> PoolSlots:
 def one(system: System, name: str) -> PoolView:
     """Return a pool as it is now. Raises :class:`UnknownPool` or :class:`Unreadable`."""
     with system.database.read() as session:
-        found = overview.read(session, (name,), waiting=WAITING_SHOWN, decisions=DECISIONS_SHOWN)
+        found = _stored(session, system.now(), (name,))
     if name not in found:
         raise pools.unknown(name)
     return _view(name, found[name], snapshots(system.redis, [name])[name], system.now())
@@ -138,13 +152,18 @@ def every(system: System) -> list[PoolView]:
     """Return all pools as they are now, by name: one transaction, and one round trip to Redis."""
     try:
         with system.database.read() as session:
-            found = overview.read(session, waiting=WAITING_SHOWN, decisions=DECISIONS_SHOWN)
+            found = _stored(session, system.now())
     except Exception as error:
         if is_outage(error):
             raise
         return [pool for name in system.pool_names() if (pool := _alone(system, name)) is not None]
     agents = snapshots(system.redis, list(found))
     return [_readable(name, stored, agents[name], system.now()) for name, stored in found.items()]
+
+
+def _stored(session: Session, now: datetime, names: Collection[str] | None = None) -> dict[str, StoredPool]:
+    since = now - timedelta(seconds=FAILURE_WINDOW)
+    return overview.read(session, names, waiting=WAITING_SHOWN, decisions=DECISIONS_SHOWN, failed_since=since)
 
 
 def _alone(system: System, name: str) -> PoolView | None:
@@ -180,6 +199,8 @@ def _unreadable(name: str, why: str) -> PoolView:
         runs={},
         waiting=(),
         status_message=why,
+        size_reason=None,
+        starting=0,
         decisions=(),
     )
 
@@ -205,6 +226,10 @@ def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged, no
         runs=dict(Counter(run.status.value for run in stored.holding)),
         waiting=tuple(_waiting(stored.waiting, name, situation, now)),
         status_message=status or at_maximum(situation, stored.pending),
+        size_reason=size_reason(
+            situation, spec.limits, stored.pending, stored.failures, now, deployment=spec.deployment
+        ),
+        starting=situation.starting,
         decisions=tuple(shown(DecisionView, each) for each in stored.decisions),
     )
 
@@ -242,6 +267,7 @@ def _slot(slot: int, lease: Lease | None, holding: Mapping[str, Run]) -> SlotVie
     if lease is None:
         return SlotView(slot, SlotState.IDLE)
     run = holding.get(lease.run)
+    planned = run is not None and run.status is not RunStatus.PLANNING
     return shown(
         SlotView,
         lease,
@@ -250,6 +276,8 @@ def _slot(slot: int, lease: Lease | None, holding: Mapping[str, Run]) -> SlotVie
         status=run.status if run else None,
         since=_time(lease.since),
         until=None if lease.until is None else _time(lease.until),
+        changes=run.changes if run and planned else None,
+        destroys=run.changes_destroy or 0 if run and planned else None,
     )
 
 
