@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.hcl import rendered
+from agent.progress import PhaseProgress
 from agent.summary import SHORT
 
 Sink = Callable[[bytes], None]
@@ -24,13 +25,14 @@ _NO_MESSAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionErro
 
 
 class ApplyMessages:
-    """Takes the messages of one apply.
+    """Takes the messages of one apply; ``progress`` counts what they tell of resources.
 
     ``outputs``: those of the message at its end, by name, as Terraform writes them; None where there was none, or one
     that is too long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, progress: PhaseProgress | None = None) -> None:
+        self._progress = progress or PhaseProgress(0)
         self._stdout: Sink
         self._stderr: Sink
         self.outputs: dict[str, Any] | None = None
@@ -72,6 +74,7 @@ class ApplyMessages:
             self._stdout(line + b"\n")
 
     def _take(self, message: Mapping[str, Any]) -> None:
+        self._progress.take(message)
         match message["type"]:
             case "diagnostic" if message["diagnostic"]["severity"] == "error":
                 self._stderr(_lines(_diagnostic(message["diagnostic"])))

@@ -26,6 +26,7 @@ from agent.command_output import DIRECTORY, CommandOutput
 from agent.files import relative_to
 from agent.output import Excerpt, Lines, LogWriter
 from agent.process import Adopted, Child
+from agent.progress import PhaseProgress
 from workers.protocol.kinds import FailureReason
 from workers.protocol.leases import Lease, SlotState
 from workers.protocol.messages import MAX_ERROR, Order, PhaseFinished, PhaseStarted, Report
@@ -117,6 +118,7 @@ class Execution:
         self.over = False
         self.ended: tuple[int | None] | None = None  # the lasting command's exit code, once it has ended
         self.findings: dict[str, Any] = {}  # of the state: fields of the report of the phase's end
+        self.progress = PhaseProgress(self.started_at, self.log.shown)
         self.rescued: str | None = None  # the state that Terraform could not save, encrypted
         self.advice: tuple[str, ...] = ()  # about that state, as the error has it; and instead, if it can't be sent
         self._reported = self.redeemed
@@ -208,6 +210,7 @@ class Execution:
         if not self._reported:
             self._report_started()
         if title is not None:
+            self.progress.begin(title.removeprefix("$ terraform "))
             self.log.write(title)
         return self._finish(child, messages, lasting=lasting)
 

@@ -16,6 +16,7 @@ from agent.execution import Execution, StopCause
 from agent.files import RunDirectories
 from agent.outbox import Outbox
 from agent.probe import LivenessFile
+from agent.progress import ProgressTeller
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from workers.protocol.leases import CancelMode, HeartbeatReply, Lease, SlotState
@@ -45,6 +46,7 @@ class Heartbeat:
     reports: Outbox
     directories: RunDirectories
     liveness: LivenessFile
+    progress: ProgressTeller
     logger: FilteringBoundLogger
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class Heartbeat:
         while not self._ended.wait(pause):
             try:
                 self.beat()
+                self.progress.tell(self.slots.executing())
             except Exception as error:  # noqa: BLE001 - F8: no error may end the heartbeat
                 if failing_since is None:
                     self.logger.warning("the slot map can't be reached: trying again", error=str(error))

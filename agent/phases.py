@@ -144,6 +144,8 @@ class Phases:
         except (PhaseFailed, Stopped) as failure:
             self._rescue_state(execution, module, failure)
             raise
+        finally:
+            execution.findings["progress"] = execution.progress.final()
         outputs = self._outputs(execution, terraform, told)
         return execution.report(PhaseFinished, outcome="succeeded", changed=True, outputs=outputs)
 

@@ -23,6 +23,7 @@ from agent.prepared import PreparedDirectories
 from agent.probe import LivenessFile
 from agent.process import Adopted
 from agent.programs import find
+from agent.progress import ProgressTeller
 from agent.settings import AgentSettings
 from agent.slot_manager import SlotManager
 from agent.terraform_environment import run_environment, terraform_environment
@@ -85,6 +86,7 @@ class Agent:
             self.reports,
             self._directories,
             self.liveness,
+            ProgressTeller(self._redis, settings.pool),
             logger,
         )
         self._stopping = threading.Lock()

@@ -76,7 +76,7 @@ class Terraform:
 
         Returns the outputs, sensitive ones without their value; None where they are to be asked for.
         """
-        messages = ApplyMessages()
+        messages = ApplyMessages(self.execution.progress)
         flags = ["-json", "-input=false", *self._lock_timeout("apply"), *self._parallelism]
         self._run("apply", *flags, str(plan), lasting=True, messages=messages)
         return None if messages.outputs is None else summary.outputs(messages.outputs)

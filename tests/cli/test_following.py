@@ -21,7 +21,7 @@ from workers.core.approval import Approval
 from workers.core.lifecycle import RunStatus
 from workers.services import system as services_system
 from workers.services import workspaces
-from workers.services.runs import decide
+from workers.services.runs import decide, progress
 from workers.services.runs import views as run_views
 from workers.settings import settings
 from workers.store.database import Database
@@ -276,6 +276,47 @@ def test_on_a_terminal_a_person_is_asked_after_the_changes_were_shown(embedded, 
         terminal.type(answer)
         terminal.until(str(status).replace("apply_pending", "waits for a confirmation:"))
     assert (terminal.process.returncode, embedded.latest(answer).status) == (code, status)
+
+
+GATED = """
+resource "terraform_data" "quick" {}
+resource "terraform_data" "slow" {
+  depends_on = [terraform_data.quick]
+  provisioner "local-exec" { command = "until [ -e GATE ]; do sleep 0.05; done" }
+}
+"""
+
+
+def test_on_a_terminal_an_apply_shows_how_far_it_is_and_so_does_show(embedded, cli, tmp_path) -> None:
+    name = embedded.workspace("gated", GATED.replace("GATE", str(tmp_path / "gate")))
+    with closing(Terminal(embedded.program, "apply", name, "--yes")) as terminal:
+        terminal.until("gated: applying 1/2  terraform_data.slow creating ")
+        run = embedded.latest(name)
+        shown = cli("show", run.run_id)
+        told = cli("show", run.run_id, "--json").json["progress"]
+        (tmp_path / "gate").touch()
+        terminal.until("2 added")
+    assert "1/2 done, 1 under way" in shown.out
+    assert "  terraform_data.slow creating " in shown.out
+    assert "  terraform_data.quick created in 0s" in shown.out
+    assert (told["live"], told["phase"], told["step"], told["planned"]) == (True, "apply", "apply", 2)
+    assert [(each["address"], each["state"]) for each in told["resources"]] == [
+        ("terraform_data.slow", "working"), ("terraform_data.quick", "done")
+    ]  # fmt: skip
+    after = cli("show", run.run_id)
+    assert "2/2 done" in after.out
+    assert "  terraform_data.slow created in " in after.out
+
+
+def test_without_a_terminal_an_apply_tells_its_phases_alone(embedded, tmp_path) -> None:
+    name = embedded.workspace("told", GATED.replace("GATE", str(tmp_path / "gate")))
+    with embedded.program.start("apply", name, "--yes") as following:
+        run = embedded.reaches(name, RunStatus.APPLYING)
+        eventually(lambda: progress.live(embedded.system, run))
+        (tmp_path / "gate").touch()
+        out, _ = following.communicate(timeout=30)
+    assert "told: applying on default-" in out
+    assert "1/2" not in out
 
 
 def test_ctrl_c_before_the_answer_leaves_the_plan_waiting_and_says_how_to_confirm_it(embedded) -> None:

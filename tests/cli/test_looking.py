@@ -140,7 +140,8 @@ def test_the_fields_of_a_run_stay_as_they_are(control, cli) -> None:
     control.submit(run_id="run")
     control.agent()
     shown = cli("show run --json").json
-    assert set(shown) == RUN_FIELDS | {"waiting", "approval", "events", "rescued_state", "state_lock", "unsaved_state"}
+    beside = {"approval", "events", "progress", "rescued_state", "state_lock", "unsaved_state"}
+    assert set(shown) == RUN_FIELDS | beside
     assert [event["event"] for event in shown["events"]] == ["submitted", "dispatched"]
     assert set(shown["events"][0]) == {"at", "event", "status", "detail"}
     assert set(cli("runs --json").json[0]) == RUN_FIELDS

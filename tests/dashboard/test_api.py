@@ -43,6 +43,9 @@ def test_a_run_is_enqueued_watched_confirmed_and_on_record_with_who_did_it(live:
     confirmed = live.ada.post(f"/runs/{run}/confirm", attempt=plan["attempt"], message="looks right")
     assert (confirmed.status, confirmed.json["status"]) == (200, "applying"), confirmed
     assert live.reaches(run, "succeeded")["outputs"]["hello"] == "world"
+    progress = ci.get(f"/runs/{run}/progress").json["progress"]
+    assert (progress["live"], progress["planned"], progress["done"]) == (False, 1, 1)
+    assert [(each["address"], each["state"]) for each in progress["resources"]] == [("terraform_data.one", "done")]
 
     events = ci.get(f"/runs/{run}/events").json
     who = {event["event"]: event["detail"].get("actor") for event in events}

@@ -11,13 +11,15 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from workers.cli.console import clean, console, say
+from workers.cli.progress import brief
 from workers.core.errors import UnknownRun
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import EXECUTING, RunStatus
 from workers.protocol.kinds import Phase
 from workers.protocol.log_lines import LogLine
+from workers.services.runs import progress, waiting
 from workers.services.runs import views as run_views
-from workers.services.runs import waiting
 from workers.services.runs.logs import LogReader
+from workers.services.runs.progress import ProgressView
 from workers.services.runs.views import RunView
 from workers.services.system import System
 
@@ -26,6 +28,7 @@ _LOOK = 0.25
 _LOOK_FOR_ENTRY = 0.02
 _PATIENCE = 10.0
 _ASK_WHY = 1.0
+_ASK_HOW_FAR = 1.0
 _REMEMBERED = 1000  # lines of the log: more than an error has
 
 _WORDS = {
@@ -110,6 +113,7 @@ class Follower:
     _log: LogReader | None = None
     _why: str = ""
     _asked: float = 0.0
+    _come: ProgressView | None = None
 
     def until_entered(self, patience: float | None = None) -> RunView | None:
         """Wait until a worker has entered the run; None after ``patience`` seconds.
@@ -160,7 +164,16 @@ class Follower:
     def _standing(self, run: RunView) -> str:
         pending = run.status is RunStatus.PENDING
         words = self._why_pending(run) if pending else f"{_WORDS[run.status]} on {run.agent}, slot {run.slot}"
+        if self.progress.is_terminal and run.status in EXECUTING and (far := self._how_far(run)):
+            words = f"{_WORDS[run.status]} {far}"  # in a log every resource would be a line
         return f"{run.workspace}: {words}{' (cancelling)' if run.cancel_requested else ''}"
+
+    def _how_far(self, run: RunView) -> str:
+        if time.monotonic() - self._asked > _ASK_HOW_FAR:
+            self._asked = time.monotonic()
+            self._come = progress.live(self.system, run)
+        same = self._come is not None and self._come.phase is EXECUTING[run.status]
+        return brief(self._come, self.system.now()) if self._come and same else ""
 
     def _why_pending(self, run: RunView) -> str:
         # In a log every place that a run takes would be a line.

@@ -18,11 +18,14 @@ from workers.cli.console import cell, console, say, show_json, show_table, table
 from workers.cli.options import AsJson, OfPool, OfWorkspace, RunId, Watch
 from workers.cli.outcome import STYLES, changes, destruction, options, tell_outputs
 from workers.cli.plan import tell_plan
+from workers.cli.progress import summary, tell_progress
 from workers.cli.watch import watch
-from workers.core.lifecycle import RunStatus
+from workers.core.lifecycle import EXECUTING, RunStatus
 from workers.protocol.kinds import RunKind
 from workers.services.formatting import ago
+from workers.services.runs import progress
 from workers.services.runs import views as run_views
+from workers.services.runs.progress import ProgressView
 from workers.services.runs.views import EventView, RunFilter, RunView
 from workers.settings import settings
 from workers.store.database import Database
@@ -92,6 +95,7 @@ def show(
         show_json(happened) if as_json else _tell_events(happened)
         return
     found = _waiting(found)
+    come = _progress(found)
     approval = run_views.approval(database(), found)
     of_state = {
         "rescued_state": run_views.rescued(database(), found),
@@ -99,9 +103,11 @@ def show(
         "unsaved_state": run_views.unsaved(database(), found),
     }
     if as_json:
-        show_json(asdict(found) | {"approval": approval} | of_state | {"events": happened})
+        show_json(asdict(found) | {"approval": approval, "progress": come} | of_state | {"events": happened})
         return
-    console().print(_facts(found, approval, of_state))
+    console().print(_facts(found, approval, come, of_state))
+    if come:
+        tell_progress(come, datetime.now(UTC))
     if found.error:
         say(f"\n{found.error.strip()}", style="red")
     tell_outputs(found)
@@ -145,7 +151,7 @@ def _brief_changes(run: RunView) -> Text | None:
     return cell(f"{brief} destroys", "bold red") if run.plan_destroys else cell(brief)
 
 
-def _facts(run: RunView, approval: str | None, of_state: dict[str, Any]) -> Table:
+def _facts(run: RunView, approval: str | None, come: ProgressView | None, of_state: dict[str, Any]) -> Table:
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -160,6 +166,7 @@ def _facts(run: RunView, approval: str | None, of_state: dict[str, Any]) -> Tabl
         "Status": f"{run.status} ({run.reason})" if run.reason else run.status,
         "Changes": changes(run),
         "Warning": destruction(run),
+        "Progress": come and summary(come),
         "Agent": f"{run.agent}, slot {run.slot}" if run.agent else None,
         "Program": f"{run.program or 'not chosen yet'}, for {run.terraform}" if run.terraform else run.program,
         "Commit": run.commit,
@@ -219,6 +226,13 @@ def _waiting(run: RunView) -> RunView:
     from workers.services.runs import waiting  # noqa: PLC0415 - as above
 
     return _if_reachable(lambda system: waiting.with_reason(system, run)) or run
+
+
+def _progress(run: RunView) -> ProgressView | None:
+    """Return how far a run's phase has come, or what its apply has done."""
+    if run.status in EXECUTING:
+        return _if_reachable(lambda system: progress.live(system, run))
+    return progress.stored(database(), run)
 
 
 def _if_reachable(ask: Callable[[System], Answer]) -> Answer | None:

@@ -16,6 +16,7 @@ from workers.protocol.leases import CancelMode
 from workers.protocol.names import AgentName, Name, RunId
 from workers.protocol.plan_detail import PlanDetail
 from workers.protocol.programs import NAMES, VERSION, Required
+from workers.protocol.progress import Progress
 from workers.protocol.run_options import OrderOptions
 from workers.protocol.sources import Environment, Source, Tagged, Variables
 from workers.protocol.states import DeadHolder, RescuedState, StateLock
@@ -112,8 +113,8 @@ class PhaseFinished(Tagged, _RunReport):
     ``cancelled`` may carry what Terraform said about being interrupted. ``changed`` says whether the plan holds
     anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here. ``plan``: what
     becomes of each resource; ``program``: which Terraform of which version made or applied it. ``rescued``: the state
-    that Terraform could not save. ``lock``: the one that kept it from the state. Agents of 0.1 tell none of these, and
-    its control planes refuse to read them.
+    that Terraform could not save. ``lock``: the one that kept it from the state. ``progress``: what an apply has done
+    with each resource. Agents of 0.1 tell none of these, and its control planes refuse to read them.
     """
 
     type: Literal["phase_finished"] = "phase_finished"
@@ -129,6 +130,7 @@ class PhaseFinished(Tagged, _RunReport):
     program: _Program | None = None
     rescued: RescuedState | None = None
     lock: StateLock | None = None
+    progress: Progress | None = None
 
 
 class AgentRegistered(Tagged, _Message):
@@ -149,6 +151,6 @@ class AgentStopped(Tagged, _Message):
 
 
 # What control planes of 0.1 would refuse a whole report for.
-SINCE_0_2 = ("plan", "program", "rescued", "lock", "locks_as", "clock")
+SINCE_0_2 = ("plan", "program", "rescued", "lock", "locks_as", "clock", "progress")
 Report = Annotated[PhaseStarted | PhaseFinished | AgentRegistered | AgentStopped, Field(discriminator="type")]
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

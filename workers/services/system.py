@@ -18,6 +18,7 @@ from workers.cluster.kubernetes.backend import KubernetesPods
 from workers.cluster.local import LocalPods
 from workers.settings import Settings, settings
 from workers.slots.connection import Step, connect, run_together
+from workers.slots.live_progress import LiveProgress
 from workers.slots.locks import PoolLock
 from workers.slots.slot_map import SlotMap
 from workers.slots.wake_up import WakeUp
@@ -58,6 +59,10 @@ class System:
     def slots(self, pool: str) -> SlotMap:
         """Return the slot map of a pool."""
         return SlotMap(self.redis, pool)
+
+    def progress(self, pool: str, run: str) -> LiveProgress:
+        """Return how far the phase of a run has come, as its agent says."""
+        return LiveProgress(self.redis, pool, run)
 
     def lock(self, pool: str, job: str) -> PoolLock:
         """Return the lock that lets one process at a time do ``job`` for a pool."""

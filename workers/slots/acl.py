@@ -38,6 +38,7 @@ def acl_rules(pool: str) -> list[str]:
         _selector("+brpop +llen", f"{prefix}orders:*"),
         _selector("+evalsha +xadd +expire", f"{prefix}log:*"),
         _selector("+set +get +expire", f"{prefix}state:*"),
+        _selector("+set", f"{prefix}progress:*"),
         _selector(f"+evalsha +llen +lpush +publish &{prefix}reports", f"{prefix}reports"),
     ]  # fmt: skip
 

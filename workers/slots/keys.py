@@ -65,3 +65,7 @@ class PoolKeys:
     def state(self, run: str) -> bytes:
         """Return the state that a run has rescued, or is to push, while it is under way."""
         return self._key("state", run_id(run))
+
+    def progress(self, run: str) -> bytes:
+        """Return how far a run's phase has come, as its agent says while it executes."""
+        return self._key("progress", run_id(run))

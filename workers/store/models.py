@@ -238,6 +238,15 @@ class RunPlan(Base):
     detail: Mapped[dict[str, Any]]
 
 
+class RunProgress(Base):
+    """What the apply of a run has done by its end: ``detail`` is a :class:`Progress`."""
+
+    __tablename__ = "run_progress"
+
+    run: Mapped[str] = mapped_column(_Id, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    detail: Mapped[dict[str, Any]]
+
+
 class Delivery(Base):
     """The attempts to send an overdue outcome again. ``error``: why the last one failed; ``next_at``: not before."""
 

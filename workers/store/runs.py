@@ -19,7 +19,9 @@ from workers.core.lifecycle import OVER, EventDetail, RunEvent, RunNote, RunStat
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
 from workers.protocol.plan_detail import PlanDetail
+from workers.protocol.progress import Progress
 from workers.store import plans, workspace_queue
+from workers.store import progress as applied
 from workers.store.database import insert_if_new
 from workers.store.models import (
     ACTIVE,
@@ -130,13 +132,14 @@ def record(
     expecting: Mapping[str, Any] = _NOTHING_MORE,
     detail: EventDetail | None = None,
     plan: PlanDetail | None = None,
+    progress: Progress | None = None,
     also: Callable[[Session, Run], None] | None = None,
     **changes: Any,
 ) -> Run | None:
     """Move a run on by ``event``, and set the columns ``changes``, and ``finished_at`` where it is over; return it.
 
-    ``plan``: what its plan would do with each resource, as it is now reported. ``also``: what is written of the run
-    beside it, before it is decided which run of its workspace is next.
+    ``plan``: what its plan would do with each resource, as it is now reported; ``progress``: what its apply has done.
+    ``also``: what is written of the run beside it, before it is decided which run of its workspace is next.
 
     Returns None, having written nothing, where the run is not in the status ``expect``, has another token than
     ``expect_token`` if one is given, or in a column of ``expecting`` not what that says, or is to be dispatched and is
@@ -155,6 +158,7 @@ def record(
         return None
     session.execute(_ENTER, {"run": run_id, "at": now, "event": event, "status": status, "detail": detail})
     plans.keep(session, run, plan)
+    applied.keep(session, run_id, progress)
     if also is not None:
         also(session, run)
     if status.holds_slot:

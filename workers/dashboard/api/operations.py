@@ -25,11 +25,12 @@ from workers.protocol.plan_detail import PlanDetail
 from workers.services import workspaces
 from workers.services.pools import views as pool_views
 from workers.services.pools.views import PoolSlots, PoolView
-from workers.services.runs import details, of_workspaces, requests, waiting
+from workers.services.runs import details, of_workspaces, progress, requests, waiting
 from workers.services.runs import views as run_views
 from workers.services.runs.details import RunDetails
 from workers.services.runs.logs import LogReader
 from workers.services.runs.of_workspaces import WorkspaceOverview, WorkspacePage
+from workers.services.runs.progress import ProgressView
 from workers.services.runs.requests import Decided
 from workers.services.runs.submit import RunRequest
 from workers.services.runs.views import EventView, RunCounts, RunFilter, RunView
@@ -141,6 +142,19 @@ class PlanOfRun:
     plan: PlanDetail | None
 
 
+@dataclass(frozen=True)
+class ProgressOfRun:
+    """How far a run's phase has come, while it executes; or what its apply has done, once it is over.
+
+    None where it waits, and where its agent did not say.
+    """
+
+    run_id: str
+    attempt: int
+    status: RunStatus
+    progress: ProgressView | None
+
+
 def _show_me(asked: Asked) -> Me:
     caller = asked.caller
     scopes = [scope for scope in Scope if scope in caller.scopes]
@@ -218,6 +232,11 @@ def _show_plan(asked: Asked) -> PlanOfRun:
     return PlanOfRun(run.run_id, run.attempt, run_views.plan(asked.system.database, run))
 
 
+def _show_progress(asked: Asked) -> ProgressOfRun:
+    run = _run(asked)
+    return ProgressOfRun(run.run_id, run.attempt, run.status, progress.of(asked.system, run))
+
+
 async def _read_log(asked: Asked) -> AsyncIterator[list[LogLine]]:
     query: LogQuery = asked.query
     run = await asyncio.to_thread(_run, asked)
@@ -286,6 +305,7 @@ OPERATIONS = (
     _look("/runs/{run}", "Show a run", _show_run, RunDetails),
     _look("/runs/{run}/events", "List what happened to a run", _show_events, list[EventView]),
     _look("/runs/{run}/plan", "Show what a run's plan does with each resource", _show_plan, PlanOfRun),
+    _look("/runs/{run}/progress", "Show how far a run's phase has come", _show_progress, ProgressOfRun),
     _look("/runs/{run}/log", "Read a run's log, a line a document", _read_log, LogLine, query=LogQuery, streams=True),
     _decision(names.CONFIRM, "confirm", "Let the plan of a waiting run be applied", Confirmation),
     _decision(names.DISCARD, "discard", "Refuse the plan of a waiting run", Reason),

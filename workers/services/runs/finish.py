@@ -10,11 +10,12 @@ from typing import Any
 import structlog
 
 from workers import metrics
-from workers.core.lifecycle import EventDetail, RunEvent, RunNote, after_agent_lost
+from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus, after_agent_lost
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import FailureReason
 from workers.services.errors import isolate
 from workers.services.runs import deliver
+from workers.services.runs.progress import said_last
 from workers.services.system import System
 from workers.slots.connection import run_together
 from workers.store import runs
@@ -83,6 +84,8 @@ def requeue_or_fail(
         changes |= {"agent": None, "slot": None, "token": None}
     elif event is RunEvent.FAILED:
         changes |= {"reason": FailureReason.AGENT_LOST, "error": _explanation(run, why)}
+    if run.status is RunStatus.APPLYING and event is not RunEvent.AGENT_LOST:
+        changes["progress"] = said_last(system, run)
     updated = record(system, run, event, detail={"why": why, **(detail or {})}, **changes)
     if updated is None:
         return None

@@ -171,7 +171,7 @@ def _advance(
     if report.outcome != "succeeded":
         return _end_unsuccessful(system, session, run, report, now, state=state)
     if report.phase is Phase.APPLY:
-        return enter_end(session, run, RunEvent.APPLIED, now, outputs=report.outputs)
+        return enter_end(session, run, RunEvent.APPLIED, now, outputs=report.outputs, progress=report.progress)
     if run.kind is RunKind.PLAN or not report.changed:
         also = partial(states.enter, system, report=report, content=None)
         return enter_end(session, run, RunEvent.PLAN_FINISHED, now, also=also, **_facts(report))
@@ -211,7 +211,7 @@ def _end_unsuccessful(
 def _facts(report: PhaseFinished) -> dict[str, Any]:
     """Return the columns that a plan's report sets, and the plan; an apply keeps the counts of its plan."""
     if report.phase is Phase.APPLY:
-        return {}
+        return {"progress": report.progress}
     return {
         "changes_add": report.changes.add,
         "changes_change": report.changes.change,
