@@ -8,7 +8,6 @@ may have it.
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from pathlib import Path
 from agent.execution import Execution, Finished, PhaseFailed, unavailable
 from agent.files import read_regular
 from agent.git_cache import GitCache
-from agent.git_remote import Remote, reached, remote
+from agent.git_remote import reached
+from workers.protocol.git_remote import COMMIT, Remote, may_be_commit, meanings, remote
 from workers.protocol.messages import MAX_ERROR
 from workers.protocol.sources import KNOWN_HOSTS, GitSource
 
@@ -32,7 +32,6 @@ _EVERYTHING = "--depth=2147483647"  # as git itself says it, also of a shallow r
 # What a run may have left in the cached repository that names programs, other servers or other repositories.
 _NOT_TRUSTED = ("config", "config.worktree", "commondir", "hooks", "info", "objects/info/alternates")
 _TRIES = 3  # of a ref that moves while it is fetched
-_COMMIT, _ABBREVIATED = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?"), re.compile(r"[0-9a-f]{4,63}")
 
 
 def fetch_commit(
@@ -135,7 +134,7 @@ class _Git:
 
     def find(self, wanted: str) -> _Ref | None:
         """Ask the server for a ref; return None for what may be a commit. Raises where there is neither."""
-        names = () if _COMMIT.fullmatch(wanted) else _names(wanted)
+        names = () if COMMIT.fullmatch(wanted) else meanings(wanted)
         # HEAD, if for nothing else than that a server which refuses this workspace says so.
         answer = read_regular(self.do("ls-remote", "--quiet", "--", self.remote.url, "HEAD", *names).stdout).decode()
         lines = (line.partition("\t") for line in answer.splitlines())
@@ -143,7 +142,7 @@ class _Git:
         for name in names:
             if name in objects:
                 return _Ref(name, objects[name])
-        if not _COMMIT.fullmatch(wanted) and not _ABBREVIATED.fullmatch(wanted):
+        if not may_be_commit(wanted):
             raise self.unknown(wanted)
         return None
 
@@ -168,11 +167,11 @@ class _Cached(_Git):
     def commit(self, found: _Ref | None, wanted: str) -> str | None:
         """Return the name of a commit that is here then, fetched unless it is here already; None for an unknown one."""
         known = found.object if found else wanted
-        if _COMMIT.fullmatch(known) and (commit := self._resolve(known)):
+        if COMMIT.fullmatch(known) and (commit := self._resolve(known)):
             return commit
         if found:
             return self._fetched(found)
-        if _COMMIT.fullmatch(wanted) and self.run(*self._fetch(wanted)).code == 0:
+        if COMMIT.fullmatch(wanted) and self.run(*self._fetch(wanted)).code == 0:
             return self._resolve(wanted) or self._damaged()
         # A server may refuse a commit that no ref names, and every abbreviated one.
         self.execution.check()
@@ -206,11 +205,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _names(ref: str) -> tuple[str, ...]:
-    """Return what a ref may mean, in git's own order."""
-    return (ref, f"refs/{ref}", f"refs/tags/{ref}", f"refs/heads/{ref}")
 
 
 def _kept_as(name: str) -> str:

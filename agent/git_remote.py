@@ -1,46 +1,12 @@
-"""How git reaches a repository: by which URL, options and environment, and with whose credentials.
+"""Git's access to a repository for as long as an agent fetches it: what ssh reads from files is there meanwhile."""
 
-A password or a key reaches git alone: through its environment and a credential helper for one host, or in a file that
-only its owner can read, for as long as it fetches. Command lines can be read by every process of the machine.
-"""
-
-from __future__ import annotations
-
-import re
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from agent.files import write_atomically
-from workers.protocol.sources import KNOWN_HOSTS, SSH_KEY, without_credentials
-
-_HELPER = (
-    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$AGENT_GIT_USERNAME" "$AGENT_GIT_PASSWORD"; }; f'
-)
-_ANY_USER = "git"  # beside a token most servers ignore the user's name, but want one
-# A workspace names no other repository, and no directory with hooks, than those that are made for its run.
-_OF_A_REPOSITORY = re.compile(
-    r"GIT_(?:DIR|WORK_TREE|COMMON_DIR|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|NAMESPACE|SHALLOW_FILE)"
-)
-_NETWORK, _ANY_PROTOCOL = "https:ssh:git", "https:ssh:git:file"
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """Where git fetches from: a URL without a password; and with which options and environment it finds one."""
-
-    url: str
-    options: tuple[str, ...]
-    environment: Mapping[str, str] = field(repr=False)
-
-    @property
-    def of_the_network(self) -> Remote:
-        """The same for what a repository names itself: nothing on the agent's disk may be reached by that."""
-        return replace(self, environment={**self.environment, "GIT_ALLOW_PROTOCOL": _NETWORK})
+from workers.protocol.git_remote import Remote, login_files, remote
 
 
 @contextmanager
@@ -50,60 +16,14 @@ def reached(url: str, environment: Mapping[str, str], login: Mapping[str, str], 
     The key for ssh is ``GIT_SSH_KEY`` of ``login``, and the servers that are trusted are those of
     ``GIT_SSH_KNOWN_HOSTS``. Raises ``OSError``.
     """
-    origin = remote(url, environment, login)
-    given = {name: login[name] for name in (SSH_KEY, KNOWN_HOSTS) if name in login}
-    if not given:
+    origin, files = remote(url, environment, login), login_files(login)
+    if not files:
         yield origin
         return
     private.mkdir(mode=0o700)
     try:
-        for name, content in given.items():
-            # ssh takes no key whose last line has no end.
-            write_atomically(private / name, content.replace("\r\n", "\n").strip() + "\n")
-        ssh = {"GIT_SSH_COMMAND": _ssh(private, given), "GIT_SSH_VARIANT": "ssh"}
-        yield replace(origin, environment={**origin.environment, **ssh})
+        for name, content in files.items():
+            write_atomically(private / name, content)
+        yield origin.with_files(private, files)
     finally:
         shutil.rmtree(private, ignore_errors=True)
-
-
-def remote(url: str, environment: Mapping[str, str], login: Mapping[str, str]) -> Remote:
-    """Return how git reaches a URL, but for a key of the workspace.
-
-    The password for https is ``GIT_PASSWORD`` of ``login``, with ``GIT_USERNAME``; or that of the URL, where workspaces
-    of an earlier version have it.
-    """
-    bare = without_credentials(url)
-    kept = {name: value for name, value in environment.items() if not _OF_A_REPOSITORY.fullmatch(name)}
-    env = {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": _ANY_PROTOCOL, "GIT_TEMPLATE_DIR": ""}
-    env.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    found = _login(url, login) if url.startswith("https://") else None
-    if found is None:
-        return Remote(bare, (), env)
-    env["AGENT_GIT_USERNAME"], env["AGENT_GIT_PASSWORD"] = found
-    helper = f"credential.https://{urlsplit(bare).netloc}.helper"
-    # The empty one first: it removes other helpers, which would be asked before this one and be told the password.
-    return Remote(bare, ("-c", f"{helper}=", "-c", f"{helper}={_HELPER}"), env)
-
-
-def _login(url: str, given: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return user and password for the host of a URL, if there are any."""
-    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
-    username, _, password = (unquote(part) for part in credentials.partition(":"))
-    if "GIT_PASSWORD" in given and not password:
-        return username or given.get("GIT_USERNAME") or _ANY_USER, given["GIT_PASSWORD"]
-    return (username, password) if at else None
-
-
-def _ssh(private: Path, given: Mapping[str, str]) -> str:
-    """Return the command that git runs for ssh: with a key, neither an ssh agent nor the account's files are used."""
-    options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=30"]
-    if KNOWN_HOSTS in given:
-        options += [f"UserKnownHostsFile={_quoted(private / KNOWN_HOSTS)}", "GlobalKnownHostsFile=/dev/null"]
-    if SSH_KEY in given:
-        options += ["IdentitiesOnly=yes", "IdentityAgent=none", f"IdentityFile={_quoted(private / SSH_KEY)}"]
-    own = ["-F", "/dev/null"] if SSH_KEY in given else []
-    return shlex.join(["ssh", *own, *(word for option in options for word in ("-o", option))])
-
-
-def _quoted(path: Path) -> str:
-    return '"{}"'.format(str(path).replace("%", "%%"))

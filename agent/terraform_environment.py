@@ -15,13 +15,12 @@ from structlog.typing import FilteringBoundLogger
 
 from agent.files import read_regular
 from agent.settings import AgentSettings
+from workers.protocol.git_remote import DECIDES_SERVER
 from workers.protocol.sources import CREDENTIALS, KNOWN_HOSTS
 
 _OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 _OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", KNOWN_HOSTS, "ARCHIVE_USERNAME")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
-# What decides which server answers to an address. Whoever names another one shares nothing that was fetched.
-_DECIDES = re.compile(r"GIT_.*|SSH_.*|SSL_.*|CURL_.*|.*_proxy|HOME|XDG_CONFIG_HOME|PATH", re.IGNORECASE)
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
 
 
@@ -54,7 +53,7 @@ def run_environment(base: Mapping[str, str], workspace: Mapping[str, str]) -> di
 
 def deciding_servers(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the variables that decide which server answers to an address: proxies, trusted authorities, the home."""
-    return sorted((name, value) for name, value in environment.items() if _DECIDES.fullmatch(name))
+    return sorted((name, value) for name, value in environment.items() if DECIDES_SERVER.fullmatch(name))
 
 
 def named_configuration(environment: Mapping[str, str], module: Path) -> Path | None:

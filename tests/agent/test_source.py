@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import source
-from agent.git_remote import Remote, remote
 from tests.agent.conftest import Bench, Configuration, of_apply, unavailable
+from workers.protocol.git_remote import Remote, remote
 from workers.protocol.messages import Order
 from workers.protocol.sources import GitSource
 

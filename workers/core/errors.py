@@ -19,6 +19,10 @@ class UnknownVersion(InvalidRequest):
     """No agent of the pool has the Terraform that a run requires; the message says which ones they have."""
 
 
+class UnknownSource(InvalidRequest):
+    """The source of a workspace is not there, or has no such ref; the message has its server's words."""
+
+
 class UnknownRun(InvalidRequest):
     """No run, or more than one, has this id."""
 

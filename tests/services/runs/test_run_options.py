@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workers.core.lifecycle import RunStatus
+from workers.git import Answer
 from workers.protocol.encryption import Keyring, new_key
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
@@ -150,8 +151,9 @@ CHECKSUM = "0" * 64
         (GitSource(url="git@git.example:net"), SensitiveVariables(environment={"GIT_SSH_KEY": "a key"})),
     ],
 )
-def test_a_source_or_a_key_that_older_agents_do_not_know_goes_to_newer_ones_alone(control, source, secret):
+def test_a_source_or_a_key_that_older_agents_do_not_know_goes_to_newer_ones_alone(control, source, secret, monkeypatch):
     """F38: an agent of version 1 would refuse the order, or give the key to Terraform."""
+    monkeypatch.setattr("workers.git.ask", lambda _: Answer())
     ensure_secret_for_pool(control.system, control.spec())
     workspaces.create(control.system, WorkspaceSpec(name="net", source=source), secret)
     control.slots.register("older", "1234")
@@ -161,7 +163,8 @@ def test_a_source_or_a_key_that_older_agents_do_not_know_goes_to_newer_ones_alon
     assert control.agent("default-2").order().source == source
 
 
-def test_a_git_workspace_with_another_secret_goes_to_any_agent(control):
+def test_a_git_workspace_with_another_secret_goes_to_any_agent(control, monkeypatch):
+    monkeypatch.setattr("workers.git.ask", lambda _: Answer())
     ensure_secret_for_pool(control.system, control.spec())
     spec = WorkspaceSpec(name="net", source=GitSource(url="https://git.example/net"))
     workspaces.create(control.system, spec, SensitiveVariables(environment={"GIT_PASSWORD": "hunter2"}))

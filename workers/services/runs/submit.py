@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from workers import metrics
 from workers.core.approval import Actor, by
 from workers.core.errors import UnknownRun
+from workers.git import Answer, Question
 from workers.protocol import names
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import RunKind
@@ -17,7 +18,7 @@ from workers.protocol.names import Name
 from workers.protocol.run_options import RunOptions
 from workers.protocol.states import StateStep
 from workers.protocol.validation import problems
-from workers.services.runs import deliver
+from workers.services.runs import deliver, sources
 from workers.services.runs.dispatch import NotStarted, Start, dispatch_new, send, take_slot
 from workers.services.runs.requirements import requirement
 from workers.services.secrets import variables
@@ -94,8 +95,8 @@ def submit(
     ``step``: what it does to the state instead of planning.
 
     ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id or variables that can't
-    be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist, and
-    :class:`UnknownVersion` for a Terraform that no agent of its pool has.
+    be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist,
+    :class:`UnknownVersion` for a Terraform that no agent of its pool has, and :class:`UnknownSource`.
     """
     if not names.RUN_ID.fullmatch(run_id):
         raise InvalidRequest(f"The task id {run_id!r} can't be a run's id: use letters, digits, '_' and '-'.")
@@ -104,11 +105,7 @@ def submit(
         "message": request.message, "encrypted": request.encrypted_variables, "task": task,
         "actor": actor and actor.name,
     }  # fmt: skip
-    try:
-        run, new, start = _enter(system, run_id, request, actor, given, at_once=True)
-    except NotStarted as error:
-        log.warning("run not started as it is entered", run=run_id, why=str(error))
-        run, new, start = _enter(system, run_id, request, actor, given, at_once=False)
+    run, new, start = _entered(system, run_id, request, actor, given)
     if new:
         metrics.SUBMITTED.add(run.pool, run.kind)
         log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
@@ -137,8 +134,30 @@ def _stored(request: RunRequest, step: StateStep | None) -> dict[str, Any] | Non
     return {**(request.options or {}), "state": step.model_dump(mode="json", exclude_defaults=True)}
 
 
+def _entered(
+    system: System, run_id: str, request: RunRequest, actor: Actor | None, given: dict[str, Any]
+) -> tuple[Run, bool, Start | None]:
+    """Enter a run once its source has been looked for; return it, whether it is new, and its start."""
+    at_once, answers = True, dict[Question, Answer]()
+    while True:
+        try:
+            return _enter(system, run_id, request, actor, given, answers=answers, at_once=at_once)
+        except sources.NotAsked as not_asked:
+            answers[not_asked.question] = sources.ASKED.ask(not_asked.question)
+        except NotStarted as error:
+            log.warning("run not started as it is entered", run=run_id, why=str(error))
+            at_once = False
+
+
 def _enter(
-    system: System, run_id: str, request: RunRequest, actor: Actor | None, given: dict[str, Any], *, at_once: bool
+    system: System,
+    run_id: str,
+    request: RunRequest,
+    actor: Actor | None,
+    given: dict[str, Any],
+    *,
+    answers: Mapping[Question, Answer],
+    at_once: bool,
 ) -> tuple[Run, bool, Start | None]:
     """Enter a run, ``at_once`` with a slot where one is free; return it, whether it is new, and its start."""
     start, now = None, system.now()
@@ -154,9 +173,12 @@ def _enter(
                 "terraform": requirement(system, workspace, *pool), **given,
             }  # fmt: skip
             entered = Run(id=run_id, attempt=0, **values)
+            detail, encrypted = by(actor), request.encrypted_variables
+            if why := sources.expect_there(system, session, pool[0], workspace, of_run=encrypted, answers=answers):
+                detail["why"] = why
             start = take_slot(system, session, workspace, pool, entered) if at_once else None
             started = start and start.of(entered, now)
-            run, new = runs.add(session, run_id, now=now, detail=by(actor) or None, started=started, **values)
+            run, new = runs.add(session, run_id, now=now, detail=detail or None, started=started, **values)
     except Exception:
         _give_back(system, start)
         raise

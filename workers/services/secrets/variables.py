@@ -100,12 +100,15 @@ def for_order(
 
     Raises :class:`NoKey` where this process lacks the key, and :class:`Unavailable` where the pool has no Secret yet.
     """
-    merged = SensitiveVariables()
-    for kind, owner in ((Owner.POOL, pool), (Owner.WORKSPACE, workspace)):
-        if owner.sensitive:
-            merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, owner.name)))
-    merged = _merged(merged, _decrypted(system, of_run))
+    merged = _of_all(system, session, pool, workspace, of_run)
     return _encrypted(payload_keyring(system, session, pool.name), merged) if merged.names else None
+
+
+def environment(
+    system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec, of_run: str | None
+) -> dict[str, str]:
+    """Return the sensitive environment variables of a run. Raises :class:`NoKey`."""
+    return _of_all(system, session, pool, workspace, of_run).environment
 
 
 def reencrypt_all(system: System) -> int:
@@ -116,6 +119,16 @@ def reencrypt_all(system: System) -> int:
         for row in rows:
             row.encrypted = row.encrypted and keys.reencrypt(row.encrypted)
     return len(rows)
+
+
+def _of_all(
+    system: System, session: Session, pool: PoolSpec, workspace: WorkspaceSpec, of_run: str | None
+) -> SensitiveVariables:
+    merged = SensitiveVariables()
+    for kind, owner in ((Owner.POOL, pool), (Owner.WORKSPACE, workspace)):
+        if owner.sensitive:
+            merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, owner.name)))
+    return _merged(merged, _decrypted(system, of_run))
 
 
 def _encrypted(keys: Keyring, variables: SensitiveVariables) -> str:
