@@ -156,7 +156,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     system.database.dispose()
     system.celery.close()
     system.redis.close()
-    terraslot("down")
+    terraslot("down", "--yes")
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,9 @@ from workers.dashboard.shared_pools import SharedPools
 from workers.services.errors import user_message
 from workers.services.pools.views import PoolView
 
-_HERE = Path(__file__).parent
-_TEMPLATE = str(_HERE / "page.html")
-_ASSETS = "terraslot"
+ASSETS = Path(__file__).with_name("web")
+_TEMPLATE = str(Path(__file__).with_name("page.html"))
+_BELOW = "terraslot"  # the path of the assets
 _BAR = "navbar.html"
 _END_OF_TABS = b"</ul>"
 # Flower's style sheets have pictures in data: addresses.
@@ -45,16 +45,20 @@ class View:
 
 
 _VIEWS = {
+    "/runs": View("runs", "Runs", "runs.js"),
+    "/runs/([^/]+)": View("runs", "Run", "run.js"),
+    "/workspaces": View("workspaces", "Workspaces", "workspaces.js"),
+    "/workspaces/([^/]+)": View("workspaces", "Workspace", "workspace.js"),
     "/slots": View("slots", "Slots", "slots.js"),
 }
-_TABS = {"slots": "Slots"}
+_TABS = {"runs": "Runs", "workspaces": "Workspaces", "slots": "Slots"}
 
 
 def pages(pools: SharedPools, prefix: str) -> list[Any]:
     """Return Tornado's rules for the pages below a prefix of the dashboard."""
     return [
         *(url(f"{prefix}{path}", Page, {"view": view, "root": prefix}, name=path) for path, view in _VIEWS.items()),
-        url(rf"{prefix}/{_ASSETS}/(.+)", Asset, {"path": str(_HERE / "web")}),
+        url(rf"{prefix}/{_BELOW}/(.+)", Asset, {"path": str(ASSETS)}),
         url(rf"{prefix}/slots\.json", SlotsJson, {"pools": pools}),
         url(rf"{prefix}/metrics", Metrics),
     ]
@@ -74,7 +78,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         self.set_header("Content-Security-Policy", _POLICY)
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Cache-Control", "no-store")
-        view, assets = self._view, f"{self._root}/{_ASSETS}"
+        view, assets = self._view, f"{self._root}/{_BELOW}"
         title = f"{view.title} {name}" if name else view.title
         self.render(_TEMPLATE, title=title, tab=view.tab, script=view.script, root=self._root, assets=assets, name=name)
 

@@ -93,7 +93,10 @@ class ApiHandler(BaseHandler):  # type: ignore[misc]
         self.set_status(refusal.status)
         self.head(MEDIA_TYPE)
         if refusal.status is HTTPStatus.UNAUTHORIZED:
-            self.set_header("WWW-Authenticate", 'Bearer realm="terraslot"')
+            self.add_header("WWW-Authenticate", 'Bearer realm="terraslot"')
+            if self.application.options.basic_auth:
+                # Of Flower's realm: a browser that was asked for its pages sends the same password here.
+                self.add_header("WWW-Authenticate", 'Basic realm="flower"')
         if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
             self.set_header("Retry-After", "5")
         self.finish(json.dumps(refusal.problem.document()))

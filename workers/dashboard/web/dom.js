@@ -31,10 +31,12 @@ export function keep(parent, parts) {
   }
   const focus = focused(parent);
   const elements = [...after.values()].map((part) => part.element);
+  const staying = new Set(elements);
+  // What is no longer shown goes first: an element that is moved loses its scrolling.
+  for (const child of [...parent.childNodes]) if (!staying.has(child)) child.remove();
   elements.forEach((element, place) => {
     if (parent.childNodes[place] !== element) parent.insertBefore(element, parent.childNodes[place] ?? null);
   });
-  while (parent.childNodes.length > elements.length) parent.lastChild.remove();
   shown.set(parent, after);
   if (focus && !parent.contains(document.activeElement)) parent.querySelector(`#${CSS.escape(focus)}`)?.focus();
 }
@@ -47,7 +49,7 @@ function focused(parent) {
 export function table(label, columns) {
   const body = el("tbody");
   const head = el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col" }, column))));
-  const box = el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": label },
+  const box = el("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": label },
     el("table", { class: "table" }, head, body));
   return { box, body };
 }

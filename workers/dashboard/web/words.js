@@ -16,6 +16,11 @@ export function duration(seconds) {
   return `${whole} s`;
 }
 
+/** Return how long something took that is over: `0.4 s` where whole seconds would say too little. */
+export function took(seconds) {
+  return seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds);
+}
+
 /** Return the time since a moment, which goes on by itself; the moment itself is on hover. */
 export function since(at) {
   const element = el("time", { datetime: at, title: moment(at), "data-since": Date.parse(at) });
@@ -52,8 +57,10 @@ function retext(element, words) {
 // A state is told by its sign as well as by its colour.
 const SIGNS = {
   pending: "◷", planning: "▷", apply_pending: "❚❚", applying: "▶", succeeded: "✓", failed: "✕", discarded: "⊘",
-  expired: "⌛", cancelled: "■",
+  expired: "◴", cancelled: "■",
 };
+/** All statuses of a run. */
+export const STATUSES = Object.keys(SIGNS);
 const KINDS = { plan: "plan", plan_and_apply: "plan and apply" };
 const STATES = { apply_pending: "waits for a person", pending: "waits" };
 
