@@ -21,7 +21,9 @@ from workers.protocol.states import StateStep
 from workers.remote_control import ControlRequest, decision_id, is_revoked
 from workers.services.runs import auto_apply, decide, deliver, locks, logs, rescued, retention, states, submit
 from workers.services.runs import dispatch as dispatcher
+from workers.services.runs.outcome import outcome
 from workers.services.runs.submit import RunRequest
+from workers.services.runs.task_events import refused
 from workers.services.scaling import cycle
 from workers.services.system import system
 from workers.store.models import Run, TaskMessage
@@ -41,7 +43,9 @@ class ControlTask(Task):
 
 
 class RunTask(ControlTask):
-    """A task that lasts as long as its run."""
+    """A task that lasts as long as its run, which has events of its own."""
+
+    send_events = False
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002
         """Store the delivery once Celery has stored the result."""
@@ -51,6 +55,8 @@ class RunTask(ControlTask):
         """Store the delivery once Celery has stored the error, if that is how the run ended."""
         if isinstance(exc, RunError):
             deliver.delivered(system(), [task_id])
+        elif not self.request.get(deliver.OUTCOME):
+            refused(system(), self, exc)
 
 
 @app.task(name=names.PLAN, bind=True, base=RunTask, throws=TerraslotError, **_AS_ERRBACK)
@@ -156,7 +162,7 @@ def _outcome(task: Task, submitted: Callable[[], Run]) -> dict[str, Any]:
     if task.request.get(deliver.OUTCOME) or submitted().status.is_over:
         run = deliver.claim(system(), task.request.id)
         if run is not None:
-            return deliver.outcome(run)
+            return outcome(run)
     raise Ignore
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.services.monitor import Monitor, monitoring
 from workers.app import build_app
 from workers.core.approval import Actor
 from workers.core.pods import Pod, PodPhase, SafeToEvict
@@ -298,6 +299,12 @@ def control(tmp_path: Path, redis_url: str) -> Iterator[ControlPlane]:
     system.database.dispose()
     celery.close()
     client.close()
+
+
+@pytest.fixture
+def monitor(control: ControlPlane) -> Iterator[Monitor]:
+    with monitoring(control.system) as monitor:
+        yield monitor
 
 
 @pytest.fixture

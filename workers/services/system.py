@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -29,6 +29,8 @@ from workers.store.database import Database
 if TYPE_CHECKING:
     from redis import Redis
 
+    from workers.events import Events
+
 
 @dataclass(frozen=True)
 class System:
@@ -45,6 +47,13 @@ class System:
     def servers(self) -> list[Redis]:
         """Both Redis servers; one where they are the same."""
         return list(dict.fromkeys((self.redis, self.broker)))
+
+    @cached_property
+    def events(self) -> Events:
+        """What sends Celery events."""
+        from workers.events import Events  # noqa: PLC0415 - most commands send none
+
+        return Events(self.celery)
 
     def run_together(self, steps: Sequence[Step], on_broker: Sequence[Step]) -> list[Any]:
         """Run steps on both servers, in this order, in one round trip where they are one; return the broker's replies.

@@ -60,6 +60,11 @@ _MARK_DELIVERED = (
     .returning(_runs.c.id)
 )
 _LOCK = select(Run).where(Run.id.in_(bindparam("ids", expanding=True))).order_by(Run.id).with_for_update(key_share=True)
+_EVENTS_OF = (
+    select(RunEventRecord)
+    .where(RunEventRecord.run.in_(bindparam("ids", expanding=True)))
+    .order_by(RunEventRecord.run, RunEventRecord.id)
+)
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
 
 
@@ -398,6 +403,14 @@ def events(session: Session, run_id: str) -> list[RunEventRecord]:
     """Return what happened to a run, in order."""
     happened = select(RunEventRecord).where(RunEventRecord.run == run_id).order_by(RunEventRecord.id)
     return list(session.scalars(happened))
+
+
+def events_of(session: Session, ids: Collection[str]) -> dict[str, list[RunEventRecord]]:
+    """Return what happened to each of these runs, in order."""
+    happened: dict[str, list[RunEventRecord]] = {}
+    for event in session.scalars(_EVENTS_OF, {"ids": sorted(ids)}):
+        happened.setdefault(event.run, []).append(event)
+    return happened
 
 
 def unclaimed(now: datetime) -> ColumnElement[bool]:

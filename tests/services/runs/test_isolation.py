@@ -27,7 +27,7 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.sources import SensitiveVariables
 from workers.services import workspaces
 from workers.services.errors import is_outage
-from workers.services.runs import decide, deliver, orders, waiting
+from workers.services.runs import decide, orders, outcome, waiting
 from workers.services.runs.auto_apply import order_apply
 from workers.services.runs.dispatch import dispatch, start
 from workers.services.scaling.reconcile import reconcile_pods
@@ -93,7 +93,7 @@ def test_a_run_that_can_not_be_ordered_fails_alone_and_says_why(
 
     assert agent.work(changed=False).run == good.id
     with pytest.raises(RunFailed, match=words) as failed:
-        deliver.outcome(control.run(bad.id))
+        outcome.outcome(control.run(bad.id))
     assert "hunter2" not in str(failed.value)
     assert control.run(bad.id).reason is FailureReason.AGENT_ERROR
     assert set(control.deliveries()) == {bad.id, good.id}

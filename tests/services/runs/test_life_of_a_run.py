@@ -21,7 +21,7 @@ from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import SlotState
 from workers.protocol.messages import Changes, PhaseStarted
-from workers.services.runs import decide, deliver, submit
+from workers.services.runs import decide, outcome, submit
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.store import runs
@@ -39,7 +39,7 @@ def test_a_plan_is_planned_on_a_plan_only_slot_and_delivered(control: ControlPla
     agent.work(changes=Changes(add=2, change=1), outputs={"url": "x"})
 
     run = control.run(run.id)
-    assert deliver.outcome(run) == {
+    assert outcome.outcome(run) == {
         "run_id": run.id,
         "workspace": "net",
         "status": "succeeded",
@@ -161,7 +161,7 @@ def test_terraforms_own_words_reach_the_caller(control: ControlPlane) -> None:
     run = control.submit()
     agent.work(outcome="failed", reason=FailureReason.TERRAFORM_FAILED, error="Error: Unsupported argument")
     with pytest.raises(RunFailed, match=r"run-1 of workspace net failed \(terraform_failed\): Error: Unsupported"):
-        deliver.outcome(control.run(run.id))
+        outcome.outcome(control.run(run.id))
     assert control.quiet()
 
 
@@ -172,7 +172,7 @@ def test_a_discarded_run_raises_at_its_caller_and_frees_slot_and_workspace(contr
     agent.work()
     decide.discard(control.system, run.id)
     with pytest.raises(RunDiscarded):
-        deliver.outcome(control.run(run.id))
+        outcome.outcome(control.run(run.id))
     assert control.run(next_one.id).status is RunStatus.PLANNING
 
 
@@ -225,7 +225,7 @@ def test_a_plan_that_nobody_confirms_expires(control: ControlPlane, clock_ahead)
     clock_ahead(61)
     reconcile_pods(control.system, control.spec())
     with pytest.raises(RunExpired):
-        deliver.outcome(control.run(run.id))
+        outcome.outcome(control.run(run.id))
     assert control.quiet()
 
 
@@ -235,7 +235,7 @@ class TestCancel:
         run = control.submit()
         decide.cancel(control.system, run.id)
         with pytest.raises(RunCancelled):
-            deliver.outcome(control.run(run.id))
+            outcome.outcome(control.run(run.id))
         assert control.deliveries() == [run.id]
 
     def test_an_order_that_was_not_taken_is_taken_back_and_starts_nothing(self, control: ControlPlane) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 from tests.services.conftest import ControlPlane, HandAgent
 from workers.core.errors import RunCancelled, RunFailed
 from workers.protocol.kinds import RunKind
-from workers.services.runs import decide, deliver, submit
+from workers.services.runs import decide, deliver, outcome, submit
 from workers.services.runs.submit import RunRequest
 
 NODE = "control@tests"
@@ -42,7 +40,7 @@ def test_a_plan_that_nothing_waits_for_needs_no_message(control: ControlPlane, a
     agent.work(changed=False, outputs={"greeting": "hello"})
     assert control.deliveries() == []
     assert control.run(run).delivered_at is not None
-    assert control.system.celery.AsyncResult(run).get(timeout=1) == deliver.result_of(control.run(run))
+    assert control.system.celery.AsyncResult(run).get(timeout=1) == outcome.result_of(control.run(run))
     kept = stored(control, run)
     assert (kept["status"], kept["group_id"], kept["parent_id"]) == ("SUCCESS", "a-group", "a-task")
     assert kept["date_done"] is not None
@@ -111,36 +109,3 @@ def test_a_process_that_dies_as_it_stores_it_leaves_it_to_celery(
     assert deliver.deliver_overdue(control.system) == 1
     assert control.deliveries() == [run]
     assert deliver.claim(control.system, run) is not None
-
-
-@pytest.mark.parametrize(
-    ("how", "event"),
-    [({"changed": False}, "task-succeeded"), ({"outcome": "failed", "error": "no such region"}, "task-failed")],
-    ids=["succeeded", "failed"],
-)
-def test_flower_sees_the_end_of_the_task(
-    control: ControlPlane, agent: HandAgent, how: dict[str, Any], event: str
-) -> None:
-    run = enqueue(control)
-    with control.redis.pubsub(ignore_subscribe_messages=True) as heard:
-        heard.psubscribe("*celeryev*")
-        heard.get_message(timeout=5)
-        agent.work(**how)
-        message = json.loads(heard.get_message(timeout=5)["data"])
-    ((said,),) = [json.loads(base64.b64decode(message["body"]))]
-    assert (said["type"], said["uuid"], said["hostname"]) == (event, run, NODE)
-    assert "no such region" in said.get("exception", "no such region")
-
-
-def test_an_outcome_that_flower_can_not_be_told_is_stored_nevertheless(
-    control: ControlPlane, agent: HandAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ValueError("a fault")
-
-    run = enqueue(control)
-    monkeypatch.setattr(control.system.celery.events, "default_dispatcher", fail)
-    agent.work(changed=False)
-    assert control.celery_state(run) == "SUCCESS"
-    assert control.run(run).delivered_at is not None
-    assert control.quiet()

@@ -17,7 +17,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
 from workers.reports import Reader
 from workers.services import workspaces
-from workers.services.runs import auto_apply, decide, deliver, dispatch
+from workers.services.runs import auto_apply, decide, dispatch, outcome
 from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
 from workers.services.system import without_pods
@@ -103,7 +103,7 @@ def test_an_apply_at_once_is_ordered_by_a_control_worker(control: ControlPlane, 
     assert (apply.phase, apply.encrypted is not None) == ("apply", True)
     assert agent.start(apply)
     agent.finish(apply, outputs={"greeting": "hello"})
-    assert deliver.result_of(control.run(run))["changes"] == {"add": 1, "change": 0, "destroy": 0}
+    assert outcome.result_of(control.run(run))["changes"] == {"add": 1, "change": 0, "destroy": 0}
     assert control.run(run).status is RunStatus.SUCCEEDED
 
 

@@ -19,7 +19,7 @@ from workers.core.errors import RunCancelled
 from workers.core.lifecycle import RunNote, RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import RunKind
-from workers.services.runs import deliver
+from workers.services.runs import outcome
 from workers.store import runs as stored_runs
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_is_entered_afterwards_is_cancelled(control: ControlPlane, he
     with pytest.raises(Ignore):
         execute(tasks.plan, "later", workspace="net")
     with pytest.raises(RunCancelled):
-        deliver.outcome(control.run("later"))
+        outcome.outcome(control.run("later"))
     assert control.deliveries() == ["later"]
 
 

@@ -15,7 +15,7 @@ from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import Order
-from workers.services.runs import decide, deliver, report
+from workers.services.runs import decide, outcome, report
 from workers.services.runs.undeliverable import PATIENCE, end_unreported, receive
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.slots.report_queue import LONGEST, Found
@@ -79,7 +79,7 @@ class TestAnInvalidReportOfAnEnd:
         arrives(control, finished(order, **facts))
 
         with pytest.raises(RunFailed) as failed:
-            deliver.outcome(control.run(order.run))
+            outcome.outcome(control.run(order.run))
         for words in (why, "default-1 has reported the end of the plan as succeeded", "of different versions"):
             assert words in str(failed.value)
         assert control.run(order.run).reason is FailureReason.AGENT_ERROR
@@ -279,7 +279,7 @@ class TestAReportThatIsTooLong:
         _, order = started(control)
         arrives(control, finished(order, outputs={"big": "x" * LONGEST}))
         with pytest.raises(RunFailed, match=f"at most are read|{LONGEST:,}"):
-            deliver.outcome(control.run(order.run))
+            outcome.outcome(control.run(order.run))
         assert control.quiet()
 
     def test_ends_no_run_without_its_token(self, control: ControlPlane) -> None:

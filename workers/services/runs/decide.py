@@ -22,6 +22,7 @@ from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT, CancelMode, CancelOutcome, Lease, SlotState
 from workers.services.runs import deliver, finish, orders
 from workers.services.runs.dispatch import start_apply
+from workers.services.runs.outcome import result_of
 from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.store import pools, runs, workspaces
@@ -149,7 +150,7 @@ def deduplicate(system: System, run_id: str, origin: Origin, decide: Callable[..
     if decided is not None:
         return _answer(run, decided)
     try:
-        return deliver.result_of(decide(system, run_id, origin=origin, **how))
+        return result_of(decide(system, run_id, origin=origin, **how))
     except _REFUSALS as error:
         run, decided = _decision(system, run_id, origin)
         if decided is None:
@@ -172,7 +173,7 @@ def _answer(run: Run, decided: RunEventRecord) -> dict[str, Any]:
     if "refused" in detail:
         refusal = _REFUSALS_BY_NAME[detail["refused"]]
         raise refusal(f"This was refused when it came first: {detail['why'].rstrip('.')}.")
-    return {**deliver.result_of(run), "status": decided.status.value}
+    return {**result_of(run), "status": decided.status.value}
 
 
 def _enter_refusal(system: System, run: Run, origin: Origin, error: TerraslotError) -> None:

@@ -20,16 +20,17 @@ from typing import Any
 
 import structlog
 from celery import states
-from celery.utils.saferepr import saferepr
 
 from workers import metrics
 from workers.app import RESULT_LIFETIME, direct_queue
 from workers.core.delivery import LONGEST_PAUSE, next_pause
 from workers.core.errors import RunError
-from workers.core.lifecycle import ENDINGS, STEPS, EventDetail, RunNote, RunStatus
+from workers.core.lifecycle import STEPS, EventDetail, RunNote
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.services.errors import explained, is_outage, isolate
+from workers.services.runs import task_events
+from workers.services.runs.outcome import outcome, result_of
 from workers.services.system import System
 from workers.slots import announcements
 from workers.slots.connection import Step, run_together
@@ -48,31 +49,6 @@ CLAIM = timedelta(seconds=60)
 BATCH = 500
 
 
-def result_of(run: Run) -> dict[str, Any]:
-    """Return a run as the dict that callers get."""
-    return {
-        "run_id": run.id,
-        "workspace": run.workspace,
-        "status": run.status.value,
-        "changes": run.changes,
-        "outputs": run.outputs or {},
-        "agent": run.agent,
-        "slot": run.slot,
-        "attempt": run.attempt,
-    }
-
-
-def outcome(run: Run) -> dict[str, Any]:
-    """Return the result of a run that succeeded; raise the :class:`RunError` of one that ended otherwise."""
-    if run.status is RunStatus.SUCCEEDED:
-        return result_of(run)
-    error, ending = ENDINGS[run.status]
-    sentence = f"Run {run.id} of workspace {run.workspace} {ending}"
-    if run.reason:
-        sentence += f" ({run.reason})"
-    raise error(f"{sentence}: {run.error}" if run.error else f"{sentence}.")
-
-
 def claim(system: System, run_id: str) -> Run | None:
     """Return a run whose outcome this process is to deliver now.
 
@@ -89,6 +65,7 @@ def claim(system: System, run_id: str) -> Run | None:
 
 def announce(system: System, run: Run) -> None:
     """Set ``AsyncResult.state`` and ``.info`` of a run that is not over, unless they tell of a later step already."""
+    task_events.moved(system, run)
     run_together(system.redis, [announcement(system, run)])
 
 
@@ -138,33 +115,13 @@ def complete(system: System, over: Sequence[Run], stored: Collection[str] = ()) 
     for run in over:
         metrics.FINISHED.add(run.pool, run.kind, run.status, run.reason or "")
         log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
+    task_events.over(system, over)
     if stored:
         delivered(system, stored)
-        with isolate("ends not shown"):
-            _send_events(system, [run for run in over if run.id in stored])
     for run in over:
         if run.delivery_claimed_until is None:
             with isolate("outcome not sent", run=run.id):
                 _send(system, run)
-
-
-def _send_events(system: System, over: Sequence[Run]) -> None:
-    """Let Flower show what became of tasks that no worker executes once more: as the workers that took them."""
-    for node in {run.task["node"] for run in over}:
-        with system.celery.events.default_dispatcher(hostname=node) as events:
-            events.buffer_group = {"task"}
-            for run in over:
-                if run.task["node"] == node:
-                    events.send(**_event(run))
-            events.flush()
-
-
-def _event(run: Run) -> dict[str, Any]:
-    took = ((run.finished_at or run.created_at) - run.created_at).total_seconds()
-    try:
-        return {"type": "task-succeeded", "uuid": run.id, "result": saferepr(outcome(run)), "runtime": took}
-    except RunError as error:
-        return {"type": "task-failed", "uuid": run.id, "exception": saferepr(error), "traceback": ""}
 
 
 def deliver_overdue(system: System) -> int:

@@ -24,7 +24,7 @@ from workers.protocol.messages import Order
 from workers.protocol.programs import Program
 from workers.protocol.version import OLDEST_AGENT
 from workers.services.errors import explained, isolate
-from workers.services.runs import deliver, orders
+from workers.services.runs import deliver, orders, task_events
 from workers.services.runs.finish import deadline, fail, record
 from workers.services.runs.logs import move
 from workers.services.runs.requirements import expect_available
@@ -245,6 +245,7 @@ def send(system: System, run: Run, start: Start) -> None:
     if run.attempt == 1:
         metrics.WAITING.add((run.updated_at - run.created_at).total_seconds(), run.pool, run.kind)
     orders.send(system, run, start.order, tell=deliver.announcement(system, run))
+    task_events.moved(system, run)
     _protect(system, start.pool, start.lease)
     where = {"agent": start.lease.agent, "slot": start.lease.slot}
     log.info("run dispatched", run=run.id, pool=run.pool, attempt=run.attempt, **where)
@@ -263,6 +264,7 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
         return None
     sent = order.model_copy(update={"commit": updated.commit})
     orders.send(system, updated, sent, tell=deliver.announcement(system, updated))
+    task_events.moved(system, updated)
     return updated
 
 

@@ -20,9 +20,10 @@ from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import Lease
 from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
 from workers.protocol.version import OLDEST_AGENT
+from workers.services import worker_events
 from workers.services.errors import isolate
 from workers.services.pool_state import note_programs
-from workers.services.runs import deliver, locks, states
+from workers.services.runs import deliver, locks, states, task_events
 from workers.services.runs.finish import end, enter_end, requeue_or_fail, settle
 from workers.services.runs.wake import request_dispatch, request_start
 from workers.services.system import System
@@ -66,14 +67,14 @@ def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = Fal
     if not reports:
         return
     told = list[tuple[Run, PhaseFinished]]()
-    changed, repeated, now = list[Run](), list[Run](), system.now()
+    changed, repeated, begun, now = list[Run](), list[Run](), list[Run | None](), system.now()
     # A start alone is one guarded write.
     locks_them = len(reports) > 1 or isinstance(reports[0], PhaseFinished)
     with system.database.begin() as session:
         known = runs.lock(session, {report.run for report in reports}) if locks_them else {}
         for report in reports:
             if isinstance(report, PhaseStarted):
-                _enter_start(session, report, now)
+                begun.append(_enter_start(session, report, now))
             elif (run := known.get(report.run)) is None or run.token != report.token:
                 log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
             elif run.status not in EXECUTING:
@@ -81,6 +82,7 @@ def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = Fal
             elif (after := _advance(system, session, run, report, now, state=found[report.token])) is not None:
                 changed.append(after)
                 told.append((after, report))
+    task_events.started(system, begun)
     _follow_up(system, changed)
     for run, report in told:
         _measure(run, report, now)
@@ -106,6 +108,7 @@ def _agent_registered(system: System, report: AgentRegistered) -> None:
     if protocol is not None and protocol < OLDEST_AGENT:
         slots.drain(report.agent)  # the next cycle says so, and replaces its pod
     if record is not None:
+        worker_events.came(system, report.pool, record)
         note_programs(system, report.pool, lambda known: known.with_those_of(record))
     request_dispatch(system, report.pool)
 
@@ -122,6 +125,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
     if settled and why != _STOPPED:
         metrics.AGENTS_LOST.add(pool)
     order_queue.remove(system.broker, pool, agent)
+    worker_events.gone(system, pool, agent)
     log.info("agent deregistered", pool=pool, agent=agent, why=why, leases=list(settled.values()))
     request_start(system, pool)
 
@@ -136,8 +140,11 @@ def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> N
                 requeue_or_fail(system, run, why, may_have_started=lease.redeemed or run.started_at is not None)
 
 
-def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> None:
-    """Enter the start once. The agent reports again when it knows the commit, and any report may arrive twice."""
+def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> Run | None:
+    """Enter the start once; return its run, None where it was entered before.
+
+    The agent reports again when it knows the commit, and any report may arrive twice.
+    """
     status, note = _STARTED[report.phase]
     expected: dict[str, Any] = {"expect": status, "expect_token": report.token, "now": now}
     resolved: dict[str, Any] = {"commit": report.commit} if report.commit else {}
@@ -159,6 +166,7 @@ def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> None:
     if started is None and resolved:
         known: dict[str, Any] = {"expecting": {"commit": None}, "detail": resolved, **resolved}
         runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
+    return started
 
 
 def _advance(

@@ -18,7 +18,7 @@ from workers.protocol.names import Name
 from workers.protocol.run_options import RunOptions
 from workers.protocol.states import StateStep
 from workers.protocol.validation import problems
-from workers.services.runs import deliver, sources
+from workers.services.runs import deliver, sources, task_events
 from workers.services.runs.dispatch import NotStarted, Start, dispatch_new, send, take_slot
 from workers.services.runs.requirements import requirement
 from workers.services.secrets import variables
@@ -114,6 +114,7 @@ def submit(
             if start is not None:
                 send(system, run, start)
             else:
+                task_events.submitted(system, run)
                 dispatch_new(system, run.pool)
                 deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
         except Exception:

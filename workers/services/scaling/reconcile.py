@@ -20,6 +20,7 @@ from workers.core.views import HeldRun, Views
 from workers.protocol.errors import TerraslotError, Unavailable
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import AgentRecord, Lease
+from workers.services import worker_events
 from workers.services.errors import isolate
 from workers.services.pool_state import PodSnapshot
 from workers.services.runs import decide, orders
@@ -70,6 +71,7 @@ def reconcile_pods(system: System, spec: PoolSpec) -> PodSnapshot:
     slots.mark_silent(spec.timeouts.silent, max(WATCH_GAP, 2 * system.settings.cycle_seconds))
     map_now, watched_since = slots.watched()
     agents = slots.snapshot()
+    worker_events.seen(system, spec.name, agents)
     context = Context(system, spec, PodSnapshot(system, spec), holding)
     _take_left_reports(context)
     cordoned = context.snapshot.cordoned_nodes()
