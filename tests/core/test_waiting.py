@@ -25,7 +25,7 @@ from workers.protocol.leases import PoolStats
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 SOON, LONG_AGO = NOW + timedelta(minutes=1), NOW - timedelta(minutes=1)
-FIRST = Standing(APPLY, "default", runnable=True, in_front=0)
+FIRST = Standing(APPLY, "default", runnable=True)
 FULL, NOBODY = PoolStats(1, 1, 3, 0, 0, 0), PoolStats(0, 0, 0, 0, 0, 0)
 
 
@@ -38,7 +38,14 @@ def pool(stats: PoolStats = FULL, maximum: int = 3, *, draining: bool = False, *
     ("run", "situation", "said"),
     [
         pytest.param(FIRST, pool(), "no apply slot is free (first in line)", id="first"),
-        pytest.param(replace(FIRST, in_front=4), pool(), "no apply slot is free (4 in front)", id="place"),
+        pytest.param(
+            replace(FIRST, before={(APPLY, None): 3, (PLAN, None): 1}), pool(),
+            "no apply slot is free (4 in front)", id="place",
+        ),
+        pytest.param(
+            replace(FIRST, kind=PLAN, before={(APPLY, None): 3, (PLAN, None): 1}), pool(),
+            "no slot is free (1 in front)", id="what changes state takes no plan-only slot",
+        ),
         pytest.param(replace(FIRST, kind=PLAN), pool(), "no slot is free (first in line)", id="plan"),
         pytest.param(
             FIRST, pool(maximum=1), "no apply slot is free (first in line); the pool is at its maximum of 1 agent",

@@ -183,6 +183,7 @@ ADDING = st.fixed_dictionaries(
         "kind": st.sampled_from([PLAN, APPLY, APPLY]),
         "workspace": st.sampled_from(["net", "dns"]),
         "priority": st.integers(0, 2),
+        "terraform": st.sampled_from([None, "terraform ~> 1.9", "tofu"]),
     }
 )
 MOVING = st.tuples(st.integers(0, 30), st.sampled_from(RunEvent))
@@ -217,19 +218,18 @@ def test_whatever_happens_the_runnable_runs_are_those_of_the_plain_rule(ledger, 
 
 
 def places_of(ledger, ids):
-    """Whether each of these runs is runnable, how many start before it, and which run of its workspace is active."""
+    """Whether each of these runs is runnable, which ones start before it, and which run of its workspace is active."""
     with ledger.database.read() as session:
         found = places.of(session, ids)
-    return {run: (place.runnable, place.in_front, place.active) for run, place in found.items()}
+    return {run: (place.runnable, place.before, place.in_front, place.active) for run, place in found.items()}
 
 
 def expected_places(known, order):
-    """By the plain rule: whoever starts before it on a slot that it could have, or in its workspace."""
+    """By the plain rule: whoever starts before it in its pool, by kind and requirement, or in its workspace."""
     expected = {}
     for number, run in enumerate(order):
-        before = order[:number]
-        in_front = [other for other in before if run["kind"] is APPLY or other["kind"] is PLAN]
-        expected[run["id"]] = (True, len(in_front), None)
+        before = Counter((other["kind"], other["terraform"]) for other in order[:number])
+        expected[run["id"]] = (True, before, 0, None)
     changing = [run for run in known if run["kind"] is APPLY]
     waiting = sorted((run for run in changing if run["status"] is S.PENDING), key=lambda run: -run["priority"])
     for run in waiting:
@@ -239,7 +239,7 @@ def expected_places(known, order):
             for other in changing
             if other["workspace"] == run["workspace"] and other["status"].holds_slot
         ]
-        expected.setdefault(run["id"], (False, own.index(run), active[0] if active else None))
+        expected.setdefault(run["id"], (False, {}, own.index(run), active[0] if active else None))
     return expected
 
 
@@ -254,7 +254,7 @@ def test_places_of_any_number_of_runs_are_read_in_two_statements_and_say_who_is_
         event.listen(session.connection(), "before_cursor_execute", lambda *args: sent.append(args[2]))
         found = places.of(session, ["plan-2", "next", "held", "gone"])
     assert len(sent) == 2
-    assert (found["plan-2"].in_front, found["plan-2"].pool) == (2, "default")
+    assert (found["plan-2"].before, found["plan-2"].pool) == ({(PLAN, None): 2}, "default")
     assert [(found[run].lock, found[run].in_front) for run in ("next", "held")] == [(LOCK, 0), (LOCK, 1)]
     assert found.keys() == {"plan-2", "next", "held"}
 

@@ -1,7 +1,7 @@
 """What a pending run waits for, told from facts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from workers.core.lifecycle import RunStatus
@@ -10,6 +10,8 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, PoolStats
 from workers.protocol.programs import listed
 
+# The kind of a run, and what it requires of its program.
+Demand = tuple[RunKind, str | None]
 # What to do about a state that a run could not save.
 PUSH = "`terraslot state push {run}` saves it, `terraslot state give-up {run}` lets it go"
 
@@ -30,16 +32,17 @@ class MaintenanceLock:
 class Standing:
     """Where a pending run stands.
 
-    ``in_front``: how many runs start before it. If it is ``runnable``, they are those of its pool that may take the
-    slot it needs; else those of its workspace that wait. ``active``: the run of its workspace that has started.
-    ``start_error``: why its order could not be made, though a slot was free. ``terraform``: what it requires.
-    ``unsaved``: the run whose state could not be saved, which holds the workspace.
+    ``runnable``: it needs nothing but a slot. Then ``before`` says how many runs of its pool start before it, by their
+    kind and by what they require; else ``in_front``, how many of its workspace do. ``active``: the run of its workspace
+    that has started. ``start_error``: why its order could not be made, though a slot was free. ``terraform``: what it
+    requires. ``unsaved``: the run whose state could not be saved, which holds the workspace.
     """
 
     kind: RunKind
     pool: str
     runnable: bool
-    in_front: int
+    in_front: int = 0
+    before: Mapping[Demand, int] = field(default_factory=dict)
     active: tuple[str, RunStatus] | None = None
     lock: MaintenanceLock | None = None
     start_error: str | None = None
@@ -114,7 +117,19 @@ def for_a_slot(run: Standing, pool: PoolSituation, now: datetime) -> str:
         missing = "no agent accepts runs"
     else:
         missing = "no slot is free" if run.kind is RunKind.PLAN else "no apply slot is free"
-    return "; ".join([f"{missing} ({_place(run.in_front)})", *_prospects(pool, now)])
+    return "; ".join([f"{missing} ({_place(_in_front(run, able))})", *_prospects(pool, now)])
+
+
+def _in_front(run: Standing, able: Sequence[AgentRecord]) -> int:
+    """Return how many of the runs that start before it may take a slot that it could have. ``able``: its agents.
+
+    A state-changing run needs slot 0, which any run may take. A plan has the plan-only slots as well, which only plans
+    take. A run that requires what none of these agents has takes none of theirs; where there is none, it may take those
+    of agents to come.
+    """
+    rivals = [demand for demand in run.before if run.kind is not RunKind.PLAN or demand[0] is RunKind.PLAN]
+    elsewhere = unmet((required for _, required in rivals), able) if able else ()
+    return sum(run.before[demand] for demand in rivals if demand[1] not in elsewhere)
 
 
 def at_maximum(pool: PoolSituation, waiting: Mapping[RunKind, int]) -> str | None:

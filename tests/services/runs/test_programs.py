@@ -105,6 +105,34 @@ def test_a_run_waits_for_the_first_agent_of_a_pool_of_which_nothing_is_known(mad
     assert agent.order().run == run.id
 
 
+def test_in_front_of_a_run_are_those_that_could_take_its_slot(made_from: ControlPlane) -> None:
+    """Those that wait for a version that no agent has, or none of its own agents, are not in its way."""
+    versions = {"old": "terraform ~> 1.9.0", "new": "terraform ~> 1.10.0", "any": None}
+    for kind, version in versions.items():
+        for number in range(3):
+            made_from.workspace(f"{kind}{number}", terraform=version)
+    register(made_from, "default-old", "terraform/1.9.8")
+    newer = register(made_from, "default-new", "terraform/1.10.2")
+    for busy in ("old0", "new0"):
+        made_from.submit(workspace=busy)
+    waiting_runs = {name: made_from.submit(workspace=name).id for name in ("new1", "new2", "old1", "any1", "old2")}
+
+    def places() -> dict[str, str]:
+        return {name: waits_for(made_from, run) for name, run in waiting_runs.items()}
+
+    def in_front(*counts: int) -> dict[str, str]:
+        words = [f"{count} in front" if count else "first in line" for count in counts]
+        return dict(zip(waiting_runs, (f"no apply slot is free ({word})" for word in words), strict=True))
+
+    assert places() == in_front(0, 1, 0, 3, 2)
+    seen = {run.run_id: run.waiting for run in pool_views.one(made_from.system, POOL).waiting}
+    assert {name: seen[run] for name, run in waiting_runs.items()} == places()
+    gone(made_from, newer)
+    left = places()
+    assert (left["any1"], left["old2"]) == ("no apply slot is free (1 in front)", "no apply slot is free (2 in front)")
+    assert "no agent has terraform ~> 1.10.0" in left["new2"]
+
+
 def test_a_run_that_has_waited_for_an_agent_that_does_not_have_it_fails_with_the_versions_there_are(
     made_from: ControlPlane,
 ) -> None:

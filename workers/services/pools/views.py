@@ -16,7 +16,7 @@ from workers.core.pool_size import size_reason
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.core.programs import PoolPrograms
 from workers.core.scaling import FAILURE_WINDOW
-from workers.core.waiting import PoolSituation, Standing, at_maximum, for_a_slot
+from workers.core.waiting import Demand, PoolSituation, Standing, at_maximum, for_a_slot
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
@@ -236,19 +236,13 @@ def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged, no
 
 def _waiting(runs: Sequence[Run], pool: str, situation: PoolSituation, now: datetime) -> Iterator[RunView]:
     """Return the first runs in a pool's line, which are in its order, with what they wait for."""
-    plans = 0
-    for place, run in enumerate(runs):
-        is_plan = run.kind is RunKind.PLAN
+    before = Counter[Demand]()
+    for run in runs:
         standing = Standing(
-            run.kind,
-            pool,
-            runnable=True,
-            in_front=plans if is_plan else place,
-            start_error=run.start_error,
-            terraform=run.terraform,
+            run.kind, pool, runnable=True, before=before, start_error=run.start_error, terraform=run.terraform
         )
         yield view(run, for_a_slot(standing, situation, now))
-        plans += is_plan
+        before[run.kind, run.terraform] += 1
 
 
 def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:
