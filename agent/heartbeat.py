@@ -169,6 +169,6 @@ class Heartbeat:
             return
         self._reserved = tuple(lease for lease in record.leases if lease.state is SlotState.RESERVED)
         for run in kept - {lease.run for lease in record.leases}:
-            self.logger.info("run directory removed", run=run)
+            self.logger.info("run directory removed", directory=run)
             self.slots.unless_executing(run, partial(self.directories.set_aside, run))
         self.directories.empty()

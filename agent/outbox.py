@@ -144,7 +144,9 @@ class Outbox:
         try:
             parcel.put(read_regular(self._state_path(report.token)).decode("ascii"))
         except (OSError, ValueError) as error:
-            self._logger.warning("state that was not saved is not sent", run=report.run, error=str(error))
+            self._logger.warning(
+                "state that was not saved is not sent", run=report.run, phase=report.phase.value, error=str(error)
+            )
             rescued = report.rescued.model_copy(update={"sent": False})
             return report.model_copy(update={"rescued": rescued, "error": _of_unsent(report, kept)})
         return report
@@ -153,7 +155,9 @@ class Outbox:
         try:
             write_atomically(path, content)
         except OSError as error:
-            self._logger.warning("report not stored", run=report.run, path=str(path), error=str(error))
+            self._logger.warning(
+                "report not stored", run=report.run, phase=report.phase.value, path=str(path), error=str(error)
+            )
 
     def _path(self, token: str) -> Path:
         return self._directory / f"{hashlib.sha256(token.encode()).hexdigest()[:32]}.json"

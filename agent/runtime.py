@@ -141,11 +141,12 @@ class Agent:
             self.logger.warning("ended what a previous process of this agent left", pids=leftovers)
         self.heartbeat.start()
 
-    def execute(self, payload: dict[str, Any]) -> None:
-        """Execute an order, if its lease can be redeemed; else nothing happens."""
+    def execute(self, payload: dict[str, Any], attempt: object = None) -> None:
+        """Execute an order, if its lease can be redeemed; else nothing happens. ``attempt``: as its header says."""
         order = self._valid(Order, payload)
         if order is None:
             return
+        order = order.model_copy(update={"attempt": attempt if isinstance(attempt, int) else None})
         execution = self._execution(order)
         if refusal := self.slots.take(execution):
             execution.logger.warning("order refused", why=refusal)
@@ -157,7 +158,9 @@ class Agent:
             self.slots.leave(execution)
 
     def _execution(self, order: Order, left: Adopted | None = None, started_at: float | None = None) -> Execution:
-        logger = self.logger.bind(run=order.run, slot=order.slot, phase=order.phase)
+        logger = self.logger.bind(
+            run=order.run, workspace=order.workspace, slot=order.slot, phase=order.phase.value, attempt=order.attempt
+        )
         return Execution(
             order,
             pool=self.settings.pool,

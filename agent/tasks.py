@@ -33,7 +33,7 @@ class AgentTask(Task):
 @shared_task(bind=True, base=AgentTask, name=names.EXECUTE_ORDER)
 def execute(self: AgentTask, order: dict[str, Any]) -> None:
     """Execute one phase of a run, if its lease can be redeemed."""
-    self.app.agent.execute(order)
+    self.app.agent.execute(order, self.request.get(names.ATTEMPT_HEADER))
 
 
 @shared_task(bind=True, base=AgentTask, name=names.CANCEL_ORDER)

@@ -7,6 +7,7 @@ delivered again after ``VISIBILITY_TIMEOUT``. Orders to agents never pass throug
 import base64
 import json
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ VISIBILITY_TIMEOUT = 600
 RESULT_LIFETIME = timedelta(days=30)
 # A worker's task events are published at this interval: Flower shows them in time, and few round trips are spent.
 EVENTS_SECONDS = 0.5
+_NO_HEADERS: Mapping[str, Any] = {}
 _TRANSPORT = {
     "visibility_timeout": VISIBILITY_TIMEOUT,
     # Keys of its own: no other Celery on this database redelivers these messages as lost.
@@ -46,11 +48,13 @@ def direct_queue(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name)
 
 
-def message(app: Celery, task: str, kwargs: dict[str, Any], queue: str, **shown: str) -> str:
+def message(
+    app: Celery, task: str, kwargs: dict[str, Any], queue: str, headers: Mapping[str, Any] = _NO_HEADERS, **shown: str
+) -> str:
     """Return what ``app.send_task`` puts into a queue on the default exchange, for a task without a result.
 
-    So a message can be sent in one round trip with others, and with what is no message. ``shown``: ``argsrepr`` and
-    ``kwargsrepr``, which Flower and logs show.
+    So a message can be sent in one round trip with others, and with what is no message. ``headers`` are added to
+    Celery's own. ``shown``: ``argsrepr`` and ``kwargsrepr``, which Flower and logs show.
     """
     made = app.amqp.as_task_v2(uuid(), task, kwargs=kwargs, ignore_result=True, **shown)
     content_type, encoding, body = dumps(made.body, "json")
@@ -66,7 +70,7 @@ def message(app: Celery, task: str, kwargs: dict[str, Any], queue: str, **shown:
             "body": base64.b64encode(body.encode()).decode(),
             "content-encoding": encoding,
             "content-type": content_type,
-            "headers": made.headers,
+            "headers": {**made.headers, **headers},
             "properties": made.properties | delivery,
         }
     )

@@ -139,6 +139,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         "TERRASLOT_HOME": str(home),
         "FLOWER_BASIC_AUTH": people,
         "TERRASLOT_METRICS_PORT": str(metrics),
+        "TERRASLOT_LOG_FORMAT": "json",
     }
 
     def terraslot(*command: str) -> None:

@@ -52,7 +52,8 @@ class Order(_Message):
     pool, the workspace and the run, for holders of the pool's payload key. ``options``: an agent of version 1 would
     ignore them, and is given no order that has any. ``terraform``: what the plan requires of its program; an apply has
     the program of its plan. Only an agent that has named such a program is given such an order. ``dead_holders``: for
-    whose lock on the state a plan does not wait; left out for agents of version 1, which wait.
+    whose lock on the state a plan does not wait; left out for agents of version 1, which wait. ``attempt``: of the run,
+    for logs; it comes as a header of the message, which an agent of version 1 ignores.
     """
 
     run: RunId
@@ -73,6 +74,7 @@ class Order(_Message):
     state_path: str | None = None
     terraform: Required | None = None
     dead_holders: tuple[DeadHolder, ...] = ()
+    attempt: int | None = None
 
 
 class CancelRequest(_Message):

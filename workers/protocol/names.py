@@ -25,6 +25,8 @@ STATE_GIVE_UP = "terraform.state_give_up"
 
 # The header of a task that says who asks.
 ACTOR_HEADER = "terraslot_actor"
+# The header of an order that says which attempt of its run it is for: agents of 0.1 would refuse a field.
+ATTEMPT_HEADER = "terraslot_attempt"
 
 REVOKE = "terraslot.revoke"
 DISPATCH = "terraslot.dispatch"

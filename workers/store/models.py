@@ -12,7 +12,7 @@ from typing import Any, NotRequired, TypedDict
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from workers.core.lifecycle import EventDetail, RunStatus
+from workers.core.lifecycle import EXECUTING, EventDetail, RunStatus
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 
@@ -208,6 +208,15 @@ class Run(Base):
     trace: Mapped[str | None] = mapped_column(sa.String(55))
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every log line of the run says; ``phase``: the one that an agent executes, None while none does."""
+        phase = EXECUTING.get(self.status)
+        return {
+            "run": self.id, "workspace": self.workspace, "pool": self.pool, "agent": self.agent, "slot": self.slot,
+            "phase": phase and phase.value, "attempt": self.attempt,
+        }  # fmt: skip
 
     @property
     def changes(self) -> dict[str, int | None]:

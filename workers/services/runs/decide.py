@@ -68,7 +68,7 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, origin: 
         raise _not_resumed(system, run, lease, origin)
     applying = start_apply(system, run, RunEvent.CONFIRMED, pool, order, confirm_until=None, detail=origin.detail)
     if applying is not None:
-        log.info("run confirmed", run=run.id, agent=resumed.agent, slot=resumed.slot)
+        log.info("run confirmed", **applying.about)
     return _decided(applying, run)
 
 
@@ -92,7 +92,7 @@ def cancel(system: System, run_id: str, *, force: bool = False, origin: Origin =
         else:
             cancelled = freed(system, finish.end(system, run, RunEvent.CANCELLED, detail=origin.detail))
         if cancelled is not None:
-            log.info("run cancelled", run=run.id, status=cancelled.status.value, mode=mode.value)
+            log.info("run cancelled", **cancelled.about, status=cancelled.status.value, mode=mode.value)
             return cancelled
 
 
@@ -130,7 +130,7 @@ def extend(system: System, run_id: str, *, seconds: float = DEFAULT_EXTENSION, o
     if later is not None and later.token:
         system.slots(run.pool).reserve(run.id, later.token, until.timestamp())
         deliver.announce(system, later)  # the state that the caller sees is kept for as long
-        log.info("confirmation extended", run=run.id, until=until.isoformat())
+        log.info("confirmation extended", **later.about, until=until.isoformat())
     return _decided(later, run)
 
 
@@ -199,7 +199,7 @@ def _approve(system: System, seen: Run, rules: Approval, origin: Origin) -> Run 
             return None
         detail: EventDetail = {**origin.detail, "attempt": run.attempt}
         runs.remark(session, run, RunNote.APPROVED, now=system.now(), detail=detail)
-        log.info("run approved", run=run.id, actor=name)
+        log.info("run approved", **run.about, actor=name)
         return run
 
 

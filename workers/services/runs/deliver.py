@@ -90,7 +90,7 @@ def claims(run: Run, now: datetime) -> dict[str, Any]:
 
 def result_step(system: System, run: Run) -> Step | None:
     """Return the step that stores the outcome of a run whose delivery this process has claimed as it ended it."""
-    with isolate("outcome not stored", run=run.id):
+    with isolate("outcome not stored", **run.about):
         if run.delivery_claimed_until is not None:
             backend, state = system.celery.backend, run.status.celery_state
             try:
@@ -114,13 +114,13 @@ def complete(system: System, over: Sequence[Run], stored: Collection[str] = ()) 
     """
     for run in over:
         metrics.FINISHED.add(run.pool, run.kind, run.status, run.reason or "")
-        log.info("run over", run=run.id, workspace=run.workspace, status=run.status.value, reason=run.reason)
+        log.info("run over", **run.about, status=run.status.value, reason=run.reason)
     task_events.over(system, over)
     if stored:
         delivered(system, stored)
     for run in over:
         if run.delivery_claimed_until is None:
-            with isolate("outcome not sent", run=run.id):
+            with isolate("outcome not sent", **run.about):
                 _send(system, run)
 
 
@@ -156,7 +156,7 @@ def _try_to_send(system: System, found: deliveries.Overdue) -> bool:
     except Exception as error:
         if is_outage(error):
             raise
-        log.exception("outcome not sent", run=found.run, attempt=found.attempts + 1)
+        log.exception("outcome not sent", run=found.run, tries=found.attempts + 1)
         with system.database.begin() as session:
             deliveries.refused(session, found.run, explained(error))
         return False
@@ -179,7 +179,7 @@ def _give_up(system: System, found: deliveries.Overdue) -> bool:
         "task's result, and no chain, chord or callback of the task went on"
     )
     metrics.DELIVERIES.add("given up")
-    log.error("delivery given up", run=run.id, why=why)
+    log.error("delivery given up", **run.about, why=why)
     with system.database.begin() as session:
         if runs.mark_delivered(session, [run.id], system.now()):
             detail = EventDetail(why=why)

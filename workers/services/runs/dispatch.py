@@ -126,15 +126,15 @@ def _give(system: System, slots: SlotMap, pool: _Pool, waiting: list[Run], passe
 
 def _try_to_start(system: System, slots: SlotMap, pool: _Pool, run: Run) -> bool | None:
     """Start a run; an error of this run alone stops no other. Raises where a server is away."""
-    with isolate("run not started", run=run.id, pool=run.pool):
+    with isolate("run not started", **run.about):
         try:
             return start(system, slots, pool, run)
         except (orders.NotMade, UnknownVersion) as error:
-            log.warning("run can't be started", run=run.id, pool=run.pool, why=str(error))
+            log.warning("run can't be started", **run.about, why=str(error))
             fail(system, run, str(error))
         except NoKey as error:
             # Another process may have the key, and other runs need none.
-            log.warning("run waits for a key", run=run.id, pool=run.pool, why=str(error))
+            log.warning("run waits for a key", **run.about, why=str(error))
             _keep_error(system, run, str(error))
     return False
 
@@ -247,8 +247,7 @@ def send(system: System, run: Run, start: Start) -> None:
     orders.send(system, run, start.order, tell=deliver.announcement(system, run))
     task_events.moved(system, run)
     _protect(system, start.pool, start.lease)
-    where = {"agent": start.lease.agent, "slot": start.lease.slot}
-    log.info("run dispatched", run=run.id, pool=run.pool, attempt=run.attempt, **where)
+    log.info("run dispatched", **run.about)
 
 
 def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order: Order, **changes: Any) -> Run | None:

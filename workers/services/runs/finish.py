@@ -51,7 +51,7 @@ def settle(system: System, ended: Sequence[Run]) -> None:
     outcomes = {run.id: step for run in ended if (step := deliver.result_step(system, run)) is not None}
     replies = run_together(system.redis, [*steps, *outcomes.values()])
     for run, released in zip(ended, replies, strict=False):
-        with isolate("slot not released", run=run.id, pool=run.pool):
+        with isolate("slot not released", **run.about):
             if released != 1:
                 _release_what_it_holds(system, run)
     stored = [run for run, reply in zip(outcomes, replies[len(ended) :], strict=True) if reply == 1]
@@ -89,7 +89,7 @@ def requeue_or_fail(
     updated = record(system, run, event, detail={"why": why, **(detail or {})}, **changes)
     if updated is None:
         return None
-    log.warning("run lost its agent", run=run.id, why=why, status=updated.status.value, attempt=run.attempt)
+    log.warning("run lost its agent", **run.about, why=why, status=updated.status.value)
     if updated.status.is_over:
         deliver.complete(system, [updated])
     else:

@@ -122,7 +122,7 @@ def _too_large(lives: list[_Live]) -> Iterator[_Live]:
 
 def move(system: System, run: Run) -> bool:
     """Move the log of a run as it is now, whatever the run does; return whether anything was moved."""
-    with isolate("log not moved", run=run.id):
+    with isolate("log not moved", **run.about):
         return _copy_and_trim(system, run)
     return False
 
@@ -133,7 +133,7 @@ def _copy_and_trim(system: System, run: Run) -> bool:
         number, last = logs.newest(session, run.id)
     packer = _pack(live, last, run.attempt)
     if packer.lines and is_after(packer.last, _tomorrow(system)):
-        log.warning("log removed: no server wrote the ids of its lines", pool=run.pool, run=run.id)
+        log.warning("log removed: no server wrote the ids of its lines", **run.about)
         live.remove()
         return False
     if packer.lines:

@@ -71,7 +71,7 @@ def make(
         if is_outage(error):
             raise
         if not isinstance(error, TerraslotError | ValidationError):
-            log.exception("order can't be made", run=run.id, pool=run.pool, phase=phase.value)
+            log.exception("order can't be made", **run.about | {"phase": phase.value})
         raise NotMade(f"The order for its {phase} can't be made: {explained(error)}") from error
 
 
@@ -141,7 +141,8 @@ def _send(system: System, run: Run, task: str, kwargs: dict[str, Any], tell: Ste
     agent = run.agent or ""
     # Variables never leave the message itself: Flower and logs show its representations.
     shown = {"argsrepr": "()", "kwargsrepr": f"{{'run': '{run.id}'}}"}
-    sent = message(system.celery, task, kwargs, names.orders_queue(run.pool, agent), **shown)
+    headers = {names.ATTEMPT_HEADER: run.attempt}
+    sent = message(system.celery, task, kwargs, names.orders_queue(run.pool, agent), headers, **shown)
     (reply,) = system.run_together([tell] if tell else [], [order_queue.send(run.pool, agent, sent)])
     if isinstance(reply, Damaged):
         raise reply

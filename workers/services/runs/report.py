@@ -76,7 +76,8 @@ def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = Fal
             if isinstance(report, PhaseStarted):
                 begun.append(_enter_start(session, report, now))
             elif (run := known.get(report.run)) is None or run.token != report.token:
-                log.info("stale report dropped", run=report.run, agent=report.agent, phase=report.phase.value)
+                about = {"pool": report.pool, "agent": report.agent, "phase": report.phase.value}
+                log.info("stale report dropped", **({"run": report.run} if run is None else run.about) | about)
             elif run.status not in EXECUTING:
                 repeated.append(run)
             elif (after := _advance(system, session, run, report, now, state=found[report.token])) is not None:
@@ -132,7 +133,7 @@ def agent_gone(system: System, pool: str, agent: str, instance_id: str, why: str
 
 def _requeue_or_fail_all(system: System, leases: Iterable[Lease], why: str) -> None:
     for lease in leases:
-        with isolate("run of a lost agent not requeued", run=lease.run, agent=lease.agent):
+        with isolate("run of a lost agent not requeued", run=lease.run, agent=lease.agent, slot=lease.slot):
             with system.database.read() as session:
                 run = runs.get(session, lease.run)
             if run.token == lease.token and run.status.holds_slot:
@@ -235,7 +236,7 @@ def _follow_up(system: System, changed: Sequence[Run]) -> None:
     ended = [run for run in changed if run.status.is_over]
     settle(system, ended)
     for run in changed:
-        with isolate("end of a phase not followed up", run=run.id):
+        with isolate("end of a phase not followed up", **run.about):
             if run.status is RunStatus.APPLY_PENDING:
                 ended += _wait_for_confirmation(system, run)
             elif run.status in EXECUTING:  # a control worker orders the apply: it has the keys for that
@@ -249,7 +250,7 @@ def _wait_for_confirmation(system: System, run: Run) -> list[Run]:
     if cancelled := _keep_plan(system, run):
         return cancelled
     deliver.announce(system, run)
-    log.info("run waits for confirmation", run=run.id, agent=run.agent, slot=run.slot, until=f"{run.confirm_until}")
+    log.info("run waits for confirmation", **run.about, until=f"{run.confirm_until}")
     return []
 
 

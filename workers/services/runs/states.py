@@ -75,7 +75,7 @@ def give_up(system: System, run_id: str, *, origin: Origin = _UNKNOWN) -> Run:
             session.refresh(found)
             raise IllegalTransition(f"The rescued state of run {run.id} was {found.settled_as} already.")
         runs.remark(session, run, RunNote.STATE_GIVEN_UP, now=system.now(), detail=origin.detail)
-    log.warning("rescued state given up", run=run.id, workspace=run.workspace)
+    log.warning("rescued state given up", **run.about)
     _let_go(system, run.workspace)
     return run
 

@@ -108,7 +108,7 @@ def submit(
     run, new, start = _entered(system, run_id, request, actor, given)
     if new:
         metrics.SUBMITTED.add(run.pool, run.kind)
-        log.info("run submitted", run=run.id, workspace=run.workspace, pool=run.pool, kind=run.kind)
+        log.info("run submitted", **run.about, kind=run.kind)
     if not run.status.is_over:
         try:  # The run is entered: an error from here on does not refuse it.
             if start is not None:
@@ -118,7 +118,7 @@ def submit(
                 dispatch_new(system, run.pool)
                 deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
         except Exception:
-            log.exception("run not started; the next tick tries again", run=run.id, pool=run.pool)
+            log.exception("run not started; the next tick tries again", **run.about)
     return run
 
 
@@ -146,7 +146,7 @@ def _entered(
         except sources.NotAsked as not_asked:
             answers[not_asked.question] = sources.ASKED.ask(not_asked.question)
         except NotStarted as error:
-            log.warning("run not started as it is entered", run=run_id, why=str(error))
+            log.warning("run not started as it is entered", run=run_id, workspace=request.workspace, why=str(error))
             at_once = False
 
 

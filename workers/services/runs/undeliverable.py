@@ -117,7 +117,7 @@ def end_unreported(system: System, spec: PoolSpec, holding: Iterable[Run]) -> No
     for run in holding:
         if run.status in EXECUTING and run.deadline is not None and system.now() > run.deadline + late:
             renew_lock()
-            with isolate("unreported end not looked for", run=run.id, pool=spec.name):
+            with isolate("unreported end not looked for", **run.about):
                 _end_unreported(system, run.id)
 
 
@@ -129,7 +129,7 @@ def _reject(system: System, fields: dict[Any, Any], error: Exception) -> None:
         return
     metrics.REJECTED.add(run.pool)
     # A traceback for a fault of this program; an invalid report is explained, without its values.
-    log.warning("report rejected", run=run.id, why=why, exc_info=None if isinstance(error, ValidationError) else error)
+    log.warning("report rejected", **run.about, why=why, exc_info=None if isinstance(error, ValidationError) else error)
     rejected_for = _time_since(system, run, RunNote.REPORT_REJECTED, why)
     final = isinstance(error, TooLong) or rejected_for > PATIENCE  # no other version takes a report that is too long
     if fields.get("type") == "phase_finished" and final:

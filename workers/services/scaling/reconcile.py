@@ -163,11 +163,11 @@ def perform(action: actions.Action, context: Context) -> None:
             agent_gone(context.system, pool, agent, instance_id, why)
         case actions.ReleaseLease(lease):
             slots.release(lease.run, lease.token)
-            log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent)
+            log.info("leftover lease released", pool=pool, run=lease.run, agent=lease.agent, slot=lease.slot)
         case actions.RequeueOrFail(held, reason, lease):
             _requeue_or_fail(context.holding[held.id], reason, lease, context, may_have_started=True)
         case actions.CancelRun(held, mode, reason):
-            log.warning("run cancelled", run=held.id, why=reason, mode=mode.value)
+            log.warning("run cancelled", **context.holding[held.id].about, why=reason, mode=mode.value)
             decide.interrupt(context.system, context.holding[held.id], mode)
         case actions.RepairRun(repair, run, lease):
             _repair(repair, context.holding[run.id], lease, context)
@@ -231,7 +231,7 @@ def _remind(run: Run, context: Context) -> None:
         detail={"until": until} if until else {}, updated_at=run.updated_at,
     )  # fmt: skip
     if reminded is not None:
-        log.warning("confirmation expires soon", run=run.id, workspace=run.workspace, until=until)
+        log.warning("confirmation expires soon", **run.about, until=until)
 
 
 def _apply_deadline(run: Run, context: Context) -> datetime:
@@ -261,7 +261,7 @@ def _resend_order(run: Run, lease: Lease, context: Context) -> None:
             fail(system, run, str(error))
         return
     orders.send(system, run, order)
-    log.info("order sent again", run=run.id, agent=lease.agent, phase=phase.value)
+    log.info("order sent again", **run.about)
 
 
 def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
