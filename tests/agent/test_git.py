@@ -51,6 +51,19 @@ def https(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         yield server
 
 
+def with_module(repository: Repository, url: str) -> None:
+    """Let the repository have a submodule at a URL, whose commit is that of the repository ``module.git``."""
+    path = repository.path.parent / "parts"
+    path.mkdir()
+    part = Repository(path)
+    commit = part.commit('output "of_module" { value = 1 }\n')
+    shutil.move(part.path, repository.path.parent / "module.git")
+    (repository.clone / ".gitmodules").write_text(f'[submodule "m"]\n path = m\n url = {url}\n')
+    (repository.clone / "m").mkdir()
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},m")
+    repository.commit('module "m" { source = "./m" }\n')
+
+
 def cached(bench: Bench) -> list[Path]:
     return sorted((bench.work_dir / "git").glob("*/repository"))
 
@@ -297,23 +310,10 @@ class TestTheCache:
 
 
 class TestSubmodules:
-    @staticmethod
-    def with_module(repository: Repository, url: str) -> None:
-        """Let the repository have a submodule at a URL, whose commit is that of the repository ``module.git``."""
-        path = repository.path.parent / "parts"
-        path.mkdir()
-        part = Repository(path)
-        commit = part.commit('output "of_module" { value = 1 }\n')
-        shutil.move(part.path, repository.path.parent / "module.git")
-        (repository.clone / ".gitmodules").write_text(f'[submodule "m"]\n path = m\n url = {url}\n')
-        (repository.clone / "m").mkdir()
-        repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},m")
-        repository.commit('module "m" { source = "./m" }\n')
-
     def test_are_fetched_when_asked_for_from_where_the_repository_is(
         self, bench: Bench, make_order: Orders, repository: Repository, https: HttpsServer
     ) -> None:
-        self.with_module(repository, "../module.git")
+        with_module(repository, "../module.git")
         source = repository.source(url=f"{https.url}/remote.git")
         login = {"GIT_PASSWORD": PASSWORD}
         module = bench.fetch(make_order(source, environment=login))
@@ -332,7 +332,7 @@ class TestSubmodules:
         self, bench: Bench, make_order: Orders, repository: Repository, url: str
     ) -> None:
         root = repository.path.parent
-        self.with_module(repository, url.format(root=root))
+        with_module(repository, url.format(root=root))
         order = make_order({**repository.source(), "submodules": True})
         text = unavailable(bench, order)
         assert "git submodule of" in text
