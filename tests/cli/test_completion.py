@@ -108,7 +108,7 @@ def test_completion_loads_the_database_and_nothing_else(control) -> None:
 
 
 def test_every_command_whose_first_word_is_a_name_is_completed_without_being_loaded() -> None:
-    kinds = {"WORKSPACE": "workspaces", "POOL": "pools", "[POOL]": "pools", "RUN": "runs", "TOKEN": "tokens"}
+    kinds = {"WORKSPACE": "workspaces", "POOL": "pools", "RUN": "runs", "TOKEN": "tokens"}
     new = {"workspace create", "pool create", "token create"}  # theirs is a name that is not there yet
     root = get_command(app)
     wanted = {}

@@ -31,7 +31,7 @@ _RUN_WIDTH, _AGE_WIDTH, _STATUS_WIDTH = 8, 7, 13  # 59m 59s, apply_pending
 def top(
     pool: Annotated[
         str | None,
-        typer.Argument(metavar="[POOL]", help="A pool's name; all without it.", autocompletion=completion.pools),
+        typer.Argument(metavar="POOL", help="A pool's name; all without it.", autocompletion=completion.pools),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
