@@ -21,9 +21,11 @@ server can't be reached: that says nothing about any slot.
 
 import secrets
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import redis
+from redis.exceptions import RedisError
 
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
@@ -38,6 +40,15 @@ from workers.slots.verbs import FIRST_KEYS, VERBS
 WATCH_GAP = 60.0
 # Of agents, or of leases: a hundred times what the largest pool in the benchmarks has.
 MOST_RECORDS = 100_000
+
+
+class Ask(NamedTuple):
+    """What a run asks for: see :meth:`SlotMap.acquire`."""
+
+    run: str
+    kind: RunKind
+    token: str
+    programs: Sequence[Program] = ()
 
 
 class SlotMap:
@@ -104,11 +115,28 @@ class SlotMap:
         has one of these; without any, every agent will do. Raises :class:`Damaged` where the run's record can't be
         read.
         """
-        reply = self._run("acquire", run_id(run), kind.value, word(token), *(program.word for program in programs))
-        lease = None if reply is None else records.lease(run, reply)
-        if reply is not None and lease is None:
-            raise Damaged(f"The lease of run {run} can't be read: a cycle of its pool removes it.")
-        return lease
+        step = self._acquire_step(Ask(run, kind, token, programs))
+        return _acquired(run, step.script(self._client, step.keys, *step.arguments))
+
+    def acquire_each(self, asks: Sequence[Ask]) -> dict[str, Lease | None]:
+        """Acquire a slot for each of these runs, in this order and in one round trip; return what each got.
+
+        Raises, with every slot given back that was taken, what :meth:`acquire` raises.
+        """
+        try:
+            replies = run_together(self._client, [self._acquire_step(ask) for ask in asks])
+            return {ask.run: _acquired(ask.run, reply) for ask, reply in zip(asks, replies, strict=True)}
+        except Exception:
+            # The reply to some of them may be lost, or not be there yet. A server that is away now keeps what it has
+            # given: reconcile sees it.
+            with suppress(RedisError):
+                run_together(self._client, [self.release_step(ask.run, ask.token) for ask in asks])
+            raise
+
+    def _acquire_step(self, ask: Ask) -> Step:
+        programs = (program.word for program in ask.programs)
+        keys = self._keys[: FIRST_KEYS["acquire"]]
+        return VERBS["acquire"].step(keys, self._now(), run_id(ask.run), ask.kind.value, word(ask.token), *programs)
 
     def reserve(self, run: str, token: str, until: float) -> bool:
         """Keep the slot of a plan_and_apply for its confirmation, ``until`` that time; its token starts nothing now."""
@@ -259,6 +287,15 @@ def snapshots(client: redis.Redis, pools: Sequence[str]) -> dict[str, list[Agent
         pool: reply if isinstance(reply, Damaged) else records.agents(reply)
         for pool, reply in zip(pools, replies, strict=True)
     }
+
+
+def _acquired(run: str, reply: Any) -> Lease | None:
+    if isinstance(reply, Damaged):
+        raise reply
+    lease = None if reply is None else records.lease(run, reply)
+    if reply is not None and lease is None:
+        raise Damaged(f"The lease of run {run} can't be read: a cycle of its pool removes it.")
+    return lease
 
 
 def _cause(*, cordon: bool) -> tuple[str, ...]:

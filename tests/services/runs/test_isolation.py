@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 from tests.services.conftest import ControlPlane, HandAgent
 from workers.core.errors import RunFailed
 from workers.core.lifecycle import RunStatus
-from workers.core.programs import PoolPrograms
 from workers.protocol.encryption import NoKey, new_key
 from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
@@ -29,7 +28,7 @@ from workers.services import workspaces
 from workers.services.errors import is_outage
 from workers.services.runs import decide, orders, outcome, waiting
 from workers.services.runs.auto_apply import order_apply
-from workers.services.runs.dispatch import dispatch, start
+from workers.services.runs.dispatch import dispatch
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.services.secrets.credentials import ensure_secret_for_pool
 from workers.services.secrets.variables import Change
@@ -243,7 +242,7 @@ def test_a_dispatcher_gives_back_no_slot_that_somebody_else_took_for_the_run(con
     control.slots.register("default-1", "life-1")
     theirs = control.slots.acquire(run.id, run.kind, orders.new_token())
     spoil_source(control, "net")
-    assert start(control.system, control.slots, (control.spec(), PoolPrograms()), run) is False
+    assert dispatch(control.system, "default") == 0
     assert control.slots.find(run.id) == theirs
 
 
@@ -263,10 +262,10 @@ class TestOneActionOfReconcile:
     def failing(monkeypatch: pytest.MonkeyPatch, run_id: str, error: Exception) -> None:
         send = orders.send
 
-        def sent(system: Any, run: Any, *arguments: Any, **facts: Any) -> bool:
-            if run.id == run_id:
+        def sent(system: Any, what: Any, **facts: Any) -> None:
+            if what[0][0].id == run_id:
                 raise error
-            return send(system, run, *arguments, **facts)
+            send(system, what, **facts)
 
         monkeypatch.setattr(orders, "send", sent)
 

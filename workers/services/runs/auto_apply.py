@@ -8,8 +8,8 @@ from workers.core.lifecycle import EventDetail, RunEvent, RunStatus
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT
 from workers.services.runs import orders
-from workers.services.runs.dispatch import start_apply
 from workers.services.runs.finish import end, fail
+from workers.services.runs.start import start_apply
 from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.store import pools, runs

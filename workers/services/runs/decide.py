@@ -21,8 +21,8 @@ from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import APPLY_SLOT, CancelMode, CancelOutcome, Lease, SlotState
 from workers.services.runs import deliver, finish, orders
-from workers.services.runs.dispatch import start_apply
 from workers.services.runs.outcome import result_of
+from workers.services.runs.start import start_apply
 from workers.services.runs.wake import freed
 from workers.services.system import System
 from workers.store import pools, runs, workspaces

@@ -5,6 +5,7 @@ so that reconcile sends an order again that was lost.
 """
 
 import secrets
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from workers.protocol.run_options import OrderOptions
 from workers.protocol.sources import SSH_KEY, ArchiveSource, GitSource
 from workers.protocol.version import LOCKS_SINCE, OLDEST_AGENT, OPTIONS_SINCE, SOURCES_SINCE
 from workers.services import local_states
-from workers.services.errors import explained, is_outage
+from workers.services.errors import explained, is_outage, isolate
 from workers.services.runs import locks, rescued
 from workers.services.secrets import variables
 from workers.services.system import System
@@ -90,15 +91,23 @@ def _sensitive(session: Session, order: Order, pool: PoolSpec) -> tuple[str, ...
     return (*pool.sensitive, *workspaces.get(session, order.workspace).sensitive)
 
 
-def send(system: System, run: Run, order: Order, *, tell: Step | None = None) -> None:
-    """Send an order to the run's agent. A second copy changes nothing: its token is redeemed once.
+def send(
+    system: System, sent: Sequence[tuple[Run, Order]], *, tell: Callable[[System, Run], Step] | None = None
+) -> None:
+    """Send orders to the agents of their runs. A second copy changes nothing: its token is redeemed once.
 
-    The state that it is to push is sent before it, and in the same round trip what is to ``tell`` the run's caller.
+    The state that one is to push is sent before it; what is to ``tell`` the runs' callers in the same round trip. What
+    is wrong with one is logged, and reconcile sends it again.
     """
-    rescued.hand_over(system, order, run.pool)
-    if order.dead_holders and not _knows_dead_holders(system, run):
-        order = order.model_copy(update={"dead_holders": ()})
-    _send(system, run, names.EXECUTE_ORDER, {"order": order.wire()}, tell)
+    told, steps = [], {}
+    for run, order in sent:
+        with isolate("order not sent", run=run.id, pool=run.pool):
+            rescued.hand_over(system, order, run.pool)
+            if order.dead_holders and not _knows_dead_holders(system, run):
+                order = order.model_copy(update={"dead_holders": ()})  # noqa: PLW2901
+            told += [tell(system, run)] if tell else []
+            steps[run.id] = _step(system, run, names.EXECUTE_ORDER, {"order": order.wire()})
+    _expect_taken(steps, system.run_together(told, list(steps.values())))
 
 
 def _knows_dead_holders(system: System, run: Run) -> bool:
@@ -134,15 +143,21 @@ def _state_path(system: System, session: Session, run: Run) -> str:
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:
     """Send a cancel to the agent of an executing run, which its next heartbeat would find as well."""
     request = CancelRequest(run=run.id, token=run.token or "", mode=mode)
-    _send(system, run, names.CANCEL_ORDER, {"request": request.wire()})
+    steps = {run.id: _step(system, run, names.CANCEL_ORDER, {"request": request.wire()})}
+    _expect_taken(steps, system.run_together([], list(steps.values())))
 
 
-def _send(system: System, run: Run, task: str, kwargs: dict[str, Any], tell: Step | None = None) -> None:
+def _step(system: System, run: Run, task: str, kwargs: dict[str, Any]) -> Step:
     agent = run.agent or ""
     # Variables never leave the message itself: Flower and logs show its representations.
     shown = {"argsrepr": "()", "kwargsrepr": f"{{'run': '{run.id}'}}"}
     headers = {names.ATTEMPT_HEADER: run.attempt}
     sent = message(system.celery, task, kwargs, names.orders_queue(run.pool, agent), headers, **shown)
-    (reply,) = system.run_together([tell] if tell else [], [order_queue.send(run.pool, agent, sent)])
-    if isinstance(reply, Damaged):
-        raise reply
+    return order_queue.send(run.pool, agent, sent)
+
+
+def _expect_taken(runs: Iterable[str], replies: Iterable[Any]) -> None:
+    """Log what an agent's queue has refused: the agent may have made anything of it."""
+    for run, reply in zip(runs, replies, strict=True):
+        if isinstance(reply, Damaged):
+            log.error("order not sent", run=run, why=str(reply))

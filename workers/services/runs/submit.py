@@ -19,8 +19,9 @@ from workers.protocol.run_options import RunOptions
 from workers.protocol.states import StateStep
 from workers.protocol.validation import problems
 from workers.services.runs import deliver, sources, task_events
-from workers.services.runs.dispatch import NotStarted, Start, dispatch_new, send, take_slot
+from workers.services.runs.dispatch import dispatch_new
 from workers.services.runs.requirements import requirement
+from workers.services.runs.start import NotStarted, Start, send, take_slot
 from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs.workspaces import WorkspaceSpec
@@ -112,7 +113,7 @@ def submit(
     if not run.status.is_over:
         try:  # The run is entered: an error from here on does not refuse it.
             if start is not None:
-                send(system, run, start)
+                send(system, [(run, start)])
             else:
                 task_events.submitted(system, run)
                 dispatch_new(system, run.pool)

@@ -260,7 +260,7 @@ def _resend_order(run: Run, lease: Lease, context: Context) -> None:
         if context.slots.revoke(run.id, lease.token):
             fail(system, run, str(error))
         return
-    orders.send(system, run, order)
+    orders.send(system, [(run, order)])
     log.info("order sent again", **run.about)
 
 
