@@ -18,7 +18,8 @@ _OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-_SECONDS = 20_000  # milliseconds that a page has for what it is expected to show
+_SECONDS = 60_000  # milliseconds that a page has for what it is expected to show
+expect.set_options(timeout=_SECONDS)
 SERIOUS = frozenset({"serious", "critical"})
 
 
@@ -48,7 +49,7 @@ class Eyes:
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
             page.goto(path)
-            expect(page.locator("#content")).not_to_have_attribute("aria-busy", "true", timeout=_SECONDS)
+            expect(page.locator("#content")).not_to_have_attribute("aria-busy", "true")
             yield page
         finally:
             context.close()

@@ -50,6 +50,7 @@ _VIEWS = {
     "/workspaces": View("workspaces", "Workspaces", "workspaces.js"),
     "/workspaces/([^/]+)": View("workspaces", "Workspace", "workspace.js"),
     "/slots": View("slots", "Slots", "slots.js"),
+    "/pools/([^/]+)": View("slots", "Pool", "pool.js"),
 }
 _TABS = {"runs": "Runs", "workspaces": "Workspaces", "slots": "Slots"}
 

@@ -14,7 +14,7 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-const SVG = new Set(["g", "path", "line", "rect", "circle", "polyline", "polygon", "text"]);
+const SVG = new Set(["g", "path", "line", "text"]);
 const shown = new WeakMap();
 
 /**

@@ -1,68 +1,93 @@
 // Pools, their agents with three slots each, and what waits.
 
+import { agentList } from "./agents.js";
 import { get } from "./api.js";
-import { el, keep, panel, row, table } from "./dom.js";
+import { el, keep, row, table } from "./dom.js";
 import { live } from "./live.js";
 import { kind, poolLink, runLink, since, workspaceLink } from "./words.js";
 
 const content = document.getElementById("content");
-const FOR = ["Slot 0: plans and applies", "Slot 1: plans", "Slot 2: plans"];
+const search = el("input", { type: "search", class: "form-control", id: "slots-search", "aria-label": "Search agents, runs and workspaces",
+  placeholder: "Search agents, runs and workspaces", autocomplete: "off", value: asked("text"), input: filter });
+const states = ["idle", "running", "reserved", "draining", "silent"].map((state) =>
+  el("label", { class: "chip" }, el("input", { type: "checkbox", name: "state", value: state, checked: asked("state").split(",").includes(state), change: filter }), ` ${state}`));
+const list = el("div");
+const sections = new Map();
+let pools = [];
+content.append(el("form", { class: "tools", role: "search", "aria-label": "Filter agents", submit: (event) => event.preventDefault() },
+  search, el("div", { class: "chips", role: "group", "aria-label": "Agents with a slot or state" }, states)), list);
 
 live(async () => {
-  const pools = await get("/pools");
+  pools = await get("/pools");
   const parts = pools.map((pool) => [pool.name, pool.name, () => section(pool)]);
-  keep(content, parts.length ? parts : [["", "", () => el("p", {}, "There is no pool yet.")]]);
+  keep(list, parts.length ? parts : [["", "", () => el("p", {}, "There is no pool yet.")]]);
   pools.forEach(fill);
-}, ({ pools }) => pools.size > 0);
-
-const sections = new Map();
+}, ({ pools: changed }) => changed.size > 0);
 
 function section(pool) {
-  const parts = { facts: el("p", { class: "quiet" }), counts: el("dl", { class: "counts" }) };
-  const agents = table(`Agents of ${pool.name}`, ["Agent", "State", ...FOR]);
+  const facts = el("p", { class: "quiet pool-facts" });
+  const counts = el("dl", { class: "counts" });
+  const agents = agentList(pool.name);
   const waiting = table(`Runs of ${pool.name} that wait for a slot`, ["Run", "Workspace", "Kind", "Priority", "Waits"]);
-  sections.set(pool.name, { ...parts, agents: agents.body, waiting: waiting.body });
-  return el("section", { "aria-label": `Pool ${pool.name}` },
-    el("h2", {}, poolLink(pool.name)), parts.facts, parts.counts,
-    panel("Agents", agents.box), panel("Waiting for a slot", waiting.box));
+  const more = el("p", { class: "quiet" });
+  const queue = el("div", {}, el("h3", { class: "panel-title" }, "Waiting for a slot"), waiting.box, more);
+  sections.set(pool.name, { facts, counts, agents, waiting: waiting.body, queue, more });
+  return el("section", { class: "panel pool", "aria-label": `Pool ${pool.name}` },
+    el("header", {}, el("h2", {}, poolLink(pool.name)), facts),
+    el("details", { open: true }, el("summary", {}, "Agents and runs"), counts, agents.element, queue));
 }
 
 function fill(pool) {
   const parts = sections.get(pool.name);
-  parts.facts.textContent = [facts(pool), pool.status_message].filter(Boolean).join(". ");
+  const words = [limits(pool), pool.size_reason, pool.status_message].filter(Boolean).join("; ");
+  if (parts.facts.textContent !== words) parts.facts.textContent = words;
   keep(parts.counts, counts(pool).map(([label, value]) =>
-    [label, value, () => el("div", {}, el("dt", {}, label), el("dd", {}, String(value)))]));
-  keep(parts.agents, pool.agents.map((agent) => [agent.name, { ...agent, heartbeat_at: 0 }, () => agentRow(agent)]));
+    [label, value, () => el("div", {}, el("dt", {}, label), el("dd", {}, value.toLocaleString()))]));
+  parts.agents.fill(pool.agents, wanted());
+  parts.queue.hidden = pool.waiting.length === 0;
   keep(parts.waiting, pool.waiting.map((run) => [run.run_id, run, () => waitingRow(run)]));
+  const rest = pool.pending.plan + pool.pending.plan_and_apply - pool.waiting.length;
+  parts.more.textContent = rest > 0 ? `and ${rest.toLocaleString()} more` : "";
 }
 
-function facts({ type, limits }) {
-  return limits.max_agents === null ? type : `${type}, ${limits.min_agents} to ${limits.max_agents} agents`;
+function limits({ type, limits: { min_agents: least, max_agents: most }, agents }) {
+  const now = agents.length === 1 ? "1 agent" : `${agents.length.toLocaleString()} agents`;
+  return most === null ? type : `${type}, ${now} of ${least} to ${most.toLocaleString()}`;
 }
 
-function counts({ agents, slots, pending }) {
+function counts({ slots, pending, starting }) {
   return [
-    ["Agents", agents.length], ["Running slots", slots.running], ["Reserved slots", slots.reserved],
-    ["Idle slots", slots.idle], ["Plans waiting", pending.plan], ["Applies waiting", pending.plan_and_apply],
+    ["Running slots", slots.running], ["Reserved slots", slots.reserved], ["Idle slots", slots.idle],
+    ["Agents starting", starting], ["Plans waiting", pending.plan], ["Applies waiting", pending.plan_and_apply],
   ];
-}
-
-function agentRow(agent) {
-  return row(
-    [agent.name, el("div", { class: "quiet" }, "for ", since(agent.registered_at))],
-    el("span", { class: `agent-${agent.state}` }, agent.state), ...agent.slots.map(slotCell),
-  );
-}
-
-function slotCell(slot) {
-  if (slot.run_id === null) return el("div", { class: "slot slot-idle" }, "idle");
-  return el("div", { class: `slot slot-${slot.state}` },
-    slot.workspace ? workspaceLink(slot.workspace) : "?", ` ${kind(slot.kind)}`,
-    el("div", { class: "quiet" }, slot.state, " for ", since(slot.since)),
-    el("div", { class: "quiet" }, "run ", runLink(slot.run_id)));
 }
 
 function waitingRow(run) {
   return row(runLink(run.run_id), workspaceLink(run.workspace), kind(run.kind), String(run.priority),
     [since(run.created_at), el("div", { class: "quiet" }, run.waiting)]);
+}
+
+function asked(key) {
+  return new URLSearchParams(window.location.search).get(key) ?? "";
+}
+
+/** Return which agents pass: all words are in what is written of one, and it has one of the states. */
+function wanted() {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const chosen = states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
+  const passes = (agent) => {
+    const text = [agent.name, ...agent.slots.flatMap((slot) => [slot.run_id, slot.workspace, slot.kind])].join(" ").toLowerCase();
+    const has = new Set([agent.state, ...agent.slots.map((slot) => slot.state)]);
+    return words.every((word) => text.includes(word)) && (chosen.length === 0 || chosen.some((state) => has.has(state)));
+  };
+  return { passes, filtered: words.length + chosen.length > 0 };
+}
+
+function filter() {
+  const query = new URLSearchParams();
+  if (search.value) query.set("text", search.value);
+  const chosen = states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
+  if (chosen.length) query.set("state", chosen.join(","));
+  window.history.replaceState(null, "", query.size ? `?${query}` : window.location.pathname);
+  pools.forEach((pool) => sections.get(pool.name).agents.fill(pool.agents, wanted()));
 }

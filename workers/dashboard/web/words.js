@@ -28,6 +28,18 @@ export function since(at) {
   return element;
 }
 
+/** Return the time since something began to run, marked by a sign and a colour when it is long. */
+export function age(at) {
+  const element = since(at);
+  element.dataset.age = old(now() - Date.parse(at));
+  return element;
+}
+
+function old(milliseconds) {
+  if (milliseconds < 15 * 60_000) return "fresh";
+  return milliseconds < 2 * 3_600_000 ? "long" : "old";
+}
+
 /** Return the time until a moment. */
 export function until(at) {
   const element = el("time", { datetime: at, title: moment(at), "data-until": Date.parse(at) });
@@ -44,6 +56,7 @@ window.setInterval(() => {
   if (document.hidden) return;
   for (const element of document.querySelectorAll("[data-since]")) {
     retext(element, duration((now() - element.dataset.since) / 1000));
+    if (element.dataset.age) element.dataset.age = old(now() - element.dataset.since);
   }
   for (const element of document.querySelectorAll("[data-until]")) {
     retext(element, duration((element.dataset.until - now()) / 1000));

@@ -1,0 +1,58 @@
+// A chart over time as SVG: steps of the largest number in each point's time, with gaps where nothing is known.
+
+import { el } from "./dom.js";
+import { moment } from "./words.js";
+
+const WIDTH = 900;
+const HEIGHT = 160;
+const LEFT = 36;
+const BOTTOM = 20;
+
+/**
+ * Return a chart of `series`, `[{name, key, sign}]`, over the samples of a history, with `marks`, `[{at, words}]`, on it.
+ * What a mark says is told below the chart when it is pointed at or has the focus.
+ */
+export function chart(label, { since, until, seconds, samples }, series, marks = []) {
+  const [from, to] = [Date.parse(since), Date.parse(until)];
+  const most = Math.max(1, ...samples.flatMap((sample) => series.map(({ key }) => sample[key])));
+  const x = (at) => LEFT + ((WIDTH - LEFT) * (Date.parse(at) - from)) / Math.max(1, to - from);
+  const y = (value) => (HEIGHT - BOTTOM) * (1 - value / most) + 4;
+  const gap = Math.max(seconds, 90) * 1000;
+  const said = el("p", { class: "quiet chart-said", role: "status" });
+  const picture = el("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "group", "aria-label": label },
+    [0, most].map((value) => axis(value, y(value))),
+    [from, to].map((at, end) => el("text", { x: end ? WIDTH : LEFT, y: HEIGHT - 4, "text-anchor": end ? "end" : "start" }, moment(at))),
+    series.map(({ key }, place) => el("path", { class: `line line-${place}`, d: steps(samples, key, x, y, gap, seconds * 1000) })),
+    marks.map((mark) => markOn(mark, x(mark.at), said)));
+  const legend = el("ul", { class: "legend" }, series.map(({ name, key }, place) => {
+    const last = samples.at(-1)?.[key];
+    return el("li", {}, el("span", { class: `swatch swatch-${place}`, "aria-hidden": "true" }), name, last === undefined ? "" : `: ${last} now`);
+  }));
+  return el("figure", { class: "chart-box" }, el("figcaption", {}, label, legend), picture, said);
+}
+
+function axis(value, y) {
+  return [el("line", { class: "axis", x1: LEFT, x2: WIDTH, y1: y, y2: y }),
+    el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, String(value))];
+}
+
+function steps(samples, key, x, y, gap, length) {
+  let path = "";
+  samples.forEach((sample, place) => {
+    const next = samples[place + 1];
+    const before = samples[place - 1];
+    const joined = before && Date.parse(sample.at) - Date.parse(before.at) <= gap;
+    const at = x(sample.at).toFixed(1);
+    path += joined ? `V${y(sample[key]).toFixed(1)}` : `M${at} ${y(sample[key]).toFixed(1)}`;
+    const ends = next && Date.parse(next.at) - Date.parse(sample.at) <= gap
+      ? next.at : new Date(Date.parse(sample.at) + length).toISOString();
+    path += `H${x(ends).toFixed(1)}`;
+  });
+  return path;
+}
+
+function markOn({ words, at }, x, said) {
+  const tell = () => { said.textContent = `${moment(at)}: ${words}`; };
+  return el("g", { class: "mark", tabindex: "0", role: "img", "aria-label": words, focus: tell, mouseenter: tell },
+    el("line", { x1: x, x2: x, y1: 4, y2: HEIGHT - BOTTOM }), el("path", { d: `M${x} 2l6 10h-12z` }));
+}
