@@ -66,7 +66,8 @@ def test_it_says_what_runs_where_what_waits_and_why_there_are_as_many_agents(con
     shown = cli("top default")
     for words in (
         "1 pool, 1 agent; slots: 1 running, 1 reserved; 1 run waits for a slot",
-        "why 1 -> 3",
+        "its size: ",
+        "1 -> 3 agents ",
         "more applies wait",
         "0  apply_pending",
         "waits-fo net",

@@ -81,12 +81,13 @@ def _heading(pool: PoolView, now: datetime, width: int) -> list[Text]:
     size = counted(len(pool.agents), "agent") if most is None else f"{len(pool.agents)} of {least} to {most} agents"
     slots = f"slots: {counts.running} running, {counts.reserved} reserved, {counts.idle} idle"
     made = [_one_line(Text.assemble((f"Pool {clean(pool.name)}", "bold"), f"  {size}; {slots}"), width)]
+    if pool.size_reason:
+        made += _wrapped(Text(f"its size: {clean(pool.size_reason)}"), width)
     if pool.status_message:
         made += _wrapped(Text(clean(pool.status_message), style="yellow"), width)
-    if pool.decisions:
-        last = pool.decisions[0]
-        size = f"{last.current} -> {last.desired}" if last.current != last.desired else f"{last.desired}"
-        words = f"why {size} (decided {ago(last.at, now)} ago): {clean(last.reason)}"
+    changed = next((each for each in pool.decisions if each.current != each.desired), None)
+    if changed:
+        words = f"{changed.current} -> {changed.desired} agents {ago(changed.at, now)} ago: {clean(changed.reason)}"
         made += _wrapped(Text(words, style="dim"), width)
     return made
 
