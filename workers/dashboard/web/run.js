@@ -7,11 +7,13 @@ import { live } from "./live.js";
 import { logPanel } from "./log.js";
 import { briefTable, facts } from "./parts.js";
 import { planPanel } from "./plan.js";
+import { progressPanel } from "./progress.js";
 import { kind, moment, poolLink, since, status, took, until, workspaceLink } from "./words.js";
 
 const content = document.getElementById("content");
 const path = `/runs/${encodeURIComponent(name)}`;
 const log = logPanel(path);
+const progress = progressPanel(path);
 const history = table("What happened to the run", ["When", "Event", "By", "Says"]);
 const events = panel("Events", history.box);
 
@@ -24,6 +26,7 @@ const renew = live(async () => {
   show(details, planned);
   keep(history.body, happened.map((event, place) => [place, event, () => eventRow(event)]));
   log.follow(run);
+  progress.follow(run);
   waits = run.status === "pending"; // then what it waits for changes with its pool
 }, ({ runs, pools }) => runs.has(name) || (waits && pools.size > 0));
 
@@ -36,6 +39,7 @@ function show(details, planned) {
     ["decisions", [run.run_id, run.attempt, actions, details.approval, details.destroys, run.changes],
       () => decisions(details, path, renew)],
     ["timeline", timeline, () => timelinePanel(timeline)],
+    ["progress", "", () => progress.element],
     ["plan", planned, () => planPanel(planned, run)],
     ["outputs", run.outputs, () => outputsPanel(run.outputs)],
     ["log", "", () => log.element],
