@@ -28,7 +28,12 @@ SHOWN = {
     "terraslot plan packed": "2 to add, 0 to change, 0 to destroy",
     'terraslot plan net --target "not an address"': "'not an address' is no address",
     "TERRASLOT_ACTOR=anna terraslot confirm RUN": "anna has asked for it",
+    "terraslot plan tracked": "has no branch, tag or commit 'mian'",
+    "terraslot workspace show private": "GIT_SSH_KEY",
     "terraslot show RUN": "moving the state",
+    "terraslot runs --status pending": "moving the state",
+    "terraslot unlock RUN": "has met no lock",
+    "terraslot state rescued RUN > ~/rescued.tfstate": "no state",
     "terraslot workspace show net": "token",
     "terraslot show nothing --json": '{\n  "error": "No run has an id',
     "terraslot down": "waits for a confirmation",
@@ -56,6 +61,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     execute("terraslot down --yes", tmp_path)
 
 
+@pytest.mark.timeout(600)  # some seventy commands, one after the other
 def test_every_command_of_the_guide_ends_as_the_page_says(home: Path) -> None:
     run, expected = "", dict(SHOWN)
     for kind, body in _BLOCK.findall(GUIDE.read_text()):
