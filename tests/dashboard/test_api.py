@@ -130,6 +130,18 @@ def test_pools_workspaces_and_slots_are_shown(live: Live) -> None:
     assert slots["size_reason"] == ada.get("/pools/default").json["size_reason"]
 
 
+def test_a_pool_is_shown_over_time_with_what_was_decided_about_its_size(live: Live) -> None:
+    live.ada.post("/runs", workspace="api", kind="plan")
+    seen = eventually(lambda: (found := live.ada.get("/pools/default/history").json)["samples"] and found)
+    assert max(sample["ready"] + sample["starting"] for sample in seen["samples"]) >= 1
+    assert seen["decisions"][-1]["facts"]["pending_plans"] + seen["decisions"][-1]["facts"]["pending_applies"] >= 1
+    pages = live.ada.get("/pools/default/decisions?limit=1").json
+    assert pages["decisions"][0]["id"] == pages["before"]
+    wrong = live.ada.get("/pools/default/history?since=2026-01-01T00:00:00")
+    assert (wrong.status, "since" in wrong.problem) == (422, True)
+    assert live.ada.get("/pools/nowhere/history").status == live.ada.get("/pools/nowhere/decisions").status == 404
+
+
 @pytest.mark.parametrize("path", ["/runs/nowhere", "/pools/nowhere", "/workspaces/nowhere", "/runs/nowhere/log", "/x"])
 def test_what_is_not_there_is_a_problem_that_names_it(live: Live, path: str) -> None:
     answer = live.ada.get(path)

@@ -16,10 +16,18 @@ def record(
     session.add(ScalingDecision(pool=pool, at=now, current=current, desired=desired, reason=reason, facts=facts))
 
 
-def recent(session: Session, pool: str, limit: int) -> list[ScalingDecision]:
-    """Return the latest decisions about a pool, the newest first."""
+def recent(session: Session, pool: str, limit: int, before: int | None = None) -> list[ScalingDecision]:
+    """Return the latest decisions about a pool, the newest first; those before the one with the id ``before``."""
     wanted = sa.select(ScalingDecision).where(ScalingDecision.pool == pool)
+    if before is not None:
+        wanted = wanted.where(ScalingDecision.id < before)
     return list(session.scalars(wanted.order_by(ScalingDecision.id.desc()).limit(limit)))
+
+
+def between(session: Session, pool: str, since: datetime, until: datetime, limit: int) -> list[ScalingDecision]:
+    """Return the latest decisions about a pool in this time, the newest first."""
+    wanted = sa.select(ScalingDecision).where(ScalingDecision.pool == pool, ScalingDecision.at.between(since, until))
+    return list(session.scalars(wanted.order_by(ScalingDecision.at.desc(), ScalingDecision.id.desc()).limit(limit)))
 
 
 def record_pod_failure(session: Session, pool: str, now: datetime, pod: str, reason: str) -> None:

@@ -6,24 +6,35 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
+from typing import Any
 
 from workers.core.access import Caller, Scope
-from workers.core.confirmation import DEFAULT_EXTENSION
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunStatus
 from workers.dashboard.access import granted
+from workers.dashboard.api.given import (
+    Cancellation,
+    Confirmation,
+    CountQuery,
+    DecisionQuery,
+    Extension,
+    HistoryQuery,
+    LogQuery,
+    NewRun,
+    Reason,
+    RunQuery,
+    WorkspaceQuery,
+)
 from workers.dashboard.api.operation import Answered, Asked, Given, Operation
 from workers.dashboard.api.problems import Refused
 from workers.protocol import names
-from workers.protocol.kinds import RunKind
 from workers.protocol.log_lines import LogLine
 from workers.protocol.names import RUN_ID
 from workers.protocol.plan_detail import PlanDetail
 from workers.services import workspaces
+from workers.services.pools import history as pool_history
 from workers.services.pools import views as pool_views
+from workers.services.pools.history import DecisionPage, PoolHistory
 from workers.services.pools.views import PoolSlots, PoolView
 from workers.services.runs import details, of_workspaces, progress, requests, waiting
 from workers.services.runs import views as run_views
@@ -38,75 +49,6 @@ from workers.specs.workspaces import WorkspaceSpec
 
 # Seconds: until a run that no worker has taken is answered as accepted, and between two looks at a log that goes on.
 _ENTERED_WITHIN, _LOOK = 5.0, 0.5
-
-
-def _listed(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given  # what is given once stands alone in a query
-
-
-class CountQuery(Given):
-    """Which runs are counted."""
-
-    workspace: str | None = None
-    pool: str | None = None
-    kind: RunKind | None = None
-    actor: str | None = None
-    text: str | None = Field(default=None, max_length=200)
-
-
-class RunQuery(CountQuery):
-    """Which runs are listed, the newest first. ``before``: the id of the last run of the page before."""
-
-    status: Annotated[tuple[RunStatus, ...], BeforeValidator(_listed)] = ()
-    before: str | None = None
-    limit: int = Field(default=50, ge=1, le=500)
-
-
-class WorkspaceQuery(Given):
-    """Which workspaces are listed, by name. ``text``: a part of it; ``after``: the last one of the page before."""
-
-    text: str | None = Field(default=None, max_length=200)
-    pool: str | None = None
-    after: str | None = None
-    limit: int = Field(default=200, ge=1, le=1000)
-
-
-class LogQuery(Given):
-    """Which lines of a run's log; ``follow``: go on until the run is over."""
-
-    phase: str | None = None
-    attempt: int | None = Field(default=None, ge=1)
-    follow: bool = False
-
-
-class NewRun(RunRequest):
-    """A run that is asked for: what the Celery task of its ``kind`` takes."""
-
-    kind: RunKind
-
-
-class Reason(Given):
-    """Why somebody decides so."""
-
-    message: str | None = Field(default=None, max_length=500)
-
-
-class Confirmation(Reason):
-    """``attempt``: the one whose plan was looked at. No other plan is confirmed."""
-
-    attempt: int = Field(ge=1)
-
-
-class Cancellation(Reason):
-    """``force``: kill Terraform instead of interrupting it."""
-
-    force: bool = False
-
-
-class Extension(Reason):
-    """``seconds``: how much longer the plan may wait."""
-
-    seconds: float = Field(default=DEFAULT_EXTENSION, gt=0)
 
 
 @dataclass(frozen=True)
@@ -278,6 +220,14 @@ def _show_pool(asked: Asked) -> PoolView:
     return pool_views.one(asked.system, asked.named["pool"])
 
 
+def _show_history(asked: Asked) -> PoolHistory:
+    return pool_history.of(asked.system, asked.named["pool"], asked.query.since, asked.query.until)
+
+
+def _list_decisions(asked: Asked) -> DecisionPage:
+    return pool_history.decided(asked.system, asked.named["pool"], asked.query.before, asked.query.limit)
+
+
 def _list_slots(asked: Asked) -> list[PoolSlots]:
     return [pool_views.slots(pool) for pool in asked.pools.every()]
 
@@ -316,5 +266,10 @@ OPERATIONS = (
     _look("/workspaces/{workspace}/overview", "Show a workspace and its runs", _show_overview, WorkspaceOverview),
     _look("/pools", "List pools", _list_pools, list[PoolView]),
     _look("/pools/{pool}", "Show a pool", _show_pool, PoolView),
+    _look("/pools/{pool}/history", "Show a pool over time", _show_history, PoolHistory, query=HistoryQuery),
+    _look(
+        "/pools/{pool}/decisions", "List what was decided about a pool's size", _list_decisions, DecisionPage,
+        query=DecisionQuery,
+    ),
     _look("/slots", "Show which run holds which slot", _list_slots, list[PoolSlots]),
 )  # fmt: skip

@@ -82,6 +82,7 @@ class SlotCounts:
 class DecisionView:
     """What was decided about a pool's size, why, and from which facts: a :class:`PoolFacts` as it was stored."""
 
+    id: int
     at: datetime
     current: int
     desired: int

@@ -1,14 +1,17 @@
-"""Purge the history of runs and of the pools' sizes that is older than the settings keep.
+"""Purge the history of runs and pools that is older than the settings keep, and samples that coarser ones stand for.
 
 A run's log goes with it. Celery's results are in Redis, where they expire.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
+from workers.core.pool_history import KEPT
 from workers.services.system import System
-from workers.store import retention
+from workers.store import retention, samples
+from workers.store.database import Session
 from workers.store.models import PodFailure, Run, ScalingDecision
 
 log = structlog.get_logger(__name__)
@@ -26,6 +29,7 @@ def purge(system: System) -> dict[str, int]:
         "runs": _purge(system, Run, system.settings.run_retention_days),
         "decisions": _purge(system, ScalingDecision, decision_days),
         "pod_failures": _purge(system, PodFailure, decision_days),
+        "samples": sum(_purge_samples(system, seconds) for seconds in KEPT),
     }
     if any(purged.values()):
         log.info("history purged", **purged)
@@ -33,10 +37,20 @@ def purge(system: System) -> dict[str, int]:
 
 
 def _purge(system: System, rows: retention.History, days: float) -> int:
-    total, before = 0, system.now() - timedelta(days=days)
+    before = system.now() - timedelta(days=days)
+    return _in_batches(system, lambda session: retention.purge(session, rows, before, BATCH))
+
+
+def _purge_samples(system: System, seconds: int) -> int:
+    before = system.now() - KEPT[seconds]
+    return _in_batches(system, lambda session: samples.purge(session, seconds, before, BATCH))
+
+
+def _in_batches(system: System, purge: Callable[[Session], int]) -> int:
+    total = 0
     for _ in range(BATCHES):
         with system.database.begin() as session:
-            purged = retention.purge(session, rows, before, BATCH)
+            purged = purge(session)
         total += purged
         if purged < BATCH:
             break

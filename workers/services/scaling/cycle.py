@@ -3,6 +3,7 @@
 No cycle reconciles orphaned pods, whose pool was deleted: one task a round deletes them.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,12 +15,14 @@ from workers.cluster.backend import PodBackend
 from workers.core.actions import DeletePod
 from workers.core.errors import UnknownPool
 from workers.core.pods import Pod, PodPhase, SafeToEvict, safe_to_evict_changes
+from workers.core.pool_history import Sample
 from workers.core.programs import programs_of
 from workers.core.reconcile import orphaned
 from workers.core.waiting import Outlook
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
-from workers.protocol.leases import AgentRecord
+from workers.protocol.kinds import RunKind
+from workers.protocol.leases import AgentRecord, PoolStats
 from workers.services.errors import explained, is_outage, isolate
 from workers.services.pool_state import PodSnapshot, note_programs
 from workers.services.pools import adopt
@@ -32,7 +35,8 @@ from workers.services.scaling.scale import autoscale, needs_agents
 from workers.services.secrets.credentials import ensure_secret_for_pool
 from workers.services.system import System
 from workers.slots.locks import LockLost, renew_lock
-from workers.store import pools
+from workers.store import pools, runs, samples
+from workers.store.database import Session
 
 log = structlog.get_logger(__name__)
 
@@ -151,6 +155,16 @@ def _reconcile_and_scale(system: System, pool: str) -> None:
     outlook = Outlook(scaled.starting, scaled.available, blocked(seen), _due(system))
     with system.database.begin() as session:
         pools.observed(session, pool, problem(seen), outlook)
+        samples.record(session, pool, _sample(system, session, seen))
+
+
+def _sample(system: System, session: Session, seen: Seen) -> Sample:
+    """Return what a pool is now, for its history."""
+    waiting, stats = Counter[RunKind](), PoolStats.of(seen.agents)
+    for (kind, _), count in runs.pending_by_requirement(session, seen.snapshot.spec.name).items():
+        waiting[kind] += count
+    sizes = seen.scaled.available, seen.scaled.starting, stats.running, stats.reserved
+    return Sample(system.now(), *sizes, waiting[RunKind.PLAN], waiting[RunKind.PLAN_AND_APPLY])
 
 
 def _note_programs(snapshot: PodSnapshot, agents: Sequence[AgentRecord]) -> None:
