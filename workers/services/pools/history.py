@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workers.core.pool_history import Sample, merged, resolution, span
-from workers.services.pools.views import DecisionView
-from workers.services.runs.views import shown
+from workers.services.pools.views import DecisionView, decision
 from workers.services.system import System
 from workers.store import decisions, pools, samples
 
@@ -52,7 +51,7 @@ def of(system: System, pool: str, since: datetime | None = None, until: datetime
         end,
         seconds,
         list(merged(found, seconds)),
-        [shown(DecisionView, each) for each in decided[:_MOST_DECISIONS]],
+        list(map(decision, decided[:_MOST_DECISIONS])),
         len(decided) > _MOST_DECISIONS,
     )
 
@@ -62,5 +61,4 @@ def decided(system: System, pool: str, before: int | None = None, limit: int = 5
     with system.database.read() as session:
         pools.status(session, pool)
         found = decisions.recent(session, pool, limit, before)
-    shown_ones = [shown(DecisionView, each) for each in found]
-    return DecisionPage(shown_ones, found[-1].id if len(found) == limit else None)
+    return DecisionPage(list(map(decision, found)), found[-1].id if len(found) == limit else None)

@@ -27,7 +27,7 @@ from workers.slots.slot_map import snapshots
 from workers.specs.pools import PoolSpec
 from workers.store import overview, pools
 from workers.store.database import Session
-from workers.store.models import Run
+from workers.store.models import Run, ScalingDecision
 from workers.store.overview import StoredPool
 
 DECISIONS_SHOWN = 10
@@ -135,6 +135,11 @@ class PoolSlots:
     agents: tuple[AgentView, ...]
 
 
+def decision(stored: ScalingDecision) -> DecisionView:
+    """Return what is shown of a decision about a pool's size."""
+    return shown(DecisionView, stored)
+
+
 def slots(pool: PoolView) -> PoolSlots:
     """Return what is shown of a pool where nothing but its slots matters."""
     return shown(PoolSlots, pool, pool=pool.name)
@@ -231,7 +236,7 @@ def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged, no
             situation, spec.limits, stored.pending, stored.failures, now, deployment=spec.deployment
         ),
         starting=situation.starting,
-        decisions=tuple(shown(DecisionView, each) for each in stored.decisions),
+        decisions=tuple(map(decision, stored.decisions)),
     )
 
 
