@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -18,12 +18,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from workers.core.errors import NameTaken, StillInUse, UnknownPool, UnknownWorkspace, Unreadable
 from workers.core.programs import PoolPrograms
 from workers.core.waiting import Outlook
+from workers.protocol.kinds import RunKind
 from workers.protocol.validation import problems
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import secrets
 from workers.store.database import insert_if_new
-from workers.store.models import UNFINISHED, UNSETTLED, Base, Pool, RescuedStateRecord, Run, Workspace
+from workers.store.models import RUNNABLE, UNFINISHED, UNSETTLED, Base, Pool, RescuedStateRecord, Run, Workspace
 
 Spec = TypeVar("Spec", PoolSpec, WorkspaceSpec)
 
@@ -39,8 +40,9 @@ class _Configurations(Generic[Spec]):
     not_found: type[UnknownPool | UnknownWorkspace]
 
     def __post_init__(self) -> None:
-        # Built once: every submission, dispatch and start of a run reads it.
-        self._named = sa.select(self.row.spec).where(self.row.name == sa.bindparam("name"))
+        # Built once, and from the table: every submission, dispatch and start of a run reads it.
+        columns = Base.metadata.tables[self.row.__tablename__].c
+        self._named = sa.select(columns.spec).where(columns.name == sa.bindparam("name"))
         self._locked = self._named.with_for_update(key_share=True)
 
     def save(self, session: Session, spec: Spec, now: datetime) -> None:
@@ -121,8 +123,15 @@ class _Configurations(Generic[Spec]):
         return {"spec": spec.model_dump(mode="json", exclude_defaults=True), "updated_at": now}
 
 
-_POOL_WITH_PROGRAMS = sa.select(Pool.spec, Pool.programs).where(Pool.name == sa.bindparam("name"))
-_LOCK_WITH_PROGRAMS = _POOL_WITH_PROGRAMS.with_for_update(read=True, key_share=True)
+_pools = Base.metadata.tables["pools"].c
+_runs = Base.metadata.tables["runs"].c
+_POOL_WITH_PROGRAMS = sa.select(_pools.spec, _pools.programs).where(_pools.name == sa.bindparam("name"))
+_POOL_TO_JOIN = _POOL_WITH_PROGRAMS.add_columns(
+    *(
+        sa.exists().where(_runs.pool == sa.bindparam("name"), _runs.kind == kind, sa.text(RUNNABLE)).label(kind)
+        for kind in RunKind
+    )
+).with_for_update(read=True, key_share=True, of=Base.metadata.tables["pools"])
 _POOL_PROGRAMS = sa.select(Pool.programs).where(Pool.name == sa.bindparam("name")).with_for_update()
 # The columns of an :class:`Outlook`, in the order of its fields.
 OUTLOOK = (Pool.starting_pods, Pool.available_agents, Pool.blocked, Pool.cycle_due)
@@ -132,6 +141,14 @@ def outlook(columns: Sequence[Any]) -> Outlook | None:
     """Return the outlook that a pool's columns say; None where no cycle has stored one."""
     starting, available, blocked, due = columns
     return None if due is None else Outlook(starting or 0, available or 0, blocked, due)
+
+
+class PoolToJoin(NamedTuple):
+    """A pool, what its agents have, and of which kinds runs of it wait for nothing but a slot."""
+
+    spec: PoolSpec
+    programs: PoolPrograms
+    waiting: set[RunKind]
 
 
 class _Pools(_Configurations[PoolSpec]):
@@ -164,14 +181,25 @@ class _Pools(_Configurations[PoolSpec]):
         message: str | None = row.status_message
         return message
 
-    def with_programs(self, session: Session, name: str, *, lock: bool = False) -> tuple[PoolSpec, PoolPrograms]:
-        """Return a pool with what its agents have. ``lock`` it for a run that is added to it. Raises as :meth:`get`."""
-        wanted = _LOCK_WITH_PROGRAMS if lock else _POOL_WITH_PROGRAMS
+    def with_programs(self, session: Session, name: str) -> tuple[PoolSpec, PoolPrograms]:
+        """Return a pool with what its agents have. Raises as :meth:`get`."""
+        spec, programs, _ = self._with_programs(session, name, _POOL_WITH_PROGRAMS)
+        return spec, programs
+
+    def to_join(self, session: Session, name: str) -> PoolToJoin:
+        """Lock a pool for a run that is added to it, until the transaction ends. Raises as :meth:`get`."""
+        spec, programs, waits = self._with_programs(session, name, _POOL_TO_JOIN)
+        return PoolToJoin(spec, programs, {kind for kind, waits in zip(RunKind, waits, strict=True) if waits})
+
+    def _with_programs(
+        self, session: Session, name: str, wanted: sa.Select[Any]
+    ) -> tuple[PoolSpec, PoolPrograms, Sequence[Any]]:
         try:
             row = session.execute(wanted, {"name": name}).one_or_none()
             if row is None:
                 raise self.unknown(name)
-            return self.spec.model_validate(row.spec), PoolPrograms.stored(row.programs)
+            spec, programs, *others = row
+            return self.spec.model_validate(spec), PoolPrograms.stored(programs), others
         except ValueError as error:
             raise self._unreadable(name, error) from error
 
@@ -196,7 +224,10 @@ class _Pools(_Configurations[PoolSpec]):
 
 
 _state_directory = sa.func.coalesce(Workspace.state_directory, Workspace.name)
-_STATE = sa.select(_state_directory).where(Workspace.name == sa.bindparam("name"))
+_workspaces = Base.metadata.tables["workspaces"].c
+_STATE = sa.select(sa.func.coalesce(_workspaces.state_directory, _workspaces.name)).where(
+    _workspaces.name == sa.bindparam("name")
+)
 
 
 class _Workspaces(_Configurations[WorkspaceSpec]):
@@ -209,7 +240,7 @@ class _Workspaces(_Configurations[WorkspaceSpec]):
 
     def state_directory(self, session: Session, name: str) -> str:
         """Return the directory in which local pools keep the state of a workspace; one of 0.1 has its name."""
-        found = session.scalar(_STATE, {"name": name})
+        found: str | None = session.scalar(_STATE, {"name": name})
         if found is None:
             raise self.unknown(name)
         return found

@@ -14,11 +14,10 @@ round that starts now, and each comes to its end. A run that is planned anew sta
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Select, bindparam, case, exists, func, select, text, update
+from sqlalchemy import Select, bindparam, case, func, select, text, update
 from sqlalchemy.orm import Session
 
 from workers.core.waiting import MaintenanceLock
-from workers.protocol.kinds import RunKind
 from workers.store import pools, workspaces
 from workers.store.models import ACTIVE, OWN_ORDER, RUNNABLE, STATE_CHANGING, UNSETTLED, WAITING, Base
 
@@ -47,10 +46,6 @@ SITUATION = select(
     _OWN.where(text(ACTIVE)).scalar_subquery(),
     _OWN.where(text(WAITING)).order_by(*OWN_ORDER).scalar_subquery(),
     _OWN.where(text(RUNNABLE)).scalar_subquery(),
-)
-# Which kinds of runs wait for nothing but a slot of a pool.
-_LINE = select(
-    *(exists().where(_runs.c.pool == bindparam("pool"), _runs.c.kind == kind, text(RUNNABLE)) for kind in RunKind)
 )
 _LEAVE = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=False)
 
@@ -90,12 +85,6 @@ def lock_workspace_of(session: Session, run_id: str) -> str | None:
 def lock_workspaces_of(session: Session, run_ids: Collection[str]) -> None:
     """Lock the queues of the workspaces of these runs, those that change state, in order of their names."""
     session.execute(_LOCK_WORKSPACES_OF, {"runs": run_ids})
-
-
-def waiting_kinds(session: Session, pool: str) -> set[RunKind]:
-    """Return of which kinds runs of a pool wait for nothing but a slot."""
-    found = session.execute(_LINE, {"pool": pool}).one()
-    return {kind for kind, waits in zip(RunKind, found, strict=True) if waits}
 
 
 def is_idle(session: Session, workspace: str) -> bool:

@@ -38,8 +38,8 @@ class Cost:
 Measure = Callable[[str], AbstractContextManager[None]]
 
 SAID = {
-    "submit a plan, find it a slot and order it": Cost(2, 1, 1, 6),
-    "submit a plan_and_apply, find it a slot and order it": Cost(2, 1, 1, 8),
+    "submit a plan, find it a slot and order it": Cost(2, 1, 1, 5),
+    "submit a plan_and_apply, find it a slot and order it": Cost(2, 1, 1, 7),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 1, 1, 6),
     "confirm, and order the apply": Cost(3, 2, 1, 8),

@@ -12,7 +12,6 @@ import structlog
 
 from workers import metrics
 from workers.core.lifecycle import RunEvent, RunStatus
-from workers.core.programs import PoolPrograms
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import Phase, RunKind
@@ -29,6 +28,7 @@ from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import runs, workspace_queue
+from workers.store.configurations import PoolToJoin
 from workers.store.database import Session
 from workers.store.models import Run
 
@@ -62,9 +62,7 @@ class NotStarted(TerraslotError):
     """A run can't be started as it is entered, which is no reason not to enter it; the message says why."""
 
 
-def take_slot(
-    system: System, session: Session, workspace: WorkspaceSpec, pool: tuple[PoolSpec, PoolPrograms], run: Run
-) -> Start | None:
+def take_slot(system: System, session: Session, workspace: WorkspaceSpec, pool: PoolToJoin, run: Run) -> Start | None:
     """Take a slot for a run that is about to be entered in this transaction, and make its order.
 
     None where the dispatcher decides: no slot is free, others wait for one, or the run has to wait for its workspace.
@@ -79,11 +77,10 @@ def take_slot(
 
 
 def _slot_at_once(
-    system: System, session: Session, workspace: WorkspaceSpec, pool: tuple[PoolSpec, PoolPrograms], run: Run
+    system: System, session: Session, workspace: WorkspaceSpec, pool: PoolToJoin, run: Run
 ) -> Start | None:
-    spec, programs = pool
+    spec, programs, waiting = pool
     meeting = programs.meeting(run.terraform) if run.terraform else []
-    waiting = workspace_queue.waiting_kinds(session, run.pool)
     queues = run.kind is RunKind.PLAN_AND_APPLY and not workspace_queue.is_idle(session, run.workspace)
     if spec.draining or run.kind in waiting or queues or (run.terraform and not meeting):
         return None

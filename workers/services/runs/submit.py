@@ -107,9 +107,6 @@ def submit(
         "actor": actor and actor.name,
     }  # fmt: skip
     run, new, start = _entered(system, run_id, request, actor, given)
-    if new:
-        metrics.SUBMITTED.add(run.pool, run.kind)
-        log.info("run submitted", **run.about, kind=run.kind)
     if not run.status.is_over:
         try:  # The run is entered: an error from here on does not refuse it.
             if start is not None:
@@ -120,6 +117,9 @@ def submit(
                 deliver.announce(system, run)  # changes nothing where the dispatcher has announced a later step
         except Exception:
             log.exception("run not started; the next tick tries again", **run.about)
+    if new:
+        metrics.SUBMITTED.add(run.pool, run.kind)
+        log.info("run submitted", **run.about, kind=run.kind)
     return run
 
 
@@ -168,15 +168,15 @@ def _enter(
             workspace = workspaces.get(session, request.workspace, lock=True)
             expect_approvable(workspace, given["kind"], request, actor)
             variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
-            pool = pools.with_programs(session, workspace.pool, lock=True)
+            pool = pools.to_join(session, workspace.pool)
             auto_apply = workspace.auto_apply if request.auto_apply is None else request.auto_apply
             values = {
                 "workspace": workspace.name, "pool": workspace.pool, "auto_apply": auto_apply,
-                "terraform": requirement(system, workspace, *pool), **given,
+                "terraform": requirement(system, workspace, pool.spec, pool.programs), **given,
             }  # fmt: skip
             entered = Run(id=run_id, attempt=0, **values)
             detail, encrypted = by(actor), request.encrypted_variables
-            if why := sources.expect_there(system, session, pool[0], workspace, of_run=encrypted, answers=answers):
+            if why := sources.expect_there(system, session, pool.spec, workspace, of_run=encrypted, answers=answers):
                 detail["why"] = why
             start = take_slot(system, session, workspace, pool, entered) if at_once else None
             started = start and start.of(entered, now)
