@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from redis import CredentialProvider
 
 from agent.files import write_atomically
@@ -65,7 +64,7 @@ class PoolCredentials(CredentialProvider):
         return {name: str(path) for name, path in files.items()}
 
 
-class AgentSettings(BaseSettings):
+class AgentSettings(BaseModel):
     """Everything configurable of an agent. Times are seconds.
 
     ``redis_url`` holds the slot map and the log streams, ``broker_url`` the orders (the same server unless set).
@@ -80,7 +79,7 @@ class AgentSettings(BaseSettings):
     repositories.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True)
 
     pool: Name
     agent: AgentName
@@ -126,7 +125,8 @@ def read() -> AgentSettings:
 
     Raises :class:`InvalidRequest` with one line that names every variable that is missing or invalid.
     """
+    given = {field: os.environ.get(f"{PREFIX}{field.upper()}") for field in AgentSettings.model_fields}
     try:
-        return AgentSettings()
+        return AgentSettings.model_validate({field: value for field, value in given.items() if value})
     except ValidationError as error:
         raise InvalidRequest(f"The agent's environment is invalid: {problems(error, _SECRET)}.") from None

@@ -20,7 +20,7 @@ import psycopg
 import redis
 from redis.lock import Lock
 
-from bench.rows import Row
+from bench.rows import Row, at_least, share
 from tests.store.conftest import PostgresServer
 from workers.protocol.kinds import RunKind
 from workers.slots.slot_map import SlotMap
@@ -35,29 +35,30 @@ TAKEN = len(PLACES) * 9 // 10
 _start: Barrier
 
 
-def measure(url: str) -> list[Row]:
+def measure(url: str, effort: float = 1.0) -> list[Row]:
+    processes, seconds = share(effort, PROCESSES), SECONDS * effort
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="bench-pg-", ignore_cleanup_errors=True) as directory:
         postgres = PostgresServer(Path(directory))
         postgres.start()
         try:
             fill_slot_map(url), fill_locks(url), fill_table(directory)
-            with context.Pool(PROCESSES, _wait_for, [context.Barrier(PROCESSES)]) as pool:
+            with context.Pool(processes, _wait_for, [context.Barrier(processes)]) as pool:
                 ours, locks, rows = (
-                    sum(pool.starmap(_contend, [(side, address)] * PROCESSES, chunksize=1))
+                    sum(pool.starmap(_contend, [(side, address, seconds)] * processes, chunksize=1))
                     for side, address in ((use_slot_map, url), (use_locks, url), (use_table, directory))
                 )
         finally:
             postgres.stop()
     return [
-        Row(f"slots taken and given back by {PROCESSES} processes, {PODS:,} pods", ours / SECONDS, "a second"),
+        Row(f"slots taken and given back by {processes} processes, {PODS:,} pods", ours / seconds, "a second"),
         _faster("a redis-py Lock a slot", ours, locks),
         _faster("PostgreSQL, FOR UPDATE SKIP LOCKED", ours, rows),
     ]
 
 
 def _faster(than: str, ours: int, theirs: int) -> Row:
-    return Row(f"slot map against {than}", ours / theirs, "times faster", "> 1", ours > theirs)
+    return at_least(f"slot map against {than}", ours / theirs, 1, "times faster")
 
 
 def _wait_for(barrier: Barrier) -> None:
@@ -65,11 +66,11 @@ def _wait_for(barrier: Barrier) -> None:
     _start = barrier
 
 
-def _contend(side: Callable[[str], Callable[[], None]], address: str) -> int:
+def _contend(side: Callable[[str], Callable[[], None]], address: str, seconds: float) -> int:
     pair = side(address)
     pair()
     _start.wait()
-    end, pairs = time.perf_counter() + SECONDS, 0
+    end, pairs = time.perf_counter() + seconds, 0
     while time.perf_counter() < end:
         pair()
         pairs += 1

@@ -15,24 +15,25 @@ from dataclasses import dataclass, field
 
 import redis
 
-from bench.rows import Row, at_least
+from bench.rows import Row, at_least, share
 from workers.protocol.kinds import RunKind
 from workers.slots.slot_map import SlotMap
 
 PODS = 100
 LOAD = 0.4 * 3 * PODS
 EVENTS = 8_000
-WARM_UP = EVENTS // 4
+WARM_UP = 0.25
 SEED = 7
 
 Choose = Callable[[str, RunKind], str | None]
 Leave = Callable[[str], None]
 
 
-def measure(url: str) -> list[Row]:
+def measure(url: str, effort: float = 1.0) -> list[Row]:
+    events = share(effort, EVENTS, least=100)
     with redis.Redis.from_url(url) as client:
-        ours, ideal = _idle_pods(*_by_slot_map(client))
-    chance, _ = _idle_pods(*_by_chance())
+        ours, ideal = _idle_pods(*_by_slot_map(client), events)
+    chance, _ = _idle_pods(*_by_chance(), events)
     return [
         Row(f"pods that need not be there, of {PODS} at 40 % load", ideal, "pods"),
         at_least("fully idle pods by the slot map, of those", 100 * ours / ideal, 90, "%"),
@@ -83,12 +84,12 @@ class _Pool:
         return PODS - max(applies, math.ceil(len(self.kinds) / 3))
 
 
-def _idle_pods(choose: Choose, leave: Leave) -> tuple[float, float]:
+def _idle_pods(choose: Choose, leave: Leave, events: int) -> tuple[float, float]:
     """Let runs come and go; return how many pods were idle on average, and how many could have been."""
     chance, pool, now = random.Random(SEED), _Pool(), 0.0
     ends: list[tuple[float, str]] = []
     seen = []
-    for number in range(EVENTS):
+    for number in range(events):
         arrival = now + chance.expovariate(LOAD)
         if ends and ends[0][0] < arrival:
             now, run = heapq.heappop(ends)
@@ -100,7 +101,7 @@ def _idle_pods(choose: Choose, leave: Leave) -> tuple[float, float]:
             if pod := choose(run, kind):
                 pool.kinds[run], pool.pods[run] = kind, pod
                 heapq.heappush(ends, (now + chance.expovariate(1), run))
-        if number >= WARM_UP:
+        if number >= events * WARM_UP:
             seen.append((pool.idle(), pool.ideally_idle()))
     idle, ideal = zip(*seen, strict=True)
     return sum(idle) / len(seen), sum(ideal) / len(seen)

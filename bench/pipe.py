@@ -34,6 +34,16 @@ class Pipe:
         """Return the moment at which the next line arrived, in seconds of ``time.perf_counter``."""
         return self.wait_for(1, seconds)
 
+    def line(self, seconds: float = 60) -> tuple[float, str]:
+        """Return the next line, and the moment at which it arrived."""
+        moment, line = 0.0, b""
+        while not line.endswith(b"\n"):
+            if not select.select([self._end], [], [], seconds)[0]:
+                raise TimeoutError(f"no line arrived within {seconds:g} s")
+            moment = moment or time.perf_counter()
+            line += os.read(self._end, 1)
+        return moment, line.decode().rstrip("\n")
+
     def wait_for(self, count: int, seconds: float = 60) -> float:
         """Wait for ``count`` lines, and return the moment at which the last of them arrived."""
         until = time.monotonic() + seconds
@@ -42,6 +52,11 @@ class Pipe:
                 raise TimeoutError(f"{count} lines did not arrive within {seconds:g} s")
             count -= os.read(self._end, 65_536).count(b"\n")
         return time.perf_counter()
+
+    def drain(self) -> None:
+        """Forget what has arrived."""
+        while select.select([self._end], [], [], 0)[0]:
+            os.read(self._end, 65_536)
 
     def close(self) -> None:
         os.close(self._end)

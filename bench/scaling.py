@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.rows import Row, at_most, table
+from bench.rows import Row, at_most, share, table
 from workers.core.pools import PoolLimits
 from workers.core.scaling import PoolFacts, decide
 
@@ -202,13 +202,14 @@ NOISE = 1.05  # the spread of the same policy over other seeds
 SEEDS = 25
 
 
-def measure() -> list[Row]:
+def measure(effort: float = 1.0) -> list[Row]:
     """Return what a day of each load costs the product, and beside it the founding arithmetic."""
     rows: list[Row] = []
+    seeds = share(effort, SEEDS)
     for load in LOADS:
-        _, _, wait, late, hours = day(product, load, SEEDS, looks=True)
-        before = day(at_ticks, load, SEEDS)[-1]
-        _, _, founding_wait, _, founding_hours = day(founding, load, seeds=2)
+        _, _, wait, late, hours = day(product, load, seeds, looks=True)
+        before = day(at_ticks, load, seeds)[-1]
+        _, _, founding_wait, _, founding_hours = day(founding, load, min(2, seeds))
         name = f"{load[0]} plans and {load[1]} applies an hour"
         for what, value, limit, unit in zip(
             ("an apply waits, mean", "95th percentile", "pods"),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import redis
 
 from bench import contention, packing
-from bench.rows import Row, at_most, table
+from bench.rows import Row, at_most, share, table
 from tests.valkey_server import running_valkey
 from workers.protocol.kinds import RunKind
 from workers.slots.slot_map import SlotMap
@@ -26,23 +26,24 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 Pair = Callable[[], None]
 
 
-def measure() -> list[Row]:
+def measure(effort: float = 1.0) -> list[Row]:
     with running_valkey() as url:
-        return [*_cost(url), *contention.measure(url), *packing.measure(url)]
+        return [*_cost(url, effort), *contention.measure(url, effort), *packing.measure(url, effort)]
 
 
-def _cost(url: str) -> list[Row]:
+def _cost(url: str, effort: float) -> list[Row]:
+    sizes = [share(effort, pods, least=10) for pods in SIZES]
     with redis.Redis.from_url(url) as client:
         trivial = _trivial(client)
-        pairs = {pods: _pair(client, pods) for pods in SIZES}
-        rounds = [[_seconds(pair) for pair in (trivial, *pairs.values())] for _ in range(ROUNDS)]
-        server = _server_microseconds(client, pairs[SIZES[-1]])
+        pairs = [_pair(client, f"pool-{n}", pods) for n, pods in enumerate(sizes)]
+        rounds = [[_seconds(pair) for pair in (trivial, *pairs)] for _ in range(share(effort, ROUNDS))]
+        server = _server_microseconds(client, pairs[-1])
     bare, few, some, many = ([costs[side] for costs in rounds] for side in range(4))
     return [
         Row("two trivial EVALSHA calls", 1e6 * statistics.median(bare), "us"),
         *(
-            at_most(f"acquire + release, {pods:,} pods, against them", _ratio(side, bare), 1.3, "times")
-            for pods, side in zip(SIZES, (few, some, many), strict=True)
+            at_most(f"acquire + release, {pods:,} pods, against them", _ratio(side, bare), 1.2, "times")
+            for pods, side in zip(sizes, (few, some, many), strict=True)
         ),
         at_most("acquire + release, 10,000 pods against 10", _ratio(many, few), 1.3, "times"),
         at_most("server time a step, 10,000 pods, least disturbed batch", server, 20, "us"),
@@ -59,10 +60,10 @@ def _trivial(client: redis.Redis) -> Pair:
     return pair
 
 
-def _pair(client: redis.Redis, pods: int) -> Pair:
+def _pair(client: redis.Redis, pool: str, pods: int) -> Pair:
     """A pool at 40 % load, where a plan and a plan_and_apply alternate."""
-    slots = SlotMap(client, f"pool-{pods}")
-    contention.register(client, slots, f"pool-{pods}", pods)
+    slots = SlotMap(client, pool)
+    contention.register(client, slots, pool, pods)
     for number in range(pods * 3 * 4 // 10):
         slots.acquire(f"run-{number}", RunKind.PLAN if number % 3 else RunKind.PLAN_AND_APPLY, TOKEN)
     kinds = [RunKind.PLAN, RunKind.PLAN_AND_APPLY]

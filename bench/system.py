@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,10 +39,10 @@ def eventually(condition: Callable[[], bool], seconds: float = 60, every: float 
 
 
 @contextmanager
-def embedded(pool: PoolSpec = ONE_AGENT, **facts: float | str) -> Iterator[System]:
+def embedded(pool: PoolSpec = ONE_AGENT, *, flower: bool = False, **facts: float | str) -> Iterator[System]:
     """Run an embedded system with the settings ``facts`` until the block ends; yield a :class:`System` that uses it.
 
-    It is what ``terraslot up`` starts, without Flower; its agents have registered.
+    It is what ``terraslot up`` starts, without Flower unless that is wanted; its agents have registered.
     """
     with tempfile.TemporaryDirectory(prefix="terraslot-bench-") as directory:
         home = Path(directory, "home")
@@ -49,7 +50,7 @@ def embedded(pool: PoolSpec = ONE_AGENT, **facts: float | str) -> Iterator[Syste
         with mock.patch.dict(os.environ, own | {f"{PREFIX}HOME": str(home)}, clear=True):
             settings.cache_clear()
             try:
-                detach(Options(home=home, flower=False, pool=pool, settings=facts))
+                detach(Options(home=home, flower=flower, pool=pool, settings=facts))
                 config = Settings()
                 system = build(config, build_app("bench", [], [], config))
                 eventually(lambda: system.slots(POOL).stats().available >= pool.limits.min_agents)
@@ -87,11 +88,25 @@ def postgresql() -> Iterator[str]:
             server.cleanup()
 
 
-def create_workspace(system: System, name: str, code: Path, **facts: object) -> str:
+def create_workspace(system: System, name: str, code: Path, pool: str = POOL, **facts: object) -> str:
     """Create a workspace of the directory ``code``."""
     source = DirectorySource(path=str(code))
-    workspaces.create(system, WorkspaceSpec(name=name, pool=POOL, source=source, **facts))
+    workspaces.create(system, WorkspaceSpec(name=name, pool=pool, source=source, **facts))
     return name
+
+
+def terraform() -> str:
+    """Return the program that agents find as well."""
+    found = shutil.which("terraform") or shutil.which("tofu")
+    if found is None:
+        raise SystemExit("These measurements need terraform or tofu on PATH.")
+    return found
+
+
+def terraform_environment() -> dict[str, str]:
+    """Return what the agent gives Terraform as well: nothing that makes it warn or ask the internet for updates."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
+    return environment | {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 
 
 def enqueue(system: System, kind: RunKind, workspace: str, **options: object) -> str:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from agent.execution import PhaseFailed
 from agent.init_inputs import LOCK_FILE
 from agent.provider_packages import locked
 from tests.agent.conftest import Bench, Configuration, of_apply
-from tests.topologies import certificates
+from tests.agent.provider_program import program
 from workers.protocol.messages import Order
 
 MakeOrder = Callable[..., Order]
@@ -30,16 +27,6 @@ MakeOrder = Callable[..., Order]
 REQUIRED = 'terraform {{\n required_providers {{\n  thing = {{ source = "corp/thing", version = "{}" }}\n }}\n}}\n'
 CODE = 'resource "terraform_data" "it" { input = 1 }\n'
 AGAIN = "Nothing to initialise"
-
-
-@cache
-def program() -> str:
-    """Return the text of a provider, which Terraform starts for its schema."""
-    with tempfile.TemporaryDirectory() as directory:
-        files = certificates(Path(directory))
-        pem = files["ca.key"].read_text() + files["ca.pem"].read_text()
-    text = Path(__file__).with_name("provider.py").read_text()
-    return f"#!{sys.executable} -SE\n" + text.replace('PEM = ""', f'PEM = """{pem}"""')
 
 
 def add_to(mirror: Path, version: str, content: str = "first") -> Path:

@@ -23,8 +23,11 @@ from workers.services.runs.progress import ProgressView
 from workers.services.runs.views import RunView
 from workers.services.system import System
 
-# Seconds: between two looks at the record, and until a person is told that no worker has taken the run.
+# Seconds: between two looks at the record, also where the log has just said something, for then a status follows; and
+# until a person is told that no worker has taken the run.
 _LOOK = 0.25
+_LOOK_SOON = 0.05
+_SOON = 1.0
 _LOOK_FOR_ENTRY = 0.02
 _PATIENCE = 10.0
 _ASK_WHY = 1.0
@@ -114,6 +117,7 @@ class Follower:
     _why: str = ""
     _asked: float = 0.0
     _come: ProgressView | None = None
+    _heard: float = 0.0
 
     def until_entered(self, patience: float | None = None) -> RunView | None:
         """Wait until a worker has entered the run; None after ``patience`` seconds.
@@ -143,8 +147,10 @@ class Follower:
         finished = done(run)
         while True:
             self._log = self._log or LogReader(self.system, run)
-            lines = self._log.read(block=0 if finished else _LOOK)
+            lines = self._log.read(block=0 if finished else self._pause())
             run = self.progress.run = run_views.one(self.system.database, self.run_id)
+            if lines:
+                self._heard = time.monotonic()
             if not run.status.is_over:
                 self.progress.status(self._standing(run))
             for line in filter(self.wanted, lines):
@@ -154,6 +160,9 @@ class Follower:
                 return run
             # Lines are written before the status changes: the last ones of a finished run are there at the next look.
             finished = done(run)
+
+    def _pause(self) -> float:
+        return _LOOK_SOON if time.monotonic() - self._heard < _SOON else _LOOK
 
     def _show(self, line: LogLine, run: RunView) -> None:
         if line.phase == Phase.APPLY:
