@@ -160,12 +160,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     terraslot("down", "--yes")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser of one file of tests: while it runs, its thread has an event loop, and no other can be run there."""
     with chromium() as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def eyes(live: Live, browser: Browser) -> Eyes:
     return Eyes(browser, live.port)

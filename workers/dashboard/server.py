@@ -71,7 +71,8 @@ def build(celery: Celery, of: System) -> Any:
     celery.conf.broker_transport_options = celery.conf.broker_transport_options | _ASK_ONCE
     # Flower looks results up in Celery's current app, which no app of this project is: it would answer 503.
     flower_tasks.AsyncResult = celery.AsyncResult
-    flower = Flower(capp=celery, options=options, ui_modules={"Template": Navigation}, **application_settings)
+    more = application_settings | {"ui_modules": {"Template": Navigation}, "compress_response": True}
+    flower = Flower(capp=celery, options=options, **more)
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
     pools = SharedPools(of)
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""

@@ -7,13 +7,16 @@ const WIDTH = 900;
 const HEIGHT = 160;
 const LEFT = 36;
 const BOTTOM = 20;
+const LEAST = 10 * 60_000; // milliseconds that a chart stands for
 
 /**
  * Return a chart of `series`, `[{name, key, sign}]`, over the samples of a history, with `marks`, `[{at, words}]`, on it.
  * What a mark says is told below the chart when it is pointed at or has the focus.
  */
 export function chart(label, { since, until, seconds, samples }, series, marks = []) {
-  const [from, to] = [Date.parse(since), Date.parse(until)];
+  const to = Date.parse(until);
+  // A pool that is younger than the time that is asked for is shown from its beginning.
+  const from = Math.max(Date.parse(since), Math.min(Date.parse(samples[0].at), to - LEAST));
   const most = Math.max(1, ...samples.flatMap((sample) => series.map(({ key }) => sample[key])));
   const x = (at) => LEFT + ((WIDTH - LEFT) * (Date.parse(at) - from)) / Math.max(1, to - from);
   const y = (value) => (HEIGHT - BOTTOM) * (1 - value / most) + 4;
@@ -23,7 +26,7 @@ export function chart(label, { since, until, seconds, samples }, series, marks =
     [0, most].map((value) => axis(value, y(value))),
     [from, to].map((at, end) => el("text", { x: end ? WIDTH : LEFT, y: HEIGHT - 4, "text-anchor": end ? "end" : "start" }, moment(at))),
     series.map(({ key }, place) => el("path", { class: `line line-${place}`, d: steps(samples, key, x, y, gap, seconds * 1000) })),
-    marks.map((mark) => markOn(mark, x(mark.at), said)));
+    marks.filter(({ at }) => Date.parse(at) >= from).map((mark) => markOn(mark, x(mark.at), said)));
   const legend = el("ul", { class: "legend" }, series.map(({ name, key }, place) => {
     const last = samples.at(-1)?.[key];
     return el("li", {}, el("span", { class: `swatch swatch-${place}`, "aria-hidden": "true" }), name, last === undefined ? "" : `: ${last} now`);

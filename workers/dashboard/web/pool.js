@@ -29,7 +29,7 @@ const older = el("button", { type: "button", class: "btn btn-outline-secondary",
 let decisions = [];
 content.append(status,
   panel("Over time", el("div", { class: "tools" }, el("label", { for: "history-range" }, "The last"), range), charts),
-  panel("Agents", agents.element), panel("Waiting for a slot", waiting.box), panel("Scaling decisions", decided.box, older));
+  panel("Agents", agents.element), panel("Waiting for a slot", waiting.box), panel("Scaling decisions", decided.box, el("div", {}, older)));
 
 const renew = live(async () => {
   const pool = await get(path);
@@ -47,7 +47,7 @@ function about(pool) {
   return el("section", { "aria-label": "The pool" },
     pool.status_message && el("div", { class: "alert alert-warning" }, pool.status_message),
     facts([
-      ["Agents", [`${pool.agents} of ${limits.min_agents ?? "?"} to ${limits.max_agents ?? "?"}`, starting > 0 && `, ${starting} starting`,
+      ["Agents", [`${pool.agents.length} of ${limits.min_agents ?? "?"} to ${limits.max_agents ?? "?"}`, starting > 0 && `, ${starting} starting`,
         el("div", { class: "quiet" }, pool.size_reason)]],
       ["Kind", pool.type], ["Slots", `${slots.running} running, ${slots.reserved} reserved, ${slots.idle} idle`],
       ["Waiting", `${pending.plan} plans, ${pending.plan_and_apply} applies`],
