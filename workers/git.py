@@ -104,7 +104,7 @@ def _failed(question: Question, origin: Remote, given: Mapping[str, str], errors
     has_login = SSH_KEY in given or "GIT_PASSWORD" in given
     is_final = has_login and any(words in errors for words in _TO_A_LOGIN)
     if question.here or is_final or (KNOWN_HOSTS in given and _OF_A_HOST_KEY in errors):
-        shown = "".join(letter if letter.isprintable() else " " for letter in errors[:_LONGEST_WORDS]).strip()
+        shown = "".join(letter if letter.isprintable() else " " for letter in errors[:_LONGEST_WORDS]).strip(" .")
         return Answer(
             wrong=f"{origin.url} can't be read; check the workspace's URL and its access to it: {shown or 'git failed'}"
         )

@@ -386,3 +386,22 @@ def test_options_of_a_run_are_checked_before_anything_is_sent(control, cli) -> N
     ):
         assert said in cli(f"plan net --no-wait {options}").misuse
     assert control.system.broker.llen("celery") == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("plan net --parallelism 0", "'--parallelism': must be at least 1"),
+        ("plan net --priority 99999", "'--priority': must be at most 1000"),
+        ("plan net --priority high", "'--priority': must be a whole number"),
+        ("token create me --scope runs", "'--scope': 'runs' is not one of"),
+        ("runs --status bogus", "'--status': 'bogus' is not one of 'pending', 'planning'"),
+    ],
+)
+def test_what_an_option_can_not_be_is_said_without_a_word_of_the_parser(cli, command, said) -> None:
+    """As JSON, too."""
+    for answer in (cli(command), cli(f"{command} --json")):
+        assert answer.code == 2
+        printed = answer.out + answer.err
+        assert said in printed
+        assert not any(words in printed for words in ("Value error", "Input should", "input should"))

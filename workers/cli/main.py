@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from workers.cli.completion import stand_in
 from workers.cli.console import FAILURE, MISUSE, complain, show_json
 from workers.protocol.errors import InvalidRequest
+from workers.protocol.validation import problems
 from workers.services.errors import user_message
 
 # Each with its module and its line in the page of all commands, so that the page needs no module.
@@ -109,6 +110,15 @@ class Commands(TyperGroup):
         for word in words:
             command = command.get_command(ctx, word)
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what is wrong with an option is said in the words of this system, not in its parser's."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                error.message = "; ".join(problems(error.__cause__, path=lambda _: ""))
+            raise
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run a command, and end this process. An error that people can do something about is told in a sentence."""
