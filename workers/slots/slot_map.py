@@ -22,6 +22,7 @@ server can't be reached: that says nothing about any slot.
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import redis
@@ -56,8 +57,7 @@ class SlotMap:
 
     def __init__(self, client: redis.Redis, pool: str, clock: Callable[[], float] | None = None) -> None:
         self._client = client
-        keys = PoolKeys(pool)
-        self._keys = (*keys.slot_map, keys.watch)
+        self._keys = _keys(pool)
         self._clock = clock
 
     def _run(self, verb: str, *arguments: str | float) -> Any:
@@ -287,6 +287,12 @@ def snapshots(client: redis.Redis, pools: Sequence[str]) -> dict[str, list[Agent
         pool: reply if isinstance(reply, Damaged) else records.agents(reply)
         for pool, reply in zip(pools, replies, strict=True)
     }
+
+
+@lru_cache(maxsize=1_000)  # pools; to spell them takes as long as a step on the server
+def _keys(pool: str) -> tuple[bytes, ...]:
+    keys = PoolKeys(pool)
+    return (*keys.slot_map, keys.watch)
 
 
 def _acquired(run: str, reply: Any) -> Lease | None:
