@@ -32,7 +32,7 @@ def rows(system: System, effort: float) -> list[Row]:
     worker = max(_megabytes([process])[0] for process in agents)
     return [
         at_most("an idle agent's worker, RSS", worker, 58, "MB"),
-        Row("the same with its supervisor, PSS", pod, "MB"),
+        Row("all processes of that agent, PSS", pod, "MB"),
         at_most(f"an embedded system at rest, {len(control_plane)} processes, PSS", pss, 400, "MB"),
         Row("the same, RSS, which counts what they share once for each", rss, "MB"),
     ]
