@@ -6,13 +6,16 @@ phase open for as long as it likes: workspaces say which with ``HOLD_PLAN`` and 
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,10 @@ from celery.result import AsyncResult
 from agent import embedded_terraform
 from tests.waiting import eventually
 from workers.core.pools import PoolLimits, PoolTimeouts
+from workers.embedded import state
 from workers.embedded.background import detach, down
 from workers.embedded.state import Options
+from workers.embedded.valkey import free_port
 from workers.protocol.sources import DirectorySource
 from workers.services import workspaces
 from workers.services.pools import manage as pools
@@ -57,6 +62,10 @@ if [ -n "$gate" ]; then
 fi
 exec {terraform} "$@"
 """
+
+
+Ask = Callable[..., Any]
+PERSON = {"Authorization": f"Basic {base64.b64encode(b'me:secret').decode()}"}
 
 
 @dataclass
@@ -184,3 +193,40 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     system.celery.close()
     system.redis.close()
     down(base / "home")
+
+
+@contextmanager
+def serving(cloud: Cloud) -> Iterator[Ask]:
+    """Run a dashboard of the running system; yield what asks it and returns the status and the answer."""
+    home, port = cloud.system.settings.home, free_port()
+
+    def ask(method: str, path: str, body: str = "", **headers: str) -> tuple[int, Any]:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            connection.request(method, path, body=body, headers=PERSON | headers)
+            answer = connection.getresponse()
+            said = answer.read().decode()
+            return answer.status, json.loads(said) if said.startswith("{") else said
+        finally:
+            connection.close()
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            return ask("GET", "/healthcheck") == (200, "OK")
+        except OSError:
+            return False
+
+    program = [sys.executable, "-m", "workers.dashboard", f"--port={port}", "--basic-auth=me:secret"]
+    with subprocess.Popen(program, env=state.environment(home), cwd=home, stderr=subprocess.DEVNULL) as process:
+        try:
+            eventually(answers, timeout=120)
+            yield ask
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def flower(cloud: Cloud) -> Iterator[Ask]:
+    with serving(cloud) as ask:
+        yield ask

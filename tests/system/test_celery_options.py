@@ -5,14 +5,10 @@ Callers are apps with Celery's default settings, which know nothing of Terraslot
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +18,9 @@ from celery.contrib.testing.worker import start_worker
 from celery.exceptions import ChordError, NotRegistered, TaskRevokedError
 from celery.result import AsyncResult
 
-from tests.system.conftest import Cloud
+from tests.system.conftest import Ask, Cloud
 from tests.waiting import eventually
 from workers.core.errors import RunCancelled, UnknownRun
-from workers.embedded import state
-from workers.embedded.valkey import free_port
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 WORKER = ["control@terraslot"]
@@ -263,41 +257,6 @@ def test_an_option_means_for_a_run_what_the_reference_says(
     cloud: Cloud, caller: Celery, run: Callable[..., Any], option: str
 ) -> None:
     ROWS[option](cloud, caller, run)
-
-
-Ask = Callable[..., Any]
-PERSON = {"Authorization": f"Basic {base64.b64encode(b'me:secret').decode()}"}
-
-
-@pytest.fixture(scope="module")
-def flower(cloud: Cloud) -> Iterator[Ask]:
-    """A dashboard of the running system; yields what asks its API and returns the status and the answer."""
-    home, port = cloud.system.settings.home, free_port()
-
-    def ask(method: str, path: str, body: str = "") -> tuple[int, Any]:
-        connection = HTTPConnection("127.0.0.1", port, timeout=30)
-        try:
-            connection.request(method, path, body=body, headers=PERSON)
-            answer = connection.getresponse()
-            said = answer.read().decode()
-            return answer.status, json.loads(said) if said.startswith("{") else said
-        finally:
-            connection.close()
-
-    def answers() -> bool:
-        assert process.poll() is None
-        try:
-            return ask("GET", "/healthcheck") == (200, "OK")
-        except OSError:
-            return False
-
-    program = [sys.executable, "-m", "workers.dashboard", f"--port={port}", "--basic-auth=me:secret"]
-    with subprocess.Popen(program, env=state.environment(home), cwd=home, stderr=subprocess.DEVNULL) as process:
-        try:
-            eventually(answers, timeout=120)
-            yield ask
-        finally:
-            process.terminate()
 
 
 def test_flower_tells_results_and_its_terminate_is_a_cancel(cloud: Cloud, flower: Ask) -> None:

@@ -20,6 +20,8 @@ from tornado.options import Error as OptionError
 from workers.app import app
 from workers.dashboard.api.handler import rules
 from workers.dashboard.changes import Changes, Reader, stream
+from workers.dashboard.flower_pages import flower_pages
+from workers.dashboard.memory import Memory
 from workers.dashboard.metrics import SystemMetrics
 from workers.dashboard.pages import Navigation, pages
 from workers.dashboard.shared_pools import SharedPools
@@ -29,6 +31,8 @@ from workers.services.system import System, system
 from workers.settings import settings
 
 LOOPBACK = "127.0.0.1"
+# Seconds for which an agent that is gone is shown as offline: pools make new ones all the time.
+FORGET_AGENTS_AFTER = 900
 # Flower asks again by itself, and soon; a thread that insisted would keep the process from ending.
 _ASK_ONCE = {"max_retries": 1, "interval_start": 0}
 
@@ -46,6 +50,7 @@ def serve(arguments: Sequence[str]) -> None:
     except OSError as error:
         where = f"{options.address}:{options.port}"
         raise Unavailable(f"Flower can't listen on {where} ({error.strerror}): choose another --port.") from error
+    Memory(flower, system()).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
     flower.start()
@@ -57,6 +62,7 @@ def read_options(arguments: Sequence[str]) -> None:
     if unknown:
         raise InvalidRequest(f"Flower has no option {unknown[0]}: see python -m workers.dashboard --help.")
     options.address = LOOPBACK
+    options.purge_offline_workers = FORGET_AGENTS_AFTER
     try:
         apply_env_options()
         apply_options("workers.dashboard", arguments)
@@ -73,10 +79,13 @@ def build(celery: Celery, of: System) -> Any:
     flower_tasks.AsyncResult = celery.AsyncResult
     more = application_settings | {"ui_modules": {"Template": Navigation}, "compress_response": True}
     flower = Flower(capp=celery, options=options, **more)
+    # Nothing is prefetched here: a run is received by a control worker, and started by an agent.
+    for measured in ("prefetch_time", "number_of_prefetched_tasks"):
+        REGISTRY.unregister(getattr(flower.events.state.metrics, measured))
     # Rules of a host come before Flower's own, whose last one answers everything with 404.
     pools = SharedPools(of)
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
     changes = stream(of, Changes(Reader(of, pools).look), prefix)
-    flower.add_handlers(r".*", [*pages(pools, prefix), changes, *rules(of, pools, prefix)])
+    flower.add_handlers(r".*", [*flower_pages(of, prefix), *pages(pools, prefix), changes, *rules(of, pools, prefix)])
     REGISTRY.register(SystemMetrics(of, pools))
     return flower

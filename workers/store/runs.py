@@ -60,12 +60,27 @@ _MARK_DELIVERED = (
     .returning(_runs.c.id)
 )
 _LOCK = select(Run).where(Run.id.in_(bindparam("ids", expanding=True))).order_by(Run.id).with_for_update(key_share=True)
+_STANDINGS = (
+    select(Run.id, Run.status, Run.attempt, Run.updated_at)
+    .where(_UNFINISHED)
+    .order_by(Run.created_at.desc())
+    .limit(bindparam("limit"))
+)
 _EVENTS_OF = (
     select(RunEventRecord)
     .where(RunEventRecord.run.in_(bindparam("ids", expanding=True)))
     .order_by(RunEventRecord.run, RunEventRecord.id)
 )
 _BY_ID = select(Run).where(Run.id == bindparam("id"))
+
+
+class Standing(NamedTuple):
+    """Where a run stands, and since when."""
+
+    id: str
+    status: RunStatus
+    attempt: int
+    updated_at: datetime
 
 
 class Started(NamedTuple):
@@ -403,6 +418,11 @@ def events(session: Session, run_id: str) -> list[RunEventRecord]:
     """Return what happened to a run, in order."""
     happened = select(RunEventRecord).where(RunEventRecord.run == run_id).order_by(RunEventRecord.id)
     return list(session.scalars(happened))
+
+
+def standings(session: Session, limit: int) -> list[Standing]:
+    """Return where the latest of those runs stand that are not over."""
+    return [Standing(*row) for row in session.execute(_STANDINGS, {"limit": limit})]
 
 
 def events_of(session: Session, ids: Collection[str]) -> dict[str, list[RunEventRecord]]:

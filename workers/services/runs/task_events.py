@@ -9,11 +9,11 @@ event that comes late never takes back the end of a run.
 Each event says what the run is, so that whoever begins to listen needs none of those before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from celery import Task
+from celery import Task, states
 from celery.utils.saferepr import saferepr
 
 from workers.core.errors import RunError
@@ -29,7 +29,6 @@ Event = dict[str, Any]
 
 # As Celery bounds what it shows of arguments and results.
 _LONGEST = 1024
-_RUN_TASKS = (names.PLAN, names.PLAN_AND_APPLY)
 # What is shown of a task's arguments: every other value is left out, as one that nobody expects may be a secret.
 _SHOWN = frozenset({"workspace", "priority", "auto_apply", "destroy", "message", "run_id", *RunOptions.model_fields})
 _STARTED = frozenset({RunNote.PLAN_STARTED, RunNote.APPLY_STARTED})
@@ -69,6 +68,28 @@ def refused(system: System, task: Task, error: BaseException) -> None:
     system.events.send(lambda: [about | {"type": "task-received"}, failed])
 
 
+def standings(system: System, limit: int) -> dict[str, tuple[str, float]]:
+    """Return the state, and since when, of the tasks of the latest of those runs that are not over."""
+    with system.database.read() as session:
+        found = runs.standings(session, limit)
+    return {run.id: (state_of(run.status, run.attempt), run.updated_at.timestamp()) for run in found}
+
+
+def state_of(status: RunStatus, attempt: int) -> str:
+    """Return the state in which monitors see a run that is not over, once they have heard of it."""
+    if status is RunStatus.PENDING:
+        return str(states.RETRY if attempt else states.RECEIVED)
+    return status.celery_state
+
+
+def latest(system: System, run_ids: Collection[str]) -> list[Event]:
+    """Return the last event of each of these runs."""
+    with system.database.read() as session:
+        found = runs.these(session, run_ids)
+    going_on = [standing(run) for run in found if not run.status.is_over]
+    return going_on + endings(system, [run for run in found if run.status.is_over])
+
+
 def standing(run: Run) -> Event:
     """Return the event that tells where a run stands that is not over."""
     if run.status is not RunStatus.PENDING:
@@ -78,6 +99,8 @@ def standing(run: Run) -> Event:
 
 def endings(system: System, ended: Sequence[Run]) -> list[Event]:
     """Return the events that tell how runs have ended, with the time that Terraform has taken."""
+    if not ended:
+        return []
     with system.database.read() as session:
         happened = runs.events_of(session, [run.id for run in ended])
     return [_ending(run, terraform_seconds(happened.get(run.id, ()))) for run in ended]
