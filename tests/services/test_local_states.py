@@ -41,6 +41,14 @@ def test_a_name_that_is_used_again_has_another_state(control: ControlPlane) -> N
     assert first.read_text() == first.parent.name
 
 
+def test_a_workspace_that_was_never_applied_leaves_nothing(control: ControlPlane) -> None:
+    create(control)
+    planned = applied(control)
+    planned.unlink()
+    assert workspaces.delete(control.system, "net") is None
+    assert not planned.parent.exists()
+
+
 def test_a_workspace_of_the_last_release_keeps_its_state_and_takes_it_along(control: ControlPlane) -> None:
     create(control)
     with control.system.database.begin() as session:

@@ -46,4 +46,6 @@ def leave(home: Path, name: str, directory: str) -> Path | None:
             label.unlink()
         elif place == label:
             place = place.rename(place.with_name(new(name)))
+    with suppress(OSError):
+        place.rmdir()  # of a workspace that was planned and never applied, which has left nothing
     return place if place.is_dir() else None
