@@ -23,6 +23,7 @@ from workers.store import runs
 SAMPLES = 200
 OF_OTHERS = 40
 TASKS = 300
+WARM_UP = 10
 WAITING = 1_000
 SETTLE = 0.02
 TERRAFORM = """#!/bin/sh
@@ -46,7 +47,7 @@ def measure(effort: float = 1.0) -> list[Row]:
         with embedded(terraform=str(terraform)) as system, worker("bench.plain", "plain@bench"):
             told = {PIPE: str(pipe.path)}
             create_workspace(system, "measured", code, environment=told)
-            _warm_up(system, pipe)
+            _warm_up(system, pipe, share(effort, WARM_UP))
             samples, waiting = share(effort, SAMPLES, least=2), share(effort, WAITING)
             found = _compare(system, pipe, samples, "")
             with running(system.settings.redis_url) as alternatives:
@@ -125,8 +126,8 @@ def _plain(system: System, pipe: Pipe) -> float:
     return pipe.wait() - began
 
 
-def _warm_up(system: System, pipe: Pipe) -> None:
-    for _ in range(10):
+def _warm_up(system: System, pipe: Pipe, rounds: int) -> None:
+    for _ in range(rounds):
         _plain(system, pipe)
         _run(system, pipe)
 
