@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,7 +158,17 @@ class Execution:
     def _report_started(self) -> None:
         self._reported = True
         self.logger.info("started", commit=self.commit)
-        self.post(self.report(PhaseStarted, locks_as=locks_as(), clock=self.started_at))
+        self.report_started()
+
+    def report_started(self, **facts: Any) -> None:
+        """Report the start of the phase, with what is known of it by now; may be repeated."""
+        self.post(self.report(PhaseStarted, locks_as=locks_as(), clock=self.started_at, **facts))
+
+    def beside(self) -> Execution:
+        """Return what executes commands beside those of this phase, in its directory, and reports nothing."""
+        other = replace(self, post=lambda _: None, left=None, changed=lambda _: None)
+        other._reported = True
+        return other
 
     def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
         """Interrupt the running command and start no other; kill it in ``kill_in`` seconds, at once if that is 0."""
@@ -205,7 +215,8 @@ class Execution:
             if self.cause is not None and not even_if_stopped:
                 raise Stopped(self.cause)
             output = CommandOutput(self.directory / DIRECTORY, self._next_name(lasting), keep_stdout=keep_stdout)
-            child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=self.order.run, output=output)
+            run = self.order.run if lasting else ""  # the next process goes on with this one, and no other beside it
+            child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=run, output=output)
         # After the first command was started: sending a report takes time from this thread.
         if not self._reported:
             self._report_started()

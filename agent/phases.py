@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,22 @@ from agent.files import read_regular, write_atomically
 from agent.git_cache import GitCache
 from agent.masking import Hidden, Mask, decrypted
 from agent.output import clean
+from agent.plan_details import masked_plan, told_beside
 from agent.prepared import PreparedDirectories
 from agent.programs import Programs
 from agent.required_version import required_versions
-from agent.summary import fitting, fitting_resources
+from agent.summary import fitting
 from agent.terraform import Terraform, bounded, too_large
 from agent.terraform_environment import run_environment
 from workers.protocol.errors import InvalidRequest
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.messages import MAX_ERROR, MAX_OUTPUTS_BYTES, Order, PhaseFinished
-from workers.protocol.plan_detail import FROM_CONFIGURATION, MAX_PLAN_BYTES, PlanDetail
 from workers.protocol.sources import SensitiveVariables
 from workers.protocol.states import RescuedState, StateStep
 
 _PLAN = "plan.tfplan"
 _VARIABLES = "variables.tfvars.json"
+_NOT_TOLD = "not-told"  # says that the apply tells what the plan does
 _PROGRAM = "program"  # names the Terraform that made the plan
 _MODULE = "module"  # names the directory that was planned: a workspace may be changed before its confirmation
 
@@ -119,6 +120,9 @@ class Phases:
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
         changed = initialise.plan(terraform, preparation, plan, _write_variables(execution.directory, variables))
+        if changed and order.auto_apply:
+            (execution.directory / _NOT_TOLD).touch()
+            return execution.report(PhaseFinished, outcome="succeeded", changed=True, detail_follows=True)
         changes, known, detail = terraform.show(plan)
         return execution.report(
             PhaseFinished,
@@ -126,7 +130,7 @@ class Phases:
             changed=changed,
             changes=changes,
             outputs=_bounded_outputs(execution, known),
-            plan=_masked_plan(execution.log.mask, detail),
+            plan=masked_plan(execution.log.mask, detail),
         )
 
     def _apply(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
@@ -139,7 +143,8 @@ class Phases:
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self._of_plan(execution), module, environment)
         try:
-            with state_lock.told(terraform):
+            untold = execution.left is None and (execution.directory / _NOT_TOLD).exists()
+            with told_beside(terraform, plan) if untold else nullcontext(), state_lock.told(terraform):
                 told = terraform.apply(plan)
         except (PhaseFailed, Stopped) as failure:
             self._rescue_state(execution, module, failure)
@@ -231,17 +236,6 @@ def _bounded_outputs(execution: Execution, values: Mapping[str, Any]) -> dict[st
     for name in left_out:
         execution.log.write(too_large(name))
     return kept
-
-
-def _masked_plan(mask: Mask, detail: dict[str, Any]) -> PlanDetail:
-    """Return the detail of a plan with every value masked. That makes some texts longer, so it is bounded again."""
-
-    def masked(facts: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: mask.tree(value) if name in FROM_CONFIGURATION else value for name, value in facts.items()}
-
-    changes = [(facts.pop("attributes", ()), facts) for facts in detail["resources"]]
-    found = ((masked(facts), map(masked, attributes)) for attributes, facts in changes)
-    return PlanDetail.model_validate(fitting_resources(found, MAX_PLAN_BYTES, detail.get("left_out")))
 
 
 def keeps_directory(order: Order, finished: PhaseFinished | None) -> bool:

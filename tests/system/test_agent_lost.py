@@ -92,7 +92,7 @@ def test_an_apply_that_is_killed_with_its_agent_fails_and_is_never_repeated(clou
     pool, gate = cloud.pool(), cloud.gate()
     _, result, agent = held_apply(cloud, pool, gate)
     children = cloud.system.settings.home / "pods" / pool / agent / "work" / "children"
-    (terraform,) = eventually(lambda: list(children.iterdir()))
+    (terraform,) = eventually(lambda: len(found := list(children.iterdir())) == 1 and found)  # `show` has ended
     pid = agent_pid(cloud, pool, agent)
     (worker,) = psutil.Process(pid).children()
     os.kill(pid, signal.SIGKILL)

@@ -57,7 +57,7 @@ def changes(run: RunView) -> str:
     """Return the counts of a plan in words."""
     counts = run.changes
     if counts["add"] is None:
-        return "not planned yet"
+        return "being read while it is applied" if run.status is RunStatus.APPLYING else "not planned yet"
     if not any(counts.values()):
         return "no resource changes"
     return f"{counts['add']} to add, {counts['change']} to change, {counts['destroy']} to destroy"
@@ -92,6 +92,8 @@ def _warn(run: RunView) -> None:
 def _success(run: RunView) -> str:
     if "state" in run.options:
         return f"Run {run.run_id} succeeded: {', '.join(options(run))}."
+    if run.changes["add"] is None:
+        return f"Run {run.run_id} succeeded, by {run.agent}: `terraslot logs {run.run_id}` prints what it changed."
     if not any(run.changes.values()):
         return f"Run {run.run_id} succeeded: no changes."
     if run.kind is RunKind.PLAN:

@@ -62,6 +62,8 @@ def tell_plan(
 def _none(run: RunView) -> str:
     if run.status in (RunStatus.PENDING, RunStatus.PLANNING):
         return "It is not planned yet."
+    if run.status is RunStatus.APPLYING and run.changes["add"] is None:
+        return "What it does with each resource is being read."
     return (
         "No detail of it is on record: it never came to a plan, or the agent that made it is of a version that reports "
         f"none. `terraslot logs {run.run_id}` prints what Terraform printed."

@@ -233,7 +233,8 @@ def _follow(run_id: str, *, ask: bool, as_json: bool) -> RunView:
     shown: set[int] = set()
 
     def show_plan(run: RunView) -> None:
-        if run.attempt not in shown:
+        known = run.changes["add"] is not None  # of an apply that needs nobody, it is read meanwhile
+        if run.attempt not in shown and known:
             shown.add(run.attempt)
             tell_plan(run, run_views.plan(system().database, run), at_most=SHOWN, errors=as_json)
 

@@ -69,6 +69,7 @@ class RunNote(StrEnum):
     PLAN_STARTED = "plan started"
     APPLY_STARTED = "apply started"
     COMMIT_RESOLVED = "commit resolved"
+    PLAN_READ = "plan read"
     CANCEL_REQUESTED = "cancel requested"
     REQUEST_REFUSED = "request refused"
     APPROVED = "approved"

@@ -17,8 +17,9 @@ _CLOCK_ROUNDING = 1.5
 
 @dataclass(frozen=True, slots=True)
 class ChildRecord:
-    """A child: its run, and which process it is; a pid alone is another process's later.
+    """A child, and which process it is; a pid alone is another process's later.
 
+    ``run``: its run, where the agent's next process goes on with it.
     ``started``: seconds since the epoch. ``interrupted``: it was sent the one SIGINT that a Terraform may get; a second
     one makes it abort without storing its state.
     """

@@ -52,8 +52,9 @@ class Order(_Message):
     pool, the workspace and the run, for holders of the pool's payload key. ``options``: an agent of version 1 would
     ignore them, and is given no order that has any. ``terraform``: what the plan requires of its program; an apply has
     the program of its plan. Only an agent that has named such a program is given such an order. ``dead_holders``: for
-    whose lock on the state a plan does not wait; left out for agents of version 1, which wait. ``attempt``: of the run,
-    for logs; it comes as a header of the message, which an agent of version 1 ignores.
+    whose lock on the state a plan does not wait; left out for agents of version 1, which wait. ``auto_apply``: the
+    apply of this plan needs nobody, and what the plan does may be told beside it; left out for agents of version 1.
+    ``attempt``: of the run, for logs; it comes as a header of the message, which an agent of version 1 ignores.
     """
 
     run: RunId
@@ -74,6 +75,7 @@ class Order(_Message):
     state_path: str | None = None
     terraform: Required | None = None
     dead_holders: tuple[DeadHolder, ...] = ()
+    auto_apply: bool = False
     attempt: int | None = None
 
 
@@ -97,7 +99,7 @@ class PhaseStarted(Tagged, _RunReport):
 
     ``program``: which Terraform of which version that is, where it is known by then. ``locks_as``: the user and host
     that Terraform names in a lock that it takes, ``clock`` that host's time, in seconds since the epoch. Control planes
-    of 0.1 refuse to read these.
+    of 0.1 refuse to read these. ``changes``, ``plan``: of an apply whose plan was reported without.
     """
 
     type: Literal["phase_started"] = "phase_started"
@@ -106,6 +108,8 @@ class PhaseStarted(Tagged, _RunReport):
     program: _Program | None = None
     locks_as: str | None = Field(default=None, max_length=300)
     clock: float | None = None
+    changes: Changes | None = None
+    plan: PlanDetail | None = None
 
 
 class PhaseFinished(Tagged, _RunReport):
@@ -116,7 +120,8 @@ class PhaseFinished(Tagged, _RunReport):
     anything to apply, which may be outputs alone. Sensitive outputs are replaced before they get here. ``plan``: what
     becomes of each resource; ``program``: which Terraform of which version made or applied it. ``rescued``: the state
     that Terraform could not save. ``lock``: the one that kept it from the state. ``progress``: what an apply has done
-    with each resource. Agents of 0.1 tell none of these, and its control planes refuse to read them.
+    with each resource. ``detail_follows``: ``changes`` and ``plan`` come with the reports of the apply, where its order
+    has ``auto_apply``. Agents of 0.1 tell none of these, and its control planes refuse to read them.
     """
 
     type: Literal["phase_finished"] = "phase_finished"
@@ -133,6 +138,7 @@ class PhaseFinished(Tagged, _RunReport):
     rescued: RescuedState | None = None
     lock: StateLock | None = None
     progress: Progress | None = None
+    detail_follows: bool = False
 
 
 class AgentRegistered(Tagged, _Message):
@@ -153,6 +159,6 @@ class AgentStopped(Tagged, _Message):
 
 
 # What control planes of 0.1 would refuse a whole report for.
-SINCE_0_2 = ("plan", "program", "rescued", "lock", "locks_as", "clock", "progress")
+SINCE_0_2 = ("plan", "program", "rescued", "lock", "locks_as", "clock", "progress", "detail_follows")
 Report = Annotated[PhaseStarted | PhaseFinished | AgentRegistered | AgentStopped, Field(discriminator="type")]
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

@@ -40,6 +40,7 @@ Measure = Callable[[str], AbstractContextManager[None]]
 SAID = {
     "submit a plan, find it a slot and order it": Cost(2, 1, 1, 5),
     "submit a plan_and_apply, find it a slot and order it": Cost(2, 1, 1, 7),
+    "submit one whose apply needs nobody, find it a slot and order it": Cost(3, 1, 1, 7),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 1, 1, 6),
     "confirm, and order the apply": Cost(3, 2, 1, 8),
@@ -123,7 +124,8 @@ def execute_three_runs(control: ControlPlane, agent: HandAgent, name: str, measu
     with measure("see who is next"):
         dispatch.dispatch_requested(control.system, POOL)
 
-    enqueue(control, RunKind.PLAN_AND_APPLY, "auto", f"{name}-auto")
+    with measure("submit one whose apply needs nobody, find it a slot and order it"):
+        enqueue(control, RunKind.PLAN_AND_APPLY, "auto", f"{name}-auto")
     order = agent.order()
     assert agent.start(order)
     with measure("take the report of a plan whose apply needs nobody"):

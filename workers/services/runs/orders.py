@@ -66,7 +66,8 @@ def make(
         encrypted = variables.for_order(system, session, pool, workspace, run.encrypted)
         state = _state_path(system, session, run) if system.pods(pool).on_this_machine else None
         dead = locks.dead_holders(system, session, run) if phase is Phase.PLAN else ()
-        facts: dict[str, Any] = {"encrypted": encrypted, "state_path": state, "dead_holders": dead}
+        auto = phase is Phase.PLAN and run.auto_apply and workspace.approval.is_given_by(run.actor)
+        facts: dict[str, Any] = {"encrypted": encrypted, "state_path": state, "dead_holders": dead, "auto_apply": auto}
         return _order(run, phase, pool, workspace, slot=slot, token=token, **facts)
     except Exception as error:
         if is_outage(error):
@@ -103,14 +104,14 @@ def send(
     for run, order in sent:
         with isolate("order not sent", run=run.id, pool=run.pool):
             rescued.hand_over(system, order, run.pool)
-            if order.dead_holders and not _knows_dead_holders(system, run):
-                order = order.model_copy(update={"dead_holders": ()})  # noqa: PLW2901
+            if (order.dead_holders or order.auto_apply) and not _is_of_version_2(system, run):
+                order = order.model_copy(update={"dead_holders": (), "auto_apply": False})  # noqa: PLW2901
             told += [tell(system, run)] if tell else []
             steps[run.id] = _step(system, run, names.EXECUTE_ORDER, {"order": order.wire()})
     _expect_taken(steps, system.run_together(told, list(steps.values())))
 
 
-def _knows_dead_holders(system: System, run: Run) -> bool:
+def _is_of_version_2(system: System, run: Run) -> bool:
     agent = system.slots(run.pool).agent(run.agent or "")
     return agent is not None and agent.protocol >= LOCKS_SINCE
 

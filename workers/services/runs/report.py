@@ -18,7 +18,7 @@ from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, Ru
 from workers.protocol import names
 from workers.protocol.kinds import FailureReason, Phase, RunKind
 from workers.protocol.leases import Lease
-from workers.protocol.messages import AgentRegistered, AgentStopped, PhaseFinished, PhaseStarted, Report
+from workers.protocol.messages import AgentRegistered, AgentStopped, Changes, PhaseFinished, PhaseStarted, Report
 from workers.protocol.version import OLDEST_AGENT
 from workers.services import worker_events
 from workers.services.errors import isolate
@@ -28,7 +28,8 @@ from workers.services.runs.finish import end, enter_end, requeue_or_fail, settle
 from workers.services.runs.wake import request_dispatch, request_start
 from workers.services.system import System
 from workers.slots import order_queue
-from workers.store import pools, runs, workspaces
+from workers.specs.workspaces import WorkspaceSpec
+from workers.store import plans, pools, runs, workspaces
 from workers.store.database import Session
 from workers.store.models import Run
 
@@ -164,7 +165,11 @@ def _enter_start(session: Session, report: PhaseStarted, now: datetime) -> Run |
         **resolved,
         **program,
     )
-    if started is None and resolved:
+    if report.plan is not None and report.changes is not None:
+        untold: dict[str, Any] = {"expecting": {"changes_add": None}, **_counts(report.changes)}
+        if (read := runs.note(session, report.run, RunNote.PLAN_READ, **expected, **untold)) is not None:
+            plans.keep(session, read, report.plan)
+    elif started is None and resolved:
         known: dict[str, Any] = {"expecting": {"commit": None}, "detail": resolved, **resolved}
         runs.note(session, report.run, RunNote.COMMIT_RESOLVED, **expected, **known)
     return started
@@ -180,7 +185,7 @@ def _advance(
     if report.outcome != "succeeded":
         return _end_unsuccessful(system, session, run, report, now, state=state)
     if report.phase is Phase.APPLY:
-        return enter_end(session, run, RunEvent.APPLIED, now, outputs=report.outputs, progress=report.progress)
+        return enter_end(session, run, RunEvent.APPLIED, now, outputs=report.outputs, **_facts(report))
     if run.kind is RunKind.PLAN or not report.changed:
         also = partial(states.enter, system, report=report, content=None)
         return enter_end(session, run, RunEvent.PLAN_FINISHED, now, also=also, **_facts(report))
@@ -190,6 +195,17 @@ def _advance(
     # Its request may be enough of a confirmation; its workspace may have changed since.
     if run.auto_apply and workspace.approval.is_given_by(run.actor):
         return runs.change(session, run.id, expect=run.status, expect_token=run.token, now=now, **_facts(report))
+    return _await_confirmation(session, run, report, now, workspace)
+
+
+def _await_confirmation(
+    session: Session, run: Run, report: PhaseFinished, now: datetime, workspace: WorkspaceSpec
+) -> Run | None:
+    """Let a run wait for people; one that was to apply its plan by itself has not told them what it would do."""
+    if report.detail_follows:
+        error = f"The approval that workspace {run.workspace} requires has changed while it was planned: ask again."
+        reason = FailureReason.AGENT_ERROR
+        return enter_end(session, run, RunEvent.FAILED, now, reason=reason, error=error, **_facts(report))
     wait = timedelta(seconds=workspace.confirm_timeout or pools.get(session, run.pool).timeouts.confirm)
     return runs.record(
         session, run.id, RunEvent.PLANNED, expect=run.status, expect_token=run.token, now=now,
@@ -218,17 +234,21 @@ def _end_unsuccessful(
 
 
 def _facts(report: PhaseFinished) -> dict[str, Any]:
-    """Return the columns that a plan's report sets, and the plan; an apply keeps the counts of its plan."""
+    """Return the columns that a report sets, and the plan; an apply keeps its plan's, unless it tells them itself."""
     if report.phase is Phase.APPLY:
-        return {"progress": report.progress}
+        told = {} if report.plan is None else {"plan": report.plan, **_counts(report.changes)}
+        return {"progress": report.progress, **told}
     return {
-        "changes_add": report.changes.add,
-        "changes_change": report.changes.change,
-        "changes_destroy": report.changes.destroy,
+        **_counts(None if report.detail_follows else report.changes),
         "outputs": report.outputs,
         "plan": report.plan,
         **{name: said for name in ("commit", "program") if (said := getattr(report, name))},
     }
+
+
+def _counts(changes: Changes | None) -> dict[str, Any]:
+    names = ("add", "change", "destroy")
+    return {f"changes_{name}": None if changes is None else getattr(changes, name) for name in names}
 
 
 def _follow_up(system: System, changed: Sequence[Run]) -> None:
