@@ -27,7 +27,7 @@ FROM build AS workers-environment
 RUN uv build --wheel --require-hashes --build-constraints constraints.txt --out-dir dist \
     && sha256sum "$PWD"/dist/*.whl > wheel.sum && read -r hash wheel < wheel.sum \
     && uv venv --python python3 /opt/terraslot \
-    && echo "terraslot[control,kubernetes] @ file://$wheel#sha256=$hash" > target.txt \
+    && echo "terraslot[control,kubernetes,traces] @ file://$wheel#sha256=$hash" > target.txt \
     && uv pip install --python /opt/terraslot/bin/python \
         --require-hashes --constraints constraints.txt --requirements target.txt
 

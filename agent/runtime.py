@@ -4,7 +4,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,7 @@ from workers.protocol.agent_directory import CHILDREN, REPORTS
 from workers.protocol.errors import Damaged, InvalidRequest
 from workers.protocol.kinds import Phase
 from workers.protocol.messages import AgentStopped, CancelRequest, Order
+from workers.protocol.names import TRACEPARENT, trace_id
 from workers.protocol.validation import problems
 from workers.protocol.version import instance_id
 from workers.slots.connection import connect
@@ -40,6 +41,7 @@ from workers.slots.state_parcel import StateParcel
 
 M = TypeVar("M", bound=BaseModel)
 
+_NO_HEADERS: Mapping[str, object] = {}
 # Seconds. A log that can't be written must not hold the slot; what is kept of it is written by then.
 _LOG_SECONDS = 5.0
 # A report that the agent stops only speeds up what reconcile sees anyway.
@@ -141,12 +143,12 @@ class Agent:
             self.logger.warning("ended what a previous process of this agent left", pids=leftovers)
         self.heartbeat.start()
 
-    def execute(self, payload: dict[str, Any], attempt: object = None) -> None:
-        """Execute an order, if its lease can be redeemed; else nothing happens. ``attempt``: as its header says."""
+    def execute(self, payload: dict[str, Any], headers: Mapping[str, object] = _NO_HEADERS) -> None:
+        """Execute an order, if its lease can be redeemed; else nothing happens. ``headers``: what its message says."""
         order = self._valid(Order, payload)
         if order is None:
             return
-        order = order.model_copy(update={"attempt": attempt if isinstance(attempt, int) else None})
+        order = order.model_copy(update=_for_logs(headers))
         execution = self._execution(order)
         if refusal := self.slots.take(execution):
             execution.logger.warning("order refused", why=refusal)
@@ -159,8 +161,9 @@ class Agent:
 
     def _execution(self, order: Order, left: Adopted | None = None, started_at: float | None = None) -> Execution:
         logger = self.logger.bind(
-            run=order.run, workspace=order.workspace, slot=order.slot, phase=order.phase.value, attempt=order.attempt
-        )
+            run=order.run, workspace=order.workspace, slot=order.slot, phase=order.phase.value, attempt=order.attempt,
+            **({"trace_id": trace_id(order.trace)} if order.trace else {}),
+        )  # fmt: skip
         return Execution(
             order,
             pool=self.settings.pool,
@@ -267,6 +270,15 @@ class Agent:
             action()
         except (RedisError, Damaged) as error:
             self.logger.warning("the slot map can't be reached", error=str(error))
+
+
+def _for_logs(headers: Mapping[str, object]) -> dict[str, Any]:
+    """Return what is valid of the headers that say which attempt and trace an order is of."""
+    attempt, trace = headers.get("attempt"), headers.get("trace")
+    return {
+        "attempt": attempt if isinstance(attempt, int) else None,
+        "trace": trace if isinstance(trace, str) and TRACEPARENT.fullmatch(trace) else None,
+    }
 
 
 def _nothing(_: Execution) -> None:

@@ -33,7 +33,8 @@ class AgentTask(Task):
 @shared_task(bind=True, base=AgentTask, name=names.EXECUTE_ORDER)
 def execute(self: AgentTask, order: dict[str, Any]) -> None:
     """Execute one phase of a run, if its lease can be redeemed."""
-    self.app.agent.execute(order, self.request.get(names.ATTEMPT_HEADER))
+    headers = {"attempt": self.request.get(names.ATTEMPT_HEADER), "trace": self.request.get(names.TRACE_HEADER)}
+    self.app.agent.execute(order, headers)
 
 
 @shared_task(bind=True, base=AgentTask, name=names.CANCEL_ORDER)

@@ -18,7 +18,8 @@ from agent.settings import AgentSettings
 from workers.protocol.git_remote import DECIDES_SERVER
 from workers.protocol.sources import CREDENTIALS, KNOWN_HOSTS
 
-_OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
+# What traces are exported with holds the credentials of a collector.
+_OURS = ("TERRASLOT_", "OTEL_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 _OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", KNOWN_HOSTS, "ARCHIVE_USERNAME")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)

@@ -24,7 +24,7 @@ def _count_nothing_afterwards() -> Iterator[None]:
     yield
     connection._observers.clear()
     for metric in metrics.METRICS:
-        metric._served = None
+        metric.begin(None)
 
 
 @pytest.fixture

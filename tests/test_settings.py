@@ -34,6 +34,19 @@ def test_the_environment_comes_before_the_running_systems_file_and_that_before_d
     assert found.database == f"sqlite:///{tmp_path}/terraslot.db"
 
 
+def test_traces_go_to_the_endpoint_that_opentelemetry_names_for_them_unless_it_is_disabled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings().traces_to == ""
+    for name, value in (("ENDPOINT", "http://all:4318"), ("TRACES_ENDPOINT", "http://traces:4318/v1/traces")):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+        settings.cache_clear()
+        assert settings().traces_to == value
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    settings.cache_clear()
+    assert settings().traces_to == ""
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

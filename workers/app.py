@@ -174,10 +174,11 @@ def _configure_logging(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _serve_metrics(**_: Any) -> None:
-    from workers import metrics  # noqa: PLC0415 - only a worker serves its process's metrics
+def _observe(**_: Any) -> None:
+    from workers import metrics, traces  # noqa: PLC0415 - only a worker is observed
 
     metrics.serve(settings().metrics_address, settings().metrics_port)
+    traces.begin(settings().traces_to)
 
 
 app = build_app("terraslot", [*names.REQUEST_QUEUES, names.CLUSTER_QUEUE], ["workers.tasks"])

@@ -42,6 +42,17 @@ class Metric:
 
     def __post_init__(self) -> None:
         self._served: Any = None
+        self._of: dict[tuple[str, ...], Any] = {}
+
+    def begin(self, served: Any) -> None:
+        """Count from now on, in one of prometheus_client's metrics."""
+        self._served, self._of = served, {}
+
+    def child(self, labels: tuple[str, ...]) -> Any:
+        """Return what counts for these labels: kept, since to look it up costs more than to count."""
+        if (found := self._of.get(labels)) is None:
+            found = self._of[labels] = self._served.labels(*labels)
+        return found
 
 
 class Count(Metric):
@@ -53,12 +64,12 @@ class Count(Metric):
         """Count from now on."""
         from prometheus_client import Counter  # noqa: PLC0415 - only a process that serves metrics needs it
 
-        self._served = Counter(self.name, self.says, self.labels, registry=registry)
+        self.begin(Counter(self.name, self.says, self.labels, registry=registry))
 
     def add(self, *labels: str, number: int = 1) -> None:
         """Count what has happened just now."""
         if self._served is not None:
-            self._served.labels(*labels).inc(number)
+            self.child(labels).inc(number)
 
 
 @dataclass(eq=False)
@@ -73,12 +84,12 @@ class Times(Metric):
         """Count from now on."""
         from prometheus_client import Histogram  # noqa: PLC0415
 
-        self._served = Histogram(self.name, self.says, self.labels, buckets=self.buckets, registry=registry)
+        self.begin(Histogram(self.name, self.says, self.labels, buckets=self.buckets, registry=registry))
 
     def add(self, seconds: float, *labels: str) -> None:
         """Count something that took so long; clocks that differ make no time negative."""
         if self._served is not None:
-            self._served.labels(*labels).observe(max(0.0, seconds))
+            self.child(labels).observe(max(0.0, seconds))
 
     @contextmanager
     def measured(self, *labels: str) -> Iterator[None]:

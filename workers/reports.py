@@ -20,7 +20,7 @@ from itertools import chain
 
 import structlog
 
-from workers import logs, metrics
+from workers import logs, metrics, traces
 from workers.protocol.errors import Damaged, TerraslotError
 from workers.services.errors import is_outage, isolate
 from workers.services.runs.undeliverable import receive, receive_together
@@ -110,6 +110,7 @@ def main() -> int:
         logs.configure(settings().log_level, settings().log_format)
         reader = Reader(without_pods(settings(), app))
         metrics.serve(settings().metrics_address, settings().metrics_port)
+        traces.begin(settings().traces_to)
     except TerraslotError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, JsonConfigSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from workers.protocol import redis_address
@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     others in its namespace. ``actor``: who uses the command line, unless its account says so. ``terraform``,
     ``terraform_versions``, ``init_cache_*`` and ``git_cache_bytes`` are given to local agents. ``log_format``
     is ``console`` or ``json``. ``metrics_port``: where a worker serves its metrics, at ``metrics_address``; 0: nowhere.
+    ``traces_endpoint``: where traces are exported to, unless ``traces_disabled`` is ``true``; OpenTelemetry reads its
+    other variables itself. ``traceparent``: the trace that runs asked for by this command line join.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -71,6 +73,12 @@ class Settings(BaseSettings):
     instance: str = Field(default="terraslot", pattern=f"^{NAME.pattern}$")
     actor: str = ""
     dashboard_read_only: bool = False
+    traces_endpoint: str = Field(
+        default="",
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+    traces_disabled: str = Field(default="", validation_alias="OTEL_SDK_DISABLED")
+    traceparent: str = Field(default="", validation_alias="TRACEPARENT")
     metrics_port: int = Field(default=0, ge=0, le=65535)
     metrics_address: str = "127.0.0.1"
     cycle_seconds: float = Field(default=30, gt=0)
@@ -109,6 +117,11 @@ class Settings(BaseSettings):
     def person(self) -> str:
         """Who uses this process: ``actor``, or the account that runs it."""
         return self.actor or _account()
+
+    @property
+    def traces_to(self) -> str:
+        """Where traces are exported to; empty for nowhere."""
+        return "" if self.traces_disabled.strip().lower() == "true" else self.traces_endpoint
 
     @property
     def in_cluster(self) -> bool:

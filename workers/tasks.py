@@ -10,6 +10,7 @@ from typing import Any
 from celery import Task
 from celery.exceptions import Ignore
 
+from workers import traces
 from workers.app import app
 from workers.core.approval import Actor, Origin
 from workers.core.confirmation import DEFAULT_EXTENSION
@@ -201,7 +202,9 @@ def _enter(
     message = TaskMessage(
         name=task.name, args=list(args), kwargs=kwargs, options=_options(task), node=task.request.hostname
     )
-    run = submit.submit(system(), task.request.id, kind, request, message, actor=_actor(task), step=step)
+    began, trace = system().now(), traces.new(task.request.get(names.TRACE_HEADER))
+    run = submit.submit(system(), task.request.id, kind, request, message, actor=_actor(task), step=step, trace=trace)
+    traces.draw("submit", run, began, system().now())
     if is_revoked(run.id):
         decide.revoke(system(), run.id, decision_id(run.id, force=False))
     return run

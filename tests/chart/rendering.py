@@ -76,6 +76,10 @@ EVERYTHING: Object = {
         "rules": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True},
     },
+    "traces": {
+        "endpoint": "http://collector.observability:4318",
+        "headers": {"existingSecret": {"name": "the-collector"}},
+    },
     "valkey": {"storage": {"className": "fast"}},
     "postgresql": {"storage": {"className": "fast"}},
     "nodeSelector": {"kubernetes.io/os": "linux"},

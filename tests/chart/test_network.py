@@ -116,6 +116,17 @@ def test_the_workers_metrics_are_read_by_those_who_are_let_and_the_agents_have_n
     assert not any(reaches(shut.policies, prometheus, place, METRICS) for place in shut.places.values())
 
 
+def test_only_workers_reach_the_collector_of_traces() -> None:
+    collector = Place("observability", (("app", "collector"),))
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}
+    traced = Cluster(
+        {**POOLS, "traces": {"endpoint": "http://c:4318"}, "networkPolicies": {"collector": {"to": [peer]}}}
+    )
+
+    assert traced.who_reaches(collector, 4318) == {"control", "cluster", "reports"}
+    assert Cluster(POOLS).who_reaches(collector, 4318) == set()
+
+
 def test_keda_asks_the_valkey_of_this_chart_where_it_is_let() -> None:
     keda = Place("keda", (("app", "keda-operator"),))
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}

@@ -20,6 +20,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.dashboard.browser import Eyes, chromium
+from tests.otlp import Collector, collector
 from tests.waiting import eventually
 from workers.app import build_app
 from workers.embedded import state
@@ -30,6 +31,7 @@ from workers.settings import Settings
 from workers.specs.workspaces import WorkspaceSpec
 
 PROGRAM = Path(sys.executable).with_name("terraslot")
+COLLECTORS_KEY = "c0llect0rs-key"
 PEOPLE = {"ada": "secret", "bob": "secret"}
 
 
@@ -129,9 +131,16 @@ def three_free_ports() -> int:
 
 
 @pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def traced() -> Iterator[Collector]:
+    """The collector of traces that the live system exports to."""
+    with collector() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory, traced: Collector) -> Iterator[Live]:
     home = tmp_path_factory.mktemp("live") / "home"
-    foreign = ("TERRASLOT_", "FLOWER_", "TF_CLI_CONFIG_FILE")
+    foreign = ("TERRASLOT_", "FLOWER_", "OTEL_", "TF_CLI_CONFIG_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     people = ",".join(f"{name}:{password}" for name, password in PEOPLE.items())
     metrics = three_free_ports()
@@ -140,6 +149,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         "FLOWER_BASIC_AUTH": people,
         "TERRASLOT_METRICS_PORT": str(metrics),
         "TERRASLOT_LOG_FORMAT": "json",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": traced.endpoint,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={COLLECTORS_KEY}",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
 
     def terraslot(*command: str) -> None:

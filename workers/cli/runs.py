@@ -208,7 +208,8 @@ def _enqueue(kind: RunKind, workspace: str, **options: Any) -> str:
     Raises ``ValidationError``, :class:`UnknownWorkspace` and :class:`UnknownVersion` before anything is sent.
     """
     run_id = str(uuid.uuid4())
-    requests.enqueue(system(), kind, RunRequest(workspace=workspace, **options), run_id, actor())
+    request, trace = RunRequest(workspace=workspace, **options), system().settings.traceparent
+    requests.enqueue(system(), kind, request, run_id, actor(), trace=trace)
     return run_id
 
 

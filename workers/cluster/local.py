@@ -34,6 +34,8 @@ from workers.protocol.version import PROTOCOL
 from workers.specs.pools import PoolSpec
 
 _PREFIX = "TERRASLOT_"  # of all variables that are this system's
+# Of those that the control plane reads: they hold the passwords of Flower's users, and the keys of a collector.
+_WITHHELD = (_PREFIX, "FLOWER_", "OTEL_")
 _CLOSED = "closed"
 _CHILDREN = f"{WORK}/{CHILDREN}"
 # The same for all agents that are started now; those of an earlier protocol version have another.
@@ -271,7 +273,7 @@ class LocalPods(PodBackend):
 
     def _environment_of(self, pool: str, path: Path) -> dict[str, str]:
         """Return the agent's environment: this process's own, without the control plane's variables."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         return {
             **inherited,
             **(self.user.environment(path / WORK) if self.user else {}),

@@ -54,7 +54,8 @@ class Order(_Message):
     the program of its plan. Only an agent that has named such a program is given such an order. ``dead_holders``: for
     whose lock on the state a plan does not wait; left out for agents of version 1, which wait. ``auto_apply``: the
     apply of this plan needs nobody, and what the plan does may be told beside it; left out for agents of version 1.
-    ``attempt``: of the run, for logs; it comes as a header of the message, which an agent of version 1 ignores.
+    ``attempt`` of the run, and ``trace``, its traceparent: for logs; they come as headers of the message, which an
+    agent of version 1 ignores.
     """
 
     run: RunId
@@ -77,6 +78,7 @@ class Order(_Message):
     dead_holders: tuple[DeadHolder, ...] = ()
     auto_apply: bool = False
     attempt: int | None = None
+    trace: str | None = None
 
 
 class CancelRequest(_Message):

@@ -27,6 +27,9 @@ STATE_GIVE_UP = "terraform.state_give_up"
 ACTOR_HEADER = "terraslot_actor"
 # The header of an order that says which attempt of its run it is for: agents of 0.1 would refuse a field.
 ATTEMPT_HEADER = "terraslot_attempt"
+# The header of a task, and of an order, that says which trace it belongs to: W3C's, as tracing libraries send it.
+TRACE_HEADER = "traceparent"
+TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 REVOKE = "terraslot.revoke"
 DISPATCH = "terraslot.dispatch"
@@ -69,6 +72,11 @@ RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
 def one_line(text: str) -> str:
     """Return a text of unknown origin as one line that may be shown."""
     return _NOT_SHOWN.sub("\ufffd", text)
+
+
+def trace_id(traceparent: str) -> str:
+    """Return the id of the trace that a valid traceparent names, by which a log and traces find one another."""
+    return traceparent[3:35]
 
 
 def orders_queue(pool: str, agent: str) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from workers.core.lifecycle import EXECUTING, EventDetail, RunStatus
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
+from workers.protocol.names import trace_id
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -216,6 +217,7 @@ class Run(Base):
         return {
             "run": self.id, "workspace": self.workspace, "pool": self.pool, "agent": self.agent, "slot": self.slot,
             "phase": phase and phase.value, "attempt": self.attempt,
+            **({"trace_id": trace_id(self.trace)} if self.trace else {}),
         }  # fmt: skip
 
     @property

@@ -1,7 +1,7 @@
 {{/*
 The processes of the control plane are alike but for what they run and what they may know. Each is a dict of
 "root", "component", "needs" (of redis, database, encryption), "api" (whether it speaks to Kubernetes) and "metrics" (whether
-it serves what it counts).
+it serves what it counts, and exports traces).
 */}}
 
 {{- define "terraslot.metricsPort" -}}9464{{- end }}
@@ -59,6 +59,17 @@ volumeMounts:
 {{- if .metrics }}
 - {name: TERRASLOT_METRICS_ADDRESS, value: 0.0.0.0}
 - {name: TERRASLOT_METRICS_PORT, value: {{ include "terraslot.metricsPort" .root | quote }}}
+{{- with .root.Values.traces }}
+{{- if .endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+{{- with .headers.existingSecret }}
+{{- if .name }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 - {name: TERRASLOT_CREDENTIAL_DAYS, value: {{ .root.Values.settings.credentialDays | quote }}}
 - {name: TERRASLOT_RUN_RETENTION_DAYS, value: {{ .root.Values.settings.runRetentionDays | quote }}}

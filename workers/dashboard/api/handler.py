@@ -20,6 +20,7 @@ from workers.dashboard.api.operation import Answered, Asked, Given, Operation
 from workers.dashboard.api.operations import OPERATIONS
 from workers.dashboard.api.problems import MEDIA_TYPE, Refused, invalid, refused
 from workers.dashboard.shared_pools import SharedPools
+from workers.protocol.names import TRACE_HEADER
 from workers.services.system import System
 
 log = structlog.get_logger(__name__)
@@ -130,6 +131,7 @@ class Api(ApiHandler):
             asked = Asked(
                 self._system, self._pools, await self.caller_with(operation.scope), dict(named), self._query(operation),
                 self._body(operation), self.request.headers.get("Idempotency-Key") if operation.takes_key else None,
+                self.request.headers.get(TRACE_HEADER),
             )  # fmt: skip
             if operation.streams:
                 await self._stream(operation, asked)

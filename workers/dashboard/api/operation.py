@@ -25,7 +25,10 @@ class Nothing(Given):
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: what it works on, who asks, what the path names, its query and body, and its idempotency key."""
+    """One request: what it works on, who asks, what the path names, its query and body; and two of its headers.
+
+    ``key``: its idempotency key; ``trace``: the traceparent of its caller.
+    """
 
     system: System
     pools: SharedPools
@@ -34,6 +37,7 @@ class Asked:
     query: Any = None
     body: Any = None
     key: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _submit(asked: Asked) -> Answered:
     if (before := run_views.by_id(asked.system.database, run_id)) is not None:
         return Answered(_same(before, new), HTTPStatus.OK)
     request = RunRequest.model_validate(new.model_dump(exclude={"kind"}))
-    requests.enqueue(asked.system, new.kind, request, run_id, asked.caller.actor)
+    requests.enqueue(asked.system, new.kind, request, run_id, asked.caller.actor, trace=asked.trace)
     run = requests.entered(asked.system, run_id, _ENTERED_WITHIN)
     where = f"runs/{run_id}"
     if run is None:

@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 from celery import states
 
-from workers import metrics
+from workers import metrics, traces
 from workers.app import RESULT_LIFETIME, direct_queue
 from workers.core.delivery import LONGEST_PAUSE, next_pause
 from workers.core.errors import RunError
@@ -116,12 +116,32 @@ def complete(system: System, over: Sequence[Run], stored: Collection[str] = ()) 
         metrics.FINISHED.add(run.pool, run.kind, run.status, run.reason or "")
         log.info("run over", **run.about, status=run.status.value, reason=run.reason)
     task_events.over(system, over)
+    error: str | None = None
+    try:
+        _complete(system, over, stored)
+    except Exception as raised:
+        error = type(raised).__name__
+        raise
+    finally:
+        for run in over:
+            _draw_end(system, run, error)
+
+
+def _complete(system: System, over: Sequence[Run], stored: Collection[str]) -> None:
     if stored:
         delivered(system, stored)
     for run in over:
         if run.delivery_claimed_until is None:
             with isolate("outcome not sent", **run.about):
                 _send(system, run)
+
+
+def _draw_end(system: System, run: Run, error: str | None) -> None:
+    """Add the delivery of a run, and the run itself, to its trace."""
+    now, outcome = system.now(), run.status.value
+    traces.draw("deliver", run, run.finished_at, now, error=error, outcome=outcome)
+    failed = run.reason and run.reason.value
+    traces.draw_run(run, run.created_at, now, error=failed, outcome=outcome, kind=run.kind.value)
 
 
 def deliver_overdue(system: System) -> int:
@@ -152,7 +172,8 @@ def _try_to_send(system: System, found: deliveries.Overdue) -> bool:
     try:
         with system.database.read() as session:
             run = runs.get(session, found.run)
-        _send(system, run)
+        with traces.span("deliver again", run):
+            _send(system, run)
     except Exception as error:
         if is_outage(error):
             raise

@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
-from workers import metrics
-from workers.core.lifecycle import EventDetail, RunEvent, RunNote, RunStatus, after_agent_lost
+from workers import metrics, traces
+from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus, after_agent_lost
 from workers.core.pools import PoolPolicy
 from workers.protocol.kinds import FailureReason
 from workers.services.errors import isolate
@@ -90,6 +90,8 @@ def requeue_or_fail(
     if updated is None:
         return None
     log.warning("run lost its agent", **run.about, why=why, status=updated.status.value)
+    if phase := EXECUTING.get(run.status):
+        traces.draw(phase.value, run, run.started_at, updated.updated_at, error="agent lost")
     if updated.status.is_over:
         deliver.complete(system, [updated])
     else:

@@ -102,7 +102,7 @@ def send(
     """
     told, steps = [], {}
     for run, order in sent:
-        with isolate("order not sent", run=run.id, pool=run.pool):
+        with isolate("order not sent", **run.about):
             rescued.hand_over(system, order, run.pool)
             if (order.dead_holders or order.auto_apply) and not _is_of_version_2(system, run):
                 order = order.model_copy(update={"dead_holders": (), "auto_apply": False})  # noqa: PLW2901
@@ -152,7 +152,7 @@ def _step(system: System, run: Run, task: str, kwargs: dict[str, Any]) -> Step:
     agent = run.agent or ""
     # Variables never leave the message itself: Flower and logs show its representations.
     shown = {"argsrepr": "()", "kwargsrepr": f"{{'run': '{run.id}'}}"}
-    headers = {names.ATTEMPT_HEADER: run.attempt}
+    headers = {names.ATTEMPT_HEADER: run.attempt} | ({names.TRACE_HEADER: run.trace} if run.trace else {})
     sent = message(system.celery, task, kwargs, names.orders_queue(run.pool, agent), headers, **shown)
     return order_queue.send(run.pool, agent, sent)
 

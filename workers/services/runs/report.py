@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 import structlog
 
-from workers import metrics
+from workers import metrics, traces
 from workers.core.confirmation import remind_at
 from workers.core.lifecycle import EXECUTING, EventDetail, RunEvent, RunNote, RunStatus
 from workers.protocol import names
@@ -84,22 +84,29 @@ def take_all(system: System, reports: Sequence[PhaseReport], *, left: bool = Fal
             elif (after := _advance(system, session, run, report, now, state=found[report.token])) is not None:
                 changed.append(after)
                 told.append((after, report))
+    _measure(told, now)
     task_events.started(system, begun)
     _follow_up(system, changed)
     for run, report in told:
-        _measure(run, report, now)
+        traces.draw("report", run, now, system.now(), phase=report.phase.value)
         if run.status.is_over:
             states.entered(system, run, report)
     for run in repeated:
         _repeat_last_step(system, run)
 
 
-def _measure(run: Run, report: PhaseFinished, now: datetime) -> None:
-    """Count how long the phase took, and how long its order was on its way."""
-    if run.started_at is not None:
-        metrics.PHASES.add((now - run.started_at).total_seconds(), run.pool, report.phase, report.outcome)
+def _measure(told: Iterable[tuple[Run, PhaseFinished]], now: datetime) -> None:
+    """Tell how long each phase took, and how long its order was on its way."""
+    for run, report in told:
+        phase, outcome, began = report.phase.value, report.outcome, run.started_at
+        if began is None:
+            continue
+        metrics.PHASES.add((now - began).total_seconds(), run.pool, phase, outcome)
+        error = None if outcome == "succeeded" else report.reason or outcome
+        traces.draw(phase, run, began, now, error=error, phase=phase, outcome=outcome)
         if run.ordered_at is not None:
-            metrics.ORDERS.add((run.started_at - run.ordered_at).total_seconds(), run.pool, report.phase)
+            metrics.ORDERS.add((began - run.ordered_at).total_seconds(), run.pool, phase)
+            traces.draw("order", run, run.ordered_at, began, phase=phase)
 
 
 def _agent_registered(system: System, report: AgentRegistered) -> None:

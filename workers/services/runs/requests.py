@@ -39,8 +39,10 @@ class Decided:
     attempt: int
 
 
-def enqueue(system: System, kind: RunKind, request: RunRequest, run_id: str, actor: Actor | None) -> None:
-    """Send the task of a run.
+def enqueue(
+    system: System, kind: RunKind, request: RunRequest, run_id: str, actor: Actor | None, *, trace: str | None = None
+) -> None:
+    """Send the task of a run. ``trace``: the traceparent that its caller has sent, whatever it is.
 
     Raises what can be known to be wrong before: :class:`UnknownWorkspace`, :class:`UnknownVersion`,
     :class:`InvalidRequest` for a run that nobody could confirm, redis-py's errors.
@@ -52,7 +54,8 @@ def enqueue(system: System, kind: RunKind, request: RunRequest, run_id: str, act
     clock(system.redis)  # Celery would try for twenty seconds to reach a result backend that isn't there
     asked = request.model_dump(mode="json", exclude_defaults=True)
     task = names.PLAN if kind is RunKind.PLAN else names.PLAN_AND_APPLY
-    system.celery.send_task(task, kwargs=asked, task_id=run_id, headers=_headers(actor))
+    known = {names.TRACE_HEADER: trace} if trace and names.TRACEPARENT.fullmatch(trace) else {}
+    system.celery.send_task(task, kwargs=asked, task_id=run_id, headers=_headers(actor) | known)
 
 
 def change_state(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from workers import metrics
+from workers import metrics, traces
 from workers.core.lifecycle import RunEvent, RunStatus
 from workers.protocol import names
 from workers.protocol.errors import TerraslotError
@@ -147,12 +147,14 @@ def _give_back(system: System, pool: PoolSpec, taken: Sequence[Taken]) -> None:
 
 def send(system: System, started: Sequence[tuple[Run, Start]]) -> None:
     """Tell the callers and the agents of runs that have started; after the commit, in one round trip."""
-    orders.send(system, [(run, begun.order) for run, begun in started], tell=deliver.announcement)
+    with traces.span("dispatch", *(run for run, _ in started)):
+        orders.send(system, [(run, begun.order) for run, begun in started], tell=deliver.announcement)
     for run, begun in started:
         task_events.moved(system, run)
         _protect(system, begun.pool, begun.lease)
         if run.attempt == 1:
             metrics.WAITING.add((run.updated_at - run.created_at).total_seconds(), run.pool, run.kind)
+            traces.draw("wait for slot", run, run.created_at, run.updated_at)
         log.info("run dispatched", **run.about)
 
 
@@ -167,8 +169,11 @@ def start_apply(system: System, run: Run, event: RunEvent, pool: PoolSpec, order
     if updated is None:
         system.slots(run.pool).release(run.id, order.token)
         return None
+    if event is RunEvent.CONFIRMED:
+        traces.draw("wait for confirmation", updated, run.updated_at, now, phase=None)
     sent = order.model_copy(update={"commit": updated.commit})
-    orders.send(system, [(updated, sent)], tell=deliver.announcement)
+    with traces.span("dispatch", updated):
+        orders.send(system, [(updated, sent)], tell=deliver.announcement)
     task_events.moved(system, updated)
     return updated
 

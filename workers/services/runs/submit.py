@@ -90,10 +90,11 @@ def submit(
     *,
     actor: Actor | None = None,
     step: StateStep | None = None,
+    trace: str | None = None,
 ) -> Run:
     """Enter a run for ``actor``, and try to start it at once. The same id again returns the run that is there.
 
-    ``step``: what it does to the state instead of planning.
+    ``step``: what it does to the state instead of planning. ``trace``: the one that it belongs to.
 
     ``task`` is sent again by :func:`deliver.complete`. Raises :class:`InvalidRequest` for an id or variables that can't
     be used, or a run that its workspace lets nobody confirm; :class:`UnknownWorkspace` for one that does not exist,
@@ -104,7 +105,7 @@ def submit(
     given: dict[str, Any] = {
         "kind": kind, "priority": request.priority, "destroy": request.destroy, "options": _stored(request, step),
         "message": request.message, "encrypted": request.encrypted_variables, "task": task,
-        "actor": actor and actor.name,
+        "actor": actor and actor.name, "trace": trace,
     }  # fmt: skip
     run, new, start = _entered(system, run_id, request, actor, given)
     if not run.status.is_over:
