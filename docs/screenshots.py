@@ -32,7 +32,9 @@ _OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-_SIZE = {"width": 1280, "height": 800}
+_WIDTH, _HEIGHT = 1280, 800
+_HEIGHTS = {"run": 1200, "pool": 1200}  # what matters is further down
+_COMES_LATER = {"run": "$ terraform plan"}
 _AT_MOST = 200 * 1024  # bytes of a picture
 _SAME = 0.02  # the part of a picture's dots that ages and times may change
 _PATIENCE = 120.0
@@ -180,13 +182,16 @@ def take(browser: Browser, port: int) -> list[str]:
     IMAGES.mkdir(exist_ok=True)
     problems = []
     for name, path in PAGES.items():
-        page = browser.new_page(viewport=_SIZE, color_scheme="light", reduced_motion="reduce")  # type: ignore[arg-type]
+        size: Any = {"width": _WIDTH, "height": _HEIGHTS.get(name, _HEIGHT)}
+        page = browser.new_page(viewport=size, color_scheme="light", reduced_motion="reduce")
         answer = page.goto(f"http://127.0.0.1:{port}{path}")
         if answer is None or not answer.ok:
             problems.append(f"{path}: the dashboard answers {answer and answer.status}.")
             continue
         page.wait_for_selector('#content:not([aria-busy="true"])')
         page.wait_for_load_state("load")
+        if name in _COMES_LATER:
+            page.get_by_text(_COMES_LATER[name]).first.wait_for(state="attached")
         picture = page.screenshot(animations="disabled", caret="hide")
         if len(picture) > _AT_MOST:
             problems.append(f"{path}: its picture has {len(picture):,} bytes, more than {_AT_MOST:,}.")
@@ -214,7 +219,8 @@ def main() -> int:
             problems = take(browser, made.port)
         finally:
             browser.close()
-    print(*problems, sep="\n", file=sys.stderr)  # noqa: T201
+    for problem in problems:
+        print(problem, file=sys.stderr)  # noqa: T201
     return 1 if problems else 0
 
 

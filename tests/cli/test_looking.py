@@ -225,6 +225,8 @@ def test_a_failed_run_is_shown_with_its_reason_and_terraforms_words(control, cli
     shown = cli("show run")
     assert shown.code == 0
     assert "failed (terraform_failed)" in shown.out
+    assert "not planned" in shown.out, "a plan that failed is none that changes nothing"
+    assert cli("show run --json").json["changes"] == {"add": None, "change": None, "destroy": None}
     assert error in shown.out
 
 

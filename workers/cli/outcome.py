@@ -57,7 +57,9 @@ def changes(run: RunView) -> str:
     """Return the counts of a plan in words."""
     counts = run.changes
     if counts["add"] is None:
-        return "being read while it is applied" if run.status is RunStatus.APPLYING else "not planned yet"
+        if run.status is RunStatus.APPLYING:
+            return "being read while it is applied"
+        return "not planned" if run.status.is_over else "not planned yet"
     if not any(counts.values()):
         return "no resource changes"
     return f"{counts['add']} to add, {counts['change']} to change, {counts['destroy']} to destroy"

@@ -245,8 +245,9 @@ def _facts(report: PhaseFinished) -> dict[str, Any]:
     if report.phase is Phase.APPLY:
         told = {} if report.plan is None else {"plan": report.plan, **_counts(report.changes)}
         return {"progress": report.progress, **told}
+    counted = report.outcome == "succeeded" and not report.detail_follows  # no plan is none that changes nothing
     return {
-        **_counts(None if report.detail_follows else report.changes),
+        **_counts(report.changes if counted else None),
         "outputs": report.outputs,
         "plan": report.plan,
         **{name: said for name in ("commit", "program") if (said := getattr(report, name))},
