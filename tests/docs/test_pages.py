@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
 
 from agent.settings import AgentSettings
 from workers.core.pools import PoolLimits, PoolTimeouts
@@ -51,7 +53,8 @@ def test_a_stale_page_is_named_by_the_check_and_renewed_without_it(
 
 def test_every_setting_is_in_the_reference() -> None:
     text = (DOCS / "reference.md").read_text()
-    settings = [f"TERRASLOT_{name.upper()}" for name in (*Settings.model_fields, *AgentSettings.model_fields)]
+    fields = [*Settings.model_fields.items(), *AgentSettings.model_fields.items()]
+    settings = [name for field in fields for name in _variables(*field)]
     assert [name for name in settings if f"`{name}`" not in text] == []
 
 
@@ -75,6 +78,16 @@ def test_every_failure_is_named_by_a_test_and_every_number_in_the_code_is_on_the
     code = "".join(path.read_text() for half in ("workers", "agent", "bench") for path in (ROOT / half).rglob("*.py"))
     assert listed - _cited(tests) == set()
     assert _cited(tests + code) - listed == set()
+
+
+def _variables(name: str, field: FieldInfo) -> list[str]:
+    """The variables that a setting is read from: its own, unless it is another program's."""
+    match field.validation_alias:
+        case AliasChoices(choices=choices):
+            return [str(choice) for choice in choices]
+        case str(alias):
+            return [alias]
+    return [f"TERRASLOT_{name.upper()}"]
 
 
 def _cited(text: str) -> set[str]:
