@@ -91,12 +91,14 @@ def test_the_next_process_of_the_agent_goes_on_with_the_apply_alone(
     apply = planned(bench, order)
     executing = threading.Thread(target=bench.execute, args=(apply.order, apply))
     executing.start()
-    eventually(lambda: len(apply.records.leftovers()) == 2)
-    found = apply.records.of_run(order.run)
-    assert found is not None
-    eventually(lambda: b"apply" in Path(f"/proc/{found.pid}/cmdline").read_bytes())
-    (tmp_path / "gate").touch()
-    executing.join(30)
+    try:
+        eventually(lambda: len(apply.records.leftovers()) == 2)
+        found = apply.records.of_run(order.run)
+        assert found is not None
+        eventually(lambda: b"apply" in Path(f"/proc/{found.pid}/cmdline").read_bytes())
+    finally:
+        (tmp_path / "gate").touch()
+        executing.join(30)
 
 
 def slow_show(bench: Bench, show: str = "exec sleep 60") -> str:
