@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from workers.core.lifecycle import OVER, RunEvent, RunNote, RunStatus
+from workers.core.lifecycle import RunEvent, RunNote, RunStatus
 from workers.core.state_locks import Event
 
 
@@ -28,7 +28,11 @@ STAGES: Mapping[RunStatus, StageName] = {
     RunStatus.PLANNING: StageName.PLAN,
     RunStatus.APPLY_PENDING: StageName.CONFIRMATION,
     RunStatus.APPLYING: StageName.APPLY,
-    **dict.fromkeys(OVER, StageName.ENDED),
+    RunStatus.SUCCEEDED: StageName.ENDED,
+    RunStatus.FAILED: StageName.ENDED,
+    RunStatus.DISCARDED: StageName.ENDED,
+    RunStatus.EXPIRED: StageName.ENDED,
+    RunStatus.CANCELLED: StageName.ENDED,
 }
 _STARTED = (RunNote.PLAN_STARTED, RunNote.APPLY_STARTED)
 
