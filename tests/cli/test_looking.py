@@ -253,7 +253,7 @@ def test_a_pending_run_says_what_it_waits_for(control, cli) -> None:
     assert waits in cli("runs").out
     pool = cli("pool show default --json").json
     assert [run["waiting"] for run in pool["waiting"]] == [waits]
-    assert pool["status_message"] == "runs wait, and it is at its maximum of 3 agents"
+    assert pool["size_reason"].startswith("at its maximum of 3 agents, and ")
 
 
 def test_what_runs_wait_for_is_left_out_where_redis_is_away(control, cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from workers.core.waiting import (
     Outlook,
     PoolSituation,
     Standing,
-    at_maximum,
     for_a_slot,
     for_its_workspace,
 )
@@ -114,13 +113,6 @@ def test_a_runnable_run_waits_for_a_slot(run: Standing, situation: PoolSituation
 )
 def test_another_waits_for_its_workspace(facts: dict[str, object], said: str) -> None:
     assert for_its_workspace(replace(FIRST, runnable=False, **facts)) == said  # type: ignore[arg-type]
-
-
-def test_a_pool_is_told_to_be_at_its_maximum_while_runs_wait_for_what_it_has_not() -> None:
-    full = pool(PoolStats(1, 1, 1, 0, 0, 2), maximum=1)
-    assert at_maximum(full, {PLAN: 0, APPLY: 2}) == "runs wait, and it is at its maximum of 1 agent"
-    assert at_maximum(full, {PLAN: 2, APPLY: 0}) is None, "they are about to start"
-    assert at_maximum(replace(full, maximum=2), {PLAN: 0, APPLY: 2}) is None
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 12))

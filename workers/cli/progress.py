@@ -24,7 +24,7 @@ def brief(progress: ProgressView, now: datetime) -> str:
         return f"(terraform {one_line(progress.step)} {ago(progress.since, now)})" if progress.step else ""
     longest = f"  {_resource(working[0], now)}" if working else ""
     more = f" and {progress.working - 1} more" if progress.working > 1 else ""
-    return f"{_counts(progress)}{longest}{more}"
+    return f"{_done(progress)}{_failed(progress)}{longest}{more}"
 
 
 def summary(progress: ProgressView) -> str:
@@ -32,7 +32,7 @@ def summary(progress: ProgressView) -> str:
     if progress.live and not (progress.planned or progress.working or progress.done):
         return f"terraform {one_line(progress.step or '')}"
     under_way = f", {progress.working} {'under way' if progress.live else 'unfinished'}" if progress.working else ""
-    return f"{_counts(progress)} done{under_way}"
+    return f"{_done(progress)} done{_failed(progress)}{under_way}"
 
 
 def tell_progress(progress: ProgressView, now: datetime) -> None:
@@ -43,9 +43,12 @@ def tell_progress(progress: ProgressView, now: datetime) -> None:
         say(f"  … and {left} more")
 
 
-def _counts(progress: ProgressView) -> str:
-    of = f"/{progress.planned}" if progress.planned else ""
-    return f"{progress.done}{of}{f', {progress.failed} failed' if progress.failed else ''}"
+def _done(progress: ProgressView) -> str:
+    return f"{progress.done}/{progress.planned}" if progress.planned else str(progress.done)
+
+
+def _failed(progress: ProgressView) -> str:
+    return f", {progress.failed} failed" if progress.failed else ""
 
 
 def _resource(resource: ResourceView, now: datetime) -> str:

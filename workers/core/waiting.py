@@ -132,12 +132,6 @@ def _in_front(run: Standing, able: Sequence[AgentRecord]) -> int:
     return sum(run.before[demand] for demand in rivals if demand[1] not in elsewhere)
 
 
-def at_maximum(pool: PoolSituation, waiting: Mapping[RunKind, int]) -> str | None:
-    """Say that runs wait for slots of a pool that can't grow; None where none do. ``waiting``: how many, by kind."""
-    waits = any(count and not free_for(pool.stats, kind) for kind, count in waiting.items())
-    return f"runs wait, and it is at its maximum of {agents(pool.maximum)}" if waits and pool.full else None
-
-
 def _no_program(required: str, present: Sequence[AgentRecord]) -> str:
     have = listed({program for agent in present for program in agent.programs}) or "no version"
     return f"no agent has {required}: those that accept runs have {have}"

@@ -16,7 +16,7 @@ from workers.core.pool_size import size_reason
 from workers.core.pools import PoolLimits, PoolTimeouts
 from workers.core.programs import PoolPrograms
 from workers.core.scaling import FAILURE_WINDOW
-from workers.core.waiting import Demand, PoolSituation, Standing, at_maximum, for_a_slot
+from workers.core.waiting import Demand, PoolSituation, Standing, for_a_slot
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import SLOTS_PER_AGENT, AgentRecord, Lease, PoolStats, SlotState
@@ -231,7 +231,7 @@ def _view(name: str, stored: StoredPool, agents: list[AgentRecord] | Damaged, no
         pending={kind.value: count for kind, count in stored.pending.items()},
         runs=dict(Counter(run.status.value for run in stored.holding)),
         waiting=tuple(_waiting(stored.waiting, name, situation, now)),
-        status_message=status or at_maximum(situation, stored.pending),
+        status_message=status,
         size_reason=size_reason(
             situation, spec.limits, stored.pending, stored.failures, now, deployment=spec.deployment
         ),
