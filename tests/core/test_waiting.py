@@ -102,7 +102,7 @@ def test_a_runnable_run_waits_for_a_slot(run: Standing, situation: PoolSituation
         ({"active": ("r1", RunStatus.APPLYING)}, "the workspace is busy with run r1, applying (first in line)"),
         (
             {"active": ("r1", RunStatus.APPLY_PENDING), "in_front": 2},
-            "the workspace is busy with run r1, apply_pending (2 in front)",
+            "the workspace is busy with run r1, which waits for a person (2 in front)",
         ),
         ({"in_front": 1}, "other runs of the workspace come first (1 in front)"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_changes_that_a_slow_page_has_not_taken_become_one() -> None:
     assert (first | many) == EVERYTHING
 
 
-async def _heard(listening: int) -> tuple[list[list[Change | None]], int]:
+async def _heard(listening: int) -> tuple[list[list[Change]], int]:
     looks = iter([EVERYTHING, *(Change(frozenset({str(number)})) for number in range(100))])
     looked = 0
 
@@ -85,7 +86,7 @@ async def _heard(listening: int) -> tuple[list[list[Change | None]], int]:
 
     changes = Changes(look, pause=0.01)
 
-    async def listen() -> list[Change | None]:
+    async def listen() -> list[Change]:
         heard = []
         async for change in changes.listen():
             heard.append(change)
@@ -101,6 +102,29 @@ def test_one_reader_serves_all_listeners() -> None:
     heard, looked = asyncio.run(_heard(20))
     assert all(changes[0] == EVERYTHING for changes in heard)
     assert looked < 10
+
+
+def test_a_look_that_fails_is_told_and_others_follow_it() -> None:
+    looks: Iterator[Change | Exception] = iter([EVERYTHING, RuntimeError("a fault"), Change(frozenset({"run"}))])
+
+    def look() -> Change:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def hear() -> list[Change]:
+        heard: list[Change] = []
+        async with asyncio.timeout(20), aclosing(Changes(look, pause=0.01).listen()) as changes:
+            async for change in changes:
+                heard.append(change)
+                if change.runs:
+                    return heard
+        return heard
+
+    *_, problem, after = asyncio.run(hear())
+    assert problem.problem is not None
+    assert after == Change(frozenset({"run"}))
 
 
 def test_the_stream_is_for_those_who_may_look(live: Live) -> None:

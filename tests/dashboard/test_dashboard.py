@@ -83,9 +83,11 @@ def get(port: int, path: str, **headers: str) -> Page:
 
 
 @contextmanager
-def dashboard(home: Path, redis_url: str, *options: str, prefix: str = "", **variables: str) -> Iterator[Ask]:
+def dashboard(
+    home: Path, redis_url: str, *options: str, prefix: str = "", port: int | None = None, **variables: str
+) -> Iterator[Ask]:
     """Run a dashboard, and yield what asks it for a page; it ends by SIGTERM, at once and without a complaint."""
-    port = free_port()
+    port = port or free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TERRASLOT_", "FLOWER_"))}
     settings = {"TERRASLOT_HOME": str(home), "TERRASLOT_REDIS_URL": redis_url} | variables
     program = [sys.executable, "-m", "workers.dashboard", f"--port={port}", *options]

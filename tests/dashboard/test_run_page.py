@@ -33,6 +33,15 @@ def decide(page: Page, verb: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=re.compile(f"^{verb}")).click()
 
 
+def seen(page: Page, by_somebody: bool) -> None:
+    """Hide a page behind another tab, or show it."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        not by_somebody,
+    )
+
+
 def test_a_confirm_from_the_page_applies_and_a_second_one_is_refused(live: Live, eyes: Eyes, workspace: str) -> None:
     run = planned(live, workspace, message=MARKUP)
     with eyes.at(f"/runs/{run}") as page, eyes.at(f"/runs/{run}", "bob", faults=("409",)) as late:
@@ -51,6 +60,7 @@ def test_a_confirm_from_the_page_applies_and_a_second_one_is_refused(live: Live,
         confirmed = page.get_by_role("region", name="Events").get_by_role("row").filter(has_text="confirmed")
         expect(confirmed).to_contain_text("ada")
         expect(confirmed).to_contain_text("looked at it")
+        expect(page.get_by_role("region", name="The run")).to_contain_text("Confirmed byada: looked at it")
         expect(page.get_by_role("button", name="Confirm")).to_have_count(0)
 
 
@@ -64,6 +74,7 @@ def test_what_destroys_is_marked_and_a_discard_ends_it(live: Live, eyes: Eyes, w
         expect(page.get_by_label("Hours")).to_have_value("4")
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.get_by_role("button", name="Extend")).to_be_focused()
         decide(page, "Discard")
         expect(page.locator(".badge-state").first).to_have_text(re.compile("discarded"))
 
@@ -78,12 +89,16 @@ def test_the_log_follows_and_is_searched_and_folded_by_phase(live: Live, eyes: E
         output = page.get_by_role("group", name="Log of apply")
         expect(output).to_contain_text("(local-exec): before")
         assert "(local-exec): after" not in output.inner_text()
+        seen(page, False)  # the streams end, and begin anew when somebody looks again
+        seen(page, True)
         progress = page.get_by_role("region", name="Progress")
         expect(progress.get_by_role("row").filter(has_text="terraform_data.slow")).to_contain_text("working")
         expect(progress).to_contain_text("0 of 1 done, 1 under way")
         gate.touch()
         expect(output).to_contain_text("(local-exec): after")
         expect(progress).to_contain_text("1 of 1 done")
+        page.get_by_label("Search the log").fill("LOCAL-EXEC): AFTER")
+        expect(output.locator(".line:visible")).to_have_count(1)
         page.get_by_label("Search the log").fill("LOCAL-EXEC): BEFORE")
         expect(output.locator(".line:visible")).to_have_count(1)
         page.get_by_text("apply", exact=False).locator("xpath=ancestor-or-self::summary").click()

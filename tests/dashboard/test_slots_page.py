@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from playwright.sync_api import Browser, expect
@@ -67,3 +68,18 @@ def test_a_thousand_agents_are_shown_and_filtered_within_two_seconds(tmp_path: P
             expect(agents).to_have_count(751)
             page.get_by_text("250 idle agents").click()
             expect(page.get_by_text("many-0001")).to_be_visible()
+
+
+def test_a_page_that_loses_its_connection_says_so_and_comes_back(tmp_path: Path, browser: Browser) -> None:
+    with running_valkey() as redis_url, ExitStack() as open_page:
+        close(populated(tmp_path, redis_url))
+        with dashboard(tmp_path, redis_url) as ask:
+            lost = ("ERR_", "Failed to load")
+            page = open_page.enter_context(Eyes(browser, ask.port).at("/slots", None, faults=lost))
+            connection = page.locator("#connection")
+            expect(connection).to_have_text("live")
+        expect(connection).to_contain_text("The connection is lost")
+        expect(page.get_by_role("region", name=f"Pool {POOL}")).to_contain_text("default-1")
+        with dashboard(tmp_path, redis_url, port=ask.port):
+            expect(connection).to_have_text("live")
+            expect(page.locator("#problem")).to_be_hidden()

@@ -101,7 +101,8 @@ def for_its_workspace(run: Standing) -> str:
     if run.active is None:
         return f"other runs of the workspace come first ({_place(run.in_front)})"
     name, status = run.active
-    return f"the workspace is busy with run {name}, {status} ({_place(run.in_front)})"
+    does = "which waits for a person" if status is RunStatus.APPLY_PENDING else status.value
+    return f"the workspace is busy with run {name}, {does} ({_place(run.in_front)})"
 
 
 def for_a_slot(run: Standing, pool: PoolSituation, now: datetime) -> str:

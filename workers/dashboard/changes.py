@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 LOOK, SILENCE = 1.0, 20.0
 # More runs than that are not named: whoever shows runs looks again.
 _MOST_RUNS = 200
+_FAULT, _AFTER_A_FAULT = "The dashboard can't read what changes: its log has more of it.", 15
 
 
 def stream(system: System, changes: "Changes", prefix: str) -> Any:
@@ -106,8 +108,8 @@ class Changes:
         self._listeners: set[_Listener] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    async def listen(self) -> AsyncIterator[Change | None]:
-        """Yield changes, the first of which is :data:`EVERYTHING`; None after a long silence."""
+    async def listen(self) -> AsyncGenerator[Change]:
+        """Yield changes, the first of which is :data:`EVERYTHING`; one of nothing after a long silence."""
         listener = _Listener()
         listener.tell(EVERYTHING)
         self._listeners.add(listener)
@@ -122,16 +124,20 @@ class Changes:
     async def _keep_looking(self) -> None:
         try:
             while self._listeners:
-                change = await asyncio.to_thread(self._look)
+                change, pause = await self._found()
                 for listener in self._listeners:
                     listener.tell(change)
-                await asyncio.sleep(self._pause)
-        except Exception:
-            log.exception("changes can't be read")
-            for listener in self._listeners:
-                listener.tell(Change(problem="The dashboard can't read what changes: its log has more of it."))
+                await asyncio.sleep(pause)
         finally:
             self._looking = None
+
+    async def _found(self) -> tuple[Change, float]:
+        """Return what a look has found, and the pause until the next: a longer one after a fault, which is logged."""
+        try:
+            return await asyncio.to_thread(self._look), self._pause
+        except Exception:
+            log.exception("changes can't be read")
+            return Change(problem=_FAULT), self._pause * _AFTER_A_FAULT
 
 
 class _Listener:
@@ -144,11 +150,9 @@ class _Listener:
         if self._told:
             self._event.set()
 
-    async def next(self) -> Change | None:
-        try:
+    async def next(self) -> Change:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), SILENCE)
-        except TimeoutError:
-            return None
         told, self._told = self._told, Change()
         self._event.clear()
         return told
@@ -171,8 +175,10 @@ class ChangeStream(ApiHandler):
         self.head("text/event-stream")
         self.set_header("X-Accel-Buffering", "no")  # proxies that collect an answer would keep it for ever
         try:
-            async for change in self._changes.listen():
-                self.write(f"data: {change.document()}\n\n" if change else ": nothing\n\n")
-                await self.flush()
+            async with aclosing(self._changes.listen()) as changes:
+                async for change in changes:
+                    # A page that hears nothing for long takes its connection for dead: no change is told, too.
+                    self.write(f"data: {change.document()}\n\n")
+                    await self.flush()
         except StreamClosedError:
             return

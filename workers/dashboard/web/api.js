@@ -71,12 +71,14 @@ async function asked(path, options) {
     throw new Problem(0, "The dashboard does not answer.");
   }
   const date = Date.parse(response.headers.get("Date"));
-  if (date) ahead = date - Date.now();
+  // It has whole seconds: what is shown would go back and forth with less.
+  if (Math.abs(date - Date.now() - ahead) > 2_000) ahead = date - Date.now();
   if (!response.ok) throw new Problem(response.status, await detail(response));
   return response;
 }
 
 async function detail(response) {
+  if (response.status === 401) return "You are signed in no longer: load this page again.";
   try {
     return (await response.json()).detail;
   } catch {

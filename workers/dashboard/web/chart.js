@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { moment } from "./words.js";
 
-const WIDTH = 900;
+const WIDEST = 900;
 const HEIGHT = 160;
 const LEFT = 36;
 const BOTTOM = 20;
@@ -11,31 +11,33 @@ const LEAST = 10 * 60_000; // milliseconds that a chart stands for
 
 /**
  * Return a chart of `series`, `[{name, key, sign}]`, over the samples of a history, with `marks`, `[{at, words}]`, on it.
- * What a mark says is told below the chart when it is pointed at or has the focus.
+ * What a mark says is told below the chart when it is pointed at or has the focus. The tab key leads to the last one,
+ * the arrows to the others.
  */
 export function chart(label, { since, until, seconds, samples }, series, marks = []) {
   const to = Date.parse(until);
   // A pool that is younger than the time that is asked for is shown from its beginning.
   const from = Math.max(Date.parse(since), Math.min(Date.parse(samples[0].at), to - LEAST));
   const most = Math.max(1, ...samples.flatMap((sample) => series.map(({ key }) => sample[key])));
-  const x = (at) => LEFT + ((WIDTH - LEFT) * (Date.parse(at) - from)) / Math.max(1, to - from);
+  const width = Math.min(WIDEST, document.getElementById("content").clientWidth);
+  const x = (at) => LEFT + ((width - LEFT) * (Math.min(to, Date.parse(at)) - from)) / Math.max(1, to - from);
   const y = (value) => (HEIGHT - BOTTOM) * (1 - value / most) + 4;
   const gap = Math.max(seconds, 90) * 1000;
-  const said = el("p", { class: "quiet chart-said", role: "status" });
-  const picture = el("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "group", "aria-label": label },
-    [0, most].map((value) => axis(value, y(value))),
-    [from, to].map((at, end) => el("text", { x: end ? WIDTH : LEFT, y: HEIGHT - 4, "text-anchor": end ? "end" : "start" }, moment(at))),
+  const said = el("p", { class: "quiet chart-said" }, marks.length > 0 && "▲ A decision: point at it, or go there by Tab and the arrows.");
+  const picture = el("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, class: "chart", role: "group", "aria-label": label, keydown: walk },
+    [0, most].map((value) => axis(value, y(value), width)),
+    [from, to].map((at, end) => el("text", { x: end ? width : LEFT, y: HEIGHT - 4, "text-anchor": end ? "end" : "start" },
+      new Date(at).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" }))),
     series.map(({ key }, place) => el("path", { class: `line line-${place}`, d: steps(samples, key, x, y, gap, seconds * 1000) })),
-    marks.filter(({ at }) => Date.parse(at) >= from).map((mark) => markOn(mark, x(mark.at), said)));
-  const legend = el("ul", { class: "legend" }, series.map(({ name, key }, place) => {
-    const last = samples.at(-1)?.[key];
-    return el("li", {}, el("span", { class: `swatch swatch-${place}`, "aria-hidden": "true" }), name, last === undefined ? "" : `: ${last} now`);
-  }));
+    marks.filter(({ at }) => Date.parse(at) >= from).sort((one, other) => Date.parse(one.at) - Date.parse(other.at))
+      .map((mark, place, { length }) => markOn(mark, x(mark.at), said, place === length - 1)));
+  const legend = el("ul", { class: "legend" }, series.map(({ name }, place) =>
+    el("li", {}, el("span", { class: `swatch swatch-${place}`, "aria-hidden": "true" }), name)));
   return el("figure", { class: "chart-box" }, el("figcaption", {}, label, legend), picture, said);
 }
 
-function axis(value, y) {
-  return [el("line", { class: "axis", x1: LEFT, x2: WIDTH, y1: y, y2: y }),
+function axis(value, y, width) {
+  return [el("line", { class: "axis", x1: LEFT, x2: width, y1: y, y2: y }),
     el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, String(value))];
 }
 
@@ -54,8 +56,16 @@ function steps(samples, key, x, y, gap, length) {
   return path;
 }
 
-function markOn({ words, at }, x, said) {
+function markOn({ words, at }, x, said, last) {
   const tell = () => { said.textContent = `${moment(at)}: ${words}`; };
-  return el("g", { class: "mark", tabindex: "0", role: "img", "aria-label": words, focus: tell, mouseenter: tell },
+  return el("g", { class: "mark", tabindex: last ? "0" : "-1", role: "img", "aria-label": words, focus: tell, mouseenter: tell },
     el("line", { x1: x, x2: x, y1: 4, y2: HEIGHT - BOTTOM }), el("path", { d: `M${x} 2l6 10h-12z` }));
+}
+
+function walk(event) {
+  const next = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+  const mark = next && event.target[next];
+  if (!mark?.classList.contains("mark")) return;
+  event.preventDefault();
+  mark.focus();
 }

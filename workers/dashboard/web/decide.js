@@ -51,7 +51,7 @@ function ask(verb, details, path, renew) {
     more?.element, el("label", { for: "decision-message", class: "form-label" }, "Why (on record with the run)"), message, refusal,
     el("div", { class: "buttons" },
       go, el("button", { type: "button", class: "btn btn-outline-secondary", click: () => dialog.close() }, "Back")));
-  const dialog = el("dialog", { class: "decision", "aria-labelledby": "decision-title", close: () => dialog.remove() }, form);
+  const dialog = el("dialog", { class: "decision", "aria-labelledby": "decision-title", close: leave }, form);
 
   async function send(event) {
     event.preventDefault();
@@ -66,6 +66,11 @@ function ask(verb, details, path, renew) {
       go.disabled = false;
     }
     renew();
+  }
+
+  function leave() {
+    dialog.remove();
+    document.getElementById(`decide-${verb}`)?.focus(); // the button may have been made anew meanwhile
   }
 
   document.body.append(dialog);

@@ -38,25 +38,32 @@ export function keep(parent, parts) {
     if (parent.childNodes[place] !== element) parent.insertBefore(element, parent.childNodes[place] ?? null);
   });
   shown.set(parent, after);
-  if (focus && !parent.contains(document.activeElement)) parent.querySelector(`#${CSS.escape(focus)}`)?.focus();
+  if (focus && !parent.contains(document.activeElement)) parent.querySelector(focus)?.focus();
 }
 
+/** Return a selector of what has the focus in an element, by its id or where it leads; "" where nothing has. */
 function focused(parent) {
-  return parent.contains(document.activeElement) ? document.activeElement.id : "";
+  const active = document.activeElement;
+  if (!parent.contains(active)) return "";
+  if (active.id) return `#${CSS.escape(active.id)}`;
+  const leads = active.getAttribute("href");
+  return leads ? `a[href="${CSS.escape(leads)}"]` : "";
 }
 
 /** Return a table in a box that scrolls sideways, and its body; columns are the words of its head. */
 export function table(label, columns) {
   const body = el("tbody");
+  // On a phone a row is a list: there the style sheet puts these names before its cells.
+  columns.forEach((column, place) => body.style.setProperty(`--column-${place + 1}`, JSON.stringify(column)));
   const head = el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col" }, column))));
   const box = el("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": label },
-    el("table", { class: "table" }, head, body));
+    el("table", { class: "table", role: "table" }, head, body));
   return { box, body };
 }
 
 /** Return a row of a table. */
 export function row(...cells) {
-  return el("tr", {}, cells.map((cell) => el("td", {}, cell)));
+  return el("tr", { role: "row" }, cells.map((cell) => el("td", { role: "cell" }, cell)));
 }
 
 /** Return a panel with a title. */

@@ -3,14 +3,15 @@
 import { Problem, root } from "./api.js";
 
 const LONGEST_PAUSE = 15_000; // milliseconds between two attempts to come back
+const LONGEST_SILENCE = 45_000; // milliseconds: the server says something every 20 s, a connection that died says nothing
 const connection = document.getElementById("connection");
 const problem = document.getElementById("problem");
 const content = document.getElementById("content");
 
 /**
- * Call `look` now, and again whenever something changes that `concerns` it: `concerns({runs, pools, everything})` gets
- * sets of ids and names. `look` reads and shows; what it throws is shown above the page, which keeps what it showed.
- * Returns a function that looks at once.
+ * Call `look` when the stream of changes begins, and again whenever something changes that `concerns` it:
+ * `concerns({runs, pools})` gets sets of ids and names. `look` reads and shows; a problem that it throws is shown above
+ * the page, which keeps what it showed. Returns a function that looks at once.
  */
 export function live(look, concerns = () => true) {
   let busy = false;
@@ -22,17 +23,19 @@ export function live(look, concerns = () => true) {
       return;
     }
     busy = true;
-    do {
-      again = false;
-      await attempt(look);
-    } while (again);
-    busy = false;
+    try {
+      do {
+        again = false;
+        await attempt(look);
+      } while (again);
+    } finally {
+      busy = false;
+    }
   }
 
   follow((change) => {
     if (change === null || concerns(change)) renew();
   });
-  renew();
   return renew;
 }
 
@@ -43,7 +46,8 @@ async function attempt(look) {
     content.removeAttribute("aria-busy");
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    say(problem, error.message);
+    // A page that shows something says already that its connection is lost.
+    if (error.status !== 0 || content.hasAttribute("aria-busy")) say(problem, error.message);
   }
 }
 
@@ -61,20 +65,30 @@ function follow(hear) {
 
   function open() {
     if (source !== null || document.hidden) return;
+    window.clearTimeout(timer);
     source = new EventSource(`${root}/api/v1/changes`);
     source.onmessage = ({ data }) => {
       const change = JSON.parse(data);
       pause = 500;
-      if (change.problem) return shown("lost", change.problem);
+      expect(lose, LONGEST_SILENCE);
+      if (change.problem) return shown("lost", `${change.problem} This is how it was.`);
       shown("live", "live");
-      hear(change.everything ? null : { ...change, runs: new Set(change.runs), pools: new Set(change.pools) });
+      hear(change.everything ? null : { runs: new Set(change.runs), pools: new Set(change.pools) });
     };
-    source.onerror = () => {
-      close();
-      shown("lost", "The connection is lost: this is how it was.");
-      timer = window.setTimeout(open, pause);
-      pause = Math.min(pause * 2, LONGEST_PAUSE);
-    };
+    source.onerror = lose;
+  }
+
+  function lose() {
+    close();
+    shown("lost", "The connection is lost: this is how it was.");
+    hear(null); // what is answered says why, where it is more than a connection
+    expect(open, pause);
+    pause = Math.min(pause * 2, LONGEST_PAUSE);
+  }
+
+  function expect(next, milliseconds) {
+    window.clearTimeout(timer);
+    timer = window.setTimeout(next, milliseconds);
   }
 
   function close() {
@@ -86,6 +100,7 @@ function follow(hear) {
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", open);
+  if (document.hidden) hear(null); // a tab that was opened in the background is there when somebody comes
   open();
 }
 

@@ -5,6 +5,7 @@ import { el, panel } from "./dom.js";
 
 const MOST_LINES = 5_000; // a phase shows: a browser becomes slow with more
 const AGAIN = 2_000; // milliseconds until a stream that broke is read anew
+const AT_END = 8; // pixels: whoever has scrolled further up reads, and is left where they are
 
 /** Return the panel of a run's log; `follow(run)` reads it, for as long as the run goes on. */
 export function logPanel(path) {
@@ -12,15 +13,19 @@ export function logPanel(path) {
     "aria-label": "Search the log", autocomplete: "off", spellcheck: "false", input: () => phases.forEach(filter) });
   const tail = el("input", { type: "checkbox", class: "form-check-input", id: "log-tail", checked: true });
   const found = el("span", { class: "quiet", role: "status" });
-  const body = el("div", {}, el("p", { class: "quiet", id: "log-empty" }, "Nothing is printed yet."));
+  const empty = el("p", { class: "quiet" });
+  const body = el("div", {}, empty);
   const element = panel("Log", el("div", { class: "log-tools" }, search, found, el("div", { class: "form-check" }, tail,
     el("label", { class: "form-check-label", for: "log-tail" }, "Follow"))), body);
   const phases = new Map();
+  let last = "0"; // the id of the last line that is shown
   let reading = null;
+  document.addEventListener("visibilitychange", () => document.hidden && reading?.abort());
 
   function show(lines) {
     const touched = new Set();
     for (const line of lines) touched.add(append(line));
+    last = lines.at(-1)?.id || last;
     for (const phase of touched) {
       tell(phase);
       if (tail.checked) phase.output.scrollTop = phase.output.scrollHeight;
@@ -44,10 +49,11 @@ export function logPanel(path) {
   }
 
   function open({ attempt, phase }) {
-    document.getElementById("log-empty")?.remove();
+    empty.hidden = true;
     const title = attempt > 1 ? `${phase}, attempt ${attempt}` : phase;
     const earlier = el("p", { class: "quiet", hidden: true }, `Only the last ${MOST_LINES.toLocaleString()} lines are shown: terraslot logs has all of them.`);
-    const output = el("pre", { class: "output", tabindex: "0", role: "group", "aria-label": `Log of ${title}` });
+    const output = el("pre", { class: "output", tabindex: "0", role: "group", "aria-label": `Log of ${title}`,
+      scroll: () => { tail.checked = output.scrollHeight - output.scrollTop - output.clientHeight < AT_END; } });
     const count = el("span", { class: "quiet" });
     const made = { output, earlier, words: count, count: 0, matches: 0,
       box: el("details", { open: true }, el("summary", {}, title, " ", count), earlier, output) };
@@ -73,26 +79,26 @@ export function logPanel(path) {
     found.textContent = searched ? `${all} lines` : "";
   }
 
-  async function read(over) {
-    const stopped = new AbortController();
-    document.addEventListener("visibilitychange", () => document.hidden && stopped.abort(), { once: true });
-    phases.clear();
-    body.replaceChildren(el("p", { class: "quiet", id: "log-empty" }, over ? "Nothing was printed." : "Nothing is printed yet."));
-    await stream(`${path}/log?follow=true`, show, stopped.signal);
-  }
-
   async function follow(run) {
-    if (reading) return;
-    reading = true;
+    empty.textContent = run.finished_at === null ? "Nothing is printed yet." : "Nothing was printed.";
+    if (reading || document.hidden) return; // a page that is seen again looks again, and calls this
+    reading = new AbortController();
+    const shown = last; // a stream begins with the first line, whatever is shown already
     try {
-      await read(run.finished_at !== null);
+      await stream(`${path}/log?follow=true`, (lines) => show(lines.filter(({ id }) => isAfter(id, shown))), reading.signal);
     } catch (error) {
       reading = null;
       if (!(error instanceof Problem) && error.name !== "AbortError" && error.name !== "TypeError") throw error;
-      if (!document.hidden) window.setTimeout(() => follow(run), AGAIN);
-      else document.addEventListener("visibilitychange", () => follow(run), { once: true });
+      window.setTimeout(() => follow(run), AGAIN);
     }
   }
 
   return { element, follow };
+}
+
+/** Whether the line of the first id, `MILLISECONDS-NUMBER`, comes after that of the second. */
+function isAfter(one, other) {
+  const [time, number = 0] = one.split("-").map(Number);
+  const [otherTime, otherNumber = 0] = other.split("-").map(Number);
+  return time > otherTime || (time === otherTime && number > otherNumber);
 }

@@ -1,7 +1,8 @@
 // Parts that several pages show.
 
+import { root } from "./api.js";
 import { el, keep, row, table } from "./dom.js";
-import { kind, runLink, since, status, took } from "./words.js";
+import { kind, linked, runLink, since, status, took, workspaceLink } from "./words.js";
 
 /** Return what a plan changes in few signs, with a mark where it destroys. */
 export function changes({ add, change, destroy }, destroys) {
@@ -28,4 +29,22 @@ export function briefTable(label, runs) {
 /** Return how long a run took from its request to its end; nothing while it goes on. */
 export function lasted({ created_at: created, finished_at: finished }) {
   return finished ? took((Date.parse(finished) - Date.parse(created)) / 1000) : "";
+}
+
+/** Return the table of the runs of a pool that lack nothing but a slot: its box, and what fills it. */
+export function waitingTable(pool) {
+  const { box, body } = table(`Runs of ${pool} that wait for a slot`, ["Run", "Workspace", "Kind", "Priority", "Waits"]);
+  const all = el("a", { href: `${root}/runs?${new URLSearchParams({ pool, status: "pending" })}` }, "All runs that wait, for their workspace too");
+  const none = el("span", {}, "No run waits for a slot. ");
+  const fill = (runs) => {
+    box.hidden = runs.length === 0;
+    none.hidden = runs.length > 0;
+    keep(body, runs.map((run) => [run.run_id, run, () => waitingRow(run)]));
+  };
+  return { element: el("div", {}, box, el("p", { class: "quiet" }, none, all)), fill };
+}
+
+function waitingRow(run) {
+  return row(runLink(run.run_id), workspaceLink(run.workspace), kind(run.kind), String(run.priority),
+    [since(run.created_at), el("div", { class: "quiet" }, linked(run.waiting))]);
 }

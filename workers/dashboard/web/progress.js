@@ -10,7 +10,7 @@ const SIGNS = { working: "▶", failed: "✕", done: "✓" };
 
 /** Return the panel of a run's progress, hidden where none is known; `follow(run)` asks for it as long as it changes. */
 export function progressPanel(path) {
-  const words = el("p", { role: "status" });
+  const words = el("p");
   const bar = el("progress", { class: "progress-of-run", "aria-label": "Changes that are done" });
   const { box, body } = table("Resources", ["Resource", "Action", "State", "Time"]);
   const rest = el("p", { class: "quiet" });
@@ -46,7 +46,10 @@ export function progressPanel(path) {
 
   async function ask(wanted, again) {
     try {
-      if (!document.hidden) show((await get(`${path}/progress`)).progress);
+      if (!document.hidden) {
+        const { progress } = await get(`${path}/progress`);
+        if (asked === wanted) show(progress);
+      }
     } catch (error) {
       if (!(error instanceof Problem)) throw error; // the page says already what keeps it from being read
     }

@@ -8,7 +8,7 @@ import { logPanel } from "./log.js";
 import { briefTable, facts } from "./parts.js";
 import { planPanel } from "./plan.js";
 import { progressPanel } from "./progress.js";
-import { kind, moment, poolLink, since, status, took, until, workspaceLink } from "./words.js";
+import { agentLink, happening, kind, linked, moment, poolLink, since, status, took, until, workspaceLink } from "./words.js";
 
 const content = document.getElementById("content");
 const path = `/runs/${encodeURIComponent(name)}`;
@@ -33,7 +33,7 @@ const renew = live(async () => {
 function show(details, planned) {
   const { run, failure, actions, timeline, previous } = details;
   const parts = [
-    ["head", run, () => head(details)],
+    ["head", [run, confirmation(timeline)], () => head(details)],
     ["failure", failure, () => failurePanel(failure)],
     ["warnings", [details.rescued_state, details.state_lock, details.unsaved_state], () => warnings(details)],
     ["decisions", [run.run_id, run.attempt, actions, details.approval, details.destroys, run.changes],
@@ -50,16 +50,17 @@ function show(details, planned) {
   keep(content, parts.filter(([part]) => !(part in nothing) || nothing[part]));
 }
 
-function head({ run, destroys }) {
+function head({ run, destroys, timeline }) {
   return el("section", { "aria-label": "The run" }, facts([
-    ["Status", [status(run.status), run.waiting && el("div", { class: "quiet" }, run.waiting)]],
+    ["Status", [status(run.status), run.waiting && el("div", { class: "quiet" }, linked(run.waiting))]],
     ["Workspace", workspaceLink(run.workspace)],
     ["Pool", poolLink(run.pool)],
     ["Kind", [kind(run.kind), run.destroy && el("div", { class: "destroys" }, "destroys everything")]],
     ["Asked by", [run.actor ?? "unknown", el("div", { class: "quiet" }, since(run.created_at), " ago")]],
     ["Message", run.message],
     ["Changes", run.changes.add === null ? null : plannedChanges(run.changes, destroys)],
-    ["Agent", run.agent && `${run.agent}, slot ${run.slot}`],
+    ["Confirmed by", confirmation(timeline)],
+    ["Agent", run.agent && [run.finished_at === null ? agentLink(run.agent) : run.agent, `, slot ${run.slot}`]],
     ["Attempt", run.attempt > 1 && String(run.attempt)],
     ["Waits until", run.confirm_until && run.status === "apply_pending"
       && [moment(run.confirm_until), el("div", { class: "quiet" }, "in ", until(run.confirm_until))]],
@@ -67,6 +68,12 @@ function head({ run, destroys }) {
     ["Commit", run.commit && el("span", { class: "mono" }, run.commit)],
     ["Options", Object.keys(run.options).length ? el("code", {}, JSON.stringify(run.options)) : null],
   ]));
+}
+
+/** Return who has confirmed the plan, and why; nothing where nobody did. */
+function confirmation(timeline) {
+  const confirmed = timeline.findLast((stage) => stage.event === "confirmed");
+  return confirmed && [confirmed.actor ?? "somebody", confirmed.why].filter(Boolean).join(": ");
 }
 
 function plannedChanges({ add, change, destroy }, destroys) {
@@ -104,21 +111,22 @@ function stageItem(stage, longest) {
   return el("li", { class: `stage stage-${stage.stage}`, "data-open": open },
     el("div", { class: "stage-name" }, STAGES[stage.stage] ?? stage.stage,
       stage.attempt > 1 && el("span", { class: "quiet" }, ` attempt ${stage.attempt}`)),
-    el("div", { class: "stage-time" }, open ? since(stage.begin) : stage.seconds !== null && took(stage.seconds)),
+    el("div", { class: "stage-time" }, open ? since(stage.begin) : stage.stage !== "ended" && took(stage.seconds)),
     stage.stage !== "ended" && el("meter", { class: "stage-bar", min: 0, max: 100, value: share, "aria-hidden": "true" }),
-    el("div", { class: "quiet" }, [moment(stage.begin), where, stage.actor && `by ${stage.actor}`, stage.why, waited(stage)]
-      .filter(Boolean).join(" · ")));
-}
-
-function waited({ waited_for: what }) {
-  return what ? `waited for ${what}` : null;
+    el("div", { class: "quiet" }, linked([moment(stage.begin), where, `${happening(stage.event)}${stage.actor ? ` by ${stage.actor}` : ""}`,
+      stage.why, stage.waited_for && (open ? stage.waited_for : `waited for ${stage.waited_for}`)].filter(Boolean).join(" · "))));
 }
 
 function outputsPanel(outputs) {
   const values = table("Outputs of the run", ["Output", "Value"]);
   keep(values.body, Object.entries(outputs).map(([output, value]) => [output, value, () =>
-    row(el("span", { class: "mono" }, output), el("code", {}, typeof value === "string" ? value : JSON.stringify(value)))]));
+    row(el("span", { class: "mono" }, output), outputValue(typeof value === "string" ? value : JSON.stringify(value, null, 2)))]));
   return panel("Outputs", values.box);
+}
+
+function outputValue(words) {
+  const long = words.length > 500 || words.split("\n").length > 10;
+  return el("pre", { class: "value", tabindex: long && "0" }, words);
 }
 
 // What the system notes for itself.
@@ -128,7 +136,7 @@ function eventRow({ at, event, detail }) {
   const { actor, message, ...more } = detail;
   const words = Object.entries(more).filter(([fact, value]) => value !== null && !INTERNAL.has(fact))
     .map(([fact, value]) => `${fact} ${value}`);
-  return row(el("time", { class: "text-nowrap", datetime: at }, moment(at)), event.replaceAll("_", " "), actor ?? "",
+  return row(el("time", { class: "text-nowrap", datetime: at }, moment(at)), happening(event), actor ?? "",
     [message && el("div", {}, message), words.length > 0 && el("div", { class: "quiet" }, words.join(", "))]);
 }
 

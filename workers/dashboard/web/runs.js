@@ -1,10 +1,10 @@
 // All runs, the newest first: filtered by what the address says, so that a page can be shared.
 
 import { get } from "./api.js";
-import { el, keep, table } from "./dom.js";
+import { el, keep, row, table } from "./dom.js";
 import { live } from "./live.js";
 import { changes, lasted } from "./parts.js";
-import { kind, poolLink, runLink, since, status, STATUSES, workspaceLink } from "./words.js";
+import { kind, linked, poolLink, runLink, since, status, STATUSES, workspaceLink } from "./words.js";
 
 const PAGE = 50;
 const content = document.getElementById("content");
@@ -31,13 +31,12 @@ function asked() {
 }
 
 function runRow(run) {
-  return el("tr", {}, [
+  return row(
     [runLink(run.run_id), run.message && el("div", { class: "quiet" }, run.message)],
-    [status(run.status), run.waiting && el("div", { class: "quiet" }, run.waiting),
+    [status(run.status), run.waiting && el("div", { class: "quiet" }, linked(run.waiting)),
       run.error && el("div", { class: "quiet" }, run.error.split("\n")[0])],
     workspaceLink(run.workspace), poolLink(run.pool), [kind(run.kind), run.destroy && el("div", { class: "destroys" }, "destroy")],
-    changes(run.changes, run.plan_destroys), run.actor ?? "", [since(run.created_at), " ago"], lasted(run),
-  ].map((cell) => el("td", {}, cell)));
+    changes(run.changes, run.plan_destroys), run.actor ?? "", [since(run.created_at), " ago"], lasted(run));
 }
 
 function go(words, before) {

@@ -2,9 +2,10 @@
 
 import { agentList } from "./agents.js";
 import { get } from "./api.js";
-import { el, keep, row, table } from "./dom.js";
+import { el, keep } from "./dom.js";
 import { live } from "./live.js";
-import { kind, poolLink, runLink, since, workspaceLink } from "./words.js";
+import { waitingTable } from "./parts.js";
+import { poolLink } from "./words.js";
 
 const content = document.getElementById("content");
 const search = el("input", { type: "search", class: "form-control", id: "slots-search", "aria-label": "Search agents, runs and workspaces",
@@ -28,13 +29,13 @@ function section(pool) {
   const facts = el("p", { class: "quiet pool-facts" });
   const counts = el("dl", { class: "counts" });
   const agents = agentList(pool.name);
-  const waiting = table(`Runs of ${pool.name} that wait for a slot`, ["Run", "Workspace", "Kind", "Priority", "Waits"]);
+  const waiting = waitingTable(pool.name);
   const more = el("p", { class: "quiet" });
-  const queue = el("div", {}, el("h3", { class: "panel-title" }, "Waiting for a slot"), waiting.box, more);
-  sections.set(pool.name, { facts, counts, agents, waiting: waiting.body, queue, more });
+  const title = el("h3", { class: "panel-title" }, "Waiting for a slot");
+  sections.set(pool.name, { facts, counts, agents, waiting, title, more });
   return el("section", { class: "panel pool", "aria-label": `Pool ${pool.name}` },
     el("header", {}, el("h2", {}, poolLink(pool.name)), facts),
-    el("details", { open: true }, el("summary", {}, "Agents and runs"), counts, agents.element, queue));
+    el("details", { open: true }, el("summary", {}, "Agents and runs"), counts, agents.element, title, waiting.element, more));
 }
 
 function fill(pool) {
@@ -44,15 +45,15 @@ function fill(pool) {
   keep(parts.counts, counts(pool).map(([label, value]) =>
     [label, value, () => el("div", {}, el("dt", {}, label), el("dd", {}, value.toLocaleString()))]));
   parts.agents.fill(pool.agents, wanted());
-  parts.queue.hidden = pool.waiting.length === 0;
-  keep(parts.waiting, pool.waiting.map((run) => [run.run_id, run, () => waitingRow(run)]));
+  parts.title.hidden = pool.waiting.length === 0;
+  parts.waiting.fill(pool.waiting);
   const rest = pool.pending.plan + pool.pending.plan_and_apply - pool.waiting.length;
   parts.more.textContent = rest > 0 ? `and ${rest.toLocaleString()} more` : "";
 }
 
 function limits({ type, limits: { min_agents: least, max_agents: most }, agents }) {
   const now = agents.length === 1 ? "1 agent" : `${agents.length.toLocaleString()} agents`;
-  return most === null ? type : `${type}, ${now} of ${least} to ${most.toLocaleString()}`;
+  return most === null ? type : `${type}, ${now} (at least ${least}, at most ${most.toLocaleString()})`;
 }
 
 function counts({ slots, pending, starting }) {
@@ -60,11 +61,6 @@ function counts({ slots, pending, starting }) {
     ["Running slots", slots.running], ["Reserved slots", slots.reserved], ["Idle slots", slots.idle],
     ["Agents starting", starting], ["Plans waiting", pending.plan], ["Applies waiting", pending.plan_and_apply],
   ];
-}
-
-function waitingRow(run) {
-  return row(runLink(run.run_id), workspaceLink(run.workspace), kind(run.kind), String(run.priority),
-    [since(run.created_at), el("div", { class: "quiet" }, run.waiting)]);
 }
 
 function asked(key) {

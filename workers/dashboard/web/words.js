@@ -74,6 +74,11 @@ const SIGNS = {
 };
 /** All statuses of a run. */
 export const STATUSES = Object.keys(SIGNS);
+const EVENTS = {
+  submitted: "asked for", dispatched: "given to an agent", planned: "planned, and waits for a person",
+  planned_auto_apply: "planned, and applied without asking",
+};
+const RUN = /\b([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/;
 const KINDS = { plan: "plan", plan_and_apply: "plan and apply" };
 const STATES = { apply_pending: "waits for a person", pending: "waits" };
 
@@ -81,6 +86,11 @@ const STATES = { apply_pending: "waits for a person", pending: "waits" };
 export function status(value) {
   return el("span", { class: `badge-state state-${value}` },
     el("span", { "aria-hidden": "true" }, SIGNS[value] ?? "•"), ` ${STATES[value] ?? value}`);
+}
+
+/** Return what happened to a run in words. */
+export function happening(event) {
+  return EVENTS[event] ?? event.replaceAll("_", " ");
 }
 
 /** Return a run's kind in words. */
@@ -91,6 +101,16 @@ export function kind(value) {
 /** Return the link to a run; `words` stand for its id. */
 export function runLink(id, words = id.slice(0, 8)) {
   return el("a", { href: `${root}/runs/${encodeURIComponent(id)}`, title: id }, words);
+}
+
+/** Return a sentence in which the ids of runs are links. */
+export function linked(words) {
+  return (words ?? "").split(RUN).map((part, place) => (place % 2 ? runLink(part) : part));
+}
+
+/** Return the link to what an agent does. */
+export function agentLink(name) {
+  return el("a", { href: `${root}/slots?text=${encodeURIComponent(name)}` }, name);
 }
 
 /** Return the link to a workspace. */

@@ -4,7 +4,7 @@ import { get, name, root } from "./api.js";
 import { el, keep, panel, row, table } from "./dom.js";
 import { live } from "./live.js";
 import { briefTable, changes, facts } from "./parts.js";
-import { kind, moment, poolLink, runLink, since, status } from "./words.js";
+import { kind, linked, moment, poolLink, runLink, since, status } from "./words.js";
 
 const content = document.getElementById("content");
 const path = `/workspaces/${encodeURIComponent(name)}/overview`;
@@ -16,7 +16,7 @@ live(async () => {
     ["problem", problem, () => warning(problem)],
     ["lock", lock, () => warning(`Locked by ${lock.by ?? "somebody"} since ${moment(lock.at)}`, lock.message)],
     ["unsaved", unsaved, () => warning(unsaved)],
-    ["facts", [workspace, applied, drift], () => facts(about(found))],
+    ["facts", [workspace, applied, drift, found.outcomes], () => facts(about(found))],
     ["unfinished", unfinished, () => unfinishedPanel(unfinished)],
     ["recent", recent, () => recentPanel(found)],
   ];
@@ -67,7 +67,7 @@ function unfinishedPanel(runs) {
   keep(made.body, runs.length
     ? runs.map((run) => [run.run_id, run, () => row(
       [runLink(run.run_id), run.message && el("div", { class: "quiet" }, run.message)],
-      [status(run.status), run.waiting && el("div", { class: "quiet" }, run.waiting)],
+      [status(run.status), run.waiting && el("div", { class: "quiet" }, linked(run.waiting))],
       kind(run.kind), run.actor ?? "", since(run.created_at))])
     : [["", "", () => el("tr", {}, el("td", { colspan: 5, class: "quiet" }, "Nothing runs or waits."))]]);
   return panel("Now", made.box);
