@@ -85,6 +85,20 @@ def test_every_alert_says_what_happens_and_what_to_do_about_what_it_names() -> N
             assert labels <= set.union(*(_labels()[name] for name, _ in _SELECTOR.findall(alert["expr"])))
 
 
+def test_an_alert_about_a_counter_sees_the_first_time_that_it_counts() -> None:
+    """A series begins with 1, in which ``increase`` sees no increase: each process has its own."""
+    rules = {alert["alert"]: " ".join(alert["expr"].split()) for alert in _alerts()}
+    counted = {
+        (name, *found)
+        for name, expr in rules.items()
+        for found in re.findall(r"increase\((\w+_total(?:{[^}]*})?)\[(\w+)\]", expr)
+    }
+
+    assert len(counted) == 4
+    for name, series, window in counted:
+        assert f"({series} unless {series} offset {window}) or increase({series}[{window}])" in rules[name]
+
+
 def test_prometheus_loads_the_alerts_as_they_are() -> None:
     found = one(render(EVERYTHING), "PrometheusRule", f"{NAME}-alerts")
 
