@@ -119,15 +119,16 @@ def _serve(worker: socket.socket, clone: int) -> NoReturn:
             length, files, _, _ = socket.recv_fds(worker, _BYTES, _FILES)
             for file in files:
                 os.set_inheritable(file, False)
-            request = json.loads(_received(worker, int.from_bytes(length)))  # fails where the worker is gone
+            stdout, stderr, begin, error = files  # fails where there is no room for all of them, or the worker is gone
+            request = json.loads(_received(worker, int.from_bytes(length)))
             pid = system.syscall(clone, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
             if pid == 0:
                 worker.close()
-                _become(request, (stdin, *files[:2]), *files[2:])
+                _become(request, (stdin, stdout, stderr), begin, error)
             for file in files:
                 os.close(file)
             worker.sendall(max(0, pid).to_bytes(_BYTES))
-    os._exit(0)
+    os._exit(127)  # nor may a child come here and say that its program has succeeded
 
 
 def _hand_down_nothing() -> None:

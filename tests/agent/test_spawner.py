@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -127,12 +128,23 @@ def test_a_child_whose_parent_never_learns_of_it_does_not_begin(spawner: Spawner
     assert not begun.exists()
 
 
+def test_a_spawner_without_room_for_the_files_starts_nothing(spawn: Callable[..., Spawned]) -> None:
+    spawn("true").wait()
+    its_process = process_of_spawner()
+    resource.prlimit(its_process.pid, resource.RLIMIT_NOFILE, (its_process.num_fds() + 2, 1_000))
+    with pytest.raises(Refused):
+        spawn("false")
+
+
+def process_of_spawner() -> psutil.Process:
+    (found,) = [each for each in psutil.Process().children() if each.cmdline() == psutil.Process().cmdline()]
+    return found
+
+
 def test_without_a_spawner_the_worker_forks_itself(
     spawner: Spawner, spawn: Callable[..., Spawned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = psutil.Process().children()
-    (its_process,) = [each for each in own if each.cmdline() == psutil.Process().cmdline()]
-    its_process.kill()
+    process_of_spawner().kill()
     with pytest.raises(Refused):
         spawn("true")
     monkeypatch.setattr(process, "SPAWNER", spawner)
