@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
+from agent.output import clean
 from workers.protocol.progress import (
     LONGEST_ADDRESS,
     MAX_LIVE_BYTES,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _CHANGES = ("create", "update", "delete")
 _MOST_WORKING = 1_000  # Terraform works on ten at once, unless it is told otherwise
 _MOST_KEPT = 200
+_MOST_COUNTED = 10**9  # a message may name any number
 _SHOWN = 10  # of what is under way, what failed and what is done, while the phase executes
 _TELL_SECONDS = 1.0
 _LATEST = 1e11
@@ -64,10 +66,12 @@ class PhaseProgress:
             kind = message["type"]
             if kind == "change_summary" and message["changes"]["operation"] != "plan":
                 # The whole truth, also where an earlier process of this agent has read the beginning.
-                self._done = max(self._done, sum(int(message["changes"][name]) for name in ("add", "change", "remove")))
+                counted = sum(int(message["changes"][name]) for name in ("add", "change", "remove"))
+                self._done = max(self._done, min(counted, _MOST_COUNTED))
             elif kind in ("apply_start", "apply_complete", "apply_errored"):
                 hook = message["hook"]
-                self._take(kind, (str(hook["resource"]["addr"]), hook["action"]), _moment(message["@timestamp"]))
+                address = clean(str(hook["resource"]["addr"]))[: LONGEST_ADDRESS + 1]  # longer ones are only counted
+                self._take(kind, (address, hook["action"]), _moment(message["@timestamp"]))
 
     def live(self) -> Progress:
         """Return how far the phase has come by now."""

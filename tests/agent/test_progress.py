@@ -18,7 +18,7 @@ from agent.progress import PhaseProgress, ProgressTeller
 from tests.agent.conftest import POOL, Bench, Configuration, InnerAgent, Plane, of_apply
 from tests.waiting import eventually
 from workers.protocol.messages import Order, PhaseFinished
-from workers.protocol.progress import MAX_LIVE_BYTES, MAX_PROGRESS_BYTES, Progress
+from workers.protocol.progress import LONGEST_ADDRESS, MAX_LIVE_BYTES, MAX_PROGRESS_BYTES, Progress
 from workers.slots import acl
 from workers.slots.live_progress import LiveProgress
 
@@ -115,6 +115,14 @@ def test_whatever_is_printed_is_a_progress_that_can_be_sent(messages: list[dict[
     progress = told(*messages, said("apply_start", "a"))
     assert progress.live().working == 1
     assert progress.final() is not None
+
+
+def test_no_number_and_no_character_of_a_message_ends_an_apply_or_a_heartbeat() -> None:
+    counted = {"add": 1e300, "change": 0, "remove": 0, "operation": "apply"}
+    half = said("apply_start", "half \ud800 and \x1b[31mred\x1b[0m")
+    progress = told(half, said("apply_start", "x" * 1_000_000), {"type": "change_summary", "changes": counted})
+    assert brief(progress.live()) == brief(progress.final()) == [("half  and red", None, False)]
+    assert sum(len(address) for address, _ in progress._working) < 2 * LONGEST_ADDRESS
 
 
 def test_any_number_of_resources_and_long_addresses_is_bounded() -> None:
