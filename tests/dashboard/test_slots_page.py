@@ -73,13 +73,14 @@ def test_a_thousand_agents_are_shown_and_filtered_within_two_seconds(tmp_path: P
 def test_a_page_that_loses_its_connection_says_so_and_comes_back(tmp_path: Path, browser: Browser) -> None:
     with running_valkey() as redis_url, ExitStack() as open_page:
         close(populated(tmp_path, redis_url))
-        with dashboard(tmp_path, redis_url) as ask:
+        prefixed = {"prefix": "/ops", "FLOWER_URL_PREFIX": "ops"}
+        with dashboard(tmp_path, redis_url, **prefixed) as ask:
             lost = ("ERR_", "Failed to load")
-            page = open_page.enter_context(Eyes(browser, ask.port).at("/slots", None, faults=lost))
+            page = open_page.enter_context(Eyes(browser, ask.port).at("/ops/slots", None, faults=lost))
             connection = page.locator("#connection")
             expect(connection).to_have_text("live")
         expect(connection).to_contain_text("The connection is lost")
         expect(page.get_by_role("region", name=f"Pool {POOL}")).to_contain_text("default-1")
-        with dashboard(tmp_path, redis_url, port=ask.port):
+        with dashboard(tmp_path, redis_url, port=ask.port, **prefixed):
             expect(connection).to_have_text("live")
             expect(page.locator("#problem")).to_be_hidden()

@@ -86,6 +86,7 @@ class ApiHandler(BaseHandler):  # type: ignore[misc]
         """Say what follows, and that nobody may keep it."""
         self.set_header("Content-Type", media_type)
         self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
 
     def _refuse(self, refusal: Refused) -> None:
         if self._headers_written:

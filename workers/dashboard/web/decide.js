@@ -39,8 +39,8 @@ function button(verb, details, path, renew) {
 function ask(verb, details, path, renew) {
   const { words, asks } = VERBS[verb];
   const { run } = details;
-  const message = el("input", { class: "form-control", id: "decision-message", maxlength: 500, autocomplete: "off" });
-  const more = extras(verb);
+  const message = el("input", { class: "form-control", id: "decision-message", maxlength: 500, autocomplete: "off", autofocus: verb !== "extend" });
+  const more = extras(verb, run);
   const refusal = el("p", { class: "alert alert-danger", role: "alert", hidden: true });
   const go = el("button", { type: "submit", class: `btn btn-${verb === "cancel" || destroying(verb, details) ? "danger" : "primary"}` }, words);
   const form = el("form", { method: "dialog", submit: send },
@@ -81,19 +81,21 @@ function destroying(verb, details) {
   return verb === "confirm" && details.destroys > 0;
 }
 
-function extras(verb) {
+function extras(verb, { status }) {
   if (verb === "cancel") {
+    if (status !== "planning" && status !== "applying") return null;
     const force = el("input", { type: "checkbox", class: "form-check-input", id: "decision-force" });
     return {
-      element: el("div", { class: "form-check" }, force,
-        el("label", { class: "form-check-label", for: "decision-force" }, "Kill Terraform instead of interrupting it")),
+      element: el("div", {}, el("p", {}, "Terraform is interrupted: it ends what it has begun, and its state is saved."),
+        el("div", { class: "form-check" }, force, el("label", { class: "form-check-label", for: "decision-force" },
+          "Kill it instead: what it has done may be missing from the state"))),
       value: () => (force.checked ? { force: true } : {}),
     };
   }
   if (verb === "extend") {
     const hours = el("input", { type: "number", class: "form-control", id: "decision-hours", min: 1, max: 720, value: 4, required: true });
     return {
-      element: el("div", {}, el("label", { class: "form-label", for: "decision-hours" }, "Hours"), hours),
+      element: el("div", {}, el("label", { class: "form-label", for: "decision-hours" }, "Hours more"), hours),
       value: () => ({ seconds: Number(hours.value) * 3600 }),
     };
   }

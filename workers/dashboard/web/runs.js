@@ -48,7 +48,7 @@ function go(words, before) {
 
 function filters() {
   const field = (label, control) => el("div", {}, el("label", { class: "form-label", for: control.id }, label), control);
-  const input = (key, type = "text") => el("input", { type, class: "form-control", id: `filter-${key}`, name: key,
+  const input = (key, type = "text", placeholder = "the whole name") => el("input", { type, class: "form-control", id: `filter-${key}`, name: key, placeholder,
     value: asked().get(key) ?? "", autocomplete: "off" });
   const kinds = el("select", { class: "form-select", id: "filter-kind", name: "kind" },
     el("option", { value: "" }, "any"), ["plan", "plan_and_apply"].map((value) =>
@@ -57,7 +57,7 @@ function filters() {
     el("div", { class: "chips" }, STATUSES.map((value) => el("label", { class: "chip" },
       el("input", { type: "checkbox", name: "status", value, checked: asked().getAll("status").includes(value) }), " ", status(value)))));
   const made = el("form", { class: "panel filters", role: "search", "aria-label": "Filter runs", change: apply, submit: apply },
-    field("Text", input("text", "search")), field("Workspace", input("workspace")), field("Pool", input("pool")),
+    field("Text", input("text", "search", "id, workspace, message, error")), field("Workspace", input("workspace")), field("Pool", input("pool")),
     field("By", input("actor")), field("Kind", kinds), states);
   return made;
 }

@@ -44,9 +44,11 @@ function fill(pool) {
   if (parts.facts.textContent !== words) parts.facts.textContent = words;
   keep(parts.counts, counts(pool).map(([label, value]) =>
     [label, value, () => el("div", {}, el("dt", {}, label), el("dd", {}, value.toLocaleString()))]));
-  parts.agents.fill(pool.agents, wanted());
-  parts.title.hidden = pool.waiting.length === 0;
-  parts.waiting.fill(pool.waiting);
+  const search = wanted();
+  const waiting = pool.waiting.filter(search.names);
+  parts.agents.fill(pool.agents, search);
+  parts.title.hidden = waiting.length === 0;
+  parts.waiting.fill(waiting);
   const rest = pool.pending.plan + pool.pending.plan_and_apply - pool.waiting.length;
   parts.more.textContent = rest > 0 ? `and ${rest.toLocaleString()} more` : "";
 }
@@ -67,16 +69,17 @@ function asked(key) {
   return new URLSearchParams(window.location.search).get(key) ?? "";
 }
 
-/** Return which agents pass: all words are in what is written of one, and it has one of the states. */
+/** Return what is looked for: what all words name, and of the agents those that have one of the states. */
 function wanted() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
+  const said = (texts) => words.every((word) => texts.join(" ").toLowerCase().includes(word));
+  const facts = (run) => [run.run_id, run.workspace, run.kind];
   const passes = (agent) => {
-    const text = [agent.name, ...agent.slots.flatMap((slot) => [slot.run_id, slot.workspace, slot.kind])].join(" ").toLowerCase();
     const has = new Set([agent.state, ...agent.slots.map((slot) => slot.state)]);
-    return words.every((word) => text.includes(word)) && (chosen.length === 0 || chosen.some((state) => has.has(state)));
+    return said([agent.name, ...agent.slots.flatMap(facts)]) && (chosen.length === 0 || chosen.some((state) => has.has(state)));
   };
-  return { passes, filtered: words.length + chosen.length > 0 };
+  return { passes, names: (run) => said(facts(run)), filtered: words.length + chosen.length > 0 };
 }
 
 function filter() {
@@ -85,5 +88,5 @@ function filter() {
   const chosen = states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
   if (chosen.length) query.set("state", chosen.join(","));
   window.history.replaceState(null, "", query.size ? `?${query}` : window.location.pathname);
-  pools.forEach((pool) => sections.get(pool.name).agents.fill(pool.agents, wanted()));
+  pools.forEach(fill);
 }

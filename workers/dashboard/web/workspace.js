@@ -63,13 +63,12 @@ function approval({ four_eyes: others, count, names = [] }) {
 }
 
 function unfinishedPanel(runs) {
+  if (runs.length === 0) return panel("Now", el("p", { class: "quiet" }, "Nothing runs or waits."));
   const made = table("Runs that go on", ["Run", "Status", "Kind", "By", "Since"]);
-  keep(made.body, runs.length
-    ? runs.map((run) => [run.run_id, run, () => row(
-      [runLink(run.run_id), run.message && el("div", { class: "quiet" }, run.message)],
-      [status(run.status), run.waiting && el("div", { class: "quiet" }, linked(run.waiting))],
-      kind(run.kind), run.actor ?? "", since(run.created_at))])
-    : [["", "", () => el("tr", {}, el("td", { colspan: 5, class: "quiet" }, "Nothing runs or waits."))]]);
+  keep(made.body, runs.map((run) => [run.run_id, run, () => row(
+    [runLink(run.run_id), run.message && el("div", { class: "quiet" }, run.message)],
+    [status(run.status), run.waiting && el("div", { class: "quiet" }, linked(run.waiting))],
+    kind(run.kind), run.actor ?? "", since(run.created_at))]));
   return panel("Now", made.box);
 }
 
