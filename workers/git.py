@@ -23,7 +23,8 @@ SECONDS = 5.0
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_WORDS = 1_000
 _MEMORY = 256 << 20
-_OURS = ("TERRASLOT_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
+# Passwords of Flower's users and a collector's keys are among them.
+_OURS = ("TERRASLOT_", "FLOWER_", "OTEL_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 # Started as a program of its own: a thread of a worker can't set limits for its child alone.
 _BOUNDED = f"""
 import os, resource, sys
@@ -73,12 +74,15 @@ def heeds(name: str, *, here: bool) -> bool:
     return name in LOGIN or (here and name == "GIT_SSL_CAINFO")
 
 
+def is_installed() -> bool:
+    """Whether anything can be asked here: the control plane's image has no git, its agents' has."""
+    return shutil.which("git") is not None
+
+
 def ask(question: Question) -> Answer:
     """Ask a server for a ref. Raises ``OSError`` where nothing can be started or written here."""
     if not question.here and not question.of_the_network:
         return Answer(unknown="only its agents reach it")
-    if shutil.which("git") is None:
-        return Answer(unknown="git is not installed on the control plane")
     given = dict(question.environment)
     with tempfile.TemporaryDirectory(prefix="terraslot-git-") as name:
         private, files = Path(name), login_files(given)

@@ -97,9 +97,7 @@ def test_over_https_a_server_is_believed_whoever_has_the_password(https: HttpsSe
     assert ("Authentication failed" in denied, "wrong" in denied) == (True, False)
 
 
-def test_what_only_agents_may_have_is_left_to_them(
-    ssh: SshServer, https: HttpsServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_only_agents_may_have_is_left_to_them(ssh: SshServer, https: HttpsServer, repository: Repository) -> None:
     """They may have a key, a netrc, a proxy or a disk of their own. Nothing is told of what answers here."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -111,8 +109,17 @@ def test_what_only_agents_may_have_is_left_to_them(
             assert ask(url, here=True).wrong
     for url in (str(repository.path), f"file://{repository.path}", "git://127.0.0.1:6379/x"):
         assert ask(url) == Answer(unknown="only its agents reach it")
+
+
+def test_a_control_plane_without_git_asks_nothing_and_enters_each_run_at_once(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is the one of the image: none of its runs is entered twice, or has a remark that says nothing of it."""
     monkeypatch.setenv("PATH", "/nowhere")
-    assert ask(refusing, here=True) == Answer(unknown="git is not installed on the control plane")
+    monkeypatch.setattr(sources.ASKED, "ask", lambda _: pytest.fail("asked"))
+    workspaces.create(control.system, WorkspaceSpec(name="net", source=GitSource(url="https://nowhere.invalid/x")))
+    run = control.submit(workspace="net")
+    assert "why" not in (run_views.events(control.system.database, run_views.view(run))[0].detail or {})
 
 
 def test_git_gets_nothing_of_the_platforms_and_writes_no_more_than_its_bound(
@@ -124,7 +131,8 @@ def test_git_gets_nothing_of_the_platforms_and_writes_no_more_than_its_bound(
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("TERRASLOT_ENCRYPTION_KEYS", "hunter2")
+    for name in ("TERRASLOT_ENCRYPTION_KEYS", "OTEL_EXPORTER_OTLP_HEADERS", "FLOWER_BASIC_AUTH"):
+        monkeypatch.setenv(name, "hunter2")
     assert ask("https://h/x", here=True, GIT_PASSWORD="s3cret").wrong  # ended by its bound, long before its time
     assert "hunter2" not in (tmp_path / "env").read_text()
     assert "s3cret" not in (tmp_path / "argv").read_text()
@@ -216,6 +224,18 @@ class TestManyAtOnce:
             asked[1].set()
         assert asked[0] == ["https://git.example/net"]
         assert all(submit.find(control.system, f"run-{number}") for number in range(sources.PLACES))
+
+    def test_leave_no_question_and_so_no_login_behind(self, asked: Any) -> None:
+        """One that was answered meanwhile is not asked again, and nobody would come for it any more."""
+        going, question = (
+            asked[1],
+            Question("https://git.example/net", "main", frozenset({("GIT_PASSWORD", "x")}), False),
+        )
+        going.set()
+        sources.ASKED.ask(question)
+        sources.ASKED.ask(question)
+        assert len(asked[0]) == 1
+        assert question not in sources.ASKED._asking
 
     def test_do_not_wait_for_others_servers(self, control: ControlPlane, asked: Any) -> None:
         for number in range(sources.PLACES + 2):

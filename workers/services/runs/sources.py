@@ -2,7 +2,7 @@
 
 What its agents could fetch is never refused. A server is asked outside of any transaction, with bounds, and what it
 says is shared by those who ask the same within seconds. Where it can't be asked from here, or too many are asked at
-once, the run is entered all the same, and its first event says so: its agent finds out.
+once, the run is entered all the same, and its first event says so: its agent finds out. Without git nothing is asked.
 """
 
 import threading
@@ -63,6 +63,8 @@ class Asked:
             with asking:
                 return self.get(question) or self._ask(question)
         finally:
+            with self._lock:  # one that nobody asks again would stay for ever, with its login
+                self._asking.pop(question, None)
             self._places.release()
 
     def _ask(self, question: Question) -> Answer:
@@ -75,7 +77,6 @@ class Asked:
             self._found[question] = now + SHARED_SECONDS, answer
             if answer.timed_out:
                 self._found[question.host] = now + SILENT_SECONDS, answer
-            self._asking.pop(question, None)
         return answer
 
 
@@ -91,12 +92,12 @@ def expect_there(
     of_run: str | None,
     answers: Mapping[Question, Answer],
 ) -> str | None:
-    """Return why nobody could tell whether the source of a run is there; None where it is, or agents alone may look.
+    """Return why nobody could tell whether the source of a run is there; None where it is, or agents alone look.
 
     ``of_run``: the run's own sensitive variables, encrypted. Raises :class:`UnknownSource` where it is not there, and
     :class:`NotAsked` where a server has to be asked that is not among ``answers``.
     """
-    if not isinstance(workspace.source, GitSource):
+    if not isinstance(workspace.source, GitSource) or not git.is_installed():
         return None
     try:
         given = {**workspace.environment, **variables.environment(system, session, pool, workspace, of_run)}
