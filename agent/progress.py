@@ -128,20 +128,20 @@ class ProgressTeller:
     """Tells the progress of what executes on Redis, where whoever watches reads it.
 
     Called with each heartbeat: a phase is told of after its first second, at most once a second, and only where
-    something has changed. A control plane before 0.2 does not allow it; then nothing is told.
+    something has changed. A control plane before 0.2 does not allow it: it is asked again after ten minutes.
     """
 
     def __init__(self, client: redis.Redis, pool: str) -> None:
         self._client = client
         self._pool = pool
         self._told: dict[str, tuple[float, Progress | None]] = {}
-        self._allowed = True
+        self._refused_until = 0.0
 
     def tell(self, executing: Collection[Execution]) -> None:
-        """Tell of phases. A server that is away changes nothing: the next call tells it all."""
-        if not self._allowed:
-            return
+        """Tell of phases. A server that is away is waited for once: the next call tells what is left."""
         now = time.monotonic()
+        if now < self._refused_until:
+            return
         known = {each.order.token: each for each in executing}
         self._told = {token: self._told.get(token, (now, None)) for token in known}
         for token, execution in known.items():
@@ -153,9 +153,10 @@ class ProgressTeller:
                 LiveProgress(self._client, self._pool, execution.order.run).tell(token, live)
                 self._told[token] = (now, live)
             except NoPermissionError:
-                self._allowed = False
+                self._refused_until = now + _REPEAT_SECONDS
+                return
             except RedisError:
-                self._told[token] = (now, before)
+                return
 
 
 def _moment(text: str) -> float:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from agent.apply_messages import ApplyMessages
 from agent.execution import PhaseFailed
@@ -212,3 +216,30 @@ def test_where_it_is_not_allowed_nothing_is_told_and_nothing_else_changes(
     now += 2
     teller.tell([execution])  # it does not ask again: the connection is closed, and its user gone
     assert not plane.redis.exists(f"ts:{{{POOL}}}:progress:run-1")
+    acl.Users(plane.redis).put("older", "password", acl.acl_rules(POOL))  # that control plane was upgraded
+    now += 600
+    teller.tell([execution])
+    acl.Users(plane.redis).remove("older")
+    assert plane.redis.exists(f"ts:{{{POOL}}}:progress:run-1")
+
+
+def test_a_server_that_hangs_is_waited_for_once_however_many_phases_execute(
+    bench: Bench, make_order: MakeOrder, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executing = [bench.execution(make_order(configuration.source, run=f"run-{number}")) for number in range(3)]
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        hanging.setblocking(False)
+        client = redis.Redis(port=hanging.getsockname()[1], socket_timeout=0.1, retry=Retry(NoBackoff(), 0))
+        teller = ProgressTeller(client, POOL)
+        teller.tell(executing)
+        now += 2
+        teller.tell(executing)
+        connections = []
+        with suppress(BlockingIOError):
+            while True:
+                connections.append(hanging.accept()[0])
+    for connection in connections:
+        connection.close()
+    assert len(connections) == 1
