@@ -124,7 +124,7 @@ class Execution:
         self._reported = self.redeemed
         self._lock = threading.Lock()
         self._child: Child | None = self.left
-        self._commands = 0
+        self._name, self._commands = self.order.phase.value, 0
         self._deadline = time.monotonic() + self.order.timeout - max(0.0, time.time() - self.started_at)
         self._kill_at = math.inf
 
@@ -167,7 +167,7 @@ class Execution:
     def beside(self) -> Execution:
         """Return what executes commands beside those of this phase, in its directory, and reports nothing."""
         other = replace(self, post=lambda _: None, left=None, changed=lambda _: None)
-        other._reported = True
+        other._reported, other._name = True, "beside"
         return other
 
     def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
@@ -227,7 +227,7 @@ class Execution:
 
     def _next_name(self, lasting: bool) -> str:
         self._commands += 1
-        return LASTING if lasting else f"{self.order.phase}-{self._commands}"
+        return LASTING if lasting else f"{self._name}-{self._commands}"
 
     def _finish(self, child: Child, messages: ApplyMessages | None, *, lasting: bool) -> Finished:
         excerpt = Excerpt(2 * MAX_ERROR)

@@ -143,7 +143,7 @@ class Phases:
         environment = run_environment(self.environment, {**execution.order.environment, **sensitive.environment})
         terraform = Terraform(execution, self._of_plan(execution), module, environment)
         try:
-            untold = execution.left is None and (execution.directory / _NOT_TOLD).exists()
+            untold = (execution.directory / _NOT_TOLD).exists()
             with told_beside(terraform, plan) if untold else nullcontext(), state_lock.told(terraform):
                 told = terraform.apply(plan)
         except (PhaseFailed, Stopped) as failure:

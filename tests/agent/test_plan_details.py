@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from agent import plan_details
 from agent.execution import Execution, PhaseFailed
 from tests.agent.conftest import Bench, Configuration, of_apply
+from tests.agent.test_apply_record import APPLIED, LeftApply
 from tests.waiting import eventually
 from workers.protocol.messages import Changes, Order, PhaseFinished, PhaseStarted, Report
 
@@ -99,6 +101,27 @@ def test_the_next_process_of_the_agent_goes_on_with_the_apply_alone(
     finally:
         (tmp_path / "gate").touch()
         executing.join(30)
+
+
+def test_what_a_killed_worker_has_not_told_the_next_one_tells(
+    bench: Bench, order: Order, configuration: Configuration, tmp_path: Path
+) -> None:
+    configuration.write('resource "terraform_data" "it" {}\n')
+    apply = LeftApply(bench, planned(bench, order).order, tmp_path / "gate", f"'{APPLIED}'")
+    (tmp_path / "gate").touch()
+    finished = bench.execute(apply.execution.order, apply.execution)
+    assert (finished.outcome, finished.changes, bool(finished.plan)) == ("succeeded", Changes(add=1), True)
+    assert not apply.lives
+
+
+def test_what_is_read_beside_an_apply_is_not_written_over(bench: Bench, order: Order, tmp_path: Path) -> None:
+    apply = bench.execution(of_apply(order))
+
+    def printed(by: Execution, word: str) -> Path:
+        return by.run(["echo", word], cwd=tmp_path, env=dict(os.environ), keep_stdout=100).stdout
+
+    of_show, of_another = printed(apply.beside(), "show"), printed(apply, "another")
+    assert (of_show.read_text(), of_another.read_text()) == ("show\n", "another\n")
 
 
 def slow_show(bench: Bench, show: str = "exec sleep 60") -> str:
