@@ -16,10 +16,9 @@ from structlog.typing import FilteringBoundLogger
 from agent.files import read_regular
 from agent.settings import AgentSettings
 from workers.protocol.git_remote import DECIDES_SERVER
+from workers.protocol.settings import without_ours
 from workers.protocol.sources import CREDENTIALS, KNOWN_HOSTS
 
-# What traces are exported with holds the credentials of a collector.
-_OURS = ("TERRASLOT_", "OTEL_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 _OF_SOURCES = (*CREDENTIALS, "GIT_USERNAME", KNOWN_HOSTS, "ARCHIVE_USERNAME")
 _FIXED = {"TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
 _CACHE_SETTING = re.compile(r'^\s*plugin_cache_dir\s*=\s*"([^"]+)"', re.MULTILINE)
@@ -30,11 +29,7 @@ def terraform_environment(
 ) -> dict[str, str]:
     """Return what every Terraform of this agent is given, made from the agent's ``own`` environment."""
     secrets = {settings.redis_url, settings.broker_url} - {""}
-    base = {
-        name: value
-        for name, value in own.items()
-        if not name.startswith(_OURS) and not any(secret in value for secret in secrets)
-    }
+    base = {name: value for name, value in without_ours(own).items() if not any(secret in value for secret in secrets)}
     config = base.get("TF_CLI_CONFIG_FILE")
     if config and not Path(config).exists():
         # With a missing file every command of every run would begin with a warning.

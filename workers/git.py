@@ -17,14 +17,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from workers.protocol.git_remote import LOGIN, Remote, login_files, may_be_commit, meanings, remote
+from workers.protocol.settings import without_ours
 from workers.protocol.sources import KNOWN_HOSTS, SSH_KEY
 
 SECONDS = 5.0
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_WORDS = 1_000
 _MEMORY = 256 << 20
-# Passwords of Flower's users and a collector's keys are among them.
-_OURS = ("TERRASLOT_", "FLOWER_", "OTEL_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 # Started as a program of its own: a thread of a worker can't set limits for its child alone.
 _BOUNDED = f"""
 import os, resource, sys
@@ -89,9 +88,13 @@ def ask(question: Question) -> Answer:
         for file, content in files.items():
             (private / file).touch(mode=0o600)
             (private / file).write_text(content)
-        own = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         others = {name: value for name, value in given.items() if name not in LOGIN}
-        environment = {**own, **others, "LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(private.parent)}
+        environment = {
+            **without_ours(os.environ),
+            **others,
+            "LC_ALL": "C",
+            "GIT_CEILING_DIRECTORIES": str(private.parent),
+        }
         origin = remote(question.url, environment, given).with_files(private, files)
         code, printed, errors = _listed(origin, question, private)
     if code is None:
@@ -113,7 +116,7 @@ def _failed(question: Question, origin: Remote, given: Mapping[str, str], errors
             wrong=f"{origin.url} can't be read; check the workspace's URL and its access to it: {shown or 'git failed'}"
         )
     # In no more words: they would tell strangers what there is in the control plane's network.
-    return Answer(unknown=f"{question.host} lets the control plane not in, or can't be reached by it")
+    return Answer(unknown=f"{question.host} does not let the control plane in, or can't be reached by it")
 
 
 def _listed(origin: Remote, question: Question, private: Path) -> tuple[int | None, str, str]:

@@ -1,6 +1,6 @@
 """What both halves read alike from their environments, and how an invalid variable is told."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints, ValidationError
@@ -11,6 +11,8 @@ PREFIX = "TERRASLOT_"
 # What an agent keeps at most of what inits have made, and of git repositories, unless it is told otherwise.
 INIT_CACHE_BYTES = 2 << 30
 GIT_CACHE_BYTES = 1 << 30
+# Passwords of Flower's users and a collector's keys are among them.
+_OURS = (PREFIX, "FLOWER_", "OTEL_", "CELERY_", "KOMBU_", "C_FORCE_ROOT", "FORKED_BY_MULTIPROCESSING")
 
 
 def _redis_address(url: str) -> str:
@@ -22,6 +24,11 @@ def _redis_address(url: str) -> str:
 RedisUrl = Annotated[str, AfterValidator(_redis_address)]
 LogLevel = Annotated[str, StringConstraints(pattern="^(DEBUG|INFO|WARNING|ERROR)$")]
 LogFormat = Annotated[str, StringConstraints(pattern="^(console|json)$")]
+
+
+def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the platform's own variables: for programs that what people write has a say in."""
+    return {name: value for name, value in environment.items() if not name.startswith(_OURS)}
 
 
 def problems(error: ValidationError, secret: Collection[str]) -> str:

@@ -105,7 +105,7 @@ def test_what_only_agents_may_have_is_left_to_them(ssh: SshServer, https: HttpsS
         for url in (ssh.url(repository.path), f"{https.url}/remote.git", refusing, "https://nowhere.invalid/x"):
             answer = ask(url)
             assert answer.wrong is None
-            assert "lets the control plane not in, or can't be reached by it" in (answer.unknown or "")
+            assert "does not let the control plane in, or can't be reached by it" in (answer.unknown or "")
             assert ask(url, here=True).wrong
     for url in (str(repository.path), f"file://{repository.path}", "git://127.0.0.1:6379/x"):
         assert ask(url) == Answer(unknown="only its agents reach it")
