@@ -84,3 +84,11 @@ def test_a_page_that_loses_its_connection_says_so_and_comes_back(tmp_path: Path,
         with dashboard(tmp_path, redis_url, port=ask.port, **prefixed):
             expect(connection).to_have_text("live")
             expect(page.locator("#problem")).to_be_hidden()
+
+            page.route("**/changes", lambda _: None)  # a proxy that holds the stream back
+            page.reload()
+            expect(page.get_by_role("region", name=f"Pool {POOL}")).to_contain_text("default-1")
+
+            page.route("**/api/v1/**", lambda route: route.fulfill(status=401))
+            page.reload()
+            expect(page.locator("#problem")).to_have_text("You are signed in no longer: load this page again.")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -188,7 +188,8 @@ class Api(ApiHandler):
         adapter = _adapter(operation.answer)
         self.head(_LINES)
         async for values in operation.do(asked):
-            self.write(b"".join(adapter.dump_json(value) + b"\n" for value in values))
+            # A piece of a log may have megabytes: what else is asked meanwhile is answered.
+            self.write(await asyncio.to_thread(_lines, adapter, values))
             await self.flush()
         await self.finish()
 
@@ -196,6 +197,10 @@ class Api(ApiHandler):
     def _root(self) -> str:
         path: str = self.request.path
         return path[: path.index(ROOT) + len(ROOT)]
+
+
+def _lines(adapter: TypeAdapter[Any], values: Iterable[Any]) -> bytes:
+    return b"".join(adapter.dump_json(value) + b"\n" for value in values)
 
 
 @cache

@@ -8,7 +8,11 @@ export const root = page.dataset.root;
 export const name = page.dataset.name;
 
 const API = `${root}/api/v1`;
+const SIGNED_OUT = "You are signed in no longer: load this page again.";
 let ahead = 0; // milliseconds that the server's clock is ahead of this one's
+
+/** Whether the server has asked for another sign-in. Then nothing more is asked: a browser would prompt each time. */
+export let signedOut = false;
 
 /** What kept the server from answering. `status` is 0 where nothing answered at all. */
 export class Problem extends Error {
@@ -63,6 +67,7 @@ export async function stream(path, take, signal) {
 }
 
 async function asked(path, options) {
+  if (signedOut) throw new Problem(401, SIGNED_OUT);
   let response;
   try {
     response = await fetch(API + path, { credentials: "same-origin", cache: "no-store", ...options });
@@ -73,12 +78,13 @@ async function asked(path, options) {
   const date = Date.parse(response.headers.get("Date"));
   // It has whole seconds: what is shown would go back and forth with less.
   if (Math.abs(date - Date.now() - ahead) > 2_000) ahead = date - Date.now();
+  if (response.status === 401) signedOut = true;
   if (!response.ok) throw new Problem(response.status, await detail(response));
   return response;
 }
 
 async function detail(response) {
-  if (response.status === 401) return "You are signed in no longer: load this page again.";
+  if (signedOut) return SIGNED_OUT;
   try {
     return (await response.json()).detail;
   } catch {

@@ -1,8 +1,9 @@
 // Keeps a page true: one stream says what has changed, and the page looks at it again.
 
-import { Problem, root } from "./api.js";
+import { Problem, root, signedOut } from "./api.js";
 
 const LONGEST_PAUSE = 15_000; // milliseconds between two attempts to come back
+const FIRST_LOOK = 1_500; // milliseconds after which a page is shown whose stream is held back on its way
 const LONGEST_SILENCE = 45_000; // milliseconds: the server says something every 20 s, a connection that died says nothing
 const connection = document.getElementById("connection");
 const problem = document.getElementById("problem");
@@ -64,9 +65,12 @@ function follow(hear) {
   let timer = 0;
 
   function open() {
-    if (source !== null || document.hidden) return;
-    window.clearTimeout(timer);
+    if (source !== null || document.hidden || signedOut) return;
     source = new EventSource(`${root}/api/v1/changes`);
+    expect(() => {
+      hear(null);
+      expect(lose, LONGEST_SILENCE);
+    }, FIRST_LOOK);
     source.onmessage = ({ data }) => {
       const change = JSON.parse(data);
       pause = 500;

@@ -1,6 +1,6 @@
 // A run's log: the backlog first, then what is printed, folded by phase and searched as text.
 
-import { Problem, stream } from "./api.js";
+import { Problem, signedOut, stream } from "./api.js";
 import { el, panel } from "./dom.js";
 
 const MOST_LINES = 5_000; // a phase shows: a browser becomes slow with more
@@ -89,7 +89,7 @@ export function logPanel(path) {
     } catch (error) {
       reading = null;
       if (!(error instanceof Problem) && error.name !== "AbortError" && error.name !== "TypeError") throw error;
-      window.setTimeout(() => follow(run), AGAIN);
+      if (!signedOut) window.setTimeout(() => follow(run), AGAIN);
     }
   }
 

@@ -33,7 +33,7 @@ const renew = live(async () => {
 function show(details, planned) {
   const { run, failure, actions, timeline, previous } = details;
   const parts = [
-    ["head", [run, confirmation(timeline)], () => head(details)],
+    ["head", [run, confirmation(run, timeline)], () => head(details)],
     ["failure", failure, () => failurePanel(failure)],
     ["warnings", [details.rescued_state, details.state_lock, details.unsaved_state], () => warnings(details)],
     ["decisions", [run.run_id, run.attempt, actions, details.approval, details.destroys, run.changes],
@@ -59,7 +59,7 @@ function head({ run, destroys, timeline }) {
     ["Asked by", [run.actor ?? "unknown", el("div", { class: "quiet" }, since(run.created_at), " ago")]],
     ["Message", run.message],
     ["Changes", run.changes.add === null ? null : plannedChanges(run.changes, destroys)],
-    ["Confirmed by", confirmation(timeline)],
+    ["Confirmed by", confirmation(run, timeline)],
     ["Agent", run.agent && [run.finished_at === null ? agentLink(run.agent) : run.agent, `, slot ${run.slot}`]],
     ["Attempt", run.attempt > 1 && String(run.attempt)],
     ["Waits until", run.confirm_until && run.status === "apply_pending"
@@ -71,9 +71,11 @@ function head({ run, destroys, timeline }) {
 }
 
 /** Return who has confirmed the plan, and why; nothing where nobody did. */
-function confirmation(timeline) {
-  const confirmed = timeline.findLast((stage) => stage.event === "confirmed");
-  return confirmed && [confirmed.actor ?? "somebody", confirmed.why].filter(Boolean).join(": ");
+function confirmation(run, timeline) {
+  const confirmed = timeline.findLast(({ stage }) => stage === "confirmation" || stage === "apply");
+  if (confirmed?.stage !== "apply" || confirmed.attempt !== run.attempt) return null;
+  const advance = confirmed.event === "planned_auto_apply" && ", in advance";
+  return [[confirmed.actor ?? "somebody", advance].filter(Boolean).join(""), confirmed.why].filter(Boolean).join(": ");
 }
 
 function plannedChanges({ add, change, destroy }, destroys) {

@@ -32,6 +32,7 @@ export function since(at) {
 export function age(at) {
   const element = since(at);
   element.dataset.age = old(now() - Date.parse(at));
+  element.title += " (◑: over 15 min, ●: over 2 h)";
   return element;
 }
 
@@ -76,7 +77,7 @@ const SIGNS = {
 export const STATUSES = Object.keys(SIGNS);
 const EVENTS = {
   submitted: "asked for", dispatched: "given to an agent", planned: "planned, and waits for a person",
-  planned_auto_apply: "planned, and applied without asking",
+  planned_auto_apply: "approved in advance",
 };
 const RUN = /\b([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/;
 const KINDS = { plan: "plan", plan_and_apply: "plan and apply" };
