@@ -18,7 +18,7 @@ from bench.rows import Row, at_most, share, table
 from bench.system import POOL, create_workspace, embedded, enqueue, eventually, state, worker
 from workers.protocol.kinds import RunKind
 from workers.services.system import System
-from workers.store import runs
+from workers.store import workspace_queue
 
 SAMPLES = 200
 OF_OTHERS = 40
@@ -145,7 +145,7 @@ def _let_wait(system: System, code: Path, environment: dict[str, str], count: in
 
 def _waiting(system: System) -> int:
     with system.database.read() as session:
-        return runs.pending_by_requirement(session, POOL).get((RunKind.PLAN_AND_APPLY, None), 0)
+        return workspace_queue.pending_by_requirement(session, POOL).get((RunKind.PLAN_AND_APPLY, None), 0)
 
 
 def _percentile(values: list[float], percent: int) -> float:

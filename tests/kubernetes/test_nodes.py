@@ -18,7 +18,7 @@ from workers.protocol.kinds import FailureReason, RunKind
 from workers.services import health
 from workers.services.pools import drain, forget
 from workers.services.runs import decide, views
-from workers.store import runs as stored_runs
+from workers.store import run_queries
 
 PLAN = RunKind.PLAN
 OTHER = "node-2"
@@ -160,7 +160,7 @@ class TestALostNode:
         assert lost.name not in nodes.double.pods()
         assert nodes.slots.agent(lost.name) is None
         with nodes.system.database.read() as session:
-            (event,) = (each for each in stored_runs.events(session, "run-1") if each.event == "agent_lost")
+            (event,) = (each for each in run_queries.events(session, "run-1") if each.event == "agent_lost")
         assert event.detail == {"why": f"its agent {lost.name} is gone (a person said that its node is gone)"}
         with pytest.raises(UnknownAgent):
             forget.forget_agent(nodes.system, lost.name)

@@ -26,7 +26,7 @@ from workers.slots.keys import PoolKeys
 from workers.slots.redis_server import clock
 from workers.slots.slot_map import SlotMap
 from workers.store import pools as stored_pools
-from workers.store import runs as stored_runs
+from workers.store import run_queries
 
 PLAN = RunKind.PLAN
 
@@ -393,7 +393,7 @@ class TestAPod:
         assert "default-0" not in cluster.double.pods()
         assert cluster.run("run-1").status is RunStatus.PENDING
         with cluster.system.database.read() as session:
-            (lost,) = (each.detail for each in stored_runs.events(session, "run-1") if each.event == "agent_lost")
+            (lost,) = (each.detail for each in run_queries.events(session, "run-1") if each.event == "agent_lost")
         assert lost == {"why": f"its agent default-0 is gone (its pod was deleted: {reason or 'it has failed'})"}
 
     def test_that_ran_out_of_memory_and_restarts_loses_what_it_executed_and_says_why(

@@ -32,7 +32,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import pools, runs, workspaces
+from workers.store import pools, run_queries, runs, workspace_queue, workspaces
 from workers.store.database import Database
 from workers.store.models import Base, Run
 
@@ -207,11 +207,11 @@ class Ledger:
 
     def events(self, run: str) -> list[str]:
         with self.database.read() as session:
-            return [event.event for event in runs.events(session, run)]
+            return [event.event for event in run_queries.events(session, run)]
 
     def runnable(self, *kinds: RunKind, limit: int = 100, pool: str = "default") -> list[str]:
         with self.database.read() as session:
-            return [run.id for run in runs.runnable(session, pool, kinds or tuple(RunKind), limit)]
+            return [run.id for run in workspace_queue.runnable(session, pool, kinds or tuple(RunKind), limit)]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from workers.core.errors import IllegalTransition, UnknownPool, UnknownRun, Unkn
 from workers.core.lifecycle import TRANSITIONS, RunEvent, RunStatus
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
-from workers.store import deliveries, runs
+from workers.store import deliveries, run_queries, runs
 
 S, E = RunStatus, RunEvent
 
@@ -147,7 +147,7 @@ def test_events_tell_each_step_in_order_with_time_status_and_detail(ledger):
     bring(ledger, "a", S.APPLYING)
     ledger.record("a", E.APPLIED, S.APPLYING, detail={"agent": "agent-1", "slot": 0})
     with ledger.database.read() as session:
-        events = runs.events(session, "a")
+        events = run_queries.events(session, "a")
     assert [(event.event, event.status) for event in events] == [
         ("submitted", S.PENDING),
         ("dispatched", S.PLANNING),

@@ -12,7 +12,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import decisions, overview, pools, runs, workspaces
+from workers.store import decisions, overview, pools, workspace_queue, workspaces
 
 MINUTE = timedelta(minutes=1)
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
@@ -55,7 +55,7 @@ def test_each_pool_is_shown_with_its_own_alone(ledger):
         assert [run.id for run in stored.holding] == [f"plans-{pool}"]
         assert stored.pending == {PLAN: 3, APPLY: 2}
         with ledger.database.read() as session:
-            in_order = [run.id for run in runs.runnable(session, pool, tuple(RunKind), 20)]
+            in_order = [run.id for run in workspace_queue.runnable(session, pool, tuple(RunKind), 20)]
         assert [run.id for run in stored.waiting] == in_order != []
         assert [each.desired for each in stored.decisions] == [3, 2, 1]
         assert len(stored.failures) == 1

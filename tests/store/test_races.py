@@ -14,7 +14,7 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import pools, runs, workspace_queue, workspaces
+from workers.store import pools, run_queries, runs, workspace_queue, workspaces
 from workers.store.models import Run
 
 S, E = RunStatus, RunEvent
@@ -115,7 +115,7 @@ def test_a_run_is_not_started_in_a_workspace_that_is_just_being_locked(ledger, r
 def lock(ledger):
     with ledger.database.begin() as session:
         workspace_queue.set_maintenance_lock(session, "net", MaintenanceLock("ana", ledger.now, "why"), ledger.now)
-        active = runs.active_in(session, "net")
+        active = run_queries.active_in(session, "net")
     return active and active.id
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from workers.core.errors import UnknownRun
 from workers.core.lifecycle import RunEvent, RunStatus
 from workers.protocol.kinds import RunKind
-from workers.store import decisions, runs, suggestions
+from workers.store import decisions, run_queries, suggestions
 
 PLAN = RunKind.PLAN
 
@@ -19,7 +19,7 @@ PLAN = RunKind.PLAN
 def find(ledger):
     def by(prefix):
         with ledger.database.read() as session:
-            return runs.find(session, prefix).id
+            return run_queries.find(session, prefix).id
 
     return by
 
@@ -80,7 +80,7 @@ def test_the_latest_runs_come_first_and_can_be_chosen(ledger):
         everything = {"workspace": None, "pool": None, "statuses": None, "limit": 50}
 
         def recent(**chosen):
-            return [run.id for run in runs.recent(session, **(everything | chosen))]
+            return [run.id for run in run_queries.recent(session, **(everything | chosen))]
 
         assert recent() == ["r5", "r4", "r3", "r2", "r1", "r0"]
         assert recent(limit=2) == ["r5", "r4"]
@@ -97,8 +97,8 @@ def test_runs_that_hold_a_slot_are_found(ledger):
     ledger.add("pending")
     ledger.record("waits", RunEvent.PLANNED, RunStatus.PLANNING)
     with ledger.database.read() as session:
-        assert [run.id for run in runs.holding(session, "default")] == ["waits", "plans"]
-        assert runs.holding(session, "another") == []
+        assert [run.id for run in run_queries.holding(session, "default")] == ["waits", "plans"]
+        assert run_queries.holding(session, "another") == []
 
 
 def test_decisions_are_kept_with_their_facts_the_newest_first(database, now):
@@ -133,15 +133,19 @@ def test_failures_of_pods_are_found_by_pool_and_time(database, now):
     ],
 )
 def test_the_latest_runs_are_read_in_an_indexs_order_and_never_sorted(ledger, chosen, index):
+    plan = query_plan(ledger, lambda session: run_queries.recent(session, limit=50, **chosen))
+    assert index in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan, "only runs of one moment are sorted, by their ids"
+
+
+def query_plan(ledger, query):
     with ledger.database.read() as session:
         sent: list[tuple[str, tuple[object, ...]]] = []
         event.listen(session.connection(), "before_cursor_execute", lambda *args: sent.append(args[2:4]))
-        runs.recent(session, limit=50, **chosen)
+        query(session)
         statement, parameters = sent[0]
         steps = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        plan = " ".join(step.detail for step in steps)
-    assert index in plan
-    assert "TEMP B-TREE FOR ORDER BY" not in plan, "only runs of one moment are sorted, by their ids"
+        return " ".join(step.detail for step in steps)
 
 
 def test_runs_are_counted_by_status_all_that_go_on_and_the_latest_that_are_over(ledger):
@@ -150,6 +154,6 @@ def test_runs_are_counted_by_status_all_that_go_on_and_the_latest_that_are_over(
         ledger.record(f"old-{number}", RunEvent.CANCELLED, RunStatus.PENDING)
     ledger.add("first", PLAN)
     with ledger.database.read() as session:
-        assert runs.counts(session, 100) == {RunStatus.CANCELLED: 4, RunStatus.PENDING: 1}
-        assert runs.counts(session, 2) == {RunStatus.CANCELLED: 1, RunStatus.PENDING: 1}
-        assert runs.counts(session, 100, workspace="dns") == {RunStatus.CANCELLED: 2}
+        assert run_queries.counts(session, 100) == {RunStatus.CANCELLED: 4, RunStatus.PENDING: 1}
+        assert run_queries.counts(session, 2) == {RunStatus.CANCELLED: 1, RunStatus.PENDING: 1}
+        assert run_queries.counts(session, 100, workspace="dns") == {RunStatus.CANCELLED: 2}

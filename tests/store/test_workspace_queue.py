@@ -18,7 +18,7 @@ from workers.core.waiting import MaintenanceLock
 from workers.protocol.kinds import RunKind
 from workers.protocol.sources import DirectorySource
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import places, runs, workspace_queue, workspaces
+from workers.store import places, workspace_queue, workspaces
 from workers.store.models import Base, Run, RunEventRecord, Workspace
 
 S, E = RunStatus, RunEvent
@@ -115,15 +115,15 @@ def test_only_runs_that_a_free_slot_would_let_start_are_counted_as_pending(ledge
     for run in ("p", "q", "r"):
         ledger.add(run, PLAN)
     with ledger.database.read() as session:
-        assert runs.pending_by_requirement(session, "default") == {(PLAN, None): 3, (APPLY, None): 2}
-        assert runs.pending_by_requirement(session, "another") == {}
+        assert workspace_queue.pending_by_requirement(session, "default") == {(PLAN, None): 3, (APPLY, None): 2}
+        assert workspace_queue.pending_by_requirement(session, "another") == {}
 
 
 def test_runs_are_counted_and_left_out_by_what_they_require(ledger):
     for run, terraform in (("a", None), ("b", "terraform ~> 1.9"), ("c", "tofu"), ("d", "tofu")):
         ledger.add(run, PLAN, terraform=terraform)
     with ledger.database.read() as session:
-        assert runs.pending_by_requirement(session, "default") == {
+        assert workspace_queue.pending_by_requirement(session, "default") == {
             (PLAN, None): 1, (PLAN, "terraform ~> 1.9"): 1, (PLAN, "tofu"): 2,
         }  # fmt: skip
         for without, left in (
@@ -131,7 +131,7 @@ def test_runs_are_counted_and_left_out_by_what_they_require(ledger):
             ({"tofu", "terraform ~> 1.9"}, ["a"]),
             ((), ["a", "b", "c", "d"]),
         ):
-            found = runs.runnable(session, "default", [PLAN], 10, {PLAN: without})
+            found = workspace_queue.runnable(session, "default", [PLAN], 10, {PLAN: without})
             assert sorted(run.id for run in found) == left
 
 
@@ -267,7 +267,7 @@ def test_places_are_read_from_what_waits_and_not_from_the_history_of_the_pool(le
         connection = session.connection()
         event.listen(connection, "before_cursor_execute", lambda *args: sent.append((args[2], args[3])))
         places.of(session, ["run"])
-        runs.queued(session, "default", 10)
+        workspace_queue.queued(session, "default", 10)
         plans = [str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given).all()) for sql, given in [*sent]]
     assert "ix_runs_start" in plans[0]
     assert "ix_runs_waiting" in plans[1]
@@ -368,7 +368,7 @@ def empty(ledger):
 
 
 QUERIES = {
-    "the runnable runs": (runs.NEXT, {"pool": "default", "kind": APPLY, "limit": 10}),
+    "the runnable runs": (workspace_queue.NEXT, {"pool": "default", "kind": APPLY, "limit": 10}),
     "the state of a workspace's queue": (workspace_queue.SITUATION, {"workspace": "net"}),
     "the round of a run": (workspace_queue.JOIN, {"run": "joins"}),
 }

@@ -7,12 +7,12 @@ from tests.waiting import eventually
 from workers.protocol.kinds import RunKind
 from workers.services.pool_state import pool_lock
 from workers.services.scaling import scale
-from workers.store import decisions, runs
+from workers.store import decisions, workspace_queue
 
 
 def pending(cloud: Cloud, pool: str) -> tuple[int, int]:
     with cloud.system.database.read() as session:
-        found = runs.pending_by_requirement(session, pool)
+        found = workspace_queue.pending_by_requirement(session, pool)
     return found.get((RunKind.PLAN, None), 0), found.get((RunKind.PLAN_AND_APPLY, None), 0)
 
 

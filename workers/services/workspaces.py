@@ -21,7 +21,7 @@ from workers.services.secrets import variables
 from workers.services.system import System
 from workers.specs import Applied
 from workers.specs.workspaces import WorkspaceSpec
-from workers.store import runs, workspace_queue, workspaces
+from workers.store import run_queries, workspace_queue, workspaces
 from workers.store.models import Run
 from workers.store.secrets import Owner
 
@@ -95,7 +95,7 @@ def lock(system: System, name: str, by: str, message: str) -> tuple[MaintenanceL
     wanted = MaintenanceLock(by, system.now(), message)
     with system.database.begin() as session:
         before = workspace_queue.set_maintenance_lock(session, name, wanted, system.now())
-        now, active = workspace_queue.maintenance_lock(session, name), runs.active_in(session, name)
+        now, active = workspace_queue.maintenance_lock(session, name), run_queries.active_in(session, name)
     if now is None or (before is not None and before.by != by):
         raise AlreadyLocked(f"The workspace {name!r} is {before}. `terraslot workspace unlock {name}` ends that.")
     return now, active

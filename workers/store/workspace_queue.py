@@ -11,15 +11,17 @@ after the last one of its workspace; where none waits, the one after that which 
 round that starts now, and each comes to its end. A run that is planned anew starts with the present round.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Select, bindparam, case, func, select, text, update
+from sqlalchemy import Select, bindparam, case, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from workers.core.waiting import MaintenanceLock
+from workers.protocol.kinds import RunKind
 from workers.store import pools, workspaces
-from workers.store.models import ACTIVE, OWN_ORDER, RUNNABLE, STATE_CHANGING, UNSETTLED, WAITING, Base
+from workers.store.models import ACTIVE, OWN_ORDER, RUNNABLE, START_ORDER, STATE_CHANGING, UNSETTLED, WAITING, Base, Run
 
 # Statements are built once, from tables: building one costs several times what SQLite takes to answer it.
 _runs = Base.metadata.tables["runs"]
@@ -59,6 +61,14 @@ _ROUND = case(
     else_=func.coalesce(_LAST_OWN + 1, _PRESENT + 1, 0),
 )
 JOIN = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=True, round=_ROUND)
+
+NEXT = (
+    select(Run)
+    .where(Run.pool == bindparam("pool"), Run.kind == bindparam("kind"), text(RUNNABLE))
+    .order_by(*START_ORDER)
+    .limit(bindparam("limit"))
+)
+_NEXT_WITHOUT = NEXT.where(or_(Run.terraform.is_(None), Run.terraform.not_in(bindparam("without", expanding=True))))
 
 _LOCK = select(_workspaces.c.locked_by, _workspaces.c.locked_at, _workspaces.c.lock_message)
 
@@ -153,3 +163,40 @@ def lock_queue(session: Session, workspace: str) -> None:
     """Lock a workspace's queue until the transaction ends. Raises :class:`UnknownWorkspace`."""
     if session.scalar(_LOCK_WORKSPACE, {"workspace": workspace}) is None:
         raise workspaces.unknown(workspace)
+
+
+def runnable(
+    session: Session, pool: str, kinds: Collection[RunKind], limit: int, without: Mapping[RunKind, Collection[str]] = {}
+) -> list[Run]:
+    """Return the runs of ``pool`` that need nothing but a slot, by priority, then round, then age.
+
+    At most one of a workspace changes state. Reads up to ``limit`` rows of each kind, however many runs wait.
+    ``without``: by kind, the requirements of runs that are left out.
+    """
+    found = [run for kind in kinds for run in _next(session, pool, kind, limit, without.get(kind, ()))]
+    return sorted(found, key=lambda run: (-run.priority, run.round, run.created_at, run.id))[:limit]
+
+
+def queued(session: Session, pool: str, limit: int) -> list[Run]:
+    """Return the runs of ``pool`` that wait for another of their workspace, or its lock; up to so many of them."""
+    # As an expression, so that SQLite looks at those that wait, and not at all that the pool ever had.
+    of_pool = func.coalesce(_runs.c.pool, "") == pool
+    held = select(Run).where(text(STATE_CHANGING), text(WAITING), text(f"NOT {RUNNABLE}"), of_pool)
+    return _all(session, held.order_by(*OWN_ORDER).limit(limit))
+
+
+def pending_by_requirement(session: Session, pool: str) -> dict[tuple[RunKind, str | None], int]:
+    """Return how many runs a free slot would let start, by kind and by what they require of their program."""
+    grouped = select(Run.kind, Run.terraform, func.count()).where(Run.pool == pool, text(RUNNABLE))
+    rows = session.execute(grouped.group_by(Run.kind, Run.terraform))
+    return {(kind, required): count for kind, required, count in rows}
+
+
+def _next(session: Session, pool: str, kind: RunKind, limit: int, without: Collection[str]) -> list[Run]:
+    if not without:
+        return _all(session, NEXT, pool=pool, kind=kind, limit=limit)
+    return _all(session, _NEXT_WITHOUT, pool=pool, kind=kind, limit=limit, without=sorted(without))
+
+
+def _all(session: Session, wanted: Select[Run], **parameters: Any) -> list[Run]:
+    return list(session.scalars(wanted, parameters, execution_options={"populate_existing": True}))

@@ -24,7 +24,7 @@ from workers.protocol.messages import Changes, PhaseStarted
 from workers.services.runs import decide, outcome, submit
 from workers.services.runs.submit import RunRequest
 from workers.services.scaling.reconcile import reconcile_pods
-from workers.store import runs
+from workers.store import run_queries
 
 PLAN, APPLY = RunKind.PLAN, RunKind.PLAN_AND_APPLY
 
@@ -64,7 +64,7 @@ def test_a_start_that_is_reported_again_is_entered_once_and_its_commit_when_it_i
         agent._report(PhaseStarted, order, phase=order.phase, commit=commit)
 
     with control.system.database.read() as session:
-        entered = [(each.event, (each.detail or {}).get("commit")) for each in runs.events(session, run.id)]
+        entered = [(each.event, (each.detail or {}).get("commit")) for each in run_queries.events(session, run.id)]
     assert entered[2:] == [("plan started", None), ("commit resolved", "c0ffee")]
     assert control.run(run.id).commit == "c0ffee"
 

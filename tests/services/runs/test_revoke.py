@@ -20,7 +20,7 @@ from workers.core.lifecycle import RunNote, RunStatus
 from workers.protocol import names
 from workers.protocol.kinds import RunKind
 from workers.services.runs import outcome
-from workers.store import runs as stored_runs
+from workers.store import run_queries
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_two_workers_that_hear_of_it_cancel_once(control: ControlPlane, hear: Ca
     with control.system.database.read() as session:
         modes = [
             event.detail["mode"]
-            for event in stored_runs.events(session, run.id)
+            for event in run_queries.events(session, run.id)
             if event.event == RunNote.CANCEL_REQUESTED
         ]
     assert modes == ["interrupt", "kill"]

@@ -19,7 +19,7 @@ from workers.services.runs import decide, outcome, report
 from workers.services.runs.undeliverable import PATIENCE, end_unreported, receive
 from workers.services.scaling.reconcile import reconcile_pods
 from workers.slots.report_queue import LONGEST, Found
-from workers.store import runs as stored_runs
+from workers.store import run_queries
 
 Clock = Callable[[float], None]
 LATER = PATIENCE.total_seconds() + 1
@@ -57,7 +57,7 @@ def finished(order: Order, **facts: Any) -> dict[str, Any]:
 
 def said(control: ControlPlane, run: str) -> list[str]:
     with control.system.database.read() as session:
-        return [event.event for event in stored_runs.events(session, run)]
+        return [event.event for event in run_queries.events(session, run)]
 
 
 class TestAnInvalidReportOfAnEnd:

@@ -25,7 +25,7 @@ from workers.services.runs.outcome import result_of
 from workers.services.runs.start import start_apply
 from workers.services.runs.wake import freed
 from workers.services.system import System
-from workers.store import pools, runs, workspaces
+from workers.store import pools, run_queries, runs, workspaces
 from workers.store.models import Run, RunEventRecord
 from workers.store.workspace_queue import lock_workspace_of
 
@@ -47,7 +47,7 @@ def confirm(system: System, run_id: str, *, attempt: int | None = None, origin: 
     """
     token, why = orders.new_token(), None
     with system.database.read() as session:
-        run = _open(_seen(runs.find(session, run_id), attempt), Verdict.CONFIRM)
+        run = _open(_seen(run_queries.find(session, run_id), attempt), Verdict.CONFIRM)
         pool = pools.get(session, run.pool)
         try:
             order = orders.make(system, session, run, Phase.APPLY, pool, slot=APPLY_SLOT, token=token)
@@ -137,7 +137,7 @@ def extend(system: System, run_id: str, *, seconds: float = DEFAULT_EXTENSION, o
 def get(system: System, run_id: str) -> Run:
     """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
     with system.database.read() as session:
-        return runs.find(session, run_id)
+        return run_queries.find(session, run_id)
 
 
 def deduplicate(system: System, run_id: str, origin: Origin, decide: Callable[..., Run], **how: Any) -> dict[str, Any]:
@@ -163,8 +163,10 @@ def deduplicate(system: System, run_id: str, origin: Origin, decide: Callable[..
 def _decision(system: System, run_id: str, origin: Origin) -> tuple[Run, RunEventRecord | None]:
     """Return a run and the last of its events that the message has led to, if there is any."""
     with system.database.read() as session:
-        run = runs.find(session, run_id)
-        decided = [event for event in runs.events(session, run.id) if (event.detail or {}).get("task") == origin.task]
+        run = run_queries.find(session, run_id)
+        decided = [
+            event for event in run_queries.events(session, run.id) if (event.detail or {}).get("task") == origin.task
+        ]
     return run, decided[-1] if decided else None
 
 
@@ -191,7 +193,7 @@ def _approve(system: System, seen: Run, rules: Approval, origin: Origin) -> Run 
     with system.database.begin() as session:
         lock_workspace_of(session, seen.id)
         run = _open(_seen(runs.get(session, seen.id), seen.attempt), Verdict.CONFIRM)
-        given = runs.approved_by(session, run)
+        given = run_queries.approved_by(session, run)
         if (refusal := unapproved(rules, run.id, run.actor, given, origin.actor)) is not None:
             raise refusal
         name = origin.actor.name if origin.actor else ""  # rules that are required refuse nobody

@@ -14,7 +14,7 @@ from workers.services.runs import locks, views, waiting
 from workers.services.runs.locks import LockView
 from workers.services.runs.views import RescuedView, RunBrief, RunView, shown
 from workers.services.system import System
-from workers.store import runs, workspaces
+from workers.store import run_queries, runs, workspaces
 from workers.store.database import Session
 
 _PREVIOUS = 5
@@ -86,8 +86,8 @@ def of(system: System, run: RunView, actor: Actor | None, refusal: str | None) -
     run, now = waiting.with_reason(system, run), system.now()
     with system.database.read() as session:
         record = runs.get(session, run.run_id)
-        happened = timeline(runs.events(session, run.run_id))
-        previous = runs.recent(session, workspace=run.workspace, before=record, limit=_PREVIOUS)
+        happened = timeline(run_queries.events(session, run.run_id))
+        previous = run_queries.recent(session, workspace=run.workspace, before=record, limit=_PREVIOUS)
         reasons = _refusals(session, run, actor)
         stages = [_stage(session, run, stage, now) for stage in happened]
     return RunDetails(
@@ -119,7 +119,7 @@ def _unconfirmable(session: Session, run: RunView, actor: Actor | None) -> str |
         rules: Approval = workspaces.get(session, run.workspace).approval
     except Unreadable as error:
         return str(error)
-    given = runs.approved_by(session, runs.get(session, run.run_id))
+    given = run_queries.approved_by(session, runs.get(session, run.run_id))
     if (refusal := unapproved(rules, run.run_id, run.actor, given, actor)) is not None:
         return str(refusal)
     return run.waiting and f"Run {run.run_id} can't be confirmed now: {run.waiting}."  # for an agent that is silent
@@ -140,7 +140,7 @@ def _waited_for(session: Session, run: RunView, stage: Stage, now: datetime) -> 
         return run.waiting
     busy: Sequence[str] = ()
     if run.kind is RunKind.PLAN_AND_APPLY:
-        busy = runs.ended_between(session, run.workspace, stage.begin, stage.end)
+        busy = run_queries.ended_between(session, run.workspace, stage.begin, stage.end)
     return waited_for(busy)
 
 

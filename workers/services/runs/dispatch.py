@@ -25,7 +25,7 @@ from workers.services.runs.wake import request_agents
 from workers.services.system import System
 from workers.slots.slot_map import Ask, SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import pools, runs
+from workers.store import pools, runs, workspace_queue
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ def _give_all(system: System, pool: str) -> int:
         # No more than there are free slots, unless some of those runs can't start now.
         limit = BATCH if wide else min(BATCH, stats.free_plan)
         with system.database.read() as session:
-            waiting = runs.runnable(session, pool, kinds, limit, passed_over)
+            waiting = workspace_queue.runnable(session, pool, kinds, limit, passed_over)
             found = pools.with_programs(session, pool) if waiting else None
         if found and found[0].draining:
             break

@@ -10,7 +10,7 @@ from workers.core.state_locks import Executed, executed, holder, sentence
 from workers.protocol.kinds import RunKind
 from workers.protocol.states import DeadHolder, StateLock, StateStep
 from workers.services.system import System
-from workers.store import runs, states
+from workers.store import run_queries, runs, states
 from workers.store.database import Session
 from workers.store.models import Run
 
@@ -93,7 +93,7 @@ def unlock(system: System, run_id: str) -> tuple[str, StateStep]:
     Raises :class:`LockNotEnded` unless its holder is a run of this system that is known to be dead.
     """
     with system.database.read() as session:
-        run = runs.find(session, run_id)
+        run = run_queries.find(session, run_id)
         record = states.lock_met(session, run.id)
         if record is None:
             raise LockNotEnded(

@@ -26,7 +26,7 @@ from workers.services.runs.views import RunView
 from workers.services.system import System
 from workers.slots.live_logs import LiveLog, live_logs, memory
 from workers.slots.log_stream import RunLog
-from workers.store import logs, runs
+from workers.store import logs, run_queries
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -107,7 +107,7 @@ class LogReader:
 
 def _known(system: System, found: Sequence[LiveLog]) -> dict[str, Run]:
     with system.database.read() as session:
-        return {run.id: run for run in runs.these(session, [entry.run for entry in found])}
+        return {run.id: run for run in run_queries.these(session, [entry.run for entry in found])}
 
 
 def _too_large(lives: list[_Live]) -> Iterator[_Live]:

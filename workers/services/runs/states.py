@@ -18,7 +18,7 @@ from workers.protocol.states import StateStep
 from workers.services.runs.wake import request_start
 from workers.services.system import System
 from workers.slots.state_parcel import StateParcel
-from workers.store import runs, states, workspace_queue
+from workers.store import run_queries, runs, states, workspace_queue
 from workers.store.database import Session
 from workers.store.models import RescuedStateRecord, Run
 
@@ -69,7 +69,7 @@ def give_up(system: System, run_id: str, *, origin: Origin = _UNKNOWN) -> Run:
     Raises :class:`NoRescuedState`, and :class:`IllegalTransition` where it was pushed, or given up before.
     """
     with system.database.begin() as session:
-        run = runs.find(session, run_id)
+        run = run_queries.find(session, run_id)
         found = record(session, run)
         if not states.settle(session, run.id, run.workspace, states.GIVEN_UP, system.now()):
             session.refresh(found)
@@ -102,7 +102,7 @@ def _sent(report: PhaseFinished) -> bool:
 def kept(system: System, run_id: str) -> Run:
     """Return a run whose rescued state is kept here. Raises as :func:`push` does."""
     with system.database.read() as session:
-        run = runs.find(session, run_id)
+        run = run_queries.find(session, run_id)
         found = record(session, run)
         if found.settled_as == states.PUSHED:
             raise IllegalTransition(f"The rescued state of run {run.id} was pushed: its backend has it.")

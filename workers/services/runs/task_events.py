@@ -22,7 +22,7 @@ from workers.protocol import names
 from workers.protocol.run_options import RunOptions
 from workers.services.runs.outcome import outcome
 from workers.services.system import System
-from workers.store import runs
+from workers.store import run_queries
 from workers.store.models import Run, RunEventRecord
 
 Event = dict[str, Any]
@@ -71,7 +71,7 @@ def refused(system: System, task: Task, error: BaseException) -> None:
 def standings(system: System, limit: int) -> dict[str, tuple[str, float]]:
     """Return the state, and since when, of the tasks of the latest of those runs that are not over."""
     with system.database.read() as session:
-        found = runs.standings(session, limit)
+        found = run_queries.standings(session, limit)
     return {run.id: (state_of(run.status, run.attempt), run.updated_at.timestamp()) for run in found}
 
 
@@ -85,7 +85,7 @@ def state_of(status: RunStatus, attempt: int) -> str:
 def latest(system: System, run_ids: Collection[str]) -> list[Event]:
     """Return the last event of each of these runs."""
     with system.database.read() as session:
-        found = runs.these(session, run_ids)
+        found = run_queries.these(session, run_ids)
     going_on = [standing(run) for run in found if not run.status.is_over]
     return going_on + endings(system, [run for run in found if run.status.is_over])
 
@@ -102,7 +102,7 @@ def endings(system: System, ended: Sequence[Run]) -> list[Event]:
     if not ended:
         return []
     with system.database.read() as session:
-        happened = runs.events_of(session, [run.id for run in ended])
+        happened = run_queries.events_of(session, [run.id for run in ended])
     return [_ending(run, terraform_seconds(happened.get(run.id, ()))) for run in ended]
 
 

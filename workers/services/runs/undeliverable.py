@@ -34,7 +34,7 @@ from workers.services.system import System
 from workers.slots.locks import renew_lock
 from workers.slots.report_queue import LONGEST, Found
 from workers.specs.pools import PoolSpec
-from workers.store import runs
+from workers.store import run_queries, runs
 from workers.store.models import Run, RunEventRecord
 
 log = structlog.get_logger(__name__)
@@ -191,7 +191,7 @@ def _time_since(system: System, run: Run, note: RunNote, why: str) -> timedelta:
 
 def _note(system: System, run: Run, note: RunNote) -> RunEventRecord | None:
     with system.database.read() as session:
-        events = runs.events(session, run.id)
+        events = run_queries.events(session, run.id)
     of_phase = (each for each in events if (each.detail or {}).get("attempt") == run.attempt)
     return next((each for each in of_phase if (each.event, each.status) == (note, run.status)), None)
 

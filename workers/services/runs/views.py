@@ -16,7 +16,7 @@ from workers.core.waiting import PUSH
 from workers.protocol.errors import TerraslotError
 from workers.protocol.kinds import RunKind
 from workers.protocol.plan_detail import PlanDetail
-from workers.store import plans, pools, runs, states, workspace_queue, workspaces
+from workers.store import plans, pools, run_queries, runs, states, workspace_queue, workspaces
 from workers.store.database import Database
 from workers.store.models import Run
 
@@ -141,8 +141,8 @@ def recent(database: Database, wanted: RunFilter = RunFilter(), *, limit: int = 
     :class:`UnknownRun` for an unknown ``before``.
     """
     with database.read() as session:
-        before = None if wanted.before is None else runs.find(session, wanted.before)
-        found = runs.recent(session, limit=limit, **asdict(wanted) | {"before": before})
+        before = None if wanted.before is None else run_queries.find(session, wanted.before)
+        found = run_queries.recent(session, limit=limit, **asdict(wanted) | {"before": before})
         if not found and wanted.workspace is not None:
             workspaces.get(session, wanted.workspace)
         if not found and wanted.pool is not None:
@@ -154,26 +154,26 @@ def counts(database: Database, wanted: RunFilter = RunFilter()) -> RunCounts:
     """Return how many runs have each status; the statuses that are looked for, and ``before``, count for nothing."""
     chosen = {name: value for name, value in asdict(wanted).items() if name not in ("statuses", "before")}
     with database.read() as session:
-        found = runs.counts(session, _COUNTED, **chosen)
+        found = run_queries.counts(session, _COUNTED, **chosen)
     return RunCounts({status: found.get(status, 0) for status in RunStatus}, _COUNTED)
 
 
 def one(database: Database, run_id: str) -> RunView:
     """Return a run by its id or a prefix that only it has. Raises :class:`UnknownRun`."""
     with database.read() as session:
-        return view(runs.find(session, run_id))
+        return view(run_queries.find(session, run_id))
 
 
 def by_id(database: Database, run_id: str) -> RunView | None:
     """Return the run that has exactly this id."""
     with database.read() as session:
-        return next(map(view, runs.these(session, [run_id])), None)
+        return next(map(view, run_queries.these(session, [run_id])), None)
 
 
 def events(database: Database, run: RunView) -> list[EventView]:
     """Return what happened to a run, in order."""
     with database.read() as session:
-        found = runs.events(session, run.run_id)
+        found = run_queries.events(session, run.run_id)
     return [shown(EventView, event, detail=event.detail or {}) for event in found]
 
 
@@ -186,7 +186,7 @@ def approval(database: Database, run: RunView) -> str | None:
             rules = workspaces.get(session, run.workspace).approval
         except Unreadable:  # says so itself, and keeps nobody from looking at its runs
             return None
-        given = runs.approved_by(session, runs.get(session, run.run_id))
+        given = run_queries.approved_by(session, runs.get(session, run.run_id))
     if not rules.is_required:
         return None
     who = f"of {', '.join(rules.names)}" if rules.names else "of anybody"

@@ -13,7 +13,7 @@ from workers.services.runs.views import RunView, why_silent
 from workers.services.system import System
 from workers.slots.connection import run_together
 from workers.slots.slot_map import snapshots
-from workers.store import places, pools, runs
+from workers.store import places, pools, workspace_queue
 
 # Runs of a pool, in line for a slot or queued in their workspaces, whose callers are told in each cycle.
 TOLD_AT_MOST = 250
@@ -49,7 +49,8 @@ def tell(system: System, pool: str) -> None:
     from workers.services.runs import deliver  # noqa: PLC0415 - loads the Celery app, which who only looks does without
 
     with system.database.read() as session:
-        found = runs.runnable(session, pool, tuple(RunKind), TOLD_AT_MOST) + runs.queued(session, pool, TOLD_AT_MOST)
+        in_line = workspace_queue.runnable(session, pool, tuple(RunKind), TOLD_AT_MOST)
+        found = in_line + workspace_queue.queued(session, pool, TOLD_AT_MOST)
     waiting = {run.id: run for run in found}
     why = reasons(system, waiting)
     run_together(system.redis, [deliver.announcement(system, waiting[run], waiting=why[run]) for run in why])

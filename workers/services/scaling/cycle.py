@@ -35,7 +35,7 @@ from workers.services.scaling.scale import autoscale, needs_agents
 from workers.services.secrets.credentials import ensure_secret_for_pool
 from workers.services.system import System
 from workers.slots.locks import LockLost, renew_lock
-from workers.store import pools, runs, samples
+from workers.store import pools, samples, workspace_queue
 from workers.store.database import Session
 
 log = structlog.get_logger(__name__)
@@ -161,7 +161,7 @@ def _reconcile_and_scale(system: System, pool: str) -> None:
 def _sample(system: System, session: Session, seen: Seen) -> Sample:
     """Return what a pool is now, for its history."""
     waiting, stats = Counter[RunKind](), PoolStats.of(seen.agents)
-    for (kind, _), count in runs.pending_by_requirement(session, seen.snapshot.spec.name).items():
+    for (kind, _), count in workspace_queue.pending_by_requirement(session, seen.snapshot.spec.name).items():
         waiting[kind] += count
     sizes = seen.scaled.available, seen.scaled.starting, stats.running, stats.reserved
     return Sample(system.now(), *sizes, waiting[RunKind.PLAN], waiting[RunKind.PLAN_AND_APPLY])

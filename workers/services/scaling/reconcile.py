@@ -33,7 +33,7 @@ from workers.slots.locks import renew_lock
 from workers.slots.report_queue import Found
 from workers.slots.slot_map import WATCH_GAP, SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, runs, workspaces
+from workers.store import decisions, run_queries, runs, workspaces
 from workers.store.models import Run
 
 log = structlog.get_logger(__name__)
@@ -266,7 +266,7 @@ def _resend_order(run: Run, lease: Lease, context: Context) -> None:
 
 def _holding(system: System, spec: PoolSpec) -> dict[str, Run]:
     with system.database.read() as session:
-        return {run.id: run for run in runs.holding(session, spec.name)}
+        return {run.id: run for run in run_queries.holding(session, spec.name)}
 
 
 def _held(holding: Mapping[str, Run]) -> list[HeldRun]:

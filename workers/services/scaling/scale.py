@@ -26,7 +26,7 @@ from workers.services.scaling.reconcile import GIVE_UP_AFTER
 from workers.services.system import System
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
-from workers.store import decisions, pools, runs
+from workers.store import decisions, pools, workspace_queue
 
 log = structlog.get_logger(__name__)
 
@@ -186,7 +186,7 @@ def needs_agents(system: System, pool: str) -> bool:
 def _facts(system: System, spec: PoolSpec, agents: Sequence[AgentRecord]) -> PoolFacts:
     """Return what is known of a pool without its pods."""
     with system.database.read() as session:
-        pending = runs.pending_by_requirement(session, spec.name)
+        pending = workspace_queue.pending_by_requirement(session, spec.name)
         failures = decisions.pod_failures(session, spec.name, system.now().timestamp() - FAILURE_WINDOW)
     available = [agent for agent in agents if agent.available]
     stats, waiting = PoolStats.of(available), _waiting(pending, available)
