@@ -138,6 +138,12 @@ def test_the_latest_runs_are_read_in_an_indexs_order_and_never_sorted(ledger, ch
     assert "TEMP B-TREE FOR ORDER BY" not in plan, "only runs of one moment are sorted, by their ids"
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_what_goes_on_is_suggested_from_its_own_index(ledger):
+    plan = query_plan(ledger, lambda session: suggestions.runs(session, "", {RunStatus.APPLY_PENDING}))
+    assert "ix_runs_unfinished" in plan
+
+
 def query_plan(ledger, query):
     with ledger.database.read() as session:
         sent: list[tuple[str, tuple[object, ...]]] = []

@@ -9,6 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from workers.core.lifecycle import RunStatus
 from workers.protocol.kinds import RunKind
 from workers.store.models import ApiToken, Pool, Run, Workspace
+from workers.store.run_queries import in_status
 
 # Nobody reads more, and a shell asks first.
 AT_MOST = 50
@@ -31,7 +32,7 @@ def tokens(session: Session, prefix: str) -> Sequence[str]:
 
 def runs(session: Session, prefix: str, statuses: Collection[RunStatus]) -> list[tuple[str, str, RunKind, RunStatus]]:
     """Return the ids of runs in one of these statuses, the newest first, each with its workspace, kind and status."""
-    found = sa.select(Run.id, Run.workspace, Run.kind, Run.status).where(Run.status.in_(statuses))
+    found = sa.select(Run.id, Run.workspace, Run.kind, Run.status).where(*in_status(statuses))
     found = found.where(Run.id.startswith(prefix, autoescape=True)).order_by(Run.created_at.desc(), Run.id.desc())
     return [(run, workspace, kind, status) for run, workspace, kind, status in session.execute(found.limit(AT_MOST))]
 
