@@ -1,13 +1,14 @@
 """What a plan would do with each resource, masked and bounded; for an apply that needs nobody read beside it."""
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.execution import PhaseFailed, StopCause, Stopped
+from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.masking import Mask
 from agent.summary import fitting_resources
 from agent.terraform import Terraform
@@ -17,6 +18,7 @@ from workers.protocol.plan_detail import FROM_CONFIGURATION, MAX_PLAN_BYTES, Pla
 # stopped, waits for it.
 _REPORT_AFTER = 1.0
 _PATIENCE, _PATIENCE_STOPPED = 60.0, 1.0
+_TICK = 0.1
 
 
 def masked_plan(mask: Mask, detail: dict[str, Any]) -> PlanDetail:
@@ -34,7 +36,8 @@ def masked_plan(mask: Mask, detail: dict[str, Any]) -> PlanDetail:
 def told_beside(terraform: Terraform, plan: Path) -> Iterator[None]:
     """Read what a plan would do while it is applied: the report of the phase's end tells it, an earlier one if need be.
 
-    An apply is none the worse for a detail that can't be read: the log says so.
+    An apply is none the worse for a detail that can't be read: the log says so. Nor does its report wait for it where
+    the agent is to stop: one that is killed before it reports has lost an apply that is done.
     """
     execution = terraform.execution
     beside = execution.beside()
@@ -56,8 +59,14 @@ def told_beside(terraform: Terraform, plan: Path) -> Iterator[None]:
         yield
     finally:
         over.set()
-        reader.join(_PATIENCE if execution.cause is None else _PATIENCE_STOPPED)
+        began = time.monotonic()
+        while reader.is_alive() and time.monotonic() - began < _patience(execution):
+            reader.join(_TICK)
         if reader.is_alive():
             beside.stop(StopCause.TIMED_OUT, kill_in=0)
             reader.join()
         execution.findings |= facts
+
+
+def _patience(execution: Execution) -> float:
+    return _PATIENCE if execution.cause is None else _PATIENCE_STOPPED

@@ -171,7 +171,10 @@ class TestAPlanAndItsApply:
     ) -> None:  # fmt: skip
         monkeypatch.setenv("TERRASLOT_REDIS_URL", "redis://:secret@host")
         monkeypatch.setenv("CELERY_BROKER_URL", "redis://:secret@host")
-        monkeypatch.setenv("MY_REDIS", "redis://:secret@host/0")  # the agent's, under another name
+        monkeypatch.setenv("FLOWER_BASIC_AUTH", "user:secret")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret")
+        address = AgentSettings.model_fields["redis_url"].default
+        monkeypatch.setenv("MY_REDIS", f"{address}?of=the-agent")  # under another name
         monkeypatch.setenv("AWS_REGION", "eu-1")
         monkeypatch.setenv("TF_CLI_CONFIG_FILE", "/nowhere/terraformrc")
         configuration.runs("env | sed s/^/ENV:/")
@@ -180,7 +183,8 @@ class TestAPlanAndItsApply:
         bench.execute(of_apply(order))
         names = {line.split("ENV:")[1].split("=")[0] for line in bench.lines.texts if "ENV:" in line}
         assert {"TEAM", "AWS_REGION", "PATH", "TF_IN_AUTOMATION", "CHECKPOINT_DISABLE"} <= names
-        assert not names & {"TERRASLOT_REDIS_URL", "CELERY_BROKER_URL", "MY_REDIS", "TF_CLI_CONFIG_FILE", "TF_DATA_DIR"}
+        assert not [name for name in names if name.startswith(("TERRASLOT_", "CELERY_", "FLOWER_", "OTEL_"))]
+        assert not names & {"MY_REDIS", "TF_CLI_CONFIG_FILE", "TF_DATA_DIR"}
         assert not any("CLI configuration" in line for line in bench.lines.texts)
 
     def test_leave_large_outputs_out_and_say_so(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent import plan_details
-from agent.execution import Execution, PhaseFailed
+from agent.execution import Execution, PhaseFailed, StopCause
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.agent.test_apply_record import APPLIED, LeftApply
 from tests.waiting import eventually
@@ -122,6 +123,21 @@ def test_what_is_read_beside_an_apply_is_not_written_over(bench: Bench, order: O
 
     of_show, of_another = printed(apply.beside(), "show"), printed(apply, "another")
     assert (of_show.read_text(), of_another.read_text()) == ("show\n", "another\n")
+
+
+def test_an_agent_that_is_to_stop_reports_an_apply_that_is_done_and_waits_for_no_detail(
+    bench: Bench, order: Order, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_details, "_PATIENCE", 20.0)
+    bench.command = (slow_show(bench),)
+    configuration.write('resource "terraform_data" "it" {}\n')
+    apply = planned(bench, order)
+    with ThreadPoolExecutor(1) as threads:
+        finished = threads.submit(bench.execute, apply.order, apply)
+        eventually(lambda: any("Apply complete!" in line for line in bench.lines.texts))
+        eventually(lambda: apply._child is None)
+        apply.stop(StopCause.SHUTDOWN)
+        assert finished.result(10).outcome == "succeeded"
 
 
 def slow_show(bench: Bench, show: str = "exec sleep 60") -> str:
