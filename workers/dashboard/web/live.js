@@ -3,6 +3,8 @@
 import { Problem, root, signedOut } from "./api.js";
 
 const LONGEST_PAUSE = 15_000; // milliseconds between two attempts to come back
+const REST = 2; // times as long as a look has taken nobody looks again: a server that is busy is left in peace
+const LONGEST_REST = 10_000;
 const FIRST_LOOK = 1_500; // milliseconds after which a page is shown whose stream is held back on its way
 const LONGEST_SILENCE = 45_000; // milliseconds: the server says something every 20 s, a connection that died says nothing
 const connection = document.getElementById("connection");
@@ -27,7 +29,9 @@ export function live(look, concerns = () => true) {
     try {
       do {
         again = false;
+        const begun = Date.now();
         await attempt(look);
+        await rest(REST * (Date.now() - begun));
       } while (again);
     } finally {
       busy = false;
@@ -38,6 +42,10 @@ export function live(look, concerns = () => true) {
     if (change === null || concerns(change)) renew();
   });
   return renew;
+}
+
+function rest(milliseconds) {
+  return new Promise((done) => { window.setTimeout(done, Math.min(milliseconds, LONGEST_REST)); });
 }
 
 async function attempt(look) {
