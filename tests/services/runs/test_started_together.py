@@ -11,8 +11,9 @@ from tests.services.conftest import POOL, ControlPlane, HandAgent
 from tests.services.runs.test_isolation import spoil_source
 from tests.services.runs.test_round_trips import counted
 from workers.core.lifecycle import RunStatus
+from workers.protocol.encryption import NoKey
 from workers.protocol.kinds import RunKind
-from workers.services.runs import decide, start
+from workers.services.runs import decide, rescued, start
 from workers.services.runs.dispatch import dispatch
 from workers.slots import connection
 from workers.slots.connection import Script
@@ -83,6 +84,22 @@ def test_one_that_was_cancelled_meanwhile_gives_its_slot_back(
     assert statuses(control, there) == [RunStatus.PLANNING, RunStatus.CANCELLED, RunStatus.PLANNING]
     assert sorted(ordered(control)) == [there[0], there[2]]
     assert control.slots.stats().used == 2
+
+
+def test_one_whose_state_waits_for_a_key_holds_no_other_order_back(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, hand_over = waiting(control, 3), rescued.hand_over
+
+    def without_key(system: Any, order: Any, pool: str) -> None:
+        if order.run == there[0]:
+            raise NoKey("none of this process's keys decrypts it")
+        hand_over(system, order, pool)
+
+    monkeypatch.setattr(rescued, "hand_over", without_key)
+    assert dispatch(control.system, POOL) == 3
+    assert sorted(ordered(control)) == there[1:]
+    assert control.slots.stats().used == 3  # reconcile sends the first one's again
 
 
 def test_a_transaction_that_fails_gives_all_slots_back_and_they_start_one_by_one(

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from workers.app import message
 from workers.protocol import names
+from workers.protocol.encryption import NoKey
 from workers.protocol.errors import Damaged, TerraslotError
 from workers.protocol.kinds import Phase
 from workers.protocol.leases import CancelMode
@@ -103,7 +104,11 @@ def send(
     told, steps = [], {}
     for run, order in sent:
         with isolate("order not sent", **run.about):
-            rescued.hand_over(system, order, run.pool)
+            try:
+                rescued.hand_over(system, order, run.pool)
+            except NoKey as error:  # an outage of this one alone: the others go to their agents
+                log.warning("order waits for a key", **run.about, why=str(error))
+                continue
             if (order.dead_holders or order.auto_apply) and not _is_of_version_2(system, run):
                 order = order.model_copy(update={"dead_holders": (), "auto_apply": False})  # noqa: PLW2901
             told += [tell(system, run)] if tell else []
