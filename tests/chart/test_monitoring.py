@@ -85,6 +85,14 @@ def test_every_alert_says_what_happens_and_what_to_do_about_what_it_names() -> N
             assert labels <= set.union(*(_labels()[name] for name, _ in _SELECTOR.findall(alert["expr"])))
 
 
+def test_an_alert_tells_where_the_others_have_nothing_to_ask() -> None:
+    """By default the network policies let nobody scrape Flower: then a comparison with its gauges is never true."""
+    [alert] = [alert for alert in _alerts() if "absent(" in alert["expr"]]
+
+    assert alert["expr"] == "absent(terraslot_up)"
+    assert "networkPolicies.flowerFrom" in alert["annotations"]["description"]
+
+
 def test_an_alert_about_a_counter_sees_the_first_time_that_it_counts() -> None:
     """A series begins with 1, in which ``increase`` sees no increase: each process has its own."""
     rules = {alert["alert"]: " ".join(alert["expr"].split()) for alert in _alerts()}
