@@ -9,6 +9,7 @@ import pytest
 from tests.services.conftest import POOL, ControlPlane, HandAgent
 from workers.core.approval import Actor, Approval
 from workers.core.lifecycle import RunStatus
+from workers.protocol.kinds import RunKind
 from workers.protocol.messages import Changes, Order, PhaseStarted
 from workers.protocol.plan_detail import PlanDetail
 from workers.services import workspaces
@@ -50,6 +51,11 @@ def tells(control: ControlPlane, order: Order, **facts: Any) -> None:
 
 NOTHING_YET = ({"add": None, "change": None, "destroy": None}, None)
 ALL = ({"add": 0, "change": 0, "destroy": 1}, DETAIL)
+
+
+def test_a_plan_that_has_no_apply_is_read_at_once(control: ControlPlane, agent: HandAgent) -> None:
+    control.submit(RunKind.PLAN)
+    assert not agent.order().auto_apply
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])

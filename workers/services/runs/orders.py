@@ -15,7 +15,7 @@ from workers.app import message
 from workers.protocol import names
 from workers.protocol.encryption import NoKey
 from workers.protocol.errors import Damaged, TerraslotError
-from workers.protocol.kinds import Phase
+from workers.protocol.kinds import Phase, RunKind
 from workers.protocol.leases import CancelMode
 from workers.protocol.messages import CancelRequest, Order
 from workers.protocol.run_options import OrderOptions
@@ -67,7 +67,7 @@ def make(
         encrypted = variables.for_order(system, session, pool, workspace, run.encrypted)
         state = _state_path(system, session, run) if system.pods(pool).on_this_machine else None
         dead = locks.dead_holders(system, session, run) if phase is Phase.PLAN else ()
-        auto = phase is Phase.PLAN and run.auto_apply and workspace.approval.is_given_by(run.actor)
+        auto = phase is Phase.PLAN and _applies_itself(run, workspace)
         facts: dict[str, Any] = {"encrypted": encrypted, "state_path": state, "dead_holders": dead, "auto_apply": auto}
         return _order(run, phase, pool, workspace, slot=slot, token=token, **facts)
     except Exception as error:
@@ -76,6 +76,11 @@ def make(
         if not isinstance(error, TerraslotError | ValidationError):
             log.exception("order can't be made", **run.about | {"phase": phase.value})
         raise NotMade(f"The order for its {phase} can't be made: {explained(error)}") from error
+
+
+def _applies_itself(run: Run, workspace: WorkspaceSpec) -> bool:
+    """Whether the apply of a run's plan needs nobody; a plan of a workspace that applies its plans has no apply."""
+    return run.kind is RunKind.PLAN_AND_APPLY and run.auto_apply and workspace.approval.is_given_by(run.actor)
 
 
 def oldest_agent(session: Session, order: Order, pool: PoolSpec) -> int:
