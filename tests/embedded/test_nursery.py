@@ -83,6 +83,15 @@ def test_components_outlive_it_and_the_next_one_has_another(start, nursery):
     assert psutil.Process(another.pid).ppid() == nursery._process.pid != first.pid
 
 
+def test_one_that_was_given_up_and_has_not_ended_yet_is_asked_for_nothing_more(start, nursery, monkeypatch):
+    one = start("import time; time.sleep(600)")
+    nursery._connection.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(Process, "send", lambda *_: True)  # the signal is on its way
+        assert nursery.exit_code(one.pid) is None
+        assert start("import time; time.sleep(600)").alive
+
+
 def test_it_ends_with_its_supervisor(start, nursery):
     one, process = start("import time; time.sleep(600)"), nursery._process
     nursery._connection.close()

@@ -1,8 +1,9 @@
 """The process that an embedded system's components are forked from: ``python -P -m workers.embedded.nursery FD``.
 
-It has loaded what they share, and holds nothing else: no thread, no connection, no lock and no secret. So a component
-starts at once, and what all of them have loaded is in memory once. Each runs as ``python -P -m MODULE ARGS`` would, in
-a session of its own. :class:`Nursery` is the supervisor's side; the process ends with the supervisor.
+It has loaded what they share, and holds nothing else: no thread, no connection, no lock and no secret that one of them
+may not have. So a component starts at once, and what all have loaded is in memory once. Each runs as ``python -P -m
+MODULE ARGS`` would, in a session of its own. :class:`Nursery` is the supervisor's side; the process ends with the
+supervisor.
 """
 
 import gc
@@ -44,7 +45,7 @@ class Nursery:
     """The supervisor's side: starts components, and knows how they ended."""
 
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
-        """Take the environment of the process itself: without a secret, for every component is a copy of it."""
+        """Take the environment of the process itself: every component is a copy of it, the one without keys too."""
         self._home = home
         self._environment = environment
         self._process: Process | None = None
@@ -52,7 +53,7 @@ class Nursery:
 
     def start(self, argv: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path) -> Process:
         """Start ``python -P -m ARGV`` as :func:`processes.start` would. Raises :class:`OSError` if it can't be."""
-        if self._process is None or not self._process.alive:
+        if self._connection is None or not (self._process and self._process.alive):
             self._begin()
         given = {"environment": dict(environment), "directory": str(directory), "log": str(log)}
         pid = self._ask({"start": list(argv), **given})
