@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from workers.protocol.errors import InvalidRequest
+from workers.protocol.errors import Damaged, InvalidRequest
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import AgentRecord, CancelMode, Lease, SlotState
 from workers.protocol.names import AGENT, RUN_ID
@@ -70,6 +70,22 @@ def lease(run: str, record: Text) -> Lease | None:
         )
     except (InvalidRequest, KeyError, ValueError):
         return None
+
+
+def acquired(run: str, reply: Text | Damaged | None) -> Lease | None:
+    """Return the lease that a run was given; None where it was given none. Raises :class:`Damaged`."""
+    if isinstance(reply, Damaged):
+        raise reply
+    found = None if reply is None else lease(run, reply)
+    if reply is not None and found is None:
+        raise Damaged(f"The lease of run {run} can't be read: a cycle of its pool removes it.")
+    return found
+
+
+def restorable(lease: Lease) -> tuple[str | float, ...]:
+    """Return a lease as an agent brings it back: what ``register`` takes of each."""
+    kept_until = _NONE if lease.state is not SlotState.RESERVED else lease.until or lease.since
+    return (run_id(lease.run), lease.kind, lease.slot, word(lease.token), lease.since, int(lease.redeemed), kept_until)
 
 
 def leases(replies: Sequence[Text]) -> list[Lease]:

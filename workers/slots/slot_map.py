@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 
 from workers.protocol.errors import Damaged
 from workers.protocol.kinds import RunKind
-from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats, SlotState
+from workers.protocol.leases import AgentRecord, CancelMode, CancelOutcome, HeartbeatReply, Lease, PoolStats
 from workers.protocol.programs import Program
 from workers.slots import records
 from workers.slots.connection import Step, run_together
@@ -78,7 +78,7 @@ class SlotMap:
         A reservation brought without ``until`` counts as expired, so that the database decides. ``draining``: the
         agent is stopping. A drain that began earlier goes on.
         """
-        brought = [argument for lease in executing for argument in _restorable(lease)]
+        brought = [argument for lease in executing for argument in records.restorable(lease)]
         self._run("register", word(agent), word(instance_id), int(draining), *brought)
 
     def heartbeat(
@@ -116,7 +116,7 @@ class SlotMap:
         read.
         """
         step = self._acquire_step(Ask(run, kind, token, programs))
-        return _acquired(run, step.script(self._client, step.keys, *step.arguments))
+        return records.acquired(run, step.script(self._client, step.keys, *step.arguments))
 
     def acquire_each(self, asks: Sequence[Ask]) -> dict[str, Lease | None]:
         """Acquire a slot for each of these runs, in this order and in one round trip; return what each got.
@@ -125,7 +125,7 @@ class SlotMap:
         """
         try:
             replies = run_together(self._client, [self._acquire_step(ask) for ask in asks])
-            return {ask.run: _acquired(ask.run, reply) for ask, reply in zip(asks, replies, strict=True)}
+            return {ask.run: records.acquired(ask.run, reply) for ask, reply in zip(asks, replies, strict=True)}
         except Exception:
             # The reply to some of them may be lost, or not be there yet. A server that is away now keeps what it has
             # given: reconcile sees it.
@@ -295,19 +295,5 @@ def _keys(pool: str) -> tuple[bytes, ...]:
     return (*keys.slot_map, keys.watch)
 
 
-def _acquired(run: str, reply: Any) -> Lease | None:
-    if isinstance(reply, Damaged):
-        raise reply
-    lease = None if reply is None else records.lease(run, reply)
-    if reply is not None and lease is None:
-        raise Damaged(f"The lease of run {run} can't be read: a cycle of its pool removes it.")
-    return lease
-
-
 def _cause(*, cordon: bool) -> tuple[str, ...]:
     return (records.CORDON,) if cordon else ()
-
-
-def _restorable(lease: Lease) -> tuple[str | float, ...]:
-    kept_until = "-" if lease.state is not SlotState.RESERVED else lease.until or lease.since
-    return (run_id(lease.run), lease.kind, lease.slot, word(lease.token), lease.since, int(lease.redeemed), kept_until)
