@@ -8,7 +8,7 @@ import { kind, linked, runLink, since, status, took, workspaceLink } from "./wor
 export function changes({ add, change, destroy }, destroys) {
   if (add === null) return "";
   return [el("span", { class: "text-nowrap" }, `+${add} ~${change} −${destroy}`),
-    destroys && el("div", { class: "destroys" }, "▲ destroys")];
+    destroys && el("div", { class: "destroys text-nowrap" }, "▲ destroys")];
 }
 
 /** Return a list of facts: `[label, value]`; those without a value are left out. */
@@ -22,13 +22,13 @@ export function briefTable(label, runs) {
   const { box, body } = table(label, ["Run", "Status", "Kind", "Changes", "By", "Asked", "Took", "Message"]);
   keep(body, runs.map((run) => [run.run_id, run, () => row(
     runLink(run.run_id), status(run.status), kind(run.kind), changes(run.changes, run.destroys > 0), run.actor ?? "",
-    [since(run.created_at), " ago"], lasted(run), run.message ?? "")]));
+    el("span", { class: "text-nowrap" }, since(run.created_at), " ago"), lasted(run), run.message ?? "")]));
   return box;
 }
 
 /** Return how long a run took from its request to its end; nothing while it goes on. */
 export function lasted({ created_at: created, finished_at: finished }) {
-  return finished ? took((Date.parse(finished) - Date.parse(created)) / 1000) : "";
+  return finished && el("span", { class: "text-nowrap" }, took((Date.parse(finished) - Date.parse(created)) / 1000));
 }
 
 /** Return the table of the runs of a pool that lack nothing but a slot: its box, and what fills it. */

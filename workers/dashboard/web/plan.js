@@ -27,7 +27,7 @@ function change(resource) {
     resource.moved_from && `was ${resource.moved_from}`,
     resource.imported && "imported",
     resource.deposed && `deposed ${resource.deposed}`,
-    resource.reason?.replaceAll("_", " "),
+    !resource.replace_paths?.length && resource.reason?.replaceAll("_", " "),
   ].filter(Boolean);
   const title = [
     el("span", { class: `sign sign-${action}`, "aria-hidden": "true" }, SIGNS[action] ?? "?"),

@@ -50,7 +50,7 @@ function about(pool) {
         limits.max_agents !== null && ` (at least ${limits.min_agents}, at most ${limits.max_agents.toLocaleString()})`,
         el("div", { class: "quiet" }, pool.size_reason)]],
       ["Kind", pool.type], ["Slots", `${slots.running} running, ${slots.reserved} reserved, ${slots.idle} idle`],
-      ["Waiting", `${pending.plan} plans, ${pending.plan_and_apply} applies`],
+      ["Waiting", `${pending.plan} to plan, ${pending.plan_and_apply} to apply`],
       ["Draining", pool.draining && "it is given nothing more"],
       ["Programs", pool.programs.join(", ")], ["Required", pool.terraform],
     ]));

@@ -41,7 +41,7 @@ function show(details, planned) {
     ["timeline", timeline, () => timelinePanel(timeline)],
     ["progress", "", () => progress.element],
     ["plan", planned, () => planPanel(planned, run)],
-    ["outputs", run.outputs, () => outputsPanel(run.outputs)],
+    ["outputs", [run.outputs, run.status], () => outputsPanel(run)],
     ["log", "", () => log.element],
     ["events", "", () => events],
     ["previous", previous, () => previousPanel(previous)],
@@ -119,11 +119,12 @@ function stageItem(stage, longest) {
       stage.why, stage.waited_for && (open ? stage.waited_for : `waited for ${stage.waited_for}`)].filter(Boolean).join(" · "))));
 }
 
-function outputsPanel(outputs) {
+function outputsPanel({ outputs, kind: asked, status: reached }) {
+  const applied = asked === "plan_and_apply" && reached === "succeeded";
   const values = table("Outputs of the run", ["Output", "Value"]);
   keep(values.body, Object.entries(outputs).map(([output, value]) => [output, value, () =>
     row(el("span", { class: "mono" }, output), outputValue(typeof value === "string" ? value : JSON.stringify(value, null, 2)))]));
-  return panel("Outputs", values.box);
+  return panel(applied ? "Outputs" : "Outputs as planned", values.box);
 }
 
 function outputValue(words) {

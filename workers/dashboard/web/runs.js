@@ -36,7 +36,7 @@ function runRow(run) {
     [status(run.status), run.waiting && el("div", { class: "quiet" }, linked(run.waiting)),
       run.error && el("div", { class: "quiet" }, run.error.split("\n")[0])],
     workspaceLink(run.workspace), poolLink(run.pool), [kind(run.kind), run.destroy && el("div", { class: "destroys" }, "destroy")],
-    changes(run.changes, run.plan_destroys), run.actor ?? "", [since(run.created_at), " ago"], lasted(run));
+    changes(run.changes, run.plan_destroys), run.actor ?? "", el("span", { class: "text-nowrap" }, since(run.created_at), " ago"), lasted(run));
 }
 
 function go(words, before) {
