@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.hcl import rendered
 from agent.progress import PhaseProgress
-from agent.summary import SHORT
+from agent.summary import SHORT, parsed
 
 Sink = Callable[[bytes], None]
 
@@ -69,7 +69,7 @@ class ApplyMessages:
             self._stdout(_LEFT_OUT)
             return
         try:
-            self._take(json.loads(line))
+            self._take(parsed(line))
         except _NO_MESSAGE:  # of a wrapper around Terraform, say
             self._stdout(line + b"\n")
 

@@ -25,6 +25,7 @@ _NAMES = 100  # of outputs that do not fit
 # What becomes of a resource, the gravest first: in this order they are kept where not all fit.
 _ACTIONS = ("delete", "replace", "forget", "other", "update", "create", "read", "no-op")
 _REPLACED = (["delete", "create"], ["create", "delete"])
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _KNOWN_KEY = re.compile(r"[^\W\d][\w-]*")
 # Characters.
 LONGEST_ADDRESS, LONGEST_PATH, LONGEST_WORD = 1_000, 500, 100
@@ -36,6 +37,18 @@ _VALUE, _OF_ONE, _AROUND_ONE, _AROUND_ALL = 2_000, 8_000, 60, 400
 
 # A resource, and its attributes that change: they are read when it is known how many fit.
 Resource = tuple[dict[str, Any], Iterable[dict[str, Any]]]
+
+
+def parsed(content: bytes) -> Any:
+    """Return a JSON value. Terraform writes no half of a surrogate pair, but whatever else writes into its output may.
+
+    No report can hold one, so each is replaced.
+    """
+    text = content.decode(errors="replace")
+    value = json.loads(text)
+    if _HALF.search(text):
+        return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    return value
 
 
 def summary(kind: str, found: Mapping[str, Any], room: int) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class Terraform:
         found = finished.stdout
         try:
             if found.stat().st_size <= summary.SHORT:
-                return summary.summary(kind, json.loads(read_regular(found)), MAX_PLAN_BYTES)
+                return summary.summary(kind, summary.parsed(read_regular(found)), MAX_PLAN_BYTES)
             return self._summary_of_long(kind, found, even_if_stopped=even_if_stopped)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise OSError(f"terraform {name} -json printed something else ({error!r:.200})") from error
@@ -167,7 +167,7 @@ class Terraform:
         if finished.code != 0:
             why = finished.errors[-1] if finished.errors else f"its reader was ended with {finished.code}"
             raise OSError(f"Terraform printed {found.stat().st_size / 2**20:.0f} MiB of JSON, and {why}")
-        value: dict[str, Any] = json.loads(read_regular(finished.stdout))
+        value: dict[str, Any] = summary.parsed(read_regular(finished.stdout))
         for left_out in value.pop("left_out"):
             self.execution.log.write(too_large(left_out))
         return value

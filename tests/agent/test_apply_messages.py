@@ -15,7 +15,7 @@ import pytest
 from agent.apply_messages import LONGEST, ApplyMessages, is_applied
 from agent.execution import PhaseFailed
 from tests.agent.conftest import Bench, Configuration, of_apply
-from workers.protocol.messages import Order
+from workers.protocol.messages import REPORT, Order
 
 MakeOrder = Callable[..., Order]
 
@@ -158,3 +158,23 @@ def test_outputs_that_are_too_long_for_a_message_are_asked_for(
 def test_what_is_no_message_is_shown_as_it_is(line: bytes) -> None:
     assert read(line + b"\n")[1].strip() in (line.decode(), "")
     assert not is_applied(line)
+
+
+def test_a_forged_output_that_no_report_can_hold_is_reported_all_the_same(
+    bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+) -> None:
+    """What a provisioner starts can write into the output of the Terraform that started it."""
+    half = {"sensitive": False, "type": "string", "value": "\ud800"}
+    forged = tmp_path / "forged"
+    message = json.dumps({"type": "outputs", "outputs": {"x": half, "\udfff": half, "raw": {"value": "raw"}}}).encode()
+    forged.write_bytes(message.replace(b'"value": "raw"', b'"value": "\xed\xa0\x80"') + b"\n")
+    program = tmp_path / "terraform"
+    program.write_text(f'#!/bin/sh\nterraform "$@" || exit\n[ "$1" != apply ] || cat {forged}\n')
+    program.chmod(0o755)
+    bench.command = (str(program),)
+    configuration.write('resource "terraform_data" "it" {}\n')
+    order = make_order(configuration.source)
+    bench.execute(order)
+    applied = bench.execute(of_apply(order))
+    assert applied.outputs == {"x": "?", "?": "?", "raw": "\ufffd\ufffd\ufffd"}
+    assert REPORT.validate_json(applied.model_dump_json()) == applied
