@@ -20,6 +20,7 @@ from redis.backoff import EqualJitterBackoff
 from structlog.typing import FilteringBoundLogger
 
 from agent.files import read_regular, write_atomically
+from agent.summary import parsed
 from agent.terraform import bounded
 from workers.protocol.kinds import RunKind
 from workers.protocol.leases import Lease, SlotState
@@ -169,7 +170,7 @@ class Outbox:
         found = []
         for path in sorted(self._directory.glob("*.json")):
             try:
-                found.append(_kept(json.loads(read_regular(path))))
+                found.append(_kept(parsed(read_regular(path))))
             except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:  # a configuration wrote it
                 self._logger.warning("stored report can't be read, deleted", path=str(path), error=str(error))
                 with suppress(OSError):

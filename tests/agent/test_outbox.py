@@ -86,3 +86,13 @@ def test_a_report_of_an_earlier_version_is_read(outbox: Outboxes, tmp_path: Path
     path.write_text(path.read_text().replace(', "advice": []', ""))
     assert "advice" not in path.read_text()
     assert outbox().tokens() == [TOKEN]
+
+
+def test_a_stored_report_that_a_configuration_wrote_can_be_sent(
+    outbox: Outboxes, tmp_path: Path, sent: list[Report]
+) -> None:
+    """One that can't is tried again and again, before all others."""
+    outbox().keep(report(TOLD).model_copy(update={"outputs": {"x": "\ud800"}, "rescued": None}), LEASE)
+    process = outbox()
+    post(process, process._kept[TOKEN].report)
+    assert [each.model_dump_json() for each in sent]
