@@ -124,7 +124,7 @@ class Execution:
         self._reported = self.redeemed
         self._lock = threading.Lock()
         self._child: Child | None = self.left
-        self._name, self._commands = self.order.phase.value, 0
+        self._beside, self._commands = False, 0
         self._deadline = time.monotonic() + self.order.timeout - max(0.0, time.time() - self.started_at)
         self._kill_at = math.inf
 
@@ -165,9 +165,12 @@ class Execution:
         self.post(self.report(PhaseStarted, locks_as=locks_as(), clock=self.started_at, **facts))
 
     def beside(self) -> Execution:
-        """Return what executes commands beside those of this phase, in its directory, and reports nothing."""
+        """Return what executes commands beside those of this phase, in its directory, and reports nothing.
+
+        Where memory is short, the kernel ends these before the apply, unless it ends whole containers.
+        """
         other = replace(self, post=lambda _: None, left=None, changed=lambda _: None)
-        other._reported, other._name = True, "beside"
+        other._reported = other._beside = True
         return other
 
     def stop(self, cause: StopCause, *, kill_in: float | None = None) -> None:
@@ -217,6 +220,8 @@ class Execution:
             output = CommandOutput(self.directory / DIRECTORY, self._next_name(lasting), keep_stdout=keep_stdout)
             run = self.order.run if lasting else ""  # the next process goes on with this one, and no other beside it
             child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=run, output=output)
+        if self._beside:
+            child.end_first()
         # After the first command was started: sending a report takes time from this thread.
         if not self._reported:
             self._report_started()
@@ -227,7 +232,7 @@ class Execution:
 
     def _next_name(self, lasting: bool) -> str:
         self._commands += 1
-        return LASTING if lasting else f"{self._name}-{self._commands}"
+        return LASTING if lasting else f"{'beside' if self._beside else self.order.phase}-{self._commands}"
 
     def _finish(self, child: Child, messages: ApplyMessages | None, *, lasting: bool) -> Finished:
         excerpt = Excerpt(2 * MAX_ERROR)

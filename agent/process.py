@@ -91,6 +91,11 @@ class Child:
             if not self._reaped:
                 kill_group(self.pid)
 
+    def end_first(self) -> None:
+        """Have the kernel end it, and what it starts from now on, before anything else where memory is short."""
+        with contextlib.suppress(OSError):  # it has ended; or not on macOS
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
+
     def finish(
         self, stdout: Sink, stderr: Sink, tick: Callable[[], None], ended: Callable[[int | None], None] | None = None
     ) -> int | None:

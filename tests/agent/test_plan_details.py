@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +124,18 @@ def test_what_is_read_beside_an_apply_is_not_written_over(bench: Bench, order: O
 
     of_show, of_another = printed(apply.beside(), "show"), printed(apply, "another")
     assert (of_show.read_text(), of_another.read_text()) == ("show\n", "another\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel is not asked")
+def test_what_is_read_beside_an_apply_is_ended_before_it_where_memory_is_short(
+    bench: Bench, order: Order, tmp_path: Path
+) -> None:
+    asks = "until [ $(cat /proc/self/oom_score_adj) = 1000 ]; do sleep 0.02; done"
+    apply = bench.execution(of_apply(order, timeout=10))
+    assert apply.beside().run(["sh", "-c", asks], cwd=tmp_path, env=dict(os.environ)).code == 0
+    apply.run(["cat", "/proc/self/oom_score_adj"], cwd=tmp_path, env=dict(os.environ))
+    apply.log.close(5)
+    assert bench.lines.texts[-1] == Path("/proc/self/oom_score_adj").read_text().strip() != "1000"
 
 
 def test_an_agent_that_is_to_stop_reports_an_apply_that_is_done_and_waits_for_no_detail(
