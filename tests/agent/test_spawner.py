@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 
 import psutil
@@ -131,7 +132,10 @@ def test_a_child_whose_parent_never_learns_of_it_does_not_begin(spawner: Spawner
 def test_a_spawner_without_room_for_the_files_starts_nothing(spawn: Callable[..., Spawned]) -> None:
     spawn("true").wait()
     its_process = process_of_spawner()
-    resource.prlimit(its_process.pid, resource.RLIMIT_NOFILE, (its_process.num_fds() + 2, 1_000))
+    used = {int(number) for number in os.listdir(f"/proc/{its_process.pid}/fd")}
+    unused = (number for number in count() if number not in used)
+    _, _, third = islice(unused, 3)
+    resource.prlimit(its_process.pid, resource.RLIMIT_NOFILE, (third, 1_000))  # room for two, and four come
     with pytest.raises(Refused):
         spawn("false")
 
