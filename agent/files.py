@@ -45,14 +45,20 @@ def is_inside(path: Path, tree: Path) -> bool:
 
 def relative_to(*directories: Path) -> Callable[[str], str]:
     """Return what makes absolute paths in a text relative to the innermost of these directories."""
+    roots = {root for directory in directories for root in (str(directory), os.path.realpath(directory))}
 
-    @cache  # made with the first text: it takes longer than to start a program
+    @cache
     def pattern() -> re.Pattern[str]:
-        roots = {root for directory in directories for root in (str(directory), os.path.realpath(directory))}
         longest_first = "|".join(map(re.escape, sorted(roots, key=len, reverse=True)))
         return re.compile(rf"(?:{longest_first})(?:(/)|(?![\w-]|\.\w))")
 
-    return lambda text: pattern().sub(lambda found: "" if found[1] else ".", text)
+    def relative(text: str) -> str:
+        # Most texts name none of them, and to make the pattern takes longer than to start a program.
+        if not any(root in text for root in roots):
+            return text
+        return pattern().sub(lambda found: "" if found[1] else ".", text)
+
+    return relative
 
 
 class RunDirectories:
