@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tests.dashboard.browser import Eyes, barriers, overflows
 from tests.dashboard.conftest import Live
 from tests.dashboard.test_dashboard import close, dashboard, populated
 from tests.valkey_server import running_valkey
+from workers.protocol.states import StateLock
+from workers.store import runs, states
 
 MARKUP = "<img src=x onerror=alert(1)>"
 CODE = 'resource "terraform_data" "made" {\n  input = "x"\n}\n\noutput "markup" {\n  value = "' + MARKUP + '"\n}\n'
@@ -109,7 +112,14 @@ def test_a_failed_run_says_first_why(live: Live, eyes: Eyes) -> None:
     broken = live.workspace("broken-code", 'resource "terraform_data" "x" {\n  input = var.nobody\n}\n')
     run = live.ada.post("/runs", workspace=broken, kind="plan").json["run_id"]
     live.reaches(run, "failed")
+    with live.system.database.begin() as session:
+        lock = StateLock(id=str(uuid.uuid4()), who="ada@laptop")
+        states.enter_lock(session, runs.get(session, run), lock, None, live.system.now())
     with eyes.at(f"/runs/{run}") as page:
+        warning = page.locator(".alert-warning")
+        expect(warning).to_contain_text(f"State lock {lock.id}: ")
+        expect(warning).to_contain_text("ada@laptop")
+        expect(warning).not_to_contain_text("{")
         expect(page.get_by_role("region", name="Why the run failed")).to_contain_text("undeclared input variable")
 
 

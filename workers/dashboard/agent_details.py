@@ -26,7 +26,7 @@ def details(pool: str, agent: AgentRecord) -> dict[str, Any]:
             "total": {},
             "broker": {},
             "agent": agent.name,
-            "state": "silent" if agent.silent else "draining" if agent.draining else "available",
+            "state": agent.state,
             "protocol": agent.protocol,
             "programs": ", ".join(map(str, agent.programs)),
             "registered": _moment(agent.registered_at),

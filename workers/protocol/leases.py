@@ -92,6 +92,11 @@ class AgentRecord:
         return programs_of(self.instance_id)
 
     @property
+    def state(self) -> str:
+        """What people are told of it: ``available``, ``draining`` or ``silent``."""
+        return "silent" if self.silent else "draining" if self.draining else "available"
+
+    @property
     def available(self) -> bool:
         """Whether new runs may be assigned to it."""
         return not self.draining and not self.silent and self.claim is None

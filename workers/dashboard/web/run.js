@@ -93,7 +93,7 @@ function warnings({ rescued_state: rescued, state_lock: lock, unsaved_state: uns
   const words = [
     rescued && `A state could not be saved (${rescued.size.toLocaleString()} bytes): `
       + (rescued.settled_as ?? (rescued.kept ? "it is kept here. See terraslot state rescued." : "it is on its agent.")),
-    lock && `The state is locked: ${lock.words ?? JSON.stringify(lock)}`,
+    lock && `State lock ${lock.id}: ${lock.said}`,
     unsaved,
   ].filter(Boolean);
   return el("div", {}, words.map((word) => el("div", { class: "alert alert-warning" }, word)));

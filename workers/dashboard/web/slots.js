@@ -69,10 +69,14 @@ function asked(key) {
   return new URLSearchParams(window.location.search).get(key) ?? "";
 }
 
+function chosenStates() {
+  return states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
+}
+
 /** Return what is looked for: what all words name, and of the agents those that have one of the states. */
 function wanted() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const chosen = states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
+  const chosen = chosenStates();
   const said = (texts) => words.every((word) => texts.join(" ").toLowerCase().includes(word));
   const facts = (run) => [run.run_id, run.workspace, run.kind];
   const passes = (agent) => {
@@ -85,7 +89,7 @@ function wanted() {
 function filter() {
   const query = new URLSearchParams();
   if (search.value) query.set("text", search.value);
-  const chosen = states.map((label) => label.firstChild).filter((box) => box.checked).map((box) => box.value);
+  const chosen = chosenStates();
   if (chosen.length) query.set("state", chosen.join(","));
   window.history.replaceState(null, "", query.size ? `?${query}` : window.location.pathname);
   pools.forEach(fill);

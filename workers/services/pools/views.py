@@ -255,7 +255,7 @@ def _agent(record: AgentRecord, holding: Mapping[str, Run]) -> AgentView:
     held = {lease.slot: lease for lease in record.leases}
     return AgentView(
         name=record.name,
-        state="silent" if record.silent else "draining" if record.draining else "available",
+        state=record.state,
         registered_at=_time(record.registered_at),
         heartbeat_at=_time(record.heartbeat_at),
         programs=tuple(map(str, record.programs)),
