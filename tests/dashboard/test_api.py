@@ -123,8 +123,6 @@ def test_pools_workspaces_and_slots_are_shown(live: Live) -> None:
     assert {"api", "guarded"} <= {workspace["name"] for workspace in listed}
     seen = ada.get("/workspaces/guarded/overview").json
     assert (seen["workspace"]["name"], seen["problem"]) == ("guarded", None)
-    counted = ada.get("/run-counts?workspace=guarded").json["counts"]
-    assert sum(counted.values()) == len(ada.get("/runs?workspace=guarded").json["runs"])
     slots = ada.get("/slots").json[0]
     assert {"pool", "slots", "pending", "size_reason", "starting", "agents"} == set(slots)
     assert slots["size_reason"] == ada.get("/pools/default").json["size_reason"]

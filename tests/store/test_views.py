@@ -152,14 +152,3 @@ def query_plan(ledger, query):
         statement, parameters = sent[0]
         steps = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
         return " ".join(step.detail for step in steps)
-
-
-def test_runs_are_counted_by_status_all_that_go_on_and_the_latest_that_are_over(ledger):
-    for number in range(4):
-        ledger.add(f"old-{number}", PLAN, workspace=("net", "dns")[number % 2])
-        ledger.record(f"old-{number}", RunEvent.CANCELLED, RunStatus.PENDING)
-    ledger.add("first", PLAN)
-    with ledger.database.read() as session:
-        assert run_queries.counts(session, 100) == {RunStatus.CANCELLED: 4, RunStatus.PENDING: 1}
-        assert run_queries.counts(session, 2) == {RunStatus.CANCELLED: 1, RunStatus.PENDING: 1}
-        assert run_queries.counts(session, 100, workspace="dns") == {RunStatus.CANCELLED: 2}

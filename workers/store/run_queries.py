@@ -5,13 +5,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, TextClause, bindparam, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, TextClause, bindparam, or_, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from workers.core.errors import UnknownRun
-from workers.core.lifecycle import OVER, RunNote, RunStatus
+from workers.core.lifecycle import RunNote, RunStatus
 from workers.protocol.kinds import RunKind
 from workers.protocol.names import RUN_ID
 from workers.store.models import ACTIVE, STATE_CHANGING, UNFINISHED, Run, RunEventRecord
@@ -89,19 +89,6 @@ def in_status(statuses: Collection[RunStatus]) -> Iterator[ColumnElement[bool] |
     yield Run.status.in_(statuses)
     if not any(status.is_over for status in statuses):
         yield _UNFINISHED
-
-
-def counts(session: Session, latest: int, **chosen: Any) -> dict[RunStatus, int]:
-    """Return how many runs have each status: all of those that are not over, of the others the ``latest`` ones.
-
-    ``chosen``: as for :func:`recent`, beside the status.
-    """
-    conditions = _chosen(**chosen)
-    unfinished = select(Run.status, func.count()).where(_UNFINISHED, *conditions).group_by(Run.status)
-    newest = select(Run.status).where(*conditions).order_by(Run.created_at.desc(), Run.id.desc()).limit(latest)
-    of = newest.subquery()
-    over = select(of.c.status, func.count()).where(of.c.status.in_(OVER)).group_by(of.c.status)
-    return {status: count for counted in (unfinished, over) for status, count in session.execute(counted)}
 
 
 def ended_between(session: Session, workspace: str, begin: datetime, end: datetime) -> list[str]:

@@ -17,19 +17,14 @@ def _listed(given: Any) -> Any:
     return [given] if isinstance(given, str) else given  # what is given once stands alone in a query
 
 
-class CountQuery(Given):
-    """Which runs are counted."""
+class RunQuery(Given):
+    """Which runs are listed, the newest first. ``before``: the id of the last run of the page before."""
 
     workspace: str | None = None
     pool: str | None = None
     kind: RunKind | None = None
     actor: str | None = None
     text: str | None = Field(default=None, max_length=200)
-
-
-class RunQuery(CountQuery):
-    """Which runs are listed, the newest first. ``before``: the id of the last run of the page before."""
-
     status: Annotated[tuple[RunStatus, ...], BeforeValidator(_listed)] = ()
     before: str | None = None
     limit: int = Field(default=50, ge=1, le=500)

@@ -15,7 +15,6 @@ from workers.dashboard.access import granted
 from workers.dashboard.api.given import (
     Cancellation,
     Confirmation,
-    CountQuery,
     DecisionQuery,
     Extension,
     HistoryQuery,
@@ -44,7 +43,7 @@ from workers.services.runs.of_workspaces import WorkspaceOverview, WorkspacePage
 from workers.services.runs.progress import ProgressView
 from workers.services.runs.requests import Decided
 from workers.services.runs.submit import RunRequest
-from workers.services.runs.views import EventView, RunCounts, RunFilter, RunView
+from workers.services.runs.views import EventView, RunFilter, RunView
 from workers.specs.workspaces import WorkspaceSpec
 
 # Seconds: until a run that no worker has taken is answered as accepted, and between two looks at a log that goes on.
@@ -111,10 +110,6 @@ def _list_runs(asked: Asked) -> RunPage:
     )
     found = waiting.with_reasons(asked.system, run_views.recent(asked.system.database, wanted, limit=query.limit))
     return RunPage(found, found[-1].run_id if len(found) == query.limit else None)
-
-
-def _count_runs(asked: Asked) -> RunCounts:
-    return run_views.counts(asked.system.database, RunFilter(**asked.query.model_dump()))
 
 
 def _submit(asked: Asked) -> Answered:
@@ -251,7 +246,6 @@ OPERATIONS = (
         "submit", "POST", "/runs", "Enqueue a run", Scope.RUN, _submit, RunView, body=NewRun, status=HTTPStatus.CREATED,
         refusals=(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), takes_key=True,
     ),
-    _look("/run-counts", "Count runs by status", _count_runs, RunCounts, query=CountQuery),
     _look("/runs/{run}", "Show a run", _show_run, RunDetails),
     _look("/runs/{run}/events", "List what happened to a run", _show_events, list[EventView]),
     _look("/runs/{run}/plan", "Show what a run's plan does with each resource", _show_plan, PlanOfRun),

@@ -16,6 +16,7 @@ from workers.services.runs.views import RescuedView, RunBrief, RunView, shown
 from workers.services.system import System
 from workers.store import run_queries, runs, workspaces
 from workers.store.database import Session
+from workers.store.models import Run
 
 _PREVIOUS = 5
 # A shorter wait is the time that it takes to give a slot.
@@ -88,7 +89,7 @@ def of(system: System, run: RunView, actor: Actor | None, refusal: str | None) -
         record = runs.get(session, run.run_id)
         happened = timeline(run_queries.events(session, run.run_id))
         previous = run_queries.recent(session, workspace=run.workspace, before=record, limit=_PREVIOUS)
-        reasons = _refusals(session, run, actor)
+        reasons = _refusals(session, run, record, actor)
         stages = [_stage(session, run, stage, now) for stage in happened]
     return RunDetails(
         failure=_failure(run),
@@ -105,21 +106,21 @@ def of(system: System, run: RunView, actor: Actor | None, refusal: str | None) -
     )
 
 
-def _refusals(session: Session, run: RunView, actor: Actor | None) -> Mapping[Verdict, str | None]:
+def _refusals(session: Session, run: RunView, record: Run, actor: Actor | None) -> Mapping[Verdict, str | None]:
     """Return by decision why it can't be made about a run now, by the rules that hold when it is made."""
     refused = {verdict: untimely(verdict, run.run_id, run.status) for verdict in Verdict}
     why = {verdict: None if error is None else str(error) for verdict, error in refused.items()}
     if why[Verdict.CONFIRM] is None:
-        why[Verdict.CONFIRM] = _unconfirmable(session, run, actor)
+        why[Verdict.CONFIRM] = _unconfirmable(session, run, record, actor)
     return why
 
 
-def _unconfirmable(session: Session, run: RunView, actor: Actor | None) -> str | None:
+def _unconfirmable(session: Session, run: RunView, record: Run, actor: Actor | None) -> str | None:
     try:
         rules: Approval = workspaces.get(session, run.workspace).approval
     except Unreadable as error:
         return str(error)
-    given = run_queries.approved_by(session, runs.get(session, run.run_id))
+    given = run_queries.approved_by(session, record)
     if (refusal := unapproved(rules, run.run_id, run.actor, given, actor)) is not None:
         return str(refusal)
     return run.waiting and f"Run {run.run_id} can't be confirmed now: {run.waiting}."  # for an agent that is silent

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from workers.services.system import System
 
 
-# The latest runs, of which those that are over are counted.
-_COUNTED = 10_000
 View = TypeVar("View", bound="DataclassInstance")
 
 
@@ -126,14 +124,6 @@ class RunFilter:
     before: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunCounts:
-    """How many runs have each status: all that are not over, and of the latest ``counted`` those that are."""
-
-    counts: dict[RunStatus, int]
-    counted: int
-
-
 def recent(database: Database, wanted: RunFilter = RunFilter(), *, limit: int = 50) -> list[RunView]:
     """Return the latest runs, newest first; also those of a workspace that was deleted.
 
@@ -148,14 +138,6 @@ def recent(database: Database, wanted: RunFilter = RunFilter(), *, limit: int = 
         if not found and wanted.pool is not None:
             pools.get(session, wanted.pool)
     return [view(run) for run in found]
-
-
-def counts(database: Database, wanted: RunFilter = RunFilter()) -> RunCounts:
-    """Return how many runs have each status; the statuses that are looked for, and ``before``, count for nothing."""
-    chosen = {name: value for name, value in asdict(wanted).items() if name not in ("statuses", "before")}
-    with database.read() as session:
-        found = run_queries.counts(session, _COUNTED, **chosen)
-    return RunCounts({status: found.get(status, 0) for status in RunStatus}, _COUNTED)
 
 
 def one(database: Database, run_id: str) -> RunView:
