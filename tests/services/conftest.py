@@ -296,6 +296,7 @@ def control(tmp_path: Path, redis_url: str) -> Iterator[ControlPlane]:
         ),
     )
     yield ControlPlane(system, pods, client)
+    system.events.flush()  # what is sent later is heard by the next test, whose runs have the same ids
     system.database.dispose()
     celery.close()
     client.close()
