@@ -1,13 +1,14 @@
-"""A small process of the agent's worker that forks for it. What it starts are the worker's own children all the same.
+"""A small process of the agent's worker that forks for it. What it forks are the worker's own children all the same.
 
 To fork the worker copies the page tables of everything that it has loaded, and much of the memory while the child is on
 its way to another program: several milliseconds for each command of Terraform. So the worker forks once, before it has
 loaded anything, and that process, the spawner, forks from then on. By ``CLONE_PARENT`` the kernel makes the worker the
 parent, which waits for a child, signals and reaps it as if it had forked itself.
 
-A child becomes its program once the worker knows its number. So whatever is lost on the way, a request, an answer or
-either process, nothing runs that the worker does not know of. Without a spawner (it was killed, this is not Linux, the
-kernel refuses) the worker forks itself.
+Even the spawner takes two milliseconds to fork. So it does it ahead of time: one child, the spare, always waits to be
+told which program it is to be. So whatever is lost on the way, a request or any of the processes, nothing runs that the
+worker does not know of. Without a spawner (it was killed, this is not Linux, the kernel refuses) the worker forks
+itself.
 """
 
 from __future__ import annotations
@@ -30,12 +31,10 @@ from agent.descendants import become_subreaper
 
 _CLONE_PARENT = 0x8000
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine()) if sys.platform == "linux" else None
-_BYTES = 4  # of the number before a request, of an answer, of an error
-_FILES = 4  # that come with a request: stdout, stderr, the word to begin, and where an error is written
-_PATIENCE = 5.0  # seconds; an answer takes one or two milliseconds
-
-
-_Request = tuple[list[str], str, dict[str, str]]  # the program, where, and in which environment
+_BYTES = 4  # of a process id, of the number before a request, of an error
+_PATIENCE = 5.0  # seconds; to fork takes some milliseconds
+_ANOTHER = b"."  # asks the spawner for a spare
+_UNDERSTOOD = b"+"  # what a spare says before it becomes its program
 
 
 class Refused(Exception):
@@ -69,6 +68,7 @@ class Spawner:
             _serve(its_own, _CLONE)
         its_own.close()
         self._socket.settimeout(_PATIENCE)
+        self._socket.send(_ANOTHER)
 
     def spawn(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int) -> Spawned:
         """Start a program without input, in a session of its own and as a subreaper.
@@ -76,58 +76,68 @@ class Spawner:
         Raises ``OSError`` where it can't be started, and :class:`Refused`.
         """
         request = json.dumps([list(argv), str(cwd), dict(env)]).encode()
-        begin, word = os.pipe()
-        told, error = os.pipe()
-        try:
-            spawned = Spawned(self._ask(request, (stdout, stderr, begin, error)))
-            os.close(error)
-            error = -1
-            os.write(word, b".")
-            number = int.from_bytes(os.read(told, _BYTES))
-        finally:
-            for file in {begin, word, told, error} - {-1}:
-                os.close(file)
-        if number:
-            spawned.wait()
-            raise OSError(number, os.strerror(number), argv[0])
-        return spawned
+        spare, connection = self._take_spare()
+        with connection:
+            answer = _answer(connection, request, (stdout, stderr))
+        if answer == _UNDERSTOOD:
+            return spare
+        spare.wait()
+        if not answer:
+            raise Refused
+        number = int.from_bytes(answer.removeprefix(_UNDERSTOOD))
+        raise OSError(number, os.strerror(number), argv[0])
 
-    def _ask(self, request: bytes, files: Sequence[int]) -> int:
+    def _take_spare(self) -> tuple[Spawned, socket.socket]:
+        """Return the child that waits, with the connection to it, and have the spawner fork the next one."""
         with self._lock:
             if self._socket is None:
                 raise Refused
-            try:
-                socket.send_fds(self._socket, [len(request).to_bytes(_BYTES)], files)
-                self._socket.sendall(request)
-                pid = int.from_bytes(self._socket.recv(_BYTES))
-            except OSError:
-                pid = 0
-            if not pid:
-                self._socket.close()
-                self._socket = None
-                raise Refused
-            return pid
+            number, files = b"", list[int]()
+            with suppress(OSError):
+                number, files = _with_files(self._socket, 1)
+                self._socket.send(_ANOTHER)
+            if files:
+                return Spawned(int.from_bytes(number)), socket.socket(fileno=files[0])
+            self._socket.close()
+            self._socket = None
+            if number:  # there was no room for the connection: it has ended with that
+                Spawned(int.from_bytes(number)).wait()
+            raise Refused
+
+
+def _answer(spare: socket.socket, request: bytes, files: Sequence[int]) -> bytes:
+    """Return all that a spare says to a request before it has become its program or has ended.
+
+    That is :data:`_UNDERSTOOD`, with the number of an error after it where the program can't be started.
+    """
+    answer = b""
+    with suppress(OSError):  # it was killed
+        socket.send_fds(spare, [len(request).to_bytes(_BYTES)], files)
+        spare.sendall(request)
+    with suppress(OSError):
+        while said := spare.recv(_BYTES):
+            answer += said
+    return answer
 
 
 def _serve(worker: socket.socket, clone: int) -> NoReturn:
-    """Fork for the worker until it has ended."""
+    """Fork a spare for the worker whenever it asks for one, until it has ended."""
     with suppress(BaseException):
         _hand_down_nothing()
         stdin = os.open(os.devnull, os.O_RDONLY)
         system = ctypes.PyDLL(None)
-        while True:
-            length, files, _, _ = socket.recv_fds(worker, _BYTES, _FILES)
-            for file in files:
-                os.set_inheritable(file, False)
-            stdout, stderr, begin, error = files  # fails where there is no room for all of them, or the worker is gone
-            request = json.loads(_received(worker, int.from_bytes(length)))
+        while worker.recv(len(_ANOTHER)):
+            connection, its_own = socket.socketpair()
             pid = system.syscall(clone, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+            if pid < 0:
+                break
             if pid == 0:
                 worker.close()
-                _become(request, (stdin, stdout, stderr), begin, error)
-            for file in files:
-                os.close(file)
-            worker.sendall(max(0, pid).to_bytes(_BYTES))
+                connection.close()
+                _wait_to_become(its_own, stdin)
+            its_own.close()
+            with connection:
+                socket.send_fds(worker, [pid.to_bytes(_BYTES)], [connection.fileno()])
     os._exit(127)  # nor may a child come here and say that its program has succeeded
 
 
@@ -142,6 +152,14 @@ def _hand_down_nothing() -> None:
             os.set_inheritable(file, False)
 
 
+def _with_files(connection: socket.socket, count: int) -> tuple[bytes, list[int]]:
+    """Return a number, and as many of the files that come with it as there is room for; no program inherits them."""
+    number, files, *_ = socket.recv_fds(connection, _BYTES, count)
+    for file in files:
+        os.set_inheritable(file, False)
+    return number, files
+
+
 def _received(worker: socket.socket, size: int) -> bytes:
     received = b""
     while len(received) < size and (more := worker.recv(size - len(received))):
@@ -149,21 +167,30 @@ def _received(worker: socket.socket, size: int) -> bytes:
     return received
 
 
-def _become(request: _Request, standard: Sequence[int], begin: int, error: int) -> NoReturn:
-    """Become the program, once the worker gives the word."""
-    argv, cwd, env = request
+def _wait_to_become(worker: socket.socket, stdin: int) -> NoReturn:
+    """Become the program that the worker names, when it does; end where the worker has ended."""
     try:
         become_subreaper()
         os.setsid()
-        for target, file in enumerate(standard):
-            os.dup2(file, target)
-        os.chdir(cwd)
-        if os.read(begin, 1):
+        argv, cwd, env, files = _request(worker)
+        worker.sendall(_UNDERSTOOD)
+        try:
+            for target, file in enumerate((stdin, *files)):
+                os.dup2(file, target)
+            os.chdir(cwd)
             os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell, and the agent chooses the program
-    except (OSError, ValueError) as why:  # ValueError: what no program can be given
-        os.write(error, (getattr(why, "errno", None) or errno.EINVAL).to_bytes(_BYTES))
+        except (OSError, ValueError) as why:  # ValueError: what no program can be given
+            worker.sendall((getattr(why, "errno", None) or errno.EINVAL).to_bytes(_BYTES))
     finally:
         os._exit(127)
+
+
+def _request(worker: socket.socket) -> tuple[list[str], str, dict[str, str], tuple[int, int]]:
+    """Return the program, where, in which environment, and its files. Raises where the worker has ended."""
+    length, files = _with_files(worker, 2)
+    stdout, stderr = files  # fails where there is no room for both
+    argv, cwd, env = json.loads(_received(worker, int.from_bytes(length)))
+    return argv, cwd, env, (stdout, stderr)
 
 
 SPAWNER = Spawner()

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from itertools import count, islice
 from pathlib import Path
 
@@ -50,10 +51,16 @@ def spawner() -> Iterator[Spawner]:
     spawner = Spawner()
     spawner.start()
     yield spawner
-    for left in set(psutil.Process().children()) - before:
-        left.kill()
-        with suppress(ChildProcessError):
-            os.waitpid(left.pid, 0)
+    if spawner._socket:
+        spawner._socket.close()  # with which it ends, and its spare
+    eventually(lambda: not [each for each in set(psutil.Process().children()) - before if not ended(each.pid)])
+
+
+def ended(pid: int) -> bool:
+    """Whether a child has ended; reap it then."""
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return True
 
 
 @pytest.fixture
@@ -104,51 +111,94 @@ def test_a_child_is_a_subreaper(spawn: Callable[..., Spawned], output: Path) -> 
 def test_what_can_not_be_started_is_said_to_be_and_leaves_no_child(
     spawn: Callable[..., Spawned], program: str, where: str, given: str, number: int
 ) -> None:
-    before = psutil.Process().children()
+    spawn("true").wait()
+    its_process, spare = process_of_spawner(), next_spare()
     with pytest.raises(OSError, match=program) as raised:
         spawn(program, cwd=where, GIVEN=given)
     assert raised.value.errno == number
-    assert psutil.Process().children() == before
+    following = next_spare(spare)
+    assert set(copies()) == {its_process, following}
+    assert not spare.is_running()  # nor left unreaped
     spawn("true").wait()
 
 
-def test_a_child_whose_parent_never_learns_of_it_does_not_begin(spawner: Spawner, tmp_path: Path) -> None:
+def test_a_spare_that_is_not_told_all_does_not_begin(spawner: Spawner, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     request = json.dumps([["touch", str(begun)], str(tmp_path), dict(os.environ)]).encode()
-    (begin, word), (told, error) = os.pipe(), os.pipe()
-    connection = spawner._socket
-    assert connection is not None
-    socket.send_fds(connection, [len(request).to_bytes(4)], (1, 2, begin, error))
-    connection.sendall(request)
-    pid = int.from_bytes(connection.recv(4))
-    for file in (begin, error, word):  # as they are closed where this process is killed
-        os.close(file)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
-    assert os.read(told, 4) == b""
-    os.close(told)
+    spare, connection = spawner._take_spare()
+    socket.send_fds(connection, [len(request).to_bytes(4)], (1, 2))
+    connection.sendall(request[:-1])
+    connection.close()  # as it is closed where this process is killed
+    assert os.waitstatus_to_exitcode(os.waitpid(spare.pid, 0)[1]) == 127
     assert not begun.exists()
 
 
-def test_a_spawner_without_room_for_the_files_starts_nothing(spawn: Callable[..., Spawned]) -> None:
-    spawn("true").wait()
-    its_process = process_of_spawner()
-    used = {int(number) for number in os.listdir(f"/proc/{its_process.pid}/fd")}
-    unused = (number for number in count() if number not in used)
-    _, _, third = islice(unused, 3)
-    resource.prlimit(its_process.pid, resource.RLIMIT_NOFILE, (third, 1_000))  # room for two, and four come
+def test_a_spare_without_room_for_the_files_starts_nothing(spawn: Callable[..., Spawned]) -> None:
+    spare = next_spare()
+    used = {int(number) for number in os.listdir(f"/proc/{spare.pid}/fd")}
+    _, second = islice((number for number in count() if number not in used), 2)
+    resource.prlimit(spare.pid, resource.RLIMIT_NOFILE, (second, 1_000))  # room for one, and two come
     with pytest.raises(Refused):
         spawn("false")
+    assert not spare.is_running()
+    spawn("true").wait()
+
+
+def test_a_worker_without_room_for_a_connection_starts_nothing_and_leaves_no_child(spawner: Spawner) -> None:
+    spare, limits = next_spare(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(number) for number in os.listdir("/proc/self/fd"))
+    with ExitStack() as files:
+        while files.enter_context(open(os.devnull)).fileno() < highest:  # no number below it is free
+            pass
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+        try:
+            with pytest.raises(Refused):
+                spawner.spawn(["false"], cwd=Path("/"), env={}, stdout=1, stderr=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not spare.is_running()
+
+
+def test_a_spare_that_was_killed_starts_nothing_and_the_next_one_does(spawn: Callable[..., Spawned]) -> None:
+    next_spare().kill()
+    with pytest.raises(Refused):
+        spawn("false")
+    spawn("true").wait()
+
+
+def test_many_threads_start_each_its_own(spawn: Callable[..., Spawned]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        started = [threads.submit(spawn, "true") for _ in range(40)]
+    pids = {child.result().pid for child in started}
+    assert len(pids) == len(started)
+    for pid in pids:
+        os.waitpid(pid, 0)
 
 
 def process_of_spawner() -> psutil.Process:
-    (found,) = [each for each in psutil.Process().children() if each.cmdline() == psutil.Process().cmdline()]
+    """Return the spawner, which has this process's session; a spare has one of its own."""
+    (found,) = [each for each in copies() if os.getsid(each.pid) == os.getsid(0)]
     return found
+
+
+def next_spare(after: psutil.Process | None = None) -> psutil.Process:
+    """Wait for the spare that follows another, and return it."""
+
+    return eventually(lambda: [each for each in copies() if each != after and os.getsid(each.pid) == each.pid])[0]
+
+
+def copies() -> list[psutil.Process]:
+    """Return the spawner and its spare, copies of this process."""
+    living = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in living if each.cmdline() == psutil.Process().cmdline()]
 
 
 def test_without_a_spawner_the_worker_forks_itself(
     spawner: Spawner, spawn: Callable[..., Spawned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    next_spare()
     process_of_spawner().kill()
+    spawn("true").wait()  # the last spare
     with pytest.raises(Refused):
         spawn("true")
     monkeypatch.setattr(process, "SPAWNER", spawner)
@@ -165,9 +215,11 @@ def test_it_ends_with_the_worker_and_by_no_signal_to_stop(tmp_path: Path) -> Non
     with subprocess.Popen([sys.executable, "-c", WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout
         worker.stdout.readline()
-        (its_own,) = psutil.Process(worker.pid).children()
+        eventually(lambda: len(psutil.Process(worker.pid).children()) == 2)
+        both = psutil.Process(worker.pid).children()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            its_own.send_signal(number)
-        assert its_own.is_running()
+            for process_of_its in both:
+                process_of_its.send_signal(number)
+        assert all(each.is_running() for each in both)
         worker.kill()
-        eventually(lambda: not its_own.is_running() or its_own.status() == psutil.STATUS_ZOMBIE)
+        eventually(lambda: all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in both))
