@@ -7,7 +7,7 @@ from agent.supervisor import supervise
 
 # Celery, kombu, redis-py and structlog load these where they are installed, 11 MB of a laptop's local agent. None is
 # among what an agent installs, and none is used by it. To Python, a module that is None can't be imported.
-_NOT_NEEDED = ("colorama", "greenlet", "opentelemetry.sdk.metrics", "psutil", "rich", "yaml")
+_NOT_NEEDED = ("colorama", "greenlet", "opentelemetry", "psutil", "rich", "yaml")
 
 
 def _work() -> int:

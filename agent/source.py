@@ -12,7 +12,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import assert_never
 
-from agent.archive import fetch_archive
 from agent.execution import Execution, unavailable
 from agent.git import fetch_commit
 from agent.git_cache import GitCache
@@ -36,6 +35,8 @@ def fetch(
         case DirectorySource(path=path):
             states, where = _copy(execution, Path(path), tree, work_dir), path
         case ArchiveSource():
+            from agent.archive import fetch_archive  # noqa: PLC0415 - most agents never see an archive
+
             states, where = fetch_archive(execution, source, tree, environment, login, without=_LEFT_OUT), "the archive"
         case GitSource():
             execution.resolved(fetch_commit(execution, source, environment, login, cache))
