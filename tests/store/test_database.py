@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import InternalError
 
 from workers.protocol.errors import InvalidRequest, Unavailable
@@ -86,6 +89,20 @@ def test_sqlite_is_set_up_for_several_processes(database):
         pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         settings = [session.execute(text(f"PRAGMA {pragma}")).scalar_one() for pragma in pragmas]
     assert settings == ["wal", 1, 1, 10_000]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_a_process_that_ends_leaves_all_that_it_has_written_in_sqlites_file(url, database, now):
+    database.dispose()
+    program = (
+        "import gc, sys; from sqlalchemy import text; from workers.store.database import Database\n"
+        "database = Database(sys.argv[1])\n"
+        "with database.begin() as session: session.execute(text('CREATE TABLE written (id INTEGER)'))\n"
+        "gc.freeze()"
+    )
+    subprocess.run([sys.executable, "-c", program, url], check=True)
+    file = Path(make_url(url).database)
+    assert [each.name for each in file.parent.glob(f"{file.name}*")] == [file.name]
 
 
 LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")

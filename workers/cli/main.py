@@ -167,5 +167,8 @@ def terraslot() -> None:
 def main() -> None:
     """Run the command line."""
     # Importing makes many objects and no garbage, but sets off its collection dozens of times.
-    gc.set_threshold(50_000)
-    app(prog_name="terraslot")
+    gc.set_threshold(250_000)
+    try:
+        app(prog_name="terraslot")
+    finally:
+        gc.freeze()  # what is left goes with its process: to take it apart before is a quarter of a short command

@@ -9,6 +9,7 @@ re-read the row that they waited for.
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -68,6 +69,9 @@ class Database:
         self._engine = _sqlite_engine(self._url) if self._is_sqlite else _postgresql_engine(self._url)
         self._mutex = threading.Lock()
         self._reading = self._engine.execution_options(sqlite_begin="DEFERRED", postgresql_readonly=True)
+        # The last connection that is closed moves SQLite's journal into its file: that waits for no garbage collection,
+        # which a process that ends may do without.
+        weakref.finalize(self, self._engine.dispose)
 
     def __str__(self) -> str:
         """Return the URL without its password."""
