@@ -13,7 +13,7 @@ _NOT_NEEDED = ("colorama", "greenlet", "opentelemetry", "psutil", "rich", "yaml"
 def _work() -> int:
     SPAWNER.start()
     sys.modules.update(dict.fromkeys(_NOT_NEEDED))  # type: ignore[arg-type]
-    from agent.app import load  # noqa: PLC0415 - the supervisor and the spawner stay small
+    from agent.app import load  # noqa: PLC0415 - the supervisor stays small
 
     worker = load().Worker()
     worker.start()

@@ -8,10 +8,8 @@ descendants of a command that another slot executes.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,18 +18,8 @@ from pathlib import Path
 
 from agent.children import process_started
 
-_PR_SET_CHILD_SUBREAPER = 36
 _PAUSE = 0.0005
 _LONGEST_SECONDS = 5.0
-
-# Looked up before any fork: between fork and exec, a process of several threads may do next to nothing.
-_prctl: Callable[..., int] | None = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-def become_subreaper() -> None:
-    """Make this process, and the program that it becomes by ``exec``, the parent of descendants whose own has ended."""
-    if _prctl is not None:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @dataclass

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from agent.children import ChildRecords, exit_code_of, kill_group, lives, process_started, wait_for_group
 from agent.command_output import CommandOutput, Sink
-from agent.descendants import REAPER, become_subreaper
-from agent.spawner import SPAWNER, Refused, Spawned
+from agent.descendants import REAPER
+from agent.spawner import SPAWNER, Refused, Spawned, become_subreaper
 from workers.protocol.agent_directory import ChildRecord
 
 _TICK = 0.05  # seconds: how late output and timeouts may be noticed; the end of a child is noticed at once

@@ -1,12 +1,12 @@
 """A small process of the agent's worker that forks for it. What it forks are the worker's own children all the same.
 
 To fork the worker copies the page tables of everything that it has loaded, and much of the memory while the child is on
-its way to another program: several milliseconds for each command of Terraform. So the worker forks once, before it has
-loaded anything, and that process, the spawner, forks from then on. By ``CLONE_PARENT`` the kernel makes the worker the
-parent, which waits for a child, signals and reaps it as if it had forked itself.
+its way to another program: several milliseconds for each command of Terraform. So a program that loads next to nothing,
+the spawner, which is this module, forks in its place. By ``CLONE_PARENT`` the kernel makes the worker the parent, which
+waits for a child, signals and reaps it as if it had forked itself.
 
-Even the spawner takes two milliseconds to fork. So it does it ahead of time: one child, the spare, always waits to be
-told which program it is to be. So whatever is lost on the way, a request or any of the processes, nothing runs that the
+Even the spawner takes a millisecond to fork. So it does it ahead of time: some children, the spares, wait to be told
+which program they are to be. So whatever is lost on the way, a request or any of the processes, nothing runs that the
 worker does not know of. Without a spawner (it was killed, this is not Linux, the kernel refuses) the worker forks
 itself.
 """
@@ -17,34 +17,47 @@ import ctypes
 import errno
 import json
 import os
-import platform
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple, NoReturn
 
-from agent.descendants import become_subreaper
+# Every child copies what this program has loaded.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import NoReturn
 
+_PR_SET_CHILD_SUBREAPER = 36
 _CLONE_PARENT = 0x8000
-_CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine()) if sys.platform == "linux" else None
+_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if sys.platform == "linux" else None
 _BYTES = 4  # of a process id, of the number before a request, of an error
 _PATIENCE = 5.0  # seconds; to fork takes some milliseconds
+_SPARES = 2  # an apply, and what tells what its plan does, start at the same time
 _ANOTHER = b"."  # asks the spawner for a spare
 _UNDERSTOOD = b"+"  # what a spare says before it becomes its program
+
+# Looked up before any fork: between fork and exec, a process of several threads may do next to nothing.
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def become_subreaper() -> None:
+    """Make this process, and the program that it becomes by ``exec``, the parent of descendants whose own has ended."""
+    if _prctl is not None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Refused(Exception):
     """There is no spawner, or it can't fork: nothing was started."""
 
 
-class Spawned(NamedTuple):
+class Spawned:
     """A child of this process."""
 
-    pid: int
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
 
     def wait(self) -> None:
         """Wait for its end, and reap it."""
@@ -59,16 +72,16 @@ class Spawner:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Fork the spawner. To be called while this process has no threads and has loaded little."""
+        """Start the spawner."""
         if _CLONE is None:
             return
         self._socket, its_own = socket.socketpair()
-        if os.fork() == 0:
-            self._socket.close()
-            _serve(its_own, _CLONE)
-        its_own.close()
+        with its_own:
+            its_own.set_inheritable(True)
+            program = [sys.executable, "-I", "-S", __file__, str(its_own.fileno())]
+            os.posix_spawn(sys.executable, program, os.environ)
         self._socket.settimeout(_PATIENCE)
-        self._socket.send(_ANOTHER)
+        self._socket.send(_SPARES * _ANOTHER)
 
     def spawn(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int) -> Spawned:
         """Start a program without input, in a session of its own and as a subreaper.
@@ -88,7 +101,7 @@ class Spawner:
         raise OSError(number, os.strerror(number), argv[0])
 
     def _take_spare(self) -> tuple[Spawned, socket.socket]:
-        """Return the child that waits, with the connection to it, and have the spawner fork the next one."""
+        """Return a child that waits, with the connection to it, and have the spawner fork another one."""
         with self._lock:
             if self._socket is None:
                 raise Refused
@@ -194,3 +207,6 @@ def _request(worker: socket.socket) -> tuple[list[str], str, dict[str, str], tup
 
 
 SPAWNER = Spawner()
+
+if __name__ == "__main__" and _CLONE is not None:
+    _serve(socket.socket(fileno=int(sys.argv[1])), _CLONE)

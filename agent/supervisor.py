@@ -23,9 +23,10 @@ from queue import SimpleQueue
 
 from agent.children import ended_file, exit_code_of
 from agent.command_output import bound_unread
-from agent.descendants import REAPER, become_subreaper
+from agent.descendants import REAPER
 from agent.files import write_atomically
 from agent.probe import read, stuck
+from agent.spawner import become_subreaper
 from workers.protocol.agent_directory import APPLY, CHILDREN, ENDED, RUNS
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)

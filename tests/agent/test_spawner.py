@@ -20,10 +20,11 @@ import psutil
 import pytest
 
 from agent import process
+from agent import spawner as program
 from agent.children import ChildRecords
 from agent.command_output import CommandOutput
 from agent.process import Child
-from agent.spawner import Refused, Spawned, Spawner
+from agent.spawner import _SPARES, Refused, Spawned, Spawner
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the worker forks itself")
@@ -112,13 +113,13 @@ def test_what_can_not_be_started_is_said_to_be_and_leaves_no_child(
     spawn: Callable[..., Spawned], program: str, where: str, given: str, number: int
 ) -> None:
     spawn("true").wait()
-    its_process, spare = process_of_spawner(), next_spare()
+    its_process, spare, other = process_of_spawner(), *spares()
     with pytest.raises(OSError, match=program) as raised:
         spawn(program, cwd=where, GIVEN=given)
     assert raised.value.errno == number
-    following = next_spare(spare)
-    assert set(copies()) == {its_process, following}
     assert not spare.is_running()  # nor left unreaped
+    assert its_process.is_running()
+    assert spares()[0] == other
     spawn("true").wait()
 
 
@@ -134,7 +135,7 @@ def test_a_spare_that_is_not_told_all_does_not_begin(spawner: Spawner, tmp_path:
 
 
 def test_a_spare_without_room_for_the_files_starts_nothing(spawn: Callable[..., Spawned]) -> None:
-    spare = next_spare()
+    spare = spares()[0]
     used = {int(number) for number in os.listdir(f"/proc/{spare.pid}/fd")}
     _, second = islice((number for number in count() if number not in used), 2)
     resource.prlimit(spare.pid, resource.RLIMIT_NOFILE, (second, 1_000))  # room for one, and two come
@@ -145,7 +146,7 @@ def test_a_spare_without_room_for_the_files_starts_nothing(spawn: Callable[..., 
 
 
 def test_a_worker_without_room_for_a_connection_starts_nothing_and_leaves_no_child(spawner: Spawner) -> None:
-    spare, limits = next_spare(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare, limits = spares()[0], resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(number) for number in os.listdir("/proc/self/fd"))
     with ExitStack() as files:
         while files.enter_context(open(os.devnull)).fileno() < highest:  # no number below it is free
@@ -160,7 +161,7 @@ def test_a_worker_without_room_for_a_connection_starts_nothing_and_leaves_no_chi
 
 
 def test_a_spare_that_was_killed_starts_nothing_and_the_next_one_does(spawn: Callable[..., Spawned]) -> None:
-    next_spare().kill()
+    spares()[0].kill()
     with pytest.raises(Refused):
         spawn("false")
     spawn("true").wait()
@@ -177,28 +178,33 @@ def test_many_threads_start_each_its_own(spawn: Callable[..., Spawned]) -> None:
 
 def process_of_spawner() -> psutil.Process:
     """Return the spawner, which has this process's session; a spare has one of its own."""
-    (found,) = [each for each in copies() if os.getsid(each.pid) == os.getsid(0)]
+    spares()  # one that was forked just now has no session yet
+    (found,) = [each for each in of_the_program(psutil.Process()) if os.getsid(each.pid) == os.getsid(0)]
     return found
 
 
-def next_spare(after: psutil.Process | None = None) -> psutil.Process:
-    """Wait for the spare that follows another, and return it."""
+def spares(worker: psutil.Process | None = None) -> list[psutil.Process]:
+    """Wait until there are as many spares as there should be, and return them with the next one first."""
 
-    return eventually(lambda: [each for each in copies() if each != after and os.getsid(each.pid) == each.pid])[0]
+    def found() -> list[psutil.Process]:
+        return [each for each in of_the_program(worker or psutil.Process()) if os.getsid(each.pid) == each.pid]
+
+    eventually(lambda: len(found()) == _SPARES)
+    return sorted(found(), key=lambda each: (each.create_time(), each.pid))
 
 
-def copies() -> list[psutil.Process]:
-    """Return the spawner and its spare, copies of this process."""
-    living = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
-    return [each for each in living if each.cmdline() == psutil.Process().cmdline()]
+def of_the_program(worker: psutil.Process) -> list[psutil.Process]:
+    living = [each for each in worker.children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in living if program.__file__ in each.cmdline()]
 
 
 def test_without_a_spawner_the_worker_forks_itself(
     spawner: Spawner, spawn: Callable[..., Spawned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    next_spare()
+    last = spares()
     process_of_spawner().kill()
-    spawn("true").wait()  # the last spare
+    for _ in last:
+        spawn("true").wait()
     with pytest.raises(Refused):
         spawn("true")
     monkeypatch.setattr(process, "SPAWNER", spawner)
@@ -215,11 +221,11 @@ def test_it_ends_with_the_worker_and_by_no_signal_to_stop(tmp_path: Path) -> Non
     with subprocess.Popen([sys.executable, "-c", WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout
         worker.stdout.readline()
-        eventually(lambda: len(psutil.Process(worker.pid).children()) == 2)
-        both = psutil.Process(worker.pid).children()
+        spares(psutil.Process(worker.pid))
+        its_own = psutil.Process(worker.pid).children()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            for process_of_its in both:
-                process_of_its.send_signal(number)
-        assert all(each.is_running() for each in both)
+            for each in its_own:
+                each.send_signal(number)
+        assert all(each.is_running() for each in its_own)
         worker.kill()
-        eventually(lambda: all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in both))
+        eventually(lambda: all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in its_own))

@@ -262,9 +262,9 @@ def test_nothing_that_left_its_group_outlives_its_command_or_the_agent(start: St
 # What the command leaves becomes a child of this process after its children were listed, and before they are looked at.
 LATE_ORPHAN = """
 import os, signal, subprocess, sys
-from agent import descendants
+from agent import descendants, spawner
 
-descendants.become_subreaper()
+spawner.become_subreaper()
 command = subprocess.Popen(["sh", "-c", "sleep 60 & echo started; wait"], stdout=subprocess.PIPE)
 command.stdout.readline()
 
