@@ -34,7 +34,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_PARENT = 0x8000
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if sys.platform == "linux" else None
 _BYTES = 4  # of a process id, of the number before a request, of an error
-_PATIENCE = 5.0  # seconds; to fork takes some milliseconds
+_PATIENCE = 5.0  # seconds; to fork, and to understand a request, take some milliseconds
 _SPARES = 2  # an apply, and what tells what its plan does, start at the same time
 _ANOTHER = b"."  # asks the spawner for a spare
 _UNDERSTOOD = b"+"  # what a spare says before it becomes its program
@@ -91,7 +91,7 @@ class Spawner:
         request = json.dumps([list(argv), str(cwd), dict(env)]).encode()
         spare, connection = self._take_spare()
         with connection:
-            answer = _answer(connection, request, (stdout, stderr))
+            answer = _answer(spare, connection, request, (stdout, stderr))
         if answer == _UNDERSTOOD:
             return spare
         spare.wait()
@@ -118,17 +118,22 @@ class Spawner:
             raise Refused
 
 
-def _answer(spare: socket.socket, request: bytes, files: Sequence[int]) -> bytes:
+def _answer(spare: Spawned, connection: socket.socket, request: bytes, files: Sequence[int]) -> bytes:
     """Return all that a spare says to a request before it has become its program or has ended.
 
     That is :data:`_UNDERSTOOD`, with the number of an error after it where the program can't be started.
     """
     answer = b""
-    with suppress(OSError):  # it was killed
-        socket.send_fds(spare, [len(request).to_bytes(_BYTES)], files)
-        spare.sendall(request)
+    with suppress(OSError):  # it was killed, or stands still
+        connection.settimeout(_PATIENCE)
+        socket.send_fds(connection, [len(request).to_bytes(_BYTES)], files)
+        connection.sendall(request)
+        answer = connection.recv(len(_UNDERSTOOD))
+    if not answer:
+        os.kill(spare.pid, signal.SIGKILL)  # or it might begin yet
+    connection.settimeout(None)
     with suppress(OSError):
-        while said := spare.recv(_BYTES):
+        while said := connection.recv(_BYTES):
             answer += said
     return answer
 

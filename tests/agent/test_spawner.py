@@ -167,6 +167,19 @@ def test_a_spare_that_was_killed_starts_nothing_and_the_next_one_does(spawn: Cal
     spawn("true").wait()
 
 
+def test_a_spare_that_stands_still_is_ended_and_starts_nothing(
+    spawn: Callable[..., Spawned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = spares()[0]
+    spare.suspend()
+    monkeypatch.setattr(program, "_PATIENCE", 0.2)
+    with pytest.raises(Refused):
+        spawn("touch", "begun")
+    assert not spare.is_running()
+    assert not (tmp_path / "begun").exists()
+    spawn("true").wait()
+
+
 def test_many_threads_start_each_its_own(spawn: Callable[..., Spawned]) -> None:
     with ThreadPoolExecutor(8) as threads:
         started = [threads.submit(spawn, "true") for _ in range(40)]
