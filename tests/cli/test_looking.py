@@ -370,6 +370,20 @@ def test_looking_at_runs_loads_neither_celery_nor_redis(control) -> None:
     assert json.loads(done.stdout) == []
 
 
+def test_an_apply_loads_nothing_only_because_it_is_installed(control) -> None:
+    code = (
+        "import contextlib, json, sys; from workers.cli.main import app\n"
+        "with contextlib.suppress(SystemExit): app(['apply', 'nowhere', '--yes', '--json'])\n"
+        "print(json.dumps(list(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "No workspace has the name 'nowhere'" in done.stdout
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert {"celery", "redis", "structlog"} <= loaded
+    unwanted = {"alembic", "attr", "greenlet", "kubernetes", "opentelemetry", "pygments", "rich.traceback", "yaml"}
+    assert unwanted & loaded == set()
+
+
 def test_a_command_that_is_over_takes_nothing_apart(control) -> None:
     """Collecting what is left is a quarter of its time."""
     code = (

@@ -57,6 +57,9 @@ _SECTIONS = {
 }
 _MODULES = {name: module for section in _SECTIONS.values() for name, (module, _) in section.items()}
 _GROUPS = ("workspace", "pool", "agent", "state", "token")
+# Libraries load these, and many others with them, only because they are installed; no command needs that. To Python, a
+# module that is None can't be imported.
+_NOT_NEEDED = ("greenlet", "opentelemetry", "rich.pretty", "rich.traceback", "yaml")
 
 
 class _Offer(NamedTuple):
@@ -84,7 +87,7 @@ class Commands(TyperGroup):
         """Return a command, or None."""
         if cmd_name not in _MODULES:
             return None
-        commands = import_module(f"workers.cli.{_MODULES[cmd_name]}").app
+        commands = _loaded(_MODULES[cmd_name])
         commands.rich_markup_mode = None  # its help as plain as the page of all commands
         group = typer.main.get_group(commands)
         if cmd_name in _GROUPS:
@@ -136,6 +139,17 @@ class Commands(TyperGroup):
                 raise
             code = MISUSE if _is_misuse(error) else FAILURE
         sys.exit(code)
+
+
+def _loaded(module: str) -> Any:
+    """Return the commands of a module; it and what it imports are loaded as if what is not needed were not there."""
+    kept_out = [name for name in _NOT_NEEDED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(kept_out))  # type: ignore[arg-type]
+    try:
+        return import_module(f"workers.cli.{module}").app
+    finally:
+        for name in kept_out:
+            del sys.modules[name]
 
 
 def _is_misuse(error: Exception) -> bool:

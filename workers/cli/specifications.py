@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 
 from workers.cli.console import FAILURE, complain, say, show_json
@@ -72,6 +71,8 @@ def _tell(kind: str, done: dict[str, str | None]) -> None:
 
 
 def _items(path: Path, where: str) -> list[Any]:
+    import yaml  # noqa: PLC0415 - of the commands of workspaces and pools, few read a file
+
     try:
         text = sys.stdin.read() if where == "stdin" else path.read_text("utf-8")
         documents = list(yaml.safe_load_all(text))
