@@ -1,8 +1,9 @@
 """What a command prints goes to files, so that it needs no living reader: Terraform outlives an agent that dies.
 
 A command has two files, ``NAME.out`` and ``NAME.err``. It appends to them, and the agent follows: what was read is
-given back to the disk, and of what waits to be read only the newest ``MAX_UNREAD`` bytes stay. ``NAME.read`` says how
-far the agent has read, for its next process. On a full disk Terraform's output is lost, and Terraform goes on.
+given back to the disk, and of what waits to be read only the newest ``MAX_UNREAD`` bytes stay. Of a command that the
+agent's next process goes on with, ``NAME.read`` says how far the agent has read. On a full disk Terraform's output is
+lost, and Terraform goes on.
 
 A configuration runs as its agent does and may replace these files while no process of the agent has them open: only
 regular files are opened, and nothing is waited for.
@@ -35,10 +36,12 @@ class CommandOutput:
     """The files of one command, new ones or those that a previous process of the agent left. Raises ``OSError``.
 
     ``keep_stdout``: stdout is a result for the agent, kept as a whole in :attr:`stdout`, up to that many bytes.
-    ``files``: what the command has as its stdout and stderr.
+    ``resumable``: a next process of the agent may read on. ``files``: what the command has as its stdout and stderr.
     """
 
-    def __init__(self, directory: Path, name: str, *, keep_stdout: int | None = None, again: bool = False) -> None:
+    def __init__(
+        self, directory: Path, name: str, *, keep_stdout: int | None = None, resumable: bool = True, again: bool = False
+    ) -> None:
         self.stdout = directory / f"{name}.{'out' if keep_stdout is None else 'kept'}"
         self._limit = keep_stdout
         self._opened: list[int] = []
@@ -46,18 +49,20 @@ class CommandOutput:
         try:
             for path, flags in ((self.stdout, os.O_APPEND), (directory / f"{name}.err", os.O_APPEND)):
                 self._opened.append(opened(path, flags))
-            self._opened.append(opened(directory / f"{name}.read", 0))
+            if resumable:
+                self._opened.append(opened(directory / f"{name}.read", 0))
         except OSError:
             self.close()
             raise
-        *self.files, self._read = self._opened
+        self.files = self._opened[:2]
+        self._read = self._opened[2] if resumable else None
         self._streams = [_Stream(file) for file in self.files]
-        if again:
-            self._go_on()
+        if again and self._read is not None:
+            self._go_on(self._read)
 
-    def _go_on(self) -> None:
+    def _go_on(self, read: int) -> None:
         with suppress(struct.error):  # a configuration may have emptied the file
-            positions = _POSITIONS.unpack(os.pread(self._read, _POSITIONS.size, 0))
+            positions = _POSITIONS.unpack(os.pread(read, _POSITIONS.size, 0))
             for stream, position in zip(self._streams, positions, strict=True):
                 stream.position = min(position, stream.size)
 
@@ -69,7 +74,7 @@ class CommandOutput:
             if self._streams[0].size > self._limit:
                 raise OSError(errno.EFBIG, f"it printed more than {self._limit} bytes", str(self.stdout))
         passed = [stream.pass_on(sink) for stream, sink in pairs]
-        if any(passed):
+        if any(passed) and self._read is not None:
             with suppress(OSError):  # on a full disk, a next process would begin anew
                 os.pwrite(self._read, _POSITIONS.pack(*(stream.position for stream in self._streams)), 0)
         return any(passed)

@@ -112,6 +112,7 @@ class Execution:
     def __post_init__(self) -> None:
         self.log.relative = relative_to(self.directory, self.source_tree)
         self.redeemed = self.left is not None
+        self.remarks: list[str] = []  # lines of the log that wait for the start of the next command
         self.commit = self.order.commit
         self.program: str | None = None  # which Terraform of which version, once that is known
         self.cause: StopCause | None = None
@@ -217,7 +218,9 @@ class Execution:
         with self._lock:
             if self.cause is not None and not even_if_stopped:
                 raise Stopped(self.cause)
-            output = CommandOutput(self.directory / DIRECTORY, self._next_name(lasting), keep_stdout=keep_stdout)
+            output = CommandOutput(
+                self.directory / DIRECTORY, self._next_name(lasting), keep_stdout=keep_stdout, resumable=lasting
+            )
             run = self.order.run if lasting else ""  # the next process goes on with this one, and no other beside it
             child = self._child = Child(argv, cwd=cwd, env=env, records=self.records, run=run, output=output)
         if self._beside:
@@ -225,6 +228,8 @@ class Execution:
         # After the first command was started: sending a report takes time from this thread.
         if not self._reported:
             self._report_started()
+        while self.remarks:
+            self.log.write(self.remarks.pop(0))
         if title is not None:
             self.progress.begin(title.removeprefix("$ terraform "))
             self.log.write(title)

@@ -9,14 +9,14 @@ more.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.files import is_inside, read_regular
-from agent.source import configuration_files
+from agent.files import read_inside, read_regular
+from agent.module import Module
 from agent.terraform_environment import deciding_servers, named_configuration
 
 LOCK_FILE = ".terraform.lock.hcl"
@@ -28,7 +28,6 @@ _BLOCK = re.compile(rb"(?:resource|data|ephemeral|output|variable|locals|moved|i
 _PROVIDER_OF = re.compile(rb'(?:resource|data|ephemeral)\s+"?([\w-]+)|\s*(provider\s*=.*)')
 _LOCAL_MODULE = re.compile(rb'\bsource"?\s*[=:]\s*"(\.{1,2}/[^"]*)"')
 _PATH = re.compile(r'\bpath\s*=\s*"([^"]+)"')
-_CONFIGS = (".terraformrc", ".tofurc", ".terraform.d/*.tfrc", ".terraform.d/*.tfrc.json")
 
 
 class Unknown(Exception):
@@ -44,19 +43,17 @@ class InitInputs:
     lock: bytes | None
 
 
-def read(
-    module: Path, tree: Path, command: Sequence[str], environment: Mapping[str, str], about: Sequence[Any]
-) -> InitInputs:
-    """Return the inputs of a module in its source ``tree``, before any ``init``; ``about``: what else it is given.
+def read(module: Module, command: Sequence[str], environment: Mapping[str, str], about: Sequence[Any]) -> InitInputs:
+    """Return the inputs of a root module, before any ``init``; ``about``: what else it is given.
 
     Raises :class:`Unknown`.
     """
-    if os.path.lexists(module / DATA):
+    if os.path.lexists(module.path / DATA):
         raise Unknown
     try:
-        lock = _inside(module / LOCK_FILE, tree) if os.path.lexists(module / LOCK_FILE) else None
-        origin = _digest((_cli_configuration(module, environment), deciding_servers(environment)))
-        own = (str(module.relative_to(tree)), _configuration(module, tree), lock, _program(command))
+        lock = _lock_file(module)
+        origin = _digest((_cli_configuration(module.path, environment), deciding_servers(environment)))
+        own = (str(module.path.relative_to(module.tree)), _configuration(module), lock, _program(command))
     except (OSError, ValueError) as error:
         raise Unknown from error
     return InitInputs(_digest((origin, own, sorted(environment.items()), *about)), origin, lock)
@@ -66,10 +63,15 @@ def _digest(found: Any) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
-def _inside(path: Path, tree: Path) -> bytes:
-    if not is_inside(path, tree):
-        raise Unknown
-    return read_regular(path)
+def _known(content: bytes | None) -> bytes:
+    if content is None:
+        raise Unknown  # it lies outside of the source
+    return content
+
+
+def _lock_file(module: Module) -> bytes | None:
+    path = module.path / LOCK_FILE
+    return _known(read_inside(path, module.tree)) if os.path.lexists(path) else None
 
 
 def _program(command: Sequence[str]) -> list[Any]:
@@ -81,33 +83,35 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _configuration(module: Path, tree: Path) -> list[Any]:
+def _configuration(root: Module) -> list[Any]:
     """Return what a module and the local modules that it calls say about providers, modules and the backend."""
     found: dict[Path, Any] = {}
-    pending, files = [module], 0
+    pending, files = [root], 0
     while pending:
-        directory = pending.pop()
-        texts = [(path.name, _inside(path, tree)) for path in configuration_files(directory)]
-        files += len(texts)
-        if files > _MOST_FILES or not is_inside(directory, tree):
+        module = pending.pop()
+        if not module.is_inside or (files := files + len(module.files)) > _MOST_FILES:
             raise Unknown
-        found[directory] = _of_module(texts)
-        called = {_called(directory, path) for _, text in texts for path in _LOCAL_MODULE.findall(text)}
-        pending += [each for each in called if each not in found and each not in pending]
-    return sorted((str(directory.relative_to(tree)), said) for directory, said in found.items())
+        found[module.path], called = _of_module(module)
+        called -= found.keys() | {each.path for each in pending}
+        pending += [Module(path, root.tree) for path in called]
+    return sorted((str(path.relative_to(root.tree)), said) for path, said in found.items())
+
+
+def _of_module(module: Module) -> tuple[Any, set[Path]]:
+    """Return what one module says, and the directories of the local modules that it calls."""
+    providers: set[bytes] = set()
+    called: set[Path] = set()
+    rest = []
+    for name in sorted(module.files):
+        text = _known(module.content(name))
+        called.update(_called(module.path, source) for source in _LOCAL_MODULE.findall(text))
+        if left := text if name.endswith(".json") else b"\n".join(_inputs(text, providers)):
+            rest.append((name, hashlib.sha256(left).digest()))
+    return (rest, sorted(providers)), called
 
 
 def _called(directory: Path, source: bytes) -> Path:
     return Path(os.path.normpath(directory / os.fsdecode(source)))
-
-
-def _of_module(texts: Iterable[tuple[str, bytes]]) -> Any:
-    providers: set[bytes] = set()
-    rest = []
-    for name, text in sorted(texts):
-        if left := text if name.endswith(".json") else b"\n".join(_inputs(text, providers)):
-            rest.append((name, left))
-    return rest, sorted(providers)
 
 
 def _inputs(text: bytes, providers: set[bytes]) -> Iterator[bytes]:
@@ -128,22 +132,34 @@ def _cli_configuration(module: Path, environment: Mapping[str, str]) -> list[Any
 
     Raises ``OSError`` where a configuration is named and can't be read.
     """
-    home = module / (environment.get("HOME") or "/")
+    home = os.path.join(module, environment.get("HOME") or "/")
     named = named_configuration(environment, module)
     texts = [read_regular(named)] if named else []
-    for path in (path for name in _CONFIGS for path in sorted(home.glob(name))):
+    for path in _configurations(home):
         with suppress(OSError):
             texts.append(read_regular(path))
-    shared = [environment.get("XDG_DATA_HOME") or str(home / ".local/share")]
+    named_mirrors = (
+        os.path.expandvars(path) for text in texts for path in _PATH.findall(text.decode(errors="replace"))
+    )
+    mirrors = (os.path.join(module, path) for path in (*named_mirrors, *_implied_mirrors(home, environment)))
+    return [texts, [_listed(mirror) for mirror in mirrors if os.path.isdir(mirror)]]
+
+
+def _configurations(home: str) -> list[str]:
+    more: list[str] = []
+    with suppress(OSError):  # most homes have no such directory
+        more = sorted(name for name in os.listdir(f"{home}/.terraform.d") if name.endswith((".tfrc", ".tfrc.json")))
+    return [f"{home}/{name}" for name in (".terraformrc", ".tofurc", *(f".terraform.d/{name}" for name in more))]
+
+
+def _implied_mirrors(home: str, environment: Mapping[str, str]) -> list[str]:
+    shared = [environment.get("XDG_DATA_HOME") or f"{home}/.local/share"]
     shared += (environment.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(":")
-    implied = [module / "terraform.d/plugins", home / ".terraform.d/plugins"]
-    implied += [module / each / name / "plugins" for each in shared for name in ("terraform", "opentofu")]
-    found = [path for text in texts for path in _PATH.findall(text.decode(errors="replace"))]
-    mirrors = [*(module / os.path.expandvars(path) for path in found), *implied]
-    return [texts, [_listed(mirror) for mirror in mirrors if mirror.is_dir()]]
+    of_all = (f"{each}/{name}/plugins" for each in shared for name in ("terraform", "opentofu"))
+    return ["terraform.d/plugins", f"{home}/.terraform.d/plugins", *of_all]
 
 
-def _listed(mirror: Path) -> list[Any]:
+def _listed(mirror: str) -> list[Any]:
     found: list[Any] = []
     for directory, _, names in os.walk(mirror, followlinks=True):
         found += ((directory, name, *_stamp(Path(directory, name))) for name in names)

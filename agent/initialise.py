@@ -4,25 +4,30 @@ from pathlib import Path
 
 from agent import state_backend, state_lock
 from agent.execution import PhaseFailed
+from agent.module import Module
 from agent.prepared import Preparation
 from agent.terraform import Terraform
 
 
-def plan(terraform: Terraform, preparation: Preparation | None, file: Path, variables: Path | None) -> bool:
+def plan(
+    terraform: Terraform, module: Module, preparation: Preparation | None, file: Path, variables: Path | None
+) -> bool:
     """Plan in an initialised directory, and return whether there is anything to apply."""
-    log, given = terraform.execution.log, preparation and _given(terraform, preparation)
-    if preparation is None or not given:
-        initialise(terraform, preparation)
+    execution = terraform.execution
+    if preparation is None or not _given(terraform, preparation):
+        initialise(terraform, module, preparation)
         return _planned(terraform, file, variables)
-    log.write("Nothing to initialise: an earlier init of this workspace with the same configuration is used again.")
+    execution.remarks.append(
+        "Nothing to initialise: an earlier init of this workspace with the same configuration is used again."
+    )
     try:
         return _planned(terraform, file, variables)
     except PhaseFailed as failed:
         if not terraform.wants_init(failed):
             raise
-    log.write("That did not suit: initialising.")
+    execution.log.write("That did not suit: initialising.")
     preparation.undo()
-    initialise(terraform, preparation)
+    initialise(terraform, module, preparation)
     return _planned(terraform, file, variables)
 
 
@@ -39,13 +44,12 @@ def _given(terraform: Terraform, preparation: Preparation) -> bool:
     return is_local is not None
 
 
-def initialise(terraform: Terraform, preparation: Preparation | None) -> None:
+def initialise(terraform: Terraform, module: Module, preparation: Preparation | None) -> None:
     """Initialise a module, and keep what that makes; state that has no place of its own goes to the order's."""
-    module, tree = terraform.module, terraform.execution.source_tree
     environment = preparation.for_init() if preparation else {}
-    is_local = not state_backend.may_be_configured(module, tree)
+    is_local = not state_backend.may_be_configured(module)
     terraform.init(*(_use_local(terraform) if is_local else ()), environment=environment)
-    if not is_local and not state_backend.is_remote(module, tree):
+    if not is_local and not state_backend.is_remote(module):
         is_local = True
         terraform.init("-reconfigure", *_use_local(terraform), environment=environment)
     if preparation:

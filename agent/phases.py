@@ -1,7 +1,6 @@
 """The plan phase and the apply phase: a few commands in a row, in a directory that both share; and their outcome."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -10,9 +9,10 @@ from typing import Any
 
 from agent import initialise, rescued_states, source, state_backend, state_lock
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
-from agent.files import read_regular, write_atomically
+from agent.files import create, fresh_directory, read_regular
 from agent.git_cache import GitCache
 from agent.masking import Hidden, Mask, decrypted
+from agent.module import Module
 from agent.output import clean
 from agent.plan_details import masked_plan, told_beside
 from agent.prepared import PreparedDirectories
@@ -105,21 +105,23 @@ class Phases:
 
     def _plan(self, execution: Execution, sensitive: SensitiveVariables) -> PhaseFinished:
         order = execution.order
-        _fresh_directory(execution.directory)
+        fresh_directory(execution.directory)
         given = {**order.environment, **sensitive.environment}
         environment = run_environment(self.environment, given)
         module = source.fetch(execution, self.work_dir, environment, given, self.cache)
-        (execution.directory / _MODULE).write_text(str(module.relative_to(execution.directory)))
         program = self._chosen(execution, module)
-        terraform = Terraform(execution, program, module, environment)
+        terraform = Terraform(execution, program, module.path, environment)
         preparation = self.prepared.of(execution, module, program, environment)
         if order.options.state is not None:
-            initialise.initialise(terraform, preparation)
+            initialise.initialise(terraform, module, preparation)
             self._change_state(order.options.state, execution, terraform)
             return execution.report(PhaseFinished, outcome="succeeded")
         plan = execution.directory / _PLAN
         variables = {**order.variables, **order.options.variables, **sensitive.variables}
-        changed = initialise.plan(terraform, preparation, plan, _write_variables(execution.directory, variables))
+        file = _write_variables(execution.directory, variables)
+        changed = initialise.plan(terraform, module, preparation, plan, file)
+        if changed and order.kind is RunKind.PLAN_AND_APPLY:
+            _note_for_apply(execution, module)
         if changed and order.auto_apply:
             (execution.directory / _NOT_TOLD).touch()
             return execution.report(PhaseFinished, outcome="succeeded", changed=True, detail_follows=True)
@@ -154,15 +156,14 @@ class Phases:
         outputs = self._outputs(execution, terraform, told)
         return execution.report(PhaseFinished, outcome="succeeded", changed=True, outputs=outputs)
 
-    def _chosen(self, execution: Execution, module: Path) -> Sequence[str]:
-        """Return the command of the program that a plan is made with, which its apply finds in the run's directory."""
+    def _chosen(self, execution: Execution, module: Module) -> Sequence[str]:
+        """Return the command of the program that a plan is made with."""
         required = execution.order.terraform
-        chosen = self.programs.choose(required, required_versions(module, execution.source_tree))
+        chosen = self.programs.choose(required, required_versions(module))
         if chosen.program is not None:
             execution.program = str(chosen.program)
-            write_atomically(execution.directory / _PROGRAM, execution.program)
             if chosen is not self.programs.installed[0]:
-                execution.log.write(f"Using {execution.program}, as {required or 'the configuration'} requires.")
+                execution.remarks.append(f"Using {execution.program}, as {required or 'the configuration'} requires.")
         return chosen.command
 
     def _of_plan(self, execution: Execution) -> Sequence[str]:
@@ -211,9 +212,10 @@ class Phases:
             return {}
 
 
-def _fresh_directory(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700, parents=True)
+def _note_for_apply(execution: Execution, module: Module) -> None:
+    create(execution.directory / _MODULE, str(module.path.relative_to(execution.directory)))
+    if execution.program is not None:
+        create(execution.directory / _PROGRAM, execution.program)
 
 
 def _planned_module(directory: Path) -> Path | None:
@@ -227,7 +229,7 @@ def _write_variables(directory: Path, variables: Mapping[str, Any]) -> Path | No
     if not variables:
         return None
     path = directory / _VARIABLES
-    write_atomically(path, json.dumps(variables))
+    create(path, json.dumps(variables))
     return path
 
 

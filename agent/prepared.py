@@ -25,9 +25,10 @@ from pathlib import Path
 
 from agent import init_inputs, provider_packages
 from agent.execution import Execution
-from agent.files import read_regular
+from agent.files import copy_file, create, read_regular
 from agent.init_inputs import DATA, LOCK_FILE, InitInputs, Unknown
 from agent.kept_trees import KeptTree
+from agent.module import Module
 from agent.provider_packages import Package, ProviderPackages
 from agent.terraform_environment import plugin_cache
 from workers.protocol.agent_directory import RUNS
@@ -80,7 +81,7 @@ class PreparedDirectories:
         self._collect()
 
     def of(
-        self, execution: Execution, module: Path, command: Sequence[str], environment: Mapping[str, str]
+        self, execution: Execution, module: Module, command: Sequence[str], environment: Mapping[str, str]
     ) -> Preparation | None:
         """Return what is kept for a run, before anything was initialised; None where nothing can be."""
         if not self._most:
@@ -88,10 +89,10 @@ class PreparedDirectories:
         order = execution.order
         try:
             about = order.workspace, order.state_path
-            inputs = init_inputs.read(module, execution.source_tree, command, environment, about)
+            inputs = init_inputs.read(module, command, environment, about)
         except Unknown:
             return None
-        return Preparation(self, execution, module, inputs, environment)
+        return Preparation(self, execution, module.path, inputs, environment)
 
     def give(self, execution: Execution, module: Path, inputs: InitInputs) -> bool | None:
         """Put what is kept into a module; return whether its state is a local one. None where nothing is kept."""
@@ -132,7 +133,7 @@ class PreparedDirectories:
             self._packages.use(execution.directory, [tree.path for tree in found.linked])
             with suppress(OSError):  # a configuration may change it at this moment
                 _copy(found.path, module)
-                (module / _BACKEND).write_bytes(found.backend)
+                create(module / _BACKEND, found.backend)
                 return True
             _take_back(module, inputs)
         execution.log.write("What an earlier init has made was changed since: it is not used again.")
@@ -240,7 +241,7 @@ def _copy(source: Path, target: Path) -> None:
     def without_backend(directory: str, _: Sequence[str]) -> Sequence[str]:
         return [_BACKEND.name] if directory == str(source / DATA) else ()
 
-    shutil.copytree(source / DATA, target / DATA, symlinks=True, ignore=without_backend)
+    shutil.copytree(source / DATA, target / DATA, symlinks=True, ignore=without_backend, copy_function=copy_file)
     if (source / LOCK_FILE).exists():
         (target / LOCK_FILE).unlink(missing_ok=True)
-        shutil.copyfile(source / LOCK_FILE, target / LOCK_FILE)
+        copy_file(source / LOCK_FILE, target / LOCK_FILE)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.files import read_regular, write_atomically
+from agent.files import fresh_directory, read_regular, write_atomically
 from agent.init_inputs import DATA, LOCK_FILE, InitInputs
 from agent.kept_trees import KeptTree
 
@@ -56,8 +56,7 @@ class ProviderPackages:
     def offer(self, run_directory: Path, inputs: InitInputs) -> Path:
         """Return the plugin cache of a run's ``init``."""
         cache = run_directory / _CACHE
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir()
+        fresh_directory(cache)
         locks = None if inputs.lock is None else locked(inputs.lock)
         suiting = {each.address: each for each in self.packages if each.suits(inputs, locks) and self._intact(each)}
         self.use(run_directory, [package.path for package in suiting.values()])
@@ -83,9 +82,9 @@ class ProviderPackages:
         return targets
 
     def use(self, run_directory: Path, targets: list[Path]) -> None:
-        """Note which packages a run needs: they are kept while its directory is there."""
-        names = [target.name for target in targets if target.parent == self.directory]
-        write_atomically(run_directory / IN_USE, json.dumps(names))
+        """Note which packages a run needs, if any: they are kept while its directory is there."""
+        if names := [target.name for target in targets if target.parent == self.directory]:
+            write_atomically(run_directory / IN_USE, json.dumps(names))
         for package in self.packages:
             if package.path in targets:
                 package.used_at = time.monotonic()

@@ -8,11 +8,9 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from agent.files import is_inside, read_regular
-from agent.source import configuration_files
+from agent.module import Module
 from workers.protocol.programs import Constraint, constraints
 
 # Bytes of all files that say it. They are small by custom; hostile ones must not keep the agent's other slots waiting.
@@ -27,19 +25,19 @@ class _Unsure(Exception):
     """The text is none that this module can follow."""
 
 
-def required_versions(module: Path, tree: Path) -> list[Constraint]:
+def required_versions(module: Module) -> list[Constraint]:
     """Return all constraints that the files of a module name, none where one of them is unclear."""
     found: list[Constraint] = []
     room = _MOST_BYTES
     with suppress(OSError, ValueError, RecursionError, _Unsure):
-        for path in configuration_files(module):
-            content = read_regular(path) if is_inside(path, tree) else b""
+        for name in module.files:
+            content = module.content(name) or b""
             if _NAME.encode() not in content:
                 continue
             room -= len(content)
             if room < 0:
                 return []
-            said = _of_json if path.name.endswith(".json") else _of_text
+            said = _of_json if name.endswith(".json") else _of_text
             found += [constraint for text in said(content.decode()) for constraint in constraints(text)]
         return found
     return []

@@ -5,25 +5,27 @@ never followed, so that loops and links to large directories cost nothing.
 """
 
 import os
-import shutil
-import stat
+import re
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatch
+from fnmatch import translate
 from pathlib import Path
 from typing import assert_never
 
 from agent.execution import Execution, unavailable
+from agent.files import copy_file
 from agent.git import fetch_commit
 from agent.git_cache import GitCache
-from workers.protocol.sources import ArchiveSource, DirectorySource, GitSource, is_configuration
+from agent.module import Module
+from workers.protocol.sources import ArchiveSource, DirectorySource, GitSource
 
 _LEFT_OUT = (".terraform", ".git", "terraform.tfstate.d", "*.tfstate", "*.tfstate.*")
+_IS_LEFT_OUT = re.compile("|".join(map(translate, _LEFT_OUT)))
 
 
 def fetch(
     execution: Execution, work_dir: Path, environment: Mapping[str, str], login: Mapping[str, str], cache: GitCache
-) -> Path:
-    """Put the configuration into the run's directory and return the directory in which Terraform is to run.
+) -> Module:
+    """Put the configuration into the run's directory and return the module in which Terraform is to run.
 
     A git ref is resolved, and the execution told; ``login`` is the environment with passwords and keys for it. Raises
     :class:`PhaseFailed <agent.execution.PhaseFailed>` with ``source_unavailable``, and
@@ -45,26 +47,20 @@ def fetch(
             assert_never(source)
     for state in states:
         execution.log.write_text(f"Not copied: {state}. State is kept outside of the configuration's directory.")
-    return module_directory(tree, source.subdir, where)
+    return root_module(tree, source.subdir, where)
 
 
-def module_directory(tree: Path, subdir: str, where: str) -> Path:
-    """Return the directory of the root module. Raises :class:`PhaseFailed` if it holds no configuration."""
-    module = tree / subdir
-    if not module.is_dir():
+def root_module(tree: Path, subdir: str, where: str) -> Module:
+    """Return the root module. Raises :class:`PhaseFailed` if its directory holds no configuration."""
+    module = Module(tree / subdir, tree)
+    if not module.path.is_dir():
         raise unavailable(f"There is no directory '{subdir}' in {where}: correct the workspace's subdirectory.")
-    if not module.resolve().is_relative_to(tree.resolve()):
+    if not module.is_inside:
         raise unavailable(f"'{subdir}' in {where} is a link that leads out of the source: name the directory itself.")
-    if not configuration_files(module):
+    if not module.files:
         place = f"'{subdir}' in {where}" if subdir else where
         raise unavailable(f"There is no Terraform configuration (*.tf) in {place}: correct the workspace's path.")
     return module
-
-
-def configuration_files(module: Path) -> list[Path]:
-    """Return the files of a module, not of those it calls. As to Terraform, a directory is none whatever its name."""
-    named = (path for path in module.iterdir() if is_configuration(path.name))
-    return [path for path in named if path.is_symlink() or not path.is_dir()]
 
 
 def _copy(execution: Execution, path: Path, tree: Path, work_dir: Path) -> list[str]:
@@ -93,16 +89,15 @@ def copy_tree(source: Path, target: Path, check: Callable[[], None], *, without:
         with os.scandir(directory) as entries:
             for entry in entries:
                 check()
-                path = directory / entry.name
-                if any(fnmatch(entry.name, pattern) for pattern in _LEFT_OUT):
-                    states += [path] if entry.name.endswith(".tfstate") else []
+                if _IS_LEFT_OUT.match(entry.name):
+                    states += [Path(entry.path)] if entry.name.endswith(".tfstate") else []
                 elif entry.is_symlink():
-                    (copy / entry.name).symlink_to(_link_target(path, source))
+                    (copy / entry.name).symlink_to(_link_target(Path(entry.path), source))
                 elif entry.is_dir():
-                    if path != without:
+                    if (path := Path(entry.path)) != without:
                         pending.append((path, copy / entry.name))
-                elif stat.S_ISREG(entry.stat().st_mode):
-                    shutil.copy2(path, copy / entry.name)
+                elif entry.is_file():
+                    copy_file(entry.path, copy / entry.name)
     return states
 
 

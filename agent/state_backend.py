@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.execution import Execution, PhaseFailed, unavailable
-from agent.files import is_inside, read_regular
-from agent.source import configuration_files
+from agent.files import create, read_inside
+from agent.module import Module
 from workers.protocol.kinds import FailureReason
 
 OVERRIDE = "terraslot_override.tf.json"
@@ -22,27 +22,38 @@ _BACKEND = re.compile(rb"\b(?:backend|cloud)\b")
 _COMMENT = re.compile(rb"^[ \t]*(?:#|//).*$", re.MULTILINE)
 
 
-def may_be_configured(module: Path, tree: Path) -> bool:
+def may_be_configured(module: Module) -> bool:
     """Whether the root module names a backend; without the word, outside of comments, it can't.
 
-    A file that lies outside of the source ``tree`` is not read, and may name one. Raises :class:`PhaseFailed` for
-    what is no file, or too large for one: Terraform would read it too.
+    A file that lies outside of the source is not read, and may name one. Raises :class:`PhaseFailed` for what is no
+    file, or too large for one: Terraform would read it too.
     """
     # A file of the override's name is replaced before Terraform reads it.
-    contents = [_content(path, tree) for path in configuration_files(module) if path.name != OVERRIDE]
-    return any(content is None or _BACKEND.search(_COMMENT.sub(b"", content)) for content in contents)
+    naming = [name for name in module.files if name != OVERRIDE and _may_name_one(module, name)]
+    return bool(naming)
 
 
-def is_remote(module: Path, tree: Path) -> bool:
+def _may_name_one(module: Module, name: str) -> bool:
+    try:
+        content = module.content(name)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    return content is None or bool(_BACKEND.search(_COMMENT.sub(b"", content)))
+
+
+def is_remote(module: Module) -> bool:
     """Whether the initialised module keeps its state in a place of its own that outlives the run.
 
     That includes a file that the configuration names by its absolute path. Raises :class:`PhaseFailed` where the
     source has put something else in the place of Terraform's own record.
     """
-    record = module / ".terraform" / "terraform.tfstate"
+    record = module.path / ".terraform" / "terraform.tfstate"
     if not record.exists():
         return False
-    content = _content(record, tree)
+    try:
+        content = read_inside(record, module.tree)
+    except OSError as error:
+        raise _unreadable(record.name, error) from error
     if content is None:
         raise unavailable(".terraform leads out of the source: remove that link from it.")
     try:
@@ -66,11 +77,11 @@ def use_local(module: Path, state_path: str | None, workspace: str) -> tuple[str
             "The configuration names no remote backend, and this pool's pods keep no state. Add a backend block to it.",
         )
     path = Path(state_path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _label(path.parent, workspace)
-    (module / OVERRIDE).unlink(missing_ok=True)  # the source may have put a link there
     # The path is given by flags: in the file, OpenTofu would interpret a "${" in it, and Terraform not.
-    (module / OVERRIDE).write_text(json.dumps({"terraform": {"backend": {"local": {}}}}))
+    create(module / OVERRIDE, json.dumps({"terraform": {"backend": {"local": {}}}}))
     return f"-backend-config=path={path}", f"-backend-config=workspace_dir={path}.d"
 
 
@@ -100,9 +111,5 @@ def rescue_state(execution: Execution, module: Path, rescued: Path) -> Path | No
     return kept
 
 
-def _content(path: Path, tree: Path) -> bytes | None:
-    """Return what a file of the source holds; None for one that lies outside of ``tree``."""
-    try:
-        return read_regular(path) if is_inside(path, tree) or not path.is_file() else None
-    except OSError as error:
-        raise unavailable(f"{path.name} can't be read: {error.strerror}. Correct it in the source.") from error
+def _unreadable(name: str, error: OSError) -> PhaseFailed:
+    return unavailable(f"{name} can't be read: {error.strerror}. Correct it in the source.")

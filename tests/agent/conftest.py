@@ -29,6 +29,7 @@ from kombu import Exchange, Queue
 from agent import source
 from agent.children import ChildRecords
 from agent.execution import Execution, PhaseFailed
+from agent.module import Module
 from agent.output import LogWriter
 from agent.phases import Phases
 from agent.prepared import PreparedDirectories
@@ -75,6 +76,10 @@ class Configuration:
     @property
     def source(self) -> dict[str, str]:
         return {"type": "directory", "path": str(self.path)}
+
+    @property
+    def module(self) -> Module:
+        return Module(self.path, self.path)
 
 
 @pytest.fixture
@@ -167,7 +172,7 @@ class Bench:
                 run_environment(os.environ, order.environment),
                 order.environment,
                 self.phases.cache,
-            )
+            ).path
         finally:
             execution.log.close(5)
 

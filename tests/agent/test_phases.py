@@ -17,6 +17,7 @@ import pytest
 from agent.execution import Execution, PhaseFailed, StopCause, Stopped
 from agent.locks import LOCK, exclusive
 from agent.masking import Mask
+from agent.module import Module
 from agent.programs import candidates
 from agent.settings import EMBEDDED, AgentSettings
 from agent.state_backend import OVERRIDE, is_remote, may_be_configured, rescue_state, use_local
@@ -154,6 +155,24 @@ class TestAPlanAndItsApply:
         moved = order.source.model_copy(update={"subdir": "elsewhere"})
         bench.execute(of_apply(order).model_copy(update={"source": moved}))
         assert any("made while planning" in line for line in bench.lines.texts)
+
+    @pytest.mark.parametrize("kind", RunKind)
+    def test_leave_in_the_runs_directory_what_is_needed(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path, kind: RunKind
+    ) -> None:
+        """Notes for an apply where one may follow, in the place of what a configuration has put there meanwhile."""
+        program = tmp_path / "terraform"
+        program.write_text('#!/bin/sh\ncase $1 in\n plan) mkfifo ../module; exit 2 ;;\n show) echo "{}" ;;\nesac\n')
+        program.chmod(0o755)
+        bench.command = (str(program),)
+        order = make_order(configuration.write("").source, kind=kind)
+        assert bench.execute(order).changed
+        directory = bench.work_dir / "runs" / order.run
+        assert {path.name for path in directory.iterdir()} == {"source", "plugins", "output", "module"}
+        assert (directory / "module").is_fifo() is (kind is RunKind.PLAN)
+        if kind is RunKind.PLAN_AND_APPLY:
+            assert (directory / "module").read_text() == "source"
+        assert {path.suffix for path in (directory / "output").iterdir()} == {".out", ".err"}
 
     def test_work_in_the_embedded_terraform(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
@@ -576,7 +595,7 @@ class TestASharedPluginCache:
 )
 def test_a_backend_is_overlooked_nowhere_and_a_comment_is_none(tmp_path: Path, code: str, may: bool) -> None:
     (tmp_path / "main.tf").write_text(code)
-    assert may_be_configured(tmp_path, tmp_path) is may
+    assert may_be_configured(Module(tmp_path, tmp_path)) is may
 
 
 class TestAFileOfTheConfiguration:
@@ -596,22 +615,30 @@ class TestAFileOfTheConfiguration:
         configuration.write("")
         os.truncate(configuration.path / "main.tf", 1 << 40)  # a hole: a terabyte of nothing
         with pytest.raises(PhaseFailed, match=r"main\.tf can't be read: it is larger than 16 MiB"):
-            may_be_configured(configuration.path, configuration.path)
+            may_be_configured(configuration.module)
+
+    def test_is_looked_at_where_another_names_a_backend(self, configuration: Configuration) -> None:
+        configuration.write('terraform {\n  backend "s3" {}\n}')
+        for name in ("a.tf", "z.tf"):
+            (configuration.path / name).symlink_to("/dev/zero")
+            with pytest.raises(PhaseFailed, match=f"{name} can't be read"):
+                may_be_configured(configuration.module)
+            (configuration.path / name).unlink()
 
     def test_that_lies_outside_is_left_to_terraform(self, tmp_path: Path, configuration: Configuration) -> None:
         (tmp_path / "shared.tf").write_text("# nothing")
         (configuration.path / "main.tf").symlink_to(tmp_path / "shared.tf")
-        assert may_be_configured(configuration.path, configuration.path), "unread, it may name a backend"
+        assert may_be_configured(configuration.module), "unread, it may name a backend"
 
     def test_may_be_a_link_inside_and_a_directory_is_none(self, configuration: Configuration) -> None:
         configuration.write("# nothing", "modules/shared.tf")
         (configuration.path / "main.tf").symlink_to("modules/shared.tf")
         (configuration.path / "called.tf").mkdir()
-        assert not may_be_configured(configuration.path, configuration.path)
+        assert not may_be_configured(configuration.module)
 
     def test_of_a_million_empty_lines_takes_no_time(self, configuration: Configuration) -> None:
         configuration.write("\n" * 1_000_000)
-        assert not may_be_configured(configuration.path, configuration.path)
+        assert not may_be_configured(configuration.module)
 
     @pytest.mark.parametrize("name", [".terraform", ".terraform/terraform.tfstate"])
     def test_in_the_place_of_terraforms_own_record_is_not_read(
@@ -623,7 +650,7 @@ class TestAFileOfTheConfiguration:
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(tmp_path / "elsewhere" if name == ".terraform" else "/dev/zero")
         with pytest.raises(PhaseFailed) as failed:
-            is_remote(configuration.path, configuration.path)
+            is_remote(configuration.module)
         assert failed.value.reason is FailureReason.SOURCE_UNAVAILABLE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import zipfile
@@ -16,7 +15,9 @@ import pytest
 
 from agent import init_inputs, kept_trees
 from agent.execution import PhaseFailed
+from agent.files import copy_file
 from agent.init_inputs import LOCK_FILE
+from agent.module import Module
 from agent.provider_packages import locked
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.agent.provider_program import program
@@ -98,6 +99,24 @@ def test_an_unchanged_workspace_is_initialised_once_and_applied_from_what_was_ke
     assert not workspace.initialises()
 
 
+def test_the_log_says_that_an_init_is_used_again_once_the_plan_has_started(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.plan()
+    assert not workspace.initialises()
+    said = workspace.bench.lines.texts
+    assert [text for text in said if AGAIN in text or text == "$ terraform plan"][-2].startswith(AGAIN)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError
+
+    before = len(said)
+    monkeypatch.setattr("agent.execution.Child", refused)
+    with pytest.raises(PhaseFailed):
+        workspace.plan()
+    assert not any(AGAIN in text for text in said[before:])
+
+
 def test_what_is_no_input_of_init_may_change(workspace: Workspace) -> None:
     workspace.plan()
     more = 'resource "terraform_data" "more" {\n  count = 2\n}\noutput "o" {\n  value = 1\n}\nvariable "v" {}\n'
@@ -142,8 +161,8 @@ def test_what_an_init_depends_on_asks_for_a_new_one(workspace: Workspace, tmp_pa
         order = workspace.make_order(workspace.configuration.source)
         environment = {**os.environ, **workspace.environment}
         path = workspace.configuration.path
-        found = init_inputs.read(path, path, workspace.bench.command, environment, (order.workspace,))
-        assert found == init_inputs.read(path, path, workspace.bench.command, environment, (order.workspace,))
+        found = init_inputs.read(Module(path, path), workspace.bench.command, environment, (order.workspace,))
+        assert found == init_inputs.read(Module(path, path), workspace.bench.command, environment, (order.workspace,))
         return found.digest
 
     workspace.plan()
@@ -193,7 +212,7 @@ def test_packages_have_another_origin_where_another_server_may_answer(
     (tmp_path / "given").mkdir()
 
     def origin(**environment: str) -> str:
-        return init_inputs.read(path, path, (), {"HOME": str(tmp_path), **environment}, ()).origin
+        return init_inputs.read(Module(path, path), (), {"HOME": str(tmp_path), **environment}, ()).origin
 
     assert origin() == origin(AWS_REGION="eu")
     assert origin() != origin(**{name: str(tmp_path / "given")})
@@ -203,7 +222,7 @@ def test_nothing_is_kept_where_the_named_configuration_of_terraform_can_not_be_r
     path = workspace.configuration.path
     for name in ("TF_CLI_CONFIG_FILE", "TERRAFORM_CONFIG"):
         with pytest.raises(init_inputs.Unknown):
-            init_inputs.read(path, path, (), {name: "missing.rc"}, ())
+            init_inputs.read(Module(path, path), (), {name: "missing.rc"}, ())
 
 
 def test_what_terraform_notes_about_a_backend_is_not_kept_on_disk(workspace: Workspace, refusing_backend: str) -> None:
@@ -382,15 +401,14 @@ def test_the_sources_lock_file_stays_where_not_all_of_what_is_kept_can_be_given(
     of_the_source = workspace.configuration.path / ".terraform.lock.hcl"
     of_the_source.write_text(of_the_source.read_text().replace('"h1:', '"h1:of another platform",\n"h1:', 1))
     workspace.plan()
-    copy = shutil.copyfile
 
-    def fail(source: Any, target: Any, **facts: Any) -> Any:
+    def fail(source: Any, target: Any) -> None:
         if "prepared" in Path(source).parts and Path(target).name == LOCK_FILE:
             raise OSError("full")
-        return copy(source, target, **facts)
+        copy_file(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copyfile", fail)
+        patch.setattr("agent.prepared.copy_file", fail)
         assert workspace.initialises()
     assert "of another platform" in (workspace.module / LOCK_FILE).read_text()
 
@@ -451,7 +469,7 @@ def test_a_source_that_leads_elsewhere_is_never_kept(workspace: Workspace, tmp_p
         workspace.configuration.write('module "m" { source = "./m" }', "m.tf")
         (path / "m").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(init_inputs.Unknown):
-        init_inputs.read(path, path, (), {}, ())
+        init_inputs.read(Module(path, path), (), {}, ())
 
 
 def test_checksums_are_read_from_a_lock_file_and_a_hostile_one_takes_no_time() -> None:

@@ -155,7 +155,7 @@ class TestChoosing:
 class TestRequiredVersion:
     def read(self, configuration: Configuration) -> list[str]:
         """Which of some versions meet what the configuration requires; all of them where it requires nothing."""
-        found = required_versions(configuration.path, configuration.path)
+        found = required_versions(configuration.module)
         some = ["1.8.0", "1.9.8", "1.10.1"]
         return [version for version in some if all(each.met_by(Version.of(version)) for each in found)]
 

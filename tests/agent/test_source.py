@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import source
+from agent.files import copy_file
 from tests.agent.conftest import Bench, Configuration, of_apply, unavailable
 from workers.protocol.git_remote import Remote, remote
 from workers.protocol.messages import Order
@@ -23,7 +24,9 @@ def copy(path: Path, target: Path) -> list[Path]:
 
 
 class TestADirectory:
-    def test_is_copied_with_modes_but_without_state_and_git(self, configuration: Configuration, tmp_path: Path) -> None:
+    def test_is_copied_with_modes_and_times_but_without_state_and_git(
+        self, configuration: Configuration, tmp_path: Path
+    ) -> None:
         for name in (
             "main.tf", "modules/a/a.tf", ".terraform.lock.hcl", "files/script.sh", "terraform.tfstate",
             "terraform.tfstate.backup", "terraform.tfstate.d/x/terraform.tfstate", ".terraform/providers/p",
@@ -31,6 +34,7 @@ class TestADirectory:
         ):  # fmt: skip
             configuration.write("text", name)
         (configuration.path / "files/script.sh").chmod(0o755)
+        os.utime(configuration.path / "files/script.sh", ns=(1, 2))
         (configuration.path / "empty").mkdir()
         left_out = copy(configuration.path, tmp_path / "copy")
         found = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*")}
@@ -38,7 +42,8 @@ class TestADirectory:
             "main.tf", "modules", "modules/a", "modules/a/a.tf", ".terraform.lock.hcl", "files", "files/script.sh",
             "empty",
         }  # fmt: skip
-        assert os.access(tmp_path / "copy/files/script.sh", os.X_OK)
+        script = (tmp_path / "copy/files/script.sh").stat()
+        assert (script.st_mode & 0o777, script.st_mtime_ns) == (0o755, 2)
         assert left_out == [configuration.path / "terraform.tfstate"]
 
     def test_keeps_its_links_as_links(self, configuration: Configuration, tmp_path: Path) -> None:
@@ -68,6 +73,11 @@ class TestADirectory:
         os.mkfifo(configuration.path / "pipe")
         copy(configuration.path, tmp_path / "copy")
         assert [path.name for path in (tmp_path / "copy").iterdir()] == ["main.tf"]
+
+    def test_is_not_waited_for_where_a_pipe_takes_the_place_of_a_file(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match="not a regular file"):
+            copy_file(tmp_path / "pipe", tmp_path / "copy")
 
     def test_may_hold_the_agents_own_work(self, bench: Bench, make_order: Callable[..., Order]) -> None:
         bench.work_dir.mkdir()
@@ -111,7 +121,7 @@ class TestADirectory:
         def refused(*_: object) -> None:
             raise PermissionError(13, "Permission denied", str(configuration.path / "main.tf"))
 
-        monkeypatch.setattr("shutil.copy2", refused)
+        monkeypatch.setattr("agent.source.copy_file", refused)
         assert "Permission denied" in unavailable(bench, make_order(configuration.source))
 
 

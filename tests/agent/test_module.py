@@ -1,0 +1,80 @@
+"""What the agent reads of a configuration before Terraform does: once, and whatever its files are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent import files, init_inputs
+from agent.module import Module
+from agent.required_version import required_versions
+from agent.state_backend import may_be_configured
+from tests.agent.conftest import Configuration
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that modules read from now on."""
+    names: list[str] = []
+
+    def reading(path: Path) -> bytes:
+        names.append(path.name)
+        return files.read_regular(path)
+
+    monkeypatch.setattr("agent.module.read_regular", reading)
+    return names
+
+
+def test_a_file_is_read_once_for_all_that_look_into_it(configuration: Configuration, read: list[str]) -> None:
+    configuration.write('terraform {\n  required_version = "> 1"\n}', "a.tf").write("{}", "b.tf.json").write("c")
+    module = configuration.module
+    assert required_versions(module)
+    assert not may_be_configured(module)
+    init_inputs.read(module, (), {}, ())
+    assert sorted(read) == ["a.tf", "b.tf.json", "main.tf"]
+
+
+def test_what_is_more_than_real_modules_have_is_read_again(configuration: Configuration, read: list[str]) -> None:
+    contents = {name: name.encode() * 120_000 for name in ("one.tf", "two.tf")}  # 720,000 bytes each
+    for name, content in contents.items():
+        (configuration.path / name).write_bytes(content)
+    module = configuration.module
+    for _ in range(2):
+        assert {name: module.content(name) for name in contents} == contents
+    assert read == ["one.tf", "two.tf", "two.tf"]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_file_is_read_as_a_whole(configuration: Configuration, more: int) -> None:
+    content = b"#" * (2**16 + more)
+    (configuration.path / "main.tf").write_bytes(content)
+    assert configuration.module.content("main.tf") == content
+
+
+def test_a_link_is_followed_inside_of_the_source_alone(configuration: Configuration, tmp_path: Path) -> None:
+    configuration.write("inside", "shared/a.txt").write("", "root/main.tf")
+    (tmp_path / "outside").write_text("outside")
+    os.mkfifo(tmp_path / "pipe")
+    targets = {"in.tf": "../shared/a.txt", "out.tf": "../../outside", "pipe.tf": "../../pipe", "loop.tf": "loop.tf"}
+    for name, target in targets.items():
+        (configuration.path / "root" / name).symlink_to(target)
+    module = Module(configuration.path / "root", configuration.path)
+    assert sorted(module.files) == sorted([*targets, "main.tf"])
+    assert module.content("in.tf") == b"inside"
+    assert module.content("out.tf") is None
+    for name in ("pipe.tf", "loop.tf"):
+        with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
+            module.content(name)
+
+
+def test_nothing_is_read_where_the_directory_is_a_link_out_of_the_source(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/main.tf").write_text("text")
+    (configuration.path / "root").symlink_to(tmp_path / "elsewhere")
+    module = Module(configuration.path / "root", configuration.path)
+    assert not module.is_inside
+    assert module.content("main.tf") is None
