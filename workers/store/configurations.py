@@ -5,7 +5,7 @@ names, and then one at a time.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -43,7 +43,6 @@ class _Configurations(Generic[Spec]):
         # Built once, and from the table: every submission, dispatch and start of a run reads it.
         columns = Base.metadata.tables[self.row.__tablename__].c
         self._named = sa.select(columns.spec).where(columns.name == sa.bindparam("name"))
-        self._locked = self._named.with_for_update(key_share=True)
 
     def save(self, session: Session, spec: Spec, now: datetime) -> None:
         """Create one. Raises :class:`NameTaken`."""
@@ -55,13 +54,10 @@ class _Configurations(Generic[Spec]):
         """Replace one. Runs that were entered before stay in the pool that their workspace named then."""
         self._change(session, spec.name, **self._values(spec, now))
 
-    def get(self, session: Session, name: str, *, lock: bool = False) -> Spec:
-        """Return one by its name. Raises :class:`Unreadable`.
-
-        ``lock`` a workspace's queue until the transaction ends, as :mod:`workers.store.workspace_queue` does.
-        """
+    def get(self, session: Session, name: str) -> Spec:
+        """Return one by its name. Raises :class:`Unreadable`."""
         try:
-            spec = session.scalar(self._locked if lock else self._named, {"name": name})
+            spec = session.scalar(self._named, {"name": name})
             if spec is None:
                 raise self.unknown(name)
             return self.spec.model_validate(spec)
@@ -225,9 +221,19 @@ class _Pools(_Configurations[PoolSpec]):
 
 _state_directory = sa.func.coalesce(Workspace.state_directory, Workspace.name)
 _workspaces = Base.metadata.tables["workspaces"].c
-_STATE = sa.select(sa.func.coalesce(_workspaces.state_directory, _workspaces.name)).where(
-    _workspaces.name == sa.bindparam("name")
-)
+_STATE = sa.func.coalesce(_workspaces.state_directory, _workspaces.name).label("state")
+_STATE_OF = sa.select(_STATE).where(_workspaces.name == sa.bindparam("name"))
+_TO_RUN = sa.select(_workspaces.name, _workspaces.spec, _STATE)
+_NAMED_TO_RUN = _TO_RUN.where(_workspaces.name == sa.bindparam("name"))
+_LOCKED_TO_RUN = _NAMED_TO_RUN.with_for_update(key_share=True)
+_THESE_TO_RUN = _TO_RUN.where(_workspaces.name.in_(sa.bindparam("names", expanding=True)))
+
+
+class WorkspaceToRun(NamedTuple):
+    """A workspace, and the directory in which local pools keep its state; one of 0.1 has its name."""
+
+    spec: WorkspaceSpec
+    state_directory: str
 
 
 class _Workspaces(_Configurations[WorkspaceSpec]):
@@ -239,11 +245,36 @@ class _Workspaces(_Configurations[WorkspaceSpec]):
             self._give_state(session, spec.name, state_directory)
 
     def state_directory(self, session: Session, name: str) -> str:
-        """Return the directory in which local pools keep the state of a workspace; one of 0.1 has its name."""
-        found: str | None = session.scalar(_STATE, {"name": name})
+        """Return the directory in which local pools keep the state of a workspace, also of one that can't be read."""
+        found: str | None = session.scalar(_STATE_OF, {"name": name})
         if found is None:
             raise self.unknown(name)
         return found
+
+    def to_run(self, session: Session, name: str, *, lock: bool = False) -> WorkspaceToRun:
+        """Return a workspace with what its orders need. Raises as :meth:`get`.
+
+        ``lock`` its queue until the transaction ends, as :mod:`workers.store.workspace_queue` does.
+        """
+        try:
+            row = session.execute(_LOCKED_TO_RUN if lock else _NAMED_TO_RUN, {"name": name}).one_or_none()
+            if row is None:
+                raise self.unknown(name)
+            return self._to_run(row)
+        except ValueError as error:
+            raise self._unreadable(name, error) from error
+
+    def these_to_run(self, session: Session, names: Collection[str]) -> dict[str, WorkspaceToRun]:
+        """Return those of these workspaces that can be read, by name; where the driver fails at one, none."""
+        found = dict[str, WorkspaceToRun]()
+        with suppress(ValueError):
+            for row in session.execute(_THESE_TO_RUN, {"names": sorted(names)}).all():
+                with suppress(ValueError):
+                    found[row.name] = self._to_run(row)
+        return found
+
+    def _to_run(self, row: Any) -> WorkspaceToRun:
+        return WorkspaceToRun(self.spec.model_validate(row.spec), row.state)
 
     def _give_state(self, session: Session, name: str, directory: str) -> None:
         others = sa.select(Workspace.name).where(_state_directory == directory, Workspace.name != name)

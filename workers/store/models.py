@@ -7,7 +7,7 @@ workspace can still be read. :mod:`workers.store.configurations` refuses to dele
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -209,6 +209,15 @@ class Run(Base):
     trace: Mapped[str | None] = mapped_column(sa.String(55))
 
     __table_args__ = (sa.CheckConstraint("NOT runnable OR status = 'pending'", name="runnable"),)
+
+    def __init__(self, **columns: Any) -> None:
+        """Make a run of its columns, as a value: statements write runs, so nothing has to track its changes."""
+        self.__dict__.update(columns)
+
+    @classmethod
+    def of(cls, row: sa.Row[Any]) -> Self:
+        """Return the run of a row of the table; the ORM would take longer for it than the database."""
+        return cls(**row._mapping)
 
     @property
     def about(self) -> dict[str, Any]:

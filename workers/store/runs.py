@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Executable, bindparam, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -23,12 +23,7 @@ from workers.protocol.progress import Progress
 from workers.store import plans, workspace_queue
 from workers.store import progress as applied
 from workers.store.database import insert_if_new
-from workers.store.models import (
-    RUNNABLE,
-    UNDELIVERED,
-    Base,
-    Run,
-)
+from workers.store.models import RUNNABLE, UNDELIVERED, Base, Run
 
 _runs = Base.metadata.tables["runs"]
 _ENTER = insert(Base.metadata.tables["run_events"])
@@ -42,8 +37,11 @@ _MARK_DELIVERED = (
     .values(delivered_at=bindparam("now"))
     .returning(_runs.c.id)
 )
-_LOCK = select(Run).where(Run.id.in_(bindparam("ids", expanding=True))).order_by(Run.id).with_for_update(key_share=True)
-_BY_ID = select(Run).where(Run.id == bindparam("id"))
+_LOCK = (
+    select(_runs).where(_runs.c.id.in_(bindparam("ids", expanding=True))).order_by(_runs.c.id)
+    .with_for_update(key_share=True)
+)  # fmt: skip
+_BY_ID = select(_runs).where(_runs.c.id == bindparam("id"))
 
 
 class Started(NamedTuple):
@@ -200,7 +198,7 @@ def remark(session: Session, run: Run, note: RunNote, *, now: datetime, detail: 
 
 def get(session: Session, run_id: str) -> Run:
     """Return a run by its whole id. Raises :class:`UnknownRun`."""
-    run = session.scalar(_BY_ID, {"id": run_id}, execution_options={"populate_existing": True})
+    run = _one(session, _BY_ID, {"id": run_id})
     if run is None:
         raise UnknownRun(f"No run has the id {run_id!r}: `terraslot runs` lists the latest.")
     return run
@@ -213,7 +211,7 @@ def lock(session: Session, run_ids: Collection[str]) -> dict[str, Run]:
     """
     ids = {"ids": sorted(run_ids)}
     workspace_queue.lock_workspaces_of(session, ids["ids"])
-    found = list(session.scalars(_LOCK, ids, execution_options={"populate_existing": True}))
+    found = [Run.of(row) for row in session.execute(_LOCK, ids)]
     # What a run's workspace is, and whether the run queues there, never changes.
     queues = {run.id: run.workspace if run.kind is RunKind.PLAN_AND_APPLY else None for run in found}
     session.info.setdefault(_QUEUES, {}).update(queues)
@@ -231,8 +229,8 @@ def claim_delivery(session: Session, run_id: str, now: datetime, until: datetime
 
     None where it was delivered, is claimed by another, or the run is not over.
     """
-    claim = update(Run).where(Run.id == run_id, text(UNDELIVERED), unclaimed(now)).values(delivery_claimed_until=until)
-    return session.scalar(claim.returning(Run), execution_options={"synchronize_session": False})
+    claim = update(_runs).where(_runs.c.id == run_id, text(UNDELIVERED), unclaimed(now)).returning(_runs)
+    return _one(session, claim.values(delivery_claimed_until=until), {})
 
 
 def mark_delivered(session: Session, run_ids: Collection[str], now: datetime) -> set[str]:
@@ -245,7 +243,12 @@ def mark_delivered(session: Session, run_ids: Collection[str], now: datetime) ->
 
 def unclaimed(now: datetime) -> ColumnElement[bool]:
     """Return the condition that no process claims the delivery of a run's outcome at ``now``."""
-    return or_(Run.delivery_claimed_until.is_(None), Run.delivery_claimed_until < now)
+    return or_(_runs.c.delivery_claimed_until.is_(None), _runs.c.delivery_claimed_until < now)
+
+
+def _one(session: Session, statement: Executable, parameters: Mapping[str, Any]) -> Run | None:
+    row = session.execute(statement, parameters).one_or_none()
+    return None if row is None else Run.of(row)
 
 
 def _update(
@@ -258,25 +261,26 @@ def _update(
     dispatch: bool,
     expecting: Mapping[str, Any] = _NOTHING_MORE,
 ) -> Run | None:
-    return session.scalar(
+    return _one(
+        session,
         _guarded(tuple(values), tuple(expecting), token=token is not None, runnable=dispatch),
         {"of_run": run_id, "of_status": expect, "of_token": token}
         | {f"was_{name}": value for name, value in expecting.items()}
         | {f"new_{name}": value for name, value in values.items()},
-        execution_options={"synchronize_session": False, "populate_existing": True},
     )
 
 
 @cache
 def _guarded(
     columns: tuple[str, ...], expected: tuple[str, ...], *, token: bool, runnable: bool
-) -> ReturningUpdate[Run]:
+) -> ReturningUpdate[Any]:
     """Return the statement that sets these columns, built once."""
-    guarded = update(Run).where(Run.id == bindparam("of_run"), Run.status == bindparam("of_status"))
+    guarded = update(_runs).where(_runs.c.id == bindparam("of_run"), _runs.c.status == bindparam("of_status"))
     if token:
-        guarded = guarded.where(Run.token == bindparam("of_token"))
+        guarded = guarded.where(_runs.c.token == bindparam("of_token"))
     if runnable:
         guarded = guarded.where(text(RUNNABLE))
     for name in expected:
         guarded = guarded.where(_runs.c[name].is_not_distinct_from(bindparam(f"was_{name}", type_=_runs.c[name].type)))
-    return guarded.values({name: bindparam(f"new_{name}", type_=_runs.c[name].type) for name in columns}).returning(Run)
+    new = {name: bindparam(f"new_{name}", type_=_runs.c[name].type) for name in columns}
+    return guarded.values(new).returning(_runs)

@@ -63,12 +63,13 @@ _ROUND = case(
 JOIN = update(_runs).where(_runs.c.id == bindparam("run")).values(runnable=True, round=_ROUND)
 
 NEXT = (
-    select(Run)
-    .where(Run.pool == bindparam("pool"), Run.kind == bindparam("kind"), text(RUNNABLE))
+    select(_runs)
+    .where(_runs.c.pool == bindparam("pool"), _runs.c.kind == bindparam("kind"), text(RUNNABLE))
     .order_by(*START_ORDER)
     .limit(bindparam("limit"))
 )
-_NEXT_WITHOUT = NEXT.where(or_(Run.terraform.is_(None), Run.terraform.not_in(bindparam("without", expanding=True))))
+_required = _runs.c.terraform
+_NEXT_WITHOUT = NEXT.where(or_(_required.is_(None), _required.not_in(bindparam("without", expanding=True))))
 
 _LOCK = select(_workspaces.c.locked_by, _workspaces.c.locked_at, _workspaces.c.lock_message)
 
@@ -181,7 +182,7 @@ def queued(session: Session, pool: str, limit: int) -> list[Run]:
     """Return the runs of ``pool`` that wait for another of their workspace, or its lock; up to so many of them."""
     # As an expression, so that SQLite looks at those that wait, and not at all that the pool ever had.
     of_pool = func.coalesce(_runs.c.pool, "") == pool
-    held = select(Run).where(text(STATE_CHANGING), text(WAITING), text(f"NOT {RUNNABLE}"), of_pool)
+    held = select(_runs).where(text(STATE_CHANGING), text(WAITING), text(f"NOT {RUNNABLE}"), of_pool)
     return _all(session, held.order_by(*OWN_ORDER).limit(limit))
 
 
@@ -198,5 +199,5 @@ def _next(session: Session, pool: str, kind: RunKind, limit: int, without: Colle
     return _all(session, _NEXT_WITHOUT, pool=pool, kind=kind, limit=limit, without=sorted(without))
 
 
-def _all(session: Session, wanted: Select[Run], **parameters: Any) -> list[Run]:
-    return list(session.scalars(wanted, parameters, execution_options={"populate_existing": True}))
+def _all(session: Session, wanted: Select[Any], **parameters: Any) -> list[Run]:
+    return [Run.of(row) for row in session.execute(wanted, parameters)]

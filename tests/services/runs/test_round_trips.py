@@ -38,14 +38,14 @@ class Cost:
 Measure = Callable[[str], AbstractContextManager[None]]
 
 SAID = {
-    "submit a plan, find it a slot and order it": Cost(2, 1, 1, 5),
-    "submit a plan_and_apply, find it a slot and order it": Cost(2, 1, 1, 7),
-    "submit one whose apply needs nobody, find it a slot and order it": Cost(3, 1, 1, 7),
+    "submit a plan, find it a slot and order it": Cost(2, 1, 1, 4),
+    "submit a plan_and_apply, find it a slot and order it": Cost(2, 1, 1, 6),
+    "submit one whose apply needs nobody, find it a slot and order it": Cost(3, 1, 1, 6),
     "redeem the order, and take the report of it": Cost(1, 1, 1, 2),
     "take the report of a plan that wants a confirmation": Cost(2, 1, 1, 6),
-    "confirm, and order the apply": Cost(3, 2, 1, 8),
+    "confirm, and order the apply": Cost(3, 2, 1, 7),
     "take the report of a plan whose apply needs nobody": Cost(1, 1, 1, 4),
-    "order that apply": Cost(2, 2, 1, 7),
+    "order that apply": Cost(2, 2, 1, 6),
     "take the report that ends a run, release its slot, store its outcome and ask for the next": Cost(3, 2, 2, 7),
     "see who is next": Cost(4, 1, 0, 2),
     "claim the outcome of a part of a chain, and remember its delivery": Cost(0, 2, 2, 2),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from redis.exceptions import ConnectionError as Lost
 
 from tests.services.conftest import POOL, ControlPlane, HandAgent
@@ -54,12 +56,21 @@ def test_however_many_they_are_they_cost_what_two_do(
     assert sorted(ordered(control)) == sorted(there)
     # Beside the lock and the counts of before and after: the slots, and what is sent; what waits is read once.
     assert (cost.round_trips, cost.transactions, cost.writing) == (5, 2, 1)
-    assert cost.statements == 5 + 4 * count
+    assert cost.statements == 6 + 2 * count
 
 
-def test_one_that_can_not_be_started_ends_alone(control: ControlPlane) -> None:
+def break_json(control: ControlPlane, name: str) -> None:
+    """Leave a configuration that the database's driver can't decode."""
+    with control.system.database.begin() as session:
+        session.execute(sa.text("UPDATE workspaces SET spec = '{' WHERE name = :name"), {"name": name})
+
+
+@pytest.mark.parametrize("spoil", [spoil_source, break_json])
+def test_one_that_can_not_be_started_ends_alone(
+    control: ControlPlane, spoil: Callable[[ControlPlane, str], None]
+) -> None:
     there = waiting(control, 4)
-    spoil_source(control, "ws-1")
+    spoil(control, "ws-1")
     assert dispatch(control.system, POOL) == 3
     assert statuses(control, there) == [
         RunStatus.PLANNING, RunStatus.FAILED, RunStatus.PLANNING, RunStatus.PLANNING

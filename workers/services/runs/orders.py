@@ -31,6 +31,7 @@ from workers.slots.connection import Step
 from workers.specs.pools import PoolSpec
 from workers.specs.workspaces import WorkspaceSpec
 from workers.store import workspaces
+from workers.store.configurations import WorkspaceToRun
 from workers.store.database import Session
 from workers.store.models import Run
 
@@ -55,7 +56,7 @@ def make(
     *,
     slot: int,
     token: str,
-    workspace: WorkspaceSpec | None = None,
+    workspace: WorkspaceToRun | None = None,
 ) -> Order:
     """Return the order for ``phase``, to be redeemed by ``token``. ``workspace``: where it was read already.
 
@@ -63,13 +64,15 @@ def make(
     a server or a key.
     """
     try:
-        workspace = workspace or workspaces.get(session, run.workspace)
-        encrypted = variables.for_order(system, session, pool, workspace, run.encrypted)
-        state = _state_path(system, session, run) if system.pods(pool).on_this_machine else None
+        spec, directory = workspace or workspaces.to_run(session, run.workspace)
+        encrypted = variables.for_order(system, session, pool, spec, run.encrypted)
+        # Where a local pool keeps the state of a configuration without a remote backend.
+        here = system.pods(pool).on_this_machine
+        state = str(local_states.path(system.settings.home, directory)) if here else None
         dead = locks.dead_holders(system, session, run) if phase is Phase.PLAN else ()
-        auto = phase is Phase.PLAN and _applies_itself(run, workspace)
+        auto = phase is Phase.PLAN and _applies_itself(run, spec)
         facts: dict[str, Any] = {"encrypted": encrypted, "state_path": state, "dead_holders": dead, "auto_apply": auto}
-        return _order(run, phase, pool, workspace, slot=slot, token=token, **facts)
+        return _order(run, phase, pool, spec, slot=slot, token=token, **facts)
     except Exception as error:
         if is_outage(error):
             raise
@@ -144,11 +147,6 @@ def _order(run: Run, phase: Phase, pool: PoolSpec, workspace: WorkspaceSpec, **f
         terraform=run.terraform if phase is Phase.PLAN else None,
         **facts,
     )
-
-
-def _state_path(system: System, session: Session, run: Run) -> str:
-    """Return where a local pool keeps the state of a configuration without a remote backend."""
-    return str(local_states.path(system.settings.home, workspaces.state_directory(session, run.workspace)))
 
 
 def send_cancel(system: System, run: Run, mode: CancelMode) -> None:

@@ -26,9 +26,8 @@ from workers.services.system import System
 from workers.slots.connection import run_together
 from workers.slots.slot_map import SlotMap
 from workers.specs.pools import PoolSpec
-from workers.specs.workspaces import WorkspaceSpec
-from workers.store import runs, workspace_queue
-from workers.store.configurations import PoolToJoin
+from workers.store import runs, workspace_queue, workspaces
+from workers.store.configurations import PoolToJoin, WorkspaceToRun
 from workers.store.database import Session
 from workers.store.models import Run
 
@@ -62,7 +61,7 @@ class NotStarted(TerraslotError):
     """A run can't be started as it is entered, which is no reason not to enter it; the message says why."""
 
 
-def take_slot(system: System, session: Session, workspace: WorkspaceSpec, pool: PoolToJoin, run: Run) -> Start | None:
+def take_slot(system: System, session: Session, workspace: WorkspaceToRun, pool: PoolToJoin, run: Run) -> Start | None:
     """Take a slot for a run that is about to be entered in this transaction, and make its order.
 
     None where the dispatcher decides: no slot is free, others wait for one, or the run has to wait for its workspace.
@@ -77,7 +76,7 @@ def take_slot(system: System, session: Session, workspace: WorkspaceSpec, pool: 
 
 
 def _slot_at_once(
-    system: System, session: Session, workspace: WorkspaceSpec, pool: PoolToJoin, run: Run
+    system: System, session: Session, workspace: WorkspaceToRun, pool: PoolToJoin, run: Run
 ) -> Start | None:
     spec, programs, waiting = pool
     meeting = programs.meeting(run.terraform) if run.terraform else []
@@ -127,8 +126,12 @@ def _committed(system: System, pool: PoolSpec, taken: Sequence[Taken]) -> dict[s
     now, started = system.now(), {}
     with system.database.begin() as session:
         runs.lock(session, [run.id for run, _ in taken])
+        known = workspaces.these_to_run(session, {run.workspace for run, _ in taken})
         for run, lease in taken:
-            order = orders.make(system, session, run, Phase.PLAN, pool, slot=lease.slot, token=lease.token)
+            order = orders.make(
+                system, session, run, Phase.PLAN, pool, slot=lease.slot, token=lease.token,
+                workspace=known.get(run.workspace),
+            )  # fmt: skip
             _expect_known(system, lease, pool, orders.oldest_agent(session, order, pool))
             begun = Start(pool, lease, order)
             columns, detail = begun.of(run, now)

@@ -166,7 +166,8 @@ def _enter(
     start, now = None, system.now()
     try:
         with system.database.begin() as session:
-            workspace = workspaces.get(session, request.workspace, lock=True)
+            found = workspaces.to_run(session, request.workspace, lock=True)
+            workspace = found.spec
             expect_approvable(workspace, given["kind"], request, actor)
             variables.expect_usable(system, session, workspace, request.variables, request.encrypted_variables)
             pool = pools.to_join(session, workspace.pool)
@@ -179,7 +180,7 @@ def _enter(
             detail, encrypted = by(actor), request.encrypted_variables
             if why := sources.expect_there(system, session, pool.spec, workspace, of_run=encrypted, answers=answers):
                 detail["why"] = why
-            start = take_slot(system, session, workspace, pool, entered) if at_once else None
+            start = take_slot(system, session, found, pool, entered) if at_once else None
             started = start and start.of(entered, now)
             run, new = runs.add(session, run_id, now=now, detail=detail or None, started=started, **values)
     except Exception:

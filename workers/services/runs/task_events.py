@@ -50,8 +50,8 @@ def moved(system: System, run: Run) -> None:
     """Tell where a run stands that is not over; what has been submitted alone is told by :func:`submitted`."""
     if run.status is not RunStatus.PENDING or run.attempt:
         # The agent that is given it has received it, too.
-        received = [_received(run)] if run.status is RunStatus.PLANNING else []
-        system.events.send(lambda: [*received, standing(run)])
+        tells = (_received, standing) if run.status is RunStatus.PLANNING else (standing,)
+        system.events.send(lambda: [tell(run) for tell in tells])
 
 
 def over(system: System, ended: Sequence[Run]) -> None:
