@@ -18,7 +18,7 @@ from workers.protocol.errors import Unavailable
 from workers.protocol.kinds import FailureReason, RunKind
 from workers.protocol.leases import CancelMode
 from workers.store import migrations
-from workers.store.models import Base
+from workers.store.indexes import Base
 
 SQLITE_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%_version%' ORDER BY type, name"
 POSTGRESQL_SCHEMA = """

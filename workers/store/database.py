@@ -13,15 +13,14 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningInsert
 
 from workers.protocol.errors import InvalidRequest, Unavailable
 
@@ -180,11 +179,15 @@ def insert_if_new(session: Session, table: Table, **values: Any) -> bool:
     return session.execute(statement, values).first() is not None
 
 
+def insert_of(dialect: str) -> Any:
+    """Return the ``insert`` of a dialect, which knows conflicts. No other dialect is loaded."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert
+
+
 @cache
-def _insert_if_new(dialect: str, table: Table) -> ReturningInsert[Any]:
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+def _insert_if_new(dialect: str, table: Table) -> Any:
     keys = list(table.primary_key.columns)
-    return insert(table).on_conflict_do_nothing(index_elements=keys).returning(*keys)
+    return insert_of(dialect)(table).on_conflict_do_nothing(index_elements=keys).returning(*keys)
 
 
 def _parse(url: str) -> URL:

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from workers.core.pool_history import KEPT, Sample, bucket
+from workers.store.database import insert_of
 from workers.store.models import Base
 
 _samples = Base.metadata.tables["pool_samples"]
@@ -45,7 +45,7 @@ def purge(session: Session, seconds: int, before: datetime, limit: int) -> int:
 
 @cache
 def _enter(dialect: str) -> Any:
-    insert, larger = (sqlite.insert, sa.func.max) if dialect == "sqlite" else (postgresql.insert, sa.func.greatest)
-    new = insert(_samples)
+    larger = sa.func.max if dialect == "sqlite" else sa.func.greatest
+    new = insert_of(dialect)(_samples)
     largest = {name: larger(_samples.c[name], new.excluded[name]) for name in _NUMBERS}
     return new.on_conflict_do_update(index_elements=list(_samples.primary_key.columns), set_=largest)

@@ -2,8 +2,8 @@
 
 from alembic import context
 
+from workers.store.indexes import Base
 from workers.store.migrations import VERSION_TABLE
-from workers.store.models import Base
 
 context.configure(
     connection=context.config.attributes["connection"],
