@@ -7,9 +7,10 @@ more.
 """
 
 import hashlib
+import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from agent.terraform_environment import deciding_servers, named_configuration
 LOCK_FILE = ".terraform.lock.hcl"
 DATA = ".terraform"
 
-_MOST_FILES = 10_000
+_MOST = 10_000  # files; and in a module, providers and calls of modules
 # Blocks at the beginning of a line whose body, up to the next line that begins with a bracket, is no input.
 _BLOCK = re.compile(rb"(?:resource|data|ephemeral|output|variable|locals|moved|import|removed|check)\b")
 _PROVIDER_OF = re.compile(rb'(?:resource|data|ephemeral)\s+"?([\w-]+)|\s*(provider\s*=.*)')
@@ -89,7 +90,7 @@ def _configuration(root: Module) -> list[Any]:
     pending, files = [root], 0
     while pending:
         module = pending.pop()
-        if not module.is_inside or (files := files + len(module.files)) > _MOST_FILES:
+        if not module.is_inside or (files := files + len(module.files)) > _MOST:
             raise Unknown
         found[module.path], called = _of_module(module)
         called -= found.keys() | {each.path for each in pending}
@@ -100,14 +101,25 @@ def _configuration(root: Module) -> list[Any]:
 def _of_module(module: Module) -> tuple[Any, set[Path]]:
     """Return what one module says, and the directories of the local modules that it calls."""
     providers: set[bytes] = set()
-    called: set[Path] = set()
+    called: set[bytes] = set()
     rest = []
     for name in sorted(module.files):
         text = _known(module.content(name))
-        called.update(_called(module.path, source) for source in _LOCAL_MODULE.findall(text))
-        if left := text if name.endswith(".json") else b"\n".join(_inputs(text, providers)):
-            rest.append((name, hashlib.sha256(left).digest()))
-    return (rest, sorted(providers)), called
+        called.update(_LOCAL_MODULE.findall(text))
+        if said := _hashed([text] if name.endswith(".json") else _inputs(text, providers)):
+            rest.append((name, said))
+        if len(providers) + len(called) > _MOST:
+            raise Unknown
+    return (rest, sorted(providers)), {_called(module.path, source) for source in called}
+
+
+def _hashed(lines: Iterable[bytes]) -> bytes:
+    """Return a digest of lines, of which there may be millions; nothing where there is none."""
+    digest = None
+    for line in lines:
+        digest = digest or hashlib.sha256()
+        digest.update(line)
+    return digest.digest() if digest else b""
 
 
 def _called(directory: Path, source: bytes) -> Path:
@@ -117,7 +129,7 @@ def _called(directory: Path, source: bytes) -> Path:
 def _inputs(text: bytes, providers: set[bytes]) -> Iterator[bytes]:
     """Yield the lines that are inputs; of blocks that are none, add what names a provider to ``providers``."""
     inside = False
-    for line in text.split(b"\n"):
+    for line in io.BytesIO(text):
         opens = not inside and _BLOCK.match(line)
         if opens or inside:
             if found := _PROVIDER_OF.match(line):
@@ -163,6 +175,6 @@ def _listed(mirror: str) -> list[Any]:
     found: list[Any] = []
     for directory, _, names in os.walk(mirror, followlinks=True):
         found += ((directory, name, *_stamp(Path(directory, name))) for name in names)
-        if len(found) > _MOST_FILES:
+        if len(found) > _MOST:
             raise Unknown
     return sorted(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,25 @@ def test_what_is_more_than_real_modules_have_is_read_again(configuration: Config
     for _ in range(2):
         assert {name: module.content(name) for name in contents} == contents
     assert read == ["one.tf", "two.tf", "two.tf"]
+
+
+def test_a_large_module_takes_the_memory_of_one_of_its_files(configuration: Configuration) -> None:
+    for number in range(40):
+        (configuration.path / f"{number}.tf").write_bytes((b"a" * 1023 + b"\n") * 2**10)  # lines that may be inputs
+    tracemalloc.start()
+    try:
+        init_inputs.read(configuration.module, (), {}, ())
+        assert not may_be_configured(configuration.module)
+        assert tracemalloc.get_traced_memory()[1] < files.LIMIT * 1.5 < 40 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("line", ['resource "r{}_x" "it" {{ }}\n', 'source = "./{}"\n'])
+def test_what_names_endless_providers_or_modules_is_not_looked_into(configuration: Configuration, line: str) -> None:
+    configuration.write("".join(map(line.format, range(11_000))))
+    with pytest.raises(init_inputs.Unknown):
+        init_inputs.read(configuration.module, (), {}, ())
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
