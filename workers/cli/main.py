@@ -11,15 +11,9 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
 from workers.cli.completion import stand_in
-from workers.cli.console import FAILURE, MISUSE, complain, show_json
-from workers.protocol.errors import InvalidRequest
-from workers.protocol.validation import problems
-from workers.services.errors import user_message
 
 # Each with its module and its line in the page of all commands, so that the page needs no module.
 _SECTIONS = {
@@ -119,8 +113,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            if isinstance(error.__cause__, ValidationError):
-                error.message = "; ".join(problems(error.__cause__, path=lambda _: ""))
+            from workers.cli import failures  # noqa: PLC0415 - most commands meet no error
+
+            failures.reword(error)
             raise
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -130,14 +125,11 @@ class Commands(TyperGroup):
         try:
             code = super().main(*args, **{**extra, "standalone_mode": not as_json})
         except Exception as error:
-            words = _words(error)
-            if as_json:
-                show_json({"error": words or f"An unexpected {type(error).__name__}: stderr has more of it."})
-            elif words is not None:
-                complain(words)
-            if words is None:
+            from workers.cli import failures  # noqa: PLC0415 - most commands meet no error
+
+            code = failures.tell(error, as_json=as_json)
+            if code is None:
                 raise
-            code = MISUSE if _is_misuse(error) else FAILURE
         sys.exit(code)
 
 
@@ -150,18 +142,6 @@ def _loaded(module: str) -> Any:
     finally:
         for name in kept_out:
             del sys.modules[name]
-
-
-def _is_misuse(error: Exception) -> bool:
-    # The kinds of an invalid request name what is not there, or there already: another time the same is right.
-    return isinstance(error, TyperException | ValidationError) or type(error) is InvalidRequest
-
-
-def _words(error: Exception) -> str | None:
-    if isinstance(error, typer.Abort):
-        return "Aborted: nothing was changed."
-    # With --json, the parser of the command line raises what it would have printed.
-    return error.format_message() if isinstance(error, TyperException) else user_message(error)
 
 
 app = typer.Typer(
