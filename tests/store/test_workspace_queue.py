@@ -369,6 +369,7 @@ def empty(ledger):
 
 QUERIES = {
     "the runnable runs": (workspace_queue.NEXT, {"pool": "default", "kind": APPLY, "limit": 10}),
+    "whether any run waits": (workspace_queue.ANY, {"pool": "default"}),
     "the state of a workspace's queue": (workspace_queue.SITUATION, {"workspace": "net"}),
     "the round of a run": (workspace_queue.JOIN, {"run": "joins"}),
 }

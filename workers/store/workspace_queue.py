@@ -68,6 +68,8 @@ NEXT = (
     .order_by(*START_ORDER)
     .limit(bindparam("limit"))
 )
+# In the order of an index, so that none reads the table where nothing waits.
+ANY = select(_runs.c.id).where(_runs.c.pool == bindparam("pool"), text(RUNNABLE)).order_by(_runs.c.kind).limit(1)
 _required = _runs.c.terraform
 _NEXT_WITHOUT = NEXT.where(or_(_required.is_(None), _required.not_in(bindparam("without", expanding=True))))
 
@@ -176,6 +178,11 @@ def runnable(
     """
     found = [run for kind in kinds for run in _next(session, pool, kind, limit, without.get(kind, ()))]
     return sorted(found, key=lambda run: (-run.priority, run.round, run.created_at, run.id))[:limit]
+
+
+def any_runnable(session: Session, pool: str) -> bool:
+    """Whether a run of ``pool`` needs nothing but a slot."""
+    return session.scalar(ANY, {"pool": pool}) is not None
 
 
 def queued(session: Session, pool: str, limit: int) -> list[Run]:

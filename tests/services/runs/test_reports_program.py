@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,11 +18,12 @@ from workers.protocol.kinds import RunKind
 from workers.protocol.sources import SensitiveVariables
 from workers.reports import Reader
 from workers.services import workspaces
-from workers.services.runs import auto_apply, decide, dispatch, outcome
+from workers.services.runs import auto_apply, decide, dispatch, outcome, report
 from workers.services.secrets import credentials
 from workers.services.secrets.variables import Change
-from workers.services.system import without_pods
+from workers.services.system import System, without_pods
 from workers.slots.report_queue import Found
+from workers.store.models import Run
 
 
 @pytest.fixture
@@ -74,13 +76,45 @@ def test_a_slot_that_is_freed_once_the_dispatch_has_begun_is_worth_another_messa
     """F14"""
     net = secret_workspace(control)
     agent = replace(control.agent(), control=reports)
-    orders = [control.submit(RunKind.PLAN, net) and agent.order() for _ in range(2)]
+    orders = [control.submit(RunKind.PLAN, net) and agent.order() for _ in range(3)]
+    for _ in range(2):
+        control.submit(RunKind.PLAN, net)
     asked(reports)
-    for order in orders:
+    for order in orders[:2]:
         assert agent.start(order)
         agent.finish(order, changed=False)
         assert asked(reports) == [(names.DISPATCH, f"['{POOL}']")]
-        dispatch.dispatch_requested(control.system, POOL)
+        assert dispatch.dispatch_requested(control.system, POOL) == 1
+
+
+def test_nobody_is_asked_for_the_next_runs_where_none_waits(control: ControlPlane, reports: ControlPlane) -> None:
+    net = secret_workspace(control)
+    agent = replace(control.agent(), control=reports)
+    control.submit(RunKind.PLAN, net)
+    asked(reports)
+    agent.work(changed=False)
+    assert asked(reports) == []
+
+
+def test_a_run_that_comes_before_the_slot_is_free_is_asked_for(
+    control: ControlPlane, reports: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = secret_workspace(control)
+    agent = replace(control.agent(), control=reports)
+    order, *_ = [control.submit(RunKind.PLAN, net) and agent.order() for _ in range(3)]
+    assert agent.start(order)
+    asked(reports)
+    settle = report.settle
+
+    def late(system: System, ended: Sequence[Run]) -> None:
+        control.submit(RunKind.PLAN, net)
+        settle(system, ended)
+
+    monkeypatch.setattr(report, "settle", late)
+    agent.finish(order, changed=False)
+    assert agent.orders() == []
+    assert (names.DISPATCH, f"['{POOL}']") in asked(reports)
+    assert dispatch.dispatch_requested(control.system, POOL) == 1
 
 
 def test_an_apply_at_once_is_ordered_by_a_control_worker(control: ControlPlane, reports: ControlPlane) -> None:

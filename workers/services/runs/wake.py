@@ -8,6 +8,7 @@ import random
 
 from workers.protocol import names
 from workers.services.system import System
+from workers.store import workspace_queue
 from workers.store.models import Run
 
 # Seconds after which a message that was not received counts as lost. Beat's own comes every ten seconds.
@@ -19,7 +20,14 @@ _GATHER = (0.1, 0.3)
 
 
 def request_dispatch(system: System, pool: str) -> None:
-    """Let a control worker dispatch a pool; nothing where one is asked to already and has not begun."""
+    """Let a control worker dispatch a pool in which a slot is free, where a run waits for one.
+
+    Nothing where one is asked to already and has not begun. A run that comes later than this looks finds the slot by
+    itself: so the slot has to be free before.
+    """
+    with system.database.read() as session:
+        if not workspace_queue.any_runnable(session, pool):
+            return
     if system.wake_up(pool, "dispatch").claim(_LOST_AFTER) is not None:
         system.celery.send_task(names.DISPATCH, args=[pool], ignore_result=True)
 
