@@ -9,6 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import InternalError
@@ -161,6 +162,32 @@ def test_a_connection_that_the_server_closed_is_replaced_unnoticed(database, pos
     postgres.execute(CLOSE_ALL)
     save(database, "two", now)
     assert names(database) == ["one", "two"]
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_connection_on_which_something_else_was_heard_goes_on(database, url, open_database):
+    def execute(database, statement):
+        with database.begin() as session:
+            session.execute(text(statement))
+            return session.scalar(text("SELECT pg_backend_pid()"))
+
+    before = execute(database, "LISTEN news")
+    execute(open_database(url), "NOTIFY news")
+    assert execute(database, "UNLISTEN news") == before
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_transaction_sends_no_statement_of_its_own(database, monkeypatch):
+    names(database)
+    sent, execute = [], psycopg.Cursor.execute
+
+    def counted(*arguments, **options):
+        sent.append(arguments[1])
+        return execute(*arguments, **options)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+    names(database)
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize("backend", ["postgresql"])

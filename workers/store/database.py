@@ -15,10 +15,18 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.orm import Session
 
@@ -202,9 +210,9 @@ def _parse(url: str) -> URL:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    # A connection that the server or a proxy closed is noticed before it is used, at the price of a round trip.
-    engine = create_engine(url.set(query=_POSTGRESQL_DEFAULTS | url.query), pool_pre_ping=True, pool_timeout=10)
+    engine = create_engine(url.set(query=_POSTGRESQL_DEFAULTS | url.query), pool_timeout=10)
     event.listen(engine, "connect", _postgresql_connected)
+    event.listen(engine, "checkout", _postgresql_taken)
     return engine
 
 
@@ -213,6 +221,21 @@ def _postgresql_connected(connection: Any, _record: object) -> None:
     connection.autocommit = True
     connection.execute(_LIMIT, [list(_POSTGRESQL_LIMITS), list(_POSTGRESQL_LIMITS.values())])
     connection.autocommit = False
+
+
+def _postgresql_taken(connection: Any, _record: object, _proxy: object) -> None:
+    """Notice before it is used that the server or a proxy has closed a connection, or that nobody answers keepalives.
+
+    What an idle connection has to say is hardly ever anything but its end: only then is a round trip spent on it.
+    """
+    heard = poll()
+    heard.register(connection.fileno(), POLLIN)
+    if heard.poll(0):
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except connection.OperationalError as error:
+            raise DisconnectionError from error
 
 
 def _sqlite_engine(url: URL) -> Engine:
