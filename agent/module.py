@@ -5,6 +5,7 @@ was read is kept up to the size of real modules, so that a hostile one takes no 
 what is more is read again.
 """
 
+from collections.abc import Collection
 from functools import cached_property
 from os import scandir
 from pathlib import Path
@@ -29,15 +30,20 @@ class Module:
         """Whether the directory is in the source, wherever its links lead."""
         return is_inside(self.path, self.tree)
 
-    @cached_property
-    def files(self) -> list[str]:
+    @property
+    def files(self) -> Collection[str]:
         """The names of its own files, not of those of modules that it calls. Raises ``OSError`` without a directory.
 
         As to Terraform, a directory is none whatever its name.
         """
+        return self._links.keys()
+
+    @cached_property
+    def _links(self) -> dict[str, bool]:
+        """Whether each of the files is a link."""
         with scandir(self.path) as entries:
             named = (entry for entry in entries if is_configuration(entry.name))
-            return [entry.name for entry in named if not entry.is_dir(follow_symlinks=False)]
+            return {entry.name: entry.is_symlink() for entry in named if not entry.is_dir(follow_symlinks=False)}
 
     def content(self, name: str) -> bytes | None:
         """Return what one of the files holds; None for one outside of the source.
@@ -47,8 +53,8 @@ class Module:
         if name in self._contents:
             return self._contents[name]
         path = self.path / name
-        leads_elsewhere = path.is_symlink() or not self.is_inside
-        content = read_inside(path, self.tree) if leads_elsewhere else read_regular(path)
+        may_lead_out = self._links[name] or not self.is_inside
+        content = read_inside(path, self.tree) if may_lead_out else read_regular(path)
         if content is None or len(content) <= self._room:
             self._contents[name] = content
             self._room -= len(content or b"")
