@@ -9,6 +9,7 @@ not written down.
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import json
 import sys
@@ -19,6 +20,7 @@ from bench.rows import Row, missed, table
 
 USUAL = ("slot_map", "latency", "throughput", "waits", "views", "scaling")
 EVERY = (*USUAL, "kubernetes")
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -32,6 +34,8 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(EVERY):
         parser.error(f"No benchmark is called {', '.join(sorted(unknown))}: there are {', '.join(EVERY)}.")
+    for package in ("agent", "workers"):  # as an installation does; else each command would compile them again
+        compileall.compile_dir(ROOT / package, quiet=1)
     found: dict[str, list[Row]] = {}
     for name in given.names or USUAL:
         began = time.monotonic()
