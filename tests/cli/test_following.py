@@ -13,6 +13,7 @@ from datetime import timedelta
 from subprocess import Popen
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.waiting import eventually
@@ -251,6 +252,10 @@ class Terminal:
             except OSError:  # how a terminal says that nobody is on it any more
                 pytest.fail(f"The program ended before it said {words!r}: {self.seen}")
 
+    def until_it_waits(self) -> None:
+        """Wait until the program does: a signal that comes just before is looked at with the next key only."""
+        eventually(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_SLEEPING)
+
     def type(self, answer: str) -> None:
         os.write(self.device, f"{answer}\n".encode())
 
@@ -321,6 +326,7 @@ def test_ctrl_c_before_the_answer_leaves_the_plan_waiting_and_says_how_to_confir
     embedded.workspace("unanswered", ONE)
     with closing(Terminal(embedded.program, "apply", "unanswered")) as terminal:
         terminal.until("Apply this plan?")
+        terminal.until_it_waits()
         terminal.process.send_signal(signal.SIGINT)
         terminal.until("shows its plan and applies it")
     run = embedded.latest("unanswered")
