@@ -26,7 +26,8 @@ from workers.store.database import insert_if_new
 from workers.store.models import RUNNABLE, UNDELIVERED, Base, Run
 
 _runs = Base.metadata.tables["runs"]
-_ENTER = insert(Base.metadata.tables["run_events"])
+# Without the number that the row gets: nobody asks for it, and PostgreSQL would have to tell it.
+_ENTER = insert(Base.metadata.tables["run_events"]).inline()
 _QUEUES = "queues of the runs that this transaction has locked"
 _NOTHING_MORE: Mapping[str, Any] = {}
 
