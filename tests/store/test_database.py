@@ -20,7 +20,8 @@ from workers.specs.pools import PoolSpec
 from workers.store import deliveries, pools, runs
 from workers.store.database import Database
 
-CLOSE_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'terraslot'"
+# Each is waited for, up to five seconds: what is merely told to end may still answer.
+CLOSE_ALL = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'terraslot'"
 
 
 def save(database, name, now):

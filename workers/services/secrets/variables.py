@@ -128,7 +128,7 @@ def _of_all(
     for kind, owner in ((Owner.POOL, pool), (Owner.WORKSPACE, workspace)):
         if owner.sensitive:
             merged = _merged(merged, _decrypted(system, secrets.variables(session, kind, owner.name)))
-    return _merged(merged, _decrypted(system, of_run))
+    return _merged(merged, _decrypted(system, of_run)) if of_run else merged
 
 
 def _encrypted(keys: Keyring, variables: SensitiveVariables) -> str:
