@@ -35,6 +35,7 @@ _CLONE_PARENT = 0x8000
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if sys.platform == "linux" else None
 _BYTES = 4  # of a process id, of the number before a request, of an error
 _PATIENCE = 5.0  # seconds; to fork, and to understand a request, take some milliseconds
+_PATIENCE_TO_BEGIN = 60.0  # seconds; a program, or its directory, may be on a slow disk
 _SPARES = 2  # an apply, and what tells what its plan does, start at the same time
 _ANOTHER = b"."  # asks the spawner for a spare
 _UNDERSTOOD = b"+"  # what a spare says before it becomes its program
@@ -76,12 +77,13 @@ class Spawner:
         if _CLONE is None:
             return
         self._socket, its_own = socket.socketpair()
-        with its_own:
+        self._socket.settimeout(_PATIENCE)
+        # There may be no room for a process, or Python was upgraded meanwhile: then nobody answers.
+        with its_own, suppress(OSError):
             its_own.set_inheritable(True)
             program = [sys.executable, "-I", "-S", __file__, str(its_own.fileno())]
             os.posix_spawn(sys.executable, program, os.environ)
-        self._socket.settimeout(_PATIENCE)
-        self._socket.send(_SPARES * _ANOTHER)
+            self._socket.send(_SPARES * _ANOTHER)
 
     def spawn(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int) -> Spawned:
         """Start a program without input, in a session of its own and as a subreaper.
@@ -113,7 +115,8 @@ class Spawner:
                 return Spawned(int.from_bytes(number)), socket.socket(fileno=files[0])
             self._socket.close()
             self._socket = None
-            if number:  # there was no room for the connection: it has ended with that
+            if number:  # there was no room for the connection: with that it ends, unless it stands still
+                os.kill(int.from_bytes(number), signal.SIGKILL)
                 Spawned(int.from_bytes(number)).wait()
             raise Refused
 
@@ -121,20 +124,22 @@ class Spawner:
 def _answer(spare: Spawned, connection: socket.socket, request: bytes, files: Sequence[int]) -> bytes:
     """Return all that a spare says to a request before it has become its program or has ended.
 
-    That is :data:`_UNDERSTOOD`, with the number of an error after it where the program can't be started.
+    That is :data:`_UNDERSTOOD`, with the number of an error after it where the program can't be started. One that
+    stands still is killed: before it has understood nothing has begun, and later its program ends by that signal.
     """
     answer = b""
     with suppress(OSError):  # it was killed, or stands still
         connection.settimeout(_PATIENCE)
         socket.send_fds(connection, [len(request).to_bytes(_BYTES)], files)
         connection.sendall(request)
-        answer = connection.recv(len(_UNDERSTOOD))
-    if not answer:
-        os.kill(spare.pid, signal.SIGKILL)  # or it might begin yet
+        if answer := connection.recv(len(_UNDERSTOOD)):
+            connection.settimeout(_PATIENCE_TO_BEGIN)
+            return answer + _received(connection, _BYTES)
+    os.kill(spare.pid, signal.SIGKILL)  # or it might begin yet
     connection.settimeout(None)
     with suppress(OSError):
-        while said := connection.recv(_BYTES):
-            answer += said
+        answer = answer or connection.recv(len(_UNDERSTOOD))
+        answer += _received(connection, _BYTES)
     return answer
 
 
@@ -178,9 +183,10 @@ def _with_files(connection: socket.socket, count: int) -> tuple[bytes, list[int]
     return number, files
 
 
-def _received(worker: socket.socket, size: int) -> bytes:
+def _received(connection: socket.socket, size: int) -> bytes:
+    """Return the next bytes, fewer where the other side ends before."""
     received = b""
-    while len(received) < size and (more := worker.recv(size - len(received))):
+    while len(received) < size and (more := connection.recv(size - len(received))):
         received += more
     return received
 

@@ -37,6 +37,11 @@ facts = {"parent": os.getppid(), "session": os.getsid(0), "pid": os.getpid(), "c
          "input": sys.stdin.read(), "files": sorted(os.listdir("/proc/self/fd"))[:-1]}
 print(json.dumps(facts))
 """
+STANDS_STILL = """
+import socket, sys, time
+socket.socket(fileno=int(sys.argv[1])).send(b"+")
+time.sleep(600)
+"""
 WORK = """
 from agent.spawner import SPAWNER
 SPAWNER.start()
@@ -147,6 +152,7 @@ def test_a_spare_without_room_for_the_files_starts_nothing(spawn: Callable[..., 
 
 def test_a_worker_without_room_for_a_connection_starts_nothing_and_leaves_no_child(spawner: Spawner) -> None:
     spare, limits = spares()[0], resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare.suspend()  # a configuration may do that
     highest = max(int(number) for number in os.listdir("/proc/self/fd"))
     with ExitStack() as files:
         while files.enter_context(open(os.devnull)).fileno() < highest:  # no number below it is free
@@ -178,6 +184,27 @@ def test_a_spare_that_stands_still_is_ended_and_starts_nothing(
     assert not spare.is_running()
     assert not (tmp_path / "begun").exists()
     spawn("true").wait()
+
+
+def test_a_spare_that_stands_still_before_it_is_its_program_ends_by_a_signal(
+    spawner: Spawner, spawn: Callable[..., Spawned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, its_own = socket.socketpair()
+    with its_own:
+        program_of_spare = [sys.executable, "-c", STANDS_STILL, str(its_own.fileno())]
+        spare = subprocess.Popen(program_of_spare, pass_fds=[its_own.fileno()])
+    monkeypatch.setattr(spawner, "_take_spare", lambda: (Spawned(spare.pid), connection))
+    monkeypatch.setattr(program, "_PATIENCE_TO_BEGIN", 0.1)
+    assert spawn("true").pid == spare.pid
+    assert spare.wait() == -signal.SIGKILL
+
+
+def test_a_worker_starts_without_a_spawner_where_its_python_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    spawner = Spawner()
+    spawner.start()
+    with pytest.raises(Refused):
+        spawner.spawn(["true"], cwd=Path("/"), env={}, stdout=1, stderr=2)
 
 
 def test_many_threads_start_each_its_own(spawn: Callable[..., Spawned]) -> None:
