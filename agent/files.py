@@ -64,8 +64,9 @@ def _without_waiting(path: str, flags: int) -> int:
 
 def read_regular(path: str | Path) -> bytes:
     """Return what a file holds, links followed. Raises ``OSError`` for one that is not regular, or over ``LIMIT``."""
-    _require_regular(os.stat(path), path)
-    with open(path, "rb") as file:
+    _require_regular(os.stat(path), path)  # a device may do something when it is opened
+    with open(path, "rb", opener=_without_waiting) as file:
+        _require_regular(os.fstat(file.fileno()), path)
         content = file.read(_USUAL)
         if len(content) == _USUAL:
             content += file.read(LIMIT + 1 - _USUAL)

@@ -87,14 +87,14 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _configuration(root: Module) -> list[Any]:
     """Return what a module and the local modules that it calls say about providers, modules and the backend."""
     found: dict[Path, Any] = {}
-    pending, files = [root], 0
+    known, pending, files = {root.path}, [root], 0
     while pending:
         module = pending.pop()
         if not module.is_inside or (files := files + len(module.files)) > _MOST:
             raise Unknown
         found[module.path], called = _of_module(module)
-        called -= found.keys() | {each.path for each in pending}
-        pending += [Module(path, root.tree) for path in called]
+        pending += [Module(path, root.tree) for path in called - known]
+        known |= called
     return sorted((str(path.relative_to(root.tree)), said) for path, said in found.items())
 
 

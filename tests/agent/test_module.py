@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -66,11 +66,41 @@ def test_what_names_endless_providers_or_modules_is_not_looked_into(configuratio
         init_inputs.read(configuration.module, (), {}, ())
 
 
+def test_many_called_modules_take_time_in_proportion(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(500):
+        configuration.write("", f"m{number}/main.tf")
+    configuration.write("".join(f'source = "./m{number}"\n' for number in range(500)))
+    hashed = PurePath.__hash__
+    looked_up: list[PurePath] = []
+
+    def counted(path: PurePath) -> int:
+        looked_up.append(path)
+        return hashed(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PurePath, "__hash__", counted)
+        init_inputs.read(configuration.module, (), {}, ())
+    assert len(looked_up) < 20 * 500
+
+
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_a_file_is_read_as_a_whole(configuration: Configuration, more: int) -> None:
     content = b"#" * (2**16 + more)
     (configuration.path / "main.tf").write_bytes(content)
     assert configuration.module.content("main.tf") == content
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    before = os.stat(__file__)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda _: before)
+        with pytest.raises(OSError, match="not a regular file"):
+            files.read_regular(tmp_path / "pipe")
 
 
 def test_a_link_is_followed_inside_of_the_source_alone(configuration: Configuration, tmp_path: Path) -> None:
