@@ -145,10 +145,17 @@ class PreparedDirectories:
         trees = [self._packages.of(target) or KeptTree(target) for target in linked]
         path = self._directory / uuid.uuid4().hex
         backend = read_regular(module / _BACKEND)
-        _copy(module, path)
-        self._prepared[inputs.digest] = _Prepared(
-            path, backend=backend, digest=inputs.digest, seconds=seconds, linked=trees, is_local=is_local
-        )
+        try:
+            _copy(module, path)
+            kept = _Prepared(
+                path, backend=backend, digest=inputs.digest, seconds=seconds, linked=trees, is_local=is_local
+            )
+        except _NOT_KEPT:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        if another := self._prepared.get(inputs.digest):  # of a run in another slot
+            self._remove(another)
+        self._prepared[inputs.digest] = kept
 
     def _lasts(self, module: Path, inputs: InitInputs, *, any_provider: bool) -> float:
         """Return for how many seconds the same ``init`` may be expected to make the same."""

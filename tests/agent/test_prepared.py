@@ -18,6 +18,7 @@ from agent.execution import PhaseFailed
 from agent.files import copy_file
 from agent.init_inputs import LOCK_FILE
 from agent.module import Module
+from agent.prepared import PreparedDirectories
 from agent.provider_packages import locked
 from tests.agent.conftest import Bench, Configuration, of_apply
 from tests.agent.provider_program import program
@@ -73,6 +74,10 @@ class Workspace:
     @property
     def module(self) -> Path:
         return self.bench.work_dir / "runs" / f"run-{self.runs}" / "source"
+
+    def prepared(self) -> list[Path]:
+        """Return the copies that are kept on disk."""
+        return list((self.bench.work_dir / "prepared").iterdir())
 
     @property
     def package(self) -> Path:
@@ -377,6 +382,26 @@ def test_no_more_is_kept_than_may_be_and_what_a_run_needs_stays(workspace: Works
     add_to(workspace.mirror, "1.2.0")
     workspace.plan()
     assert (first.exists(), second.exists(), workspace.package.exists()) == (False, True, True)
+
+
+def test_a_copy_that_can_not_be_finished_is_removed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr("agent.prepared.copy_file", fail)
+    workspace.plan()
+    assert workspace.prepared() == []
+
+
+def test_of_two_slots_that_initialise_the_same_the_later_one_is_kept(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(PreparedDirectories, "give", lambda *_: None)  # neither finds what the other has made
+        assert workspace.initialises()
+        assert workspace.initialises()
+    assert len(workspace.prepared()) == 1
+    assert not workspace.initialises()
 
 
 def test_nothing_is_kept_where_no_bytes_are_allowed(workspace: Workspace) -> None:
