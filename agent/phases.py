@@ -123,7 +123,7 @@ class Phases:
         if changed and order.kind is RunKind.PLAN_AND_APPLY:
             _note_for_apply(execution, module)
         if changed and order.auto_apply:
-            (execution.directory / _NOT_TOLD).touch()
+            create(execution.directory / _NOT_TOLD, "")
             return execution.report(PhaseFinished, outcome="succeeded", changed=True, detail_follows=True)
         changes, known, detail = terraform.show(plan)
         return execution.report(

@@ -241,7 +241,7 @@ def _take_back(module: Path, inputs: InitInputs) -> None:
     shutil.rmtree(module / DATA, ignore_errors=True)
     (module / LOCK_FILE).unlink(missing_ok=True)
     if inputs.lock is not None:
-        (module / LOCK_FILE).write_bytes(inputs.lock)
+        create(module / LOCK_FILE, inputs.lock)
 
 
 def _copy(source: Path, target: Path) -> None:

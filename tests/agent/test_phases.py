@@ -174,6 +174,19 @@ class TestAPlanAndItsApply:
             assert (directory / "module").read_text() == "source"
         assert {path.suffix for path in (directory / "output").iterdir()} == {".out", ".err"}
 
+    def test_write_through_no_link_that_a_configuration_has_put_there(
+        self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
+    ) -> None:
+        program = tmp_path / "terraform"
+        program.write_text(
+            "#!/bin/sh\n[ $1 = plan ] || exit 0\n"
+            f"for name in module not-told; do ln -s {tmp_path}/elsewhere ../$name; done; exit 2\n"
+        )
+        program.chmod(0o755)
+        bench.command = (str(program),)
+        assert bench.execute(make_order(configuration.write("").source, auto_apply=True)).detail_follows
+        assert not (tmp_path / "elsewhere").exists()
+
     def test_work_in_the_embedded_terraform(
         self, bench: Bench, make_order: MakeOrder, configuration: Configuration, tmp_path: Path
     ) -> None:
