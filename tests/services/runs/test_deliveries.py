@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from tests.services.conftest import ControlPlane
 from workers.core.delivery import ATTEMPTS, LONGEST_PAUSE, REFUSED_ATTEMPTS
@@ -14,7 +17,9 @@ from workers.core.errors import RunCancelled
 from workers.core.lifecycle import RunNote, RunStatus
 from workers.protocol.kinds import RunKind
 from workers.services.runs import decide, deliver, views
-from workers.store.models import Run
+from workers.services.system import System
+from workers.store.deliveries import Overdue
+from workers.store.models import Delivery, Run
 
 Clock = Callable[[float], None]
 LATER = 91  # seconds: a minute, and a cycle
@@ -100,6 +105,44 @@ def test_what_is_given_up_is_the_tasks_result_and_among_the_runs_events(
     assert control.run(run.id).delivered_at is not None
     clock_ahead(1e6)
     assert deliver.deliver_overdue(control.system) == 0
+
+
+def test_attempts_are_entered_together_before_any_is_made(
+    control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    late = [over(control, control.submit(RunKind.PLAN)).id for _ in range(5)]
+    control.deliveries()
+    clock_ahead(LATER)
+    monkeypatch.setattr(deliver, "TOGETHER", 3)
+    entered, send = list[int](), deliver._send
+
+    def sent(system: System, run: Run) -> None:
+        with system.database.read() as session:
+            entered.append(len(session.scalars(select(Delivery.run)).all()))
+        send(system, run)
+
+    monkeypatch.setattr(deliver, "_send", sent)
+    assert delivered_again(control) == late
+    assert entered == [3, 3, 3, 5, 5]
+
+
+def test_an_attempt_that_can_not_be_entered_stops_no_other(
+    control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.workspace()
+    late = [over(control, control.submit(RunKind.PLAN)).id for _ in range(3)]
+    control.deliveries()
+    clock_ahead(LATER)
+    enter = deliver.deliveries.enter_attempt
+
+    def entered(session: Session, found: Overdue, next_at: datetime) -> bool:
+        if found.run == late[1]:
+            raise ValueError("a fault of this one")
+        return enter(session, found, next_at)
+
+    monkeypatch.setattr(deliver.deliveries, "enter_attempt", entered)
+    assert delivered_again(control) == [late[0], late[2]]
 
 
 def test_two_processes_send_an_overdue_outcome_once(

@@ -47,6 +47,8 @@ OVERDUE = timedelta(seconds=60)
 CLAIM = timedelta(seconds=60)
 # Deliveries that one call repeats: a task has to be over long before its own message is delivered again.
 BATCH = 500
+# Attempts that are entered in one transaction, and that a process which dies then has used up in vain.
+TOGETHER = 25
 
 
 def claim(system: System, run_id: str) -> Run | None:
@@ -145,7 +147,7 @@ def _draw_end(system: System, run: Run, error: str | None) -> None:
 
 
 def deliver_overdue(system: System) -> int:
-    """Send overdue outcomes again, each by itself; return how many.
+    """Send overdue outcomes again; return how many. Their attempts are entered together, each is sent by itself.
 
     This job's message expires after one cycle and waits in the queue of the outcomes. When it is executed, an outcome
     that was sent a cycle earlier has left the queue, so that none is sent again while its message waits there.
@@ -154,16 +156,28 @@ def deliver_overdue(system: System) -> int:
     before = now - OVERDUE - timedelta(seconds=system.settings.cycle_seconds)
     with system.database.read() as session:
         found = deliveries.overdue(session, before=before, now=now, limit=BATCH)
-    return sum(_deliver_again(system, each) for each in found)
+    some = (found[first : first + TOGETHER] for first in range(0, len(found), TOGETHER))
+    return sum(_deliver_again(system, each, pause) for few in some for each, pause in _entered(system, few))
 
 
-def _deliver_again(system: System, found: deliveries.Overdue) -> bool:
+def _entered(system: System, found: Sequence[deliveries.Overdue]) -> list[tuple[deliveries.Overdue, float | None]]:
+    """Enter the attempts that are made now, before them; return those that no other process makes, and their pauses.
+
+    Where that raises, each is entered by itself.
+    """
+    attempts = [(each, next_pause(each.attempts, refused=each.error is not None)) for each in found]
+    now = system.now()
+    with isolate("attempts not entered", runs=[each.run for each in found]), system.database.begin() as session:
+        return [
+            (each, pause)
+            for each, pause in attempts
+            if deliveries.enter_attempt(session, each, now + timedelta(seconds=_jittered(pause or LONGEST_PAUSE)))
+        ]
+    return [entered for each in found for entered in _entered(system, [each])] if len(found) > 1 else []
+
+
+def _deliver_again(system: System, found: deliveries.Overdue, pause: float | None) -> bool:
     with isolate("outcome not delivered", run=found.run):
-        pause = next_pause(found.attempts, refused=found.error is not None)
-        with system.database.begin() as session:
-            next_at = system.now() + timedelta(seconds=_jittered(pause or LONGEST_PAUSE))
-            if not deliveries.enter_attempt(session, found, next_at):
-                return False
         return _give_up(system, found) if pause is None else _try_to_send(system, found)
     return False
 
