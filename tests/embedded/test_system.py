@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.waiting import eventually
 from workers.cluster.local import LocalPods
 from workers.core.errors import StillInUse
-from workers.embedded import state
+from workers.embedded import state, supervisor
 from workers.embedded.background import detach, down
 from workers.embedded.state import Options
 from workers.embedded.supervisor import up
@@ -147,6 +148,16 @@ def test_a_port_that_is_taken_is_named(home):
         with pytest.raises(InvalidRequest, match=f"Port {port} is taken"):
             up(Options(home=home, flower_port=port))
     assert state.running(home) is None
+
+
+def test_of_systems_that_start_together_one_has_the_usual_port_of_flower(monkeypatch):
+    monkeypatch.setattr(supervisor, "_FLOWER_PORT", free_port())
+    with ExitStack() as second:
+        with ExitStack() as first:
+            usual = supervisor._flower_port(Options(), first)
+            other = supervisor._flower_port(Options(), second)
+        assert (usual, other != usual) == (supervisor._FLOWER_PORT, True)
+        assert supervisor._flower_port(Options(), second) == usual
 
 
 def test_a_home_that_is_no_directory_is_named(home):

@@ -5,12 +5,14 @@ is told to, also in the middle of starting. What it starts lives in sessions of 
 Linux, the components are forked from a process that has loaded what they share (:mod:`workers.embedded.nursery`).
 """
 
+import fcntl
 import http.client
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -137,7 +139,8 @@ class _Supervisor:
         self._progress = progress
         self._components: list[Component] = []
         self._nursery = Nursery(self._home, {**state.environment(self._home), **_NO_SECRETS}) if _FORKS else None
-        self._flower_port = _flower_port(options)
+        self._claims = ExitStack()
+        self._flower_port = _flower_port(options, self._claims)
         own = _servers_of_ones_own()
         self._agents_user = system_user.named(settings().local_user)
         if self._agents_user is None and os.geteuid() == 0:
@@ -180,6 +183,7 @@ class _Supervisor:
         """End what components are forked from; they have ended."""
         if self._nursery:
             self._nursery.close()
+        self._claims.close()
 
     def watch(self) -> None:
         """Start again what dies, until the end is asked for."""
@@ -289,11 +293,26 @@ def _servers_of_ones_own() -> dict[str, str]:
     return {name: url for name, url in found.items() if url}
 
 
-def _flower_port(options: Options) -> int | None:
+def _flower_port(options: Options, claims: ExitStack) -> int | None:
     if not options.flower:
         return None
     if options.flower_port is None:
-        return _FLOWER_PORT if valkey.is_free(_FLOWER_PORT) else valkey.free_port()
+        usual = valkey.is_free(_FLOWER_PORT) and _claim(_FLOWER_PORT, claims)
+        return _FLOWER_PORT if usual else valkey.free_port()
     if not valkey.is_free(options.flower_port):
         raise InvalidRequest(f"Port {options.flower_port} is taken: choose another for Flower, or none.")
     return options.flower_port
+
+
+def _claim(port: int, claims: ExitStack) -> bool:
+    """Claim a port among this user's systems until ``claims`` are closed; False where another has.
+
+    Seconds pass from a look at the port until its server listens: two systems that start together both find it free.
+    """
+    file = Path(tempfile.gettempdir(), f"terraslot-{os.getuid()}-{port}.lock")
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        claims.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
