@@ -5,11 +5,9 @@ is told to, also in the middle of starting. What it starts lives in sessions of 
 Linux, the components are forked from a process that has loaded what they share (:mod:`workers.embedded.nursery`).
 """
 
-import fcntl
 import http.client
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -297,22 +295,8 @@ def _flower_port(options: Options, claims: ExitStack) -> int | None:
     if not options.flower:
         return None
     if options.flower_port is None:
-        usual = valkey.is_free(_FLOWER_PORT) and _claim(_FLOWER_PORT, claims)
+        usual = valkey.is_free(_FLOWER_PORT) and valkey.claim(_FLOWER_PORT, claims)
         return _FLOWER_PORT if usual else valkey.free_port()
     if not valkey.is_free(options.flower_port):
         raise InvalidRequest(f"Port {options.flower_port} is taken: choose another for Flower, or none.")
     return options.flower_port
-
-
-def _claim(port: int, claims: ExitStack) -> bool:
-    """Claim a port among this user's systems until ``claims`` are closed; False where another has.
-
-    Seconds pass from a look at the port until its server listens: two systems that start together both find it free.
-    """
-    file = Path(tempfile.gettempdir(), f"terraslot-{os.getuid()}-{port}.lock")
-    with suppress(OSError):
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        claims.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False

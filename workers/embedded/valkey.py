@@ -4,13 +4,15 @@ Its port and password stay the same from one start to the next as long as the po
 outlived a killed supervisor find it again.
 """
 
+import fcntl
 import importlib.util
 import os
 import re
 import secrets
 import shutil
 import socket
-from contextlib import suppress
+import tempfile
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +114,20 @@ def is_free(port: int) -> bool:
         with suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return True
+    return False
+
+
+def claim(port: int, claims: ExitStack) -> bool:
+    """Claim a port among this user's systems until ``claims`` are closed; False where another has.
+
+    Seconds pass from a look at the port until its server listens: two systems that start together both find it free.
+    """
+    file = Path(tempfile.gettempdir(), f"terraslot-{os.getuid()}-{port}.lock")
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        claims.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
     return False
 
 

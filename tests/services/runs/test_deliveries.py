@@ -39,6 +39,15 @@ def spoil(control: ControlPlane, run: Run, **facts: Any) -> Run:
     return run
 
 
+def overdue(control: ControlPlane, clock_ahead: Clock, count: int) -> list[str]:
+    """Let runs be over whose outcomes never arrive, until these are overdue; return their ids."""
+    control.workspace()
+    late = [over(control, control.submit(RunKind.PLAN)).id for _ in range(count)]
+    control.deliveries()
+    clock_ahead(LATER)
+    return late
+
+
 def delivered_again(control: ControlPlane) -> list[str]:
     deliver.deliver_overdue(control.system)
     return control.deliveries()
@@ -110,10 +119,7 @@ def test_what_is_given_up_is_the_tasks_result_and_among_the_runs_events(
 def test_attempts_are_entered_together_before_any_is_made(
     control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    control.workspace()
-    late = [over(control, control.submit(RunKind.PLAN)).id for _ in range(5)]
-    control.deliveries()
-    clock_ahead(LATER)
+    late = overdue(control, clock_ahead, 5)
     monkeypatch.setattr(deliver, "TOGETHER", 3)
     entered, send = list[int](), deliver._send
 
@@ -130,10 +136,7 @@ def test_attempts_are_entered_together_before_any_is_made(
 def test_an_attempt_that_can_not_be_entered_stops_no_other(
     control: ControlPlane, clock_ahead: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    control.workspace()
-    late = [over(control, control.submit(RunKind.PLAN)).id for _ in range(3)]
-    control.deliveries()
-    clock_ahead(LATER)
+    late = overdue(control, clock_ahead, 3)
     enter = deliver.deliveries.enter_attempt
 
     def entered(session: Session, found: Overdue, next_at: datetime) -> bool:
